@@ -1,0 +1,1 @@
+"""gcelib: calibrated classification with Generative Cross-Entropy."""

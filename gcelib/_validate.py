@@ -1,0 +1,120 @@
+"""The one place where bad input is refused, in one style of message.
+
+Every refusal is a ``ValueError`` or ``TypeError`` that reads ``<argument>: <what was wrong>; <what to do>``.
+Shapes and dtypes are always checked. Values are checked on CPU tensors only: reading a value on an
+accelerator would stall it.
+"""
+
+import difflib
+import math
+import numbers
+
+import numpy as np
+import torch
+
+
+def fail(name, problem, fix, error=ValueError):
+    """Raise ``error`` with the house's one-line message."""
+    raise error(f"{name}: {problem}; {fix}")
+
+
+def did_you_mean(value, allowed):
+    """``"did you mean 'gce'? Known: ..."`` for a misspelt ``value``."""
+    allowed = [str(a) for a in allowed]
+    close = difflib.get_close_matches(str(value), allowed, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(allowed)}"
+
+
+def choice(name, value, allowed):
+    """``value`` if it is one of the strings ``allowed``, else an error that proposes the nearest."""
+    if not isinstance(value, str):
+        fail(name, f"must be a string, got {type(value).__name__} {value!r}", did_you_mean(value, allowed), TypeError)
+    if value not in allowed:
+        fail(name, f"unknown {value!r}", did_you_mean(value, allowed))
+    return value
+
+
+def known_keys(name, given, allowed):
+    """Refuse keys of the mapping ``given`` that are not in ``allowed``."""
+    for key in given:
+        if key not in allowed:
+            fail(name, f"unknown key {key!r}", did_you_mean(key, allowed))
+
+
+def boolean(name, value):
+    """``value`` if it is True or False (text such as ``"false"`` is truthy and therefore refused)."""
+    if not isinstance(value, (bool, np.bool_)):
+        fail(name, f"must be True or False, got {type(value).__name__} {value!r}", "write it without quotes", TypeError)
+    return bool(value)
+
+
+def number(name, value, low=-math.inf, high=math.inf, *, open_low=False, open_high=False, integer=False):
+    """``value`` as int or float if it lies between ``low`` and ``high`` (closed unless said), else an error."""
+    kind = numbers.Integral if integer else numbers.Real
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
+        what = "a whole number" if integer else "a number"
+        fail(name, f"must be {what}, got {type(value).__name__} {value!r}", "pass it as a plain number", TypeError)
+    below = value <= low if open_low else value < low
+    above = value >= high if open_high else value > high
+    if below or above or not math.isfinite(value):
+        interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
+        fail(name, f"{value!r} is outside {interval}", "choose a value in that range")
+    return int(value) if integer else float(value)
+
+
+def as_tensor(name, value):
+    """A torch tensor sharing memory with ``value`` (tensor or numpy array) where that is possible."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if not isinstance(value, np.ndarray):
+        fail(name, f"must be a torch tensor or a numpy array, got {type(value).__name__}", "convert it first", TypeError)
+    if value.dtype.kind not in "fiub":
+        fail(name, f"has dtype {value.dtype}", "pass real numbers", TypeError)
+    if not value.dtype.isnative or value.dtype.itemsize > 8 or not value.flags.writeable or min(value.strides, default=0) < 0:
+        value = value.astype(value.dtype.newbyteorder("=") if value.dtype.itemsize <= 8 else np.float64)
+    return torch.from_numpy(value)
+
+
+def check_logits(logits, name="logits", *, min_samples=1):
+    """Refuse anything but finite floating-point logits (N, K) with N >= ``min_samples`` and K >= 2."""
+    if not logits.is_floating_point():
+        fail(name, f"has dtype {logits.dtype}", "pass floating-point scores, not class ids", TypeError)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        fail(name, f"expected shape (N, K) with K >= 2, got {tuple(logits.shape)}", "pass a row of K scores per sample")
+    if logits.shape[0] < min_samples:
+        fail(name, f"has {logits.shape[0]} samples, at least {min_samples} are needed", "pass more samples")
+    if logits.device.type == "cpu" and not finite(logits):
+        bad = int((~torch.isfinite(logits)).any(1).nonzero()[0])
+        fail(name, f"contains NaN or infinity, first in row {bad}", "look at the model or file that produced it")
+
+
+def finite(values):
+    """True if every value is finite; one pass, no temporary the size of ``values``."""
+    low, high = torch.aminmax(values)
+    return math.isfinite(low) and math.isfinite(high)
+
+
+def check_labels(labels, n_samples, n_classes, name="labels"):
+    """Refuse anything but integer labels (N,) in [0, n_classes)."""
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        fail(name, f"has dtype {labels.dtype}", "pass integer class ids (labels.long())", TypeError)
+    if labels.ndim != 1:
+        fail(name, f"expected shape ({n_samples},), got {tuple(labels.shape)}", "use labels.squeeze(1) or argmax(1)")
+    if labels.shape[0] != n_samples:
+        fail(name, f"has {labels.shape[0]} entries for {n_samples} rows of logits", "pass one label per row")
+    if labels.device.type == "cpu" and n_samples:
+        low, high = (int(v) for v in torch.aminmax(labels))
+        if low < 0 or high >= n_classes:
+            bad = low if low < 0 else high
+            fail(name, f"contains {bad}, outside [0, {n_classes})", "class ids count from 0 to K - 1")
+
+
+def logits_and_labels(logits, labels):
+    """The pair as checked tensors: logits (N, K) floating, labels (N,) int64, on one device, N >= 1."""
+    logits, labels = as_tensor("logits", logits), as_tensor("labels", labels)
+    check_logits(logits)
+    check_labels(labels, *logits.shape)
+    if logits.device != labels.device:
+        fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
+    return logits, labels.long()
