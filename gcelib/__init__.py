@@ -1,1 +1,47 @@
-"""gcelib: calibrated classification with Generative Cross-Entropy."""
+"""gcelib: calibrated classification with Generative Cross-Entropy.
+
+The public names below are imported on first use, so that ``from gcelib import GCELoss`` needs only torch and numpy.
+"""
+
+import importlib
+
+_HOME = {
+    "losses": "GCELoss BrierLoss MMCELoss FocalLoss FLSDLoss DualFocalLoss AdaFocalLoss LOSSES make_loss",
+    "metrics": "ece adaptive_ece classwise_ece nll brier error entropy ood_auroc reliability evaluate",
+    "calibration": "AdaptiveTemperatureScaling TemperatureScaling EnsembleTemperatureScaling SplineCalibration "
+    "CALIBRATORS make_calibrator",
+    "models": "MODELS make_model",
+    "runs": "load_logits load_results",
+    "training": "TrainConfig RECIPES fit",
+    "widgets": "ReliabilityExplorer PropernessExplorer",
+    "_validate": "check_parameters",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+_MODULES = {
+    "losses",
+    "metrics",
+    "models",
+    "data",
+    "runs",
+    "calibration",
+    "plots",
+    "training",
+    "paper",
+    "widgets",
+    "sweeps",
+}
+
+__all__ = sorted({*_MODULE_OF, *_MODULES})
+__version__ = "0.1.0"
+
+
+def __getattr__(name):
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'gcelib' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

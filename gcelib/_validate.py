@@ -5,6 +5,7 @@ Shapes and dtypes are always checked. Values are checked on CPU tensors only: re
 accelerator would stall it.
 """
 
+import ast
 import difflib
 import math
 import numbers
@@ -68,10 +69,17 @@ def as_tensor(name, value):
     if isinstance(value, torch.Tensor):
         return value.detach()
     if not isinstance(value, np.ndarray):
-        fail(name, f"must be a torch tensor or a numpy array, got {type(value).__name__}", "convert it first", TypeError)
+        fail(
+            name, f"must be a torch tensor or a numpy array, got {type(value).__name__}", "convert it first", TypeError
+        )
     if value.dtype.kind not in "fiub":
         fail(name, f"has dtype {value.dtype}", "pass real numbers", TypeError)
-    if not value.dtype.isnative or value.dtype.itemsize > 8 or not value.flags.writeable or min(value.strides, default=0) < 0:
+    if (
+        not value.dtype.isnative
+        or value.dtype.itemsize > 8
+        or not value.flags.writeable
+        or min(value.strides, default=0) < 0
+    ):
         value = value.astype(value.dtype.newbyteorder("=") if value.dtype.itemsize <= 8 else np.float64)
     return torch.from_numpy(value)
 
@@ -118,3 +126,37 @@ def logits_and_labels(logits, labels):
     if logits.device != labels.device:
         fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
     return logits, labels.long()
+
+
+class BadParameter(ValueError):
+    """A parameter that a notebook was given and cannot use; a notebook shows the sentence without a traceback."""
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+
+def check_parameters(cells):
+    """Refuse parameters injected by papermill that the notebook does not have, or whose type is another.
+
+    cells: IPython's ``In``. papermill only logs an unknown ``-p`` and runs on with the default; a notebook calls this in
+    the cell after its parameters. The notebook's own names, types and defaults are read from its parameters cell
+    (``seed: int = 1``), the given ones from papermill's injected cell, which starts with ``# Parameters``.
+    Raises BadParameter (a ValueError) that names the parameter and the nearest known one.
+    """
+    injected = next((i for i, source in enumerate(cells) if source.lstrip().startswith("# Parameters\n")), 0)
+    if not injected:
+        return
+    own = {
+        node.target.id: ast.unparse(node.annotation)
+        for node in ast.parse(cells[injected - 1]).body
+        if isinstance(node, ast.AnnAssign)
+    }
+    for node in ast.parse(cells[injected]).body:
+        name, value = node.targets[0].id, ast.literal_eval(node.value)
+        if name not in own:
+            raise BadParameter(f"unknown parameter {name!r}: {did_you_mean(name, own)}")
+        allowed = own[name].replace(" ", "").split("|")
+        if isinstance(value, int) and not isinstance(value, bool) and "float" in allowed:
+            continue
+        if type(value).__name__ not in [a.split("[")[0].replace("None", "NoneType") for a in allowed]:
+            raise BadParameter(f"parameter {name!r} must be {own[name]}, got {type(value).__name__} {value!r}")

@@ -1,0 +1,34 @@
+# make demo   a bare machine to a trained, measured and drawn model
+# make test   the whole test suite, notebooks included
+# make lab    JupyterLab on the first lesson
+#
+# TORCH_INDEX names another pip index for torch and torchvision, such as the CPU-only one that
+# https://pytorch.org/get-started/locally/ shows; the default wheels for Linux carry CUDA (5.5 GB installed).
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+
+.PHONY: demo test lab lint audit bench sweep-demo clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "gcelib needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch torchvision
+	$(BIN)/pip install -q -c constraints.txt -e '.[all]'
+	touch $@
+
+demo: .venv/installed
+	cd notebooks && ../$(BIN)/papermill 03_train.ipynb out.ipynb -p loss gce
+	@$(BIN)/python -m gcelib.runs notebooks/out.ipynb
+
+test: .venv/installed
+	$(BIN)/pytest --nbval
+
+lab: .venv/installed
+	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/00_start_here.ipynb
+
+lint: .venv/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:
+	rm -rf .venv build *.egg-info notebooks/out*.ipynb

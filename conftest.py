@@ -1,0 +1,33 @@
+"""Test set-up shared by the Python tests and the notebooks."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+LESSON = re.compile(r"\d\d_\w+\.ipynb")
+
+
+def pytest_configure(config):
+    option = config.option
+    if getattr(option, "nbval", False) or getattr(option, "nbval_lax", False):
+        option.nbval_sanitize_with = option.nbval_sanitize_with or str(ROOT / "tests" / "nbval_sanitize.cfg")
+    # Runs made by tests and tested notebooks go to a folder of their own, never to the user's runs/.
+    if "GCELIB_TEST_RUNS" not in os.environ:
+        config._gcelib_runs = tempfile.TemporaryDirectory(prefix="gcelib-test-", ignore_cleanup_errors=True)
+        os.environ["GCELIB_RUNS_DIR"] = os.environ["GCELIB_TEST_RUNS"] = config._gcelib_runs.name
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "_gcelib_runs"):
+        os.environ.pop("GCELIB_TEST_RUNS", None)
+        config._gcelib_runs.cleanup()
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Of the notebooks, only the lessons and their solutions are tests: not the out.ipynb that a run leaves beside them."""
+    if collection_path.suffix == ".ipynb":
+        return not (LESSON.fullmatch(collection_path.name) or collection_path.parent.name == "solutions")
+    return None

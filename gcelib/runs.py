@@ -1,0 +1,230 @@
+"""The run folder: written atomically, resumed after a kill, listed, and read back as one table.
+
+<runs_dir>/<dataset>/<model>/<loss>[+variant]/seed-01/
+  config.json      settings and environment                     written first
+  history.jsonl    one line an epoch
+  checkpoint.pt    only while running; the one before it is kept as checkpoint.prev.pt
+  weights.pt       final weights, when asked for
+  logits/*.npz     logits float32 (N, K), labels int64 (N,)
+  metrics.json     renamed into place last: this file alone means "done"
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ._validate import fail
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def default_runs_dir():
+    """``$GCELIB_RUNS_DIR``, else ``runs/`` at the project's root, whatever folder the process started in."""
+    return Path(os.environ.get("GCELIB_RUNS_DIR") or PROJECT / "runs").expanduser().absolute()
+
+
+def run_path(runs_dir, dataset, model, loss, variant, seed):
+    """Where one run lives."""
+    return Path(runs_dir) / dataset / model / (f"{loss}+{variant}" if variant else loss) / f"seed-{seed:02d}"
+
+
+# --- atomic files -------------------------------------------------------------------------------------------------
+
+
+def write_atomic(path, data):
+    """Put the bytes ``data`` at ``path``: a reader sees the old file or the new one, also after a kill or a full disk."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path, value):
+    """Write ``value`` as indented JSON; NaN and infinity, which JSON does not know, are refused."""
+    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path):
+    """The JSON object in ``path``; a damaged file is a ValueError that names it."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is not readable JSON ({error}); delete it or restore it") from error
+    if not isinstance(value, dict):
+        fail(path, "does not hold a JSON object", "delete it or restore it")
+    return value
+
+
+def save_checkpoint(run_dir, state):
+    """Replace ``checkpoint.pt`` by ``state`` behind its SHA-256; the one before stays as ``checkpoint.prev.pt``."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    current = Path(run_dir) / "checkpoint.pt"
+    fresh = current.with_suffix(".new.pt")
+    write_atomic(fresh, hashlib.sha256(payload).digest() + payload)
+    if current.exists():
+        os.replace(current, current.with_suffix(".prev.pt"))
+    os.replace(fresh, current)
+
+
+def load_checkpoint(run_dir):
+    """The newest undamaged checkpoint, or None. A damaged one is never used: a warning names it."""
+    for name in ("checkpoint.pt", "checkpoint.prev.pt"):
+        path = Path(run_dir) / name
+        if not path.exists():
+            continue
+        content = memoryview(path.read_bytes())
+        if hashlib.sha256(content[32:]).digest() == content[:32]:
+            return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+        warnings.warn(f"{path} is damaged and was not used; training goes on from an earlier state", stacklevel=2)
+    return None
+
+
+# --- one run ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def open_run(run_dir, settings, environment):
+    """Hold ``run_dir`` for one writer and make sure that it belongs to ``settings``; yields True if it is done.
+
+    settings: dict of everything that changes numbers; compared with the folder's. environment: versions, commit,
+    device, paths; recorded, never compared. The operating system drops the lock when the process dies.
+    Raises ValueError if the folder holds another result, RuntimeError if another process writes there.
+    """
+    from filelock import FileLock, Timeout
+
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"{run_dir}: another process is writing this run; wait for it or stop it") from None
+    try:
+        settings = json.loads(json.dumps(settings))  # tuples become lists, as they will in the file
+        config = run_dir / "config.json"
+        if config.exists():
+            _refuse_other_result(run_dir, read_json(config).get("settings", {}), settings)
+        else:
+            write_json(config, {"settings": settings, "environment": environment})
+        for leftover in run_dir.glob(".*.json.*"):
+            leftover.unlink()
+        done = is_done(run_dir)
+        if done:
+            discard_checkpoints(run_dir)
+        yield done
+    finally:
+        lock.release()
+
+
+def _refuse_other_result(run_dir, there, asked):
+    differing = [k for k in sorted({*there, *asked}) if there.get(k) != asked.get(k)]
+    if differing:
+        fields = ", ".join(f"{k} ({there.get(k)!r} there, {asked.get(k)!r} asked)" for k in differing)
+        words = "-".join(f"{k}_{asked.get(k)}" for k in differing[:2])
+        words = "".join(c if c.isalnum() or c in "._-" else "-" for c in words.lower())[:40].strip("-")
+        raise ValueError(
+            f"{run_dir} holds another result, which differs in {fields}; "
+            f"give this one a place of its own with variant={words!r}, or remove the folder"
+        )
+
+
+def is_done(run_dir):
+    """True if the run has finished: ``metrics.json`` is there."""
+    return (Path(run_dir) / "metrics.json").exists()
+
+
+def is_running(run_dir):
+    """True if some process holds the run at this moment (its lock, so a killed one does not count)."""
+    from filelock import FileLock, Timeout
+
+    if not (Path(run_dir) / ".lock").exists():
+        return False
+    lock = FileLock(Path(run_dir) / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def discard_checkpoints(run_dir):
+    """Remove the checkpoints of a finished run and what a kill may have left of them."""
+    for path in [*Path(run_dir).glob("checkpoint*.pt"), *Path(run_dir).glob(".checkpoint*")]:
+        path.unlink(missing_ok=True)
+
+
+# --- reading back -------------------------------------------------------------------------------------------------
+
+
+def save_logits(run_dir, split, logits, labels):
+    """Write ``logits/<split>.npz``: logits (N, K) as float32, labels (N,) as int64 (-1 where a split has none)."""
+    folder = Path(run_dir) / "logits"
+    folder.mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, logits=np.asarray(logits, np.float32), labels=np.asarray(labels, np.int64))
+    write_atomic(folder / f"{split}.npz", buffer.getbuffer())
+
+
+def load_logits(run_dir, split):
+    """The pair logits (N, K) float32, labels (N,) int64 that a run wrote for ``split`` ("val", "test" or an OOD name).
+
+    Raises FileNotFoundError that names the splits there are; ValueError if the file is damaged. Nothing is unpickled.
+    """
+    path = Path(run_dir) / "logits" / f"{split}.npz"
+    if not path.exists():
+        there = sorted(p.stem for p in path.parent.glob("*.npz")) or "none"
+        raise FileNotFoundError(f"{path}: not found; this run has {there}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["logits"], file["labels"]
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: is damaged ({error}); run this one again") from error
+
+
+def load_history(run_dir):
+    """``history.jsonl`` as a DataFrame, a row an epoch."""
+    import pandas as pd
+
+    lines = (Path(run_dir) / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return pd.DataFrame([json.loads(line) for line in lines])
+
+
+def load_results(runs_dir=None):
+    """All finished runs under ``runs_dir`` as one tidy DataFrame, a row a run, read from ``metrics.json`` alone.
+
+    Columns: the settings (dataset, model, loss, variant, seed, ...), then ``<split>_<calibrator>_<metric>``
+    (fractions; NLL in nats), ``train_seconds``, ``device``, ``run_dir``. A damaged file is skipped with a warning.
+    """
+    import pandas as pd
+
+    rows = []
+    for path in sorted(Path(runs_dir or default_runs_dir()).glob("*/*/*/seed-*/metrics.json")):
+        try:
+            content = read_json(path)
+            row = {**content["config"], **content["results"], "device": content["environment"].get("device")}
+        except (ValueError, KeyError, TypeError) as error:
+            warnings.warn(f"{path}: skipped, it is damaged ({error!r}); run this one again", stacklevel=2)
+            continue
+        rows.append({k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} | {"run_dir": str(path.parent)})
+    return pd.DataFrame(rows)

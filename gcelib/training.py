@@ -1,0 +1,447 @@
+"""One training run: ``for record in fit(TrainConfig(...))`` works in the run's folder and survives being killed."""
+
+import contextlib
+import dataclasses
+import datetime
+import inspect
+import json
+import math
+import platform
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from . import _validate, calibration, data, losses, metrics, models, runs
+
+_PAPER = dict(
+    lr=0.1, momentum=0.9, weight_decay=5e-4, batch_size=128, reduction="mean", clip_norm=None, drop_last=False
+)
+_CIFAR = _PAPER | dict(model="resnet50", epochs=350, milestones=(150, 250), augment=True, eval_every=5)
+_SMALL = _PAPER | dict(model="convnet", lr=0.05, batch_size=64, augment=False, eval_every=1)
+
+#: What ``TrainConfig`` takes for every field left unset, by data set (long-tailed versions use their parent's).
+#: CIFAR and Tiny-ImageNet: the paper's §5. The other recipes are ours: the paper has no such data (the embedded sets)
+#: or gives neither width nor schedule (AV1451).
+RECIPES = {
+    "fashion_mini": _SMALL | dict(epochs=15, milestones=(9, 13)),
+    "digits": _SMALL | dict(epochs=20, milestones=(12, 17)),
+    "digit_pairs": _SMALL | dict(epochs=10, milestones=(6, 9)),
+    "fashion_mnist": _PAPER | dict(model="resnet50", epochs=30, milestones=(13, 22), augment=True, eval_every=1),
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
+    "tiny_imagenet": _CIFAR | dict(epochs=100, milestones=(40, 60)),
+    "av1451": _PAPER | dict(model="mlp", epochs=100, milestones=(50, 80), lr=0.01, augment=False, eval_every=1),
+}
+
+
+def recipe(dataset, model=None, loss="ce", name="paper"):
+    """The settings for ``dataset`` as a dict of ``TrainConfig`` fields.
+
+    name: ``"paper"`` (what the text says) or ``"published_code"`` (what torrvision/focal_calibration, on which the paper
+    builds, runs: train.py and train_scripts/*.sh): the loss summed over the batch, the gradient's norm clipped at 2,
+    drops of the learning rate one epoch early, Tiny-ImageNet in batches of 64; the Brier loss averaged all the same,
+    with 550 epochs for WRN on CIFAR-10, 430 for ResNet-110 on CIFAR-100 and lr 0.035 on Tiny-ImageNet.
+    """
+    _validate.choice("recipe", name, ("paper", "published_code"))
+    base = data.parent(dataset)
+    chosen = dict(RECIPES[base])
+    if model is not None:
+        chosen["model"] = model
+    if name == "published_code":
+        early = tuple(m - 1 for m in chosen["milestones"])
+        chosen |= dict(reduction="mean" if loss == "brier" else "sum", clip_norm=2.0, milestones=early)
+        if base == "tiny_imagenet":
+            chosen |= dict(batch_size=64)
+        exceptions = {
+            ("cifar10", "wrn_28_10"): dict(epochs=550),
+            ("cifar100", "resnet110"): dict(epochs=430),
+            ("tiny_imagenet", chosen["model"]): dict(lr=0.035),
+        }
+        if loss == "brier":
+            chosen |= exceptions.get((base, chosen["model"]), {})
+    return chosen
+
+
+@dataclass
+class TrainConfig:
+    """Every setting of one run; what is left ``None`` comes from :func:`recipe`. Bad values are refused here.
+
+    dataset, model, loss: registry names; ``loss_options`` go to ``losses.make_loss``. seed: decides initialisation, data
+    order, augmentation and the train/validation split. variant: names what else differs, and the folder.
+    milestones: epochs after which lr is multiplied by 0.1. reduction: "mean" or "sum" over the batch.
+    clip_norm: largest total gradient norm, or None. eval_every: epochs between looks at validation and test during
+    training (the last epoch always; for the eye only, nothing is chosen by it). precision: "auto" (bf16 on a GPU that
+    has it, else fp32), "fp32", "tf32", "bf16". ood: names of out-of-distribution sets whose logits are written too.
+    device: "auto", "cpu", "cuda", ... max_hours: a run estimated to take longer is refused. runs_dir: parent folder.
+    """
+
+    dataset: str = "fashion_mini"
+    model: str | None = None
+    loss: str = "gce"
+    loss_options: dict = field(default_factory=dict)
+    seed: int = 1
+    variant: str = ""
+    recipe: str = "paper"
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    milestones: tuple | None = None
+    reduction: str | None = None
+    clip_norm: float | None = None
+    drop_last: bool | None = None
+    augment: bool | None = None
+    eval_every: int | None = None
+    precision: str = "auto"
+    compile: bool = False
+    ood: tuple | None = None
+    keep_weights: bool = False
+    device: str = "auto"
+    max_hours: float = 24.0
+    runs_dir: str | None = None
+
+    def __post_init__(self):
+        check = _validate
+        base = data.parent(self.dataset)
+        if self.model is not None:
+            check.choice("model", self.model, models.MODELS)
+        check.choice("loss", self.loss, losses.LOSSES)
+        unset = {
+            k: v
+            for k, v in recipe(self.dataset, self.model, self.loss, self.recipe).items()
+            if getattr(self, k) is None
+        }
+        if self.epochs is not None and "milestones" in unset:  # a shortened run keeps the recipe's shape
+            full = recipe(self.dataset, self.model, self.loss, self.recipe)
+            unset["milestones"] = tuple(
+                sorted({round(m * self.epochs / full["epochs"]) for m in full["milestones"]} - {0})
+            )
+        for name, value in unset.items():
+            setattr(self, name, value)
+        self.seed = check.number("seed", self.seed, 0, 2**31 - 1, integer=True)
+        self.epochs = check.number("epochs", self.epochs, 1, 100_000, integer=True)
+        self.batch_size = check.number("batch_size", self.batch_size, 2, 10**6, integer=True)
+        self.eval_every = check.number("eval_every", self.eval_every, 1, integer=True)
+        self.lr = check.number("lr", self.lr, 0, 1e3, open_low=True)
+        self.momentum = check.number("momentum", self.momentum, 0, 1, open_high=True)
+        self.weight_decay = check.number("weight_decay", self.weight_decay, 0, 1e3)
+        self.max_hours = check.number("max_hours", self.max_hours, 0, 1e6, open_low=True)
+        if self.clip_norm is not None:
+            self.clip_norm = check.number("clip_norm", self.clip_norm, 0, 1e9, open_low=True)
+        for name in ("drop_last", "augment", "compile", "keep_weights"):
+            check.boolean(name, getattr(self, name))
+        check.choice("reduction", self.reduction, ("mean", "sum"))
+        check.choice("precision", self.precision, ("auto", "fp32", "tf32", "bf16"))
+        self.milestones = self._milestones()
+        if (
+            not isinstance(self.variant, str)
+            or self.variant.strip("._-") != self.variant
+            or not all(c.isalnum() or c in "._-" for c in self.variant)
+        ):
+            check.fail("variant", f"{self.variant!r} cannot name a folder", "use letters, digits, '.', '_' and '-'")
+        if not isinstance(self.loss_options, dict):
+            check.fail("loss_options", f"must be a mapping, got {self.loss_options!r}", "write {'gamma': 3}", TypeError)
+        losses.make_loss(self.loss, **self.loss_options)  # unknown options and bad values are refused here
+        if (self.model == "mlp") != (base == "av1451") and base == "av1451":
+            check.fail("model", f"{self.model!r} needs images and av1451 is a table", "use model='mlp'")
+        self.ood = tuple(data.OOD_OF.get(base, ())) if self.ood is None else self._names("ood", self.ood)
+        for name in self.ood:
+            data.check_ood(name)
+        self.device = _device(self.device)
+        if self.precision == "auto":
+            bf16 = self.device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+            self.precision = "bf16" if bf16 else "fp32"
+        self.runs_dir = str(self.runs_dir or runs.default_runs_dir())
+
+    @staticmethod
+    def _names(name, value):
+        value = (value,) if isinstance(value, str) else value
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+            _validate.fail(name, f"must be a list of names, got {value!r}", "write ['digits', 'noise']", TypeError)
+        return tuple(value)
+
+    def _milestones(self):
+        if not isinstance(self.milestones, (list, tuple)):
+            _validate.fail(
+                "milestones", f"must be a list of epochs, got {self.milestones!r}", "write [150, 250]", TypeError
+            )
+        milestones = tuple(_validate.number("milestones", m, 1, integer=True) for m in self.milestones)
+        if sorted(set(milestones)) != list(milestones):
+            _validate.fail("milestones", f"{milestones} do not increase", "list each epoch once, in order")
+        return milestones
+
+    @property
+    def run_dir(self):
+        """The run's folder."""
+        return runs.run_path(self.runs_dir, self.dataset, self.model, self.loss, self.variant, self.seed)
+
+    def settings(self):
+        """The fields that change a result: what ``config.json`` compares."""
+        place = ("device", "max_hours", "runs_dir", "keep_weights")
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in place}
+
+    def learning_rate(self, epoch):
+        """The learning rate of ``epoch`` (counted from 0)."""
+        return self.lr * 0.1 ** sum(epoch >= m for m in self.milestones)
+
+
+def _device(name):
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        _validate.fail("device", f"{name!r} cannot be used ({reason})", "use 'auto', 'cpu' or 'cuda'")
+    return name
+
+
+def _environment(config):
+    commit = (
+        subprocess.run(  # noqa: S603
+            ["git", "rev-parse", "--short=12", "HEAD"],  # noqa: S607
+            cwd=runs.PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+        if (runs.PROJECT / ".git").exists()
+        else ""
+    )
+    cuda = config.device.startswith("cuda")
+    return {
+        "device": torch.cuda.get_device_name(config.device) if cuda else f"{config.device} ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "commit": commit or None,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "keep_weights": config.keep_weights,
+    }
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+def fit(config):
+    """Train ``config`` in its run folder; yields one small record an epoch.
+
+    A finished run yields nothing; a killed one goes on after its last whole epoch, with the same bits on the same CPU
+    and thread count. At the end the logits of validation, test and OOD sets are written, then ``metrics.json`` with
+    every metric on every split, raw and after each calibrator (fitted on validation).
+
+    Record: epoch (from 1), epochs, lr, train_loss (the loss minimised), train_nll, train_error (running, with augmentation),
+    ``val_`` and ``test_`` nll, error, ece where evaluated, seconds, images_per_second, seconds_left.
+    Raises ValueError if the folder holds another result or the run would take longer than ``max_hours``; RuntimeError
+    if another process writes there; FloatingPointError at the first loss that is not finite (the last checkpoint stays).
+    """
+    with runs.open_run(config.run_dir, config.settings(), _environment(config)) as done:
+        if not done:
+            yield from _fit(config)
+
+
+def _fit(config):
+    if data.parent(config.dataset) in data.SHAPES:  # refuse days of work before downloading gigabytes for it
+        _refuse_if_too_slow(config, *data.SHAPES[data.parent(config.dataset)])
+    splits = data.load(config.dataset, config.seed)
+    _refuse_if_too_slow(config, len(splits.train[1]), splits.input_shape, splits.n_classes)
+    device = torch.device(config.device)
+    train, val, test = (tuple(t.to(device) for t in part) for part in (splits.train, splits.val, splits.test))
+    state = _State(config, splits, device)
+    run_dir = config.run_dir
+    history = state.resume(runs.load_checkpoint(run_dir))
+    for epoch in range(len(history), config.epochs):
+        start = time.perf_counter()
+        record = {"epoch": epoch + 1, "epochs": config.epochs, "lr": config.learning_rate(epoch)}
+        record |= state.train_epoch(epoch, train)
+        record["images_per_second"] = round(len(train[1]) / (time.perf_counter() - start), 1)
+        look = epoch + 1 == config.epochs or (epoch + 1) % config.eval_every == 0
+        if look or state.adapts:
+            logits = state.predict(val[0])
+            if state.adapts:
+                state.criterion.update(logits.to(device), val[1])
+        if look:
+            record |= _watch("val", logits, val[1]) | _watch("test", state.predict(test[0]), test[1])
+        record["seconds"] = round(time.perf_counter() - start, 3)
+        history.append(record)
+        runs.save_checkpoint(run_dir, state.checkpoint(history))
+        runs.write_atomic(run_dir / "history.jsonl", "".join(json.dumps(r) + "\n" for r in history).encode())
+        left = float(np.median([r["seconds"] for r in history])) * (config.epochs - epoch - 1)
+        yield record | {"seconds_left": left}
+    _finish(config, state, splits, val, test, history)
+
+
+class _State:
+    """Model, optimiser and loss of one run: what a checkpoint holds."""
+
+    def __init__(self, config, splits, device):
+        self.config, self.splits, self.device = config, splits, device
+        with torch.random.fork_rng(devices=[]):  # initialised on the CPU: the same weights for every device
+            torch.manual_seed(config.seed)
+            model = models.make_model(config.model, splits.n_classes, splits.input_shape)
+        self.images = len(splits.input_shape) == 3
+        layout = torch.channels_last if self.images and device.type == "cuda" else torch.contiguous_format
+        self.model = model.to(device, memory_format=layout)
+        self.layout = layout
+        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.criterion = losses.make_loss(config.loss, **config.loss_options).to(device)
+        self.adapts = hasattr(self.criterion, "update")
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+
+    def resume(self, checkpoint):
+        if checkpoint is None:
+            return []
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.criterion.load_state_dict(checkpoint["criterion"])
+        return checkpoint["history"]
+
+    def checkpoint(self, history):
+        parts = {"model": self.model, "optimizer": self.optimizer, "criterion": self.criterion}
+        return {name: part.state_dict() for name, part in parts.items()} | {"history": history}
+
+    @contextlib.contextmanager
+    def _numerics(self):
+        """Precision and kernel choice for this run only; nothing global is left changed."""
+        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        with torch.backends.cudnn.flags(benchmark=True, allow_tf32=self.config.precision != "fp32"), bf16:
+            yield
+
+    def train_epoch(self, epoch, train):
+        """One pass over ``train``; nothing is read back from the device before its end, except on a CPU."""
+        config = self.config
+        # Order and augmentation depend on (seed, epoch) alone, so a resumed run needs no generator state.
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate(epoch)
+        self.model.train()
+        totals = torch.zeros(4, device=self.device, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
+        first_bad = torch.tensor(-1, device=self.device)
+        with self._numerics():
+            batches = data.batches(
+                train,
+                config.batch_size,
+                splits=self.splits,
+                generator=generator,
+                augment=config.augment,
+                drop_last=config.drop_last,
+            )
+            for step, (x, labels) in enumerate(batches):
+                logits = self.forward(x.to(memory_format=self.layout) if self.images else x)
+                loss = self.criterion(logits, labels)
+                if config.reduction == "sum":
+                    loss = loss * len(labels)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                if config.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+                self.optimizer.step()
+                with torch.no_grad():
+                    bad = ~torch.isfinite(loss)
+                    first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
+                    nll = F.cross_entropy(logits.float(), labels, reduction="sum")
+                    wrong = (logits.argmax(1) != labels).sum()
+                    totals += torch.stack([loss * len(labels), nll, wrong, torch.ones_like(loss) * len(labels)])
+                if self.device.type == "cpu" and bad:
+                    break
+        if int(first_bad) >= 0:
+            raise FloatingPointError(
+                f"the loss stopped being finite in epoch {epoch + 1}, step {int(first_bad) + 1} (lr {config.learning_rate(epoch):g}); "
+                f"the checkpoint before it is kept in {config.run_dir}. A smaller lr or clip_norm=2 is the usual cure"
+            )
+        loss, nll, wrong, n = totals.tolist()
+        return {"train_loss": loss / n, "train_nll": nll / n, "train_error": wrong / n}
+
+    @torch.no_grad()
+    def predict(self, inputs, batch_size=500):
+        """Logits (N, K), float32 on the CPU, of raw inputs on any device."""
+        self.model.eval()
+        parts = []
+        with self._numerics():
+            for chunk in inputs.split(batch_size):
+                x = data.normalize(chunk.to(self.device), self.splits)
+                parts.append(self.model(x.to(memory_format=self.layout) if self.images else x).float())
+        return torch.cat(parts).cpu()
+
+
+def _watch(split, logits, labels):
+    labels = labels.cpu()
+    return {f"{split}_{f.__name__}": f(logits, labels) for f in (metrics.nll, metrics.error, metrics.ece)}
+
+
+def _finish(config, state, splits, val, test, history):
+    logits = {"val": state.predict(val[0]), "test": state.predict(test[0])}
+    labels = {"val": splits.val[1], "test": splits.test[1]}
+    for name in config.ood:
+        logits[name] = state.predict(data.load_ood(name, splits))
+        labels[name] = torch.full((len(logits[name]),), -1)
+    for name in logits:
+        runs.save_logits(config.run_dir, name.replace(":", "-"), logits[name], labels[name])
+    if config.keep_weights:
+        import io
+
+        buffer = io.BytesIO()
+        torch.save({k: v.cpu() for k, v in state.model.state_dict().items()}, buffer)
+        runs.write_atomic(config.run_dir / "weights.pt", buffer.getbuffer())
+    results = measure(logits, labels)
+    results["train_seconds"] = round(sum(r["seconds"] for r in history), 3)
+    results |= {k: v for k, v in history[-1].items() if k.startswith("train_")}
+    content = {"config": config.settings(), "environment": _environment(config), "results": results}
+    runs.write_json(config.run_dir / "metrics.json", content)
+    runs.discard_checkpoints(config.run_dir)
+
+
+def measure(logits, labels):
+    """Every metric on every split, raw and after each calibrator fitted on ``"val"``.
+
+    logits, labels: dicts by split name; labels -1 mark out-of-distribution sets, which get the AUROC of their entropy
+    against ``"test"``. Returns a flat dict ``<split>_<calibrator>_<metric>``, fractions and nats.
+    """
+    results = {}
+    for name in ("raw", *calibration.CALIBRATORS):
+        apply = nn.Identity() if name == "raw" else calibration.make_calibrator(name).fit(logits["val"], labels["val"])
+        calibrated = {split: apply(z) for split, z in logits.items()}
+        for split, z in calibrated.items():
+            if (labels[split] >= 0).all():
+                results |= {f"{split}_{name}_{k}": v for k, v in metrics.evaluate(z, labels[split]).items()}
+            else:
+                results[f"{split}_{name}_auroc"] = metrics.ood_auroc(calibrated["test"], z)
+    return results
+
+
+# --- refusing what would take days ----------------------------------------------------------------------------------
+
+
+def _refuse_if_too_slow(config, n_train, input_shape, n_classes):
+    hours = estimate_hours(config, n_train, input_shape, n_classes)
+    if hours > config.max_hours:
+        raise ValueError(
+            f"model: {config.model} on {config.dataset} for {config.epochs} epochs would take about {hours:,.0f} hours on "
+            f"{config.device}; use a GPU, a smaller model or fewer epochs, or pass max_hours={math.ceil(hours * 1.5)} to run it anyway"
+        )
+
+
+def estimate_hours(config, n_train, input_shape, n_classes):
+    """Hours that the training steps of ``config`` will take here, from one timed step on a small batch."""
+    device = torch.device(config.device)
+    with torch.random.fork_rng(devices=[]):
+        model = models.make_model(config.model, n_classes, input_shape).to(device)
+    batch = min(config.batch_size, 8 if device.type == "cpu" else config.batch_size)
+    x = torch.zeros(batch, *input_shape, device=device)
+    seconds = []
+    for _ in range(3 if device.type != "cpu" else 2):
+        start = time.perf_counter()
+        model(x).logsumexp(1).mean().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds) / batch * n_train * config.epochs / 3600
