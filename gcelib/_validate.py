@@ -84,15 +84,15 @@ def as_tensor(name, value):
     return torch.from_numpy(value)
 
 
-def check_logits(logits, name="logits", *, min_samples=1):
-    """Refuse anything but finite floating-point logits (N, K) with N >= ``min_samples`` and K >= 2."""
+def check_logits(logits, name="logits", *, min_samples=1, values=True):
+    """Refuse anything but floating-point logits (N, K), N >= ``min_samples``, K >= 2; finite ones, if ``values``."""
     if not logits.is_floating_point():
         fail(name, f"has dtype {logits.dtype}", "pass floating-point scores, not class ids", TypeError)
     if logits.ndim != 2 or logits.shape[1] < 2:
         fail(name, f"expected shape (N, K) with K >= 2, got {tuple(logits.shape)}", "pass a row of K scores per sample")
     if logits.shape[0] < min_samples:
         fail(name, f"has {logits.shape[0]} samples, at least {min_samples} are needed", "pass more samples")
-    if logits.device.type == "cpu" and not finite(logits):
+    if values and logits.device.type == "cpu" and not finite(logits):
         bad = int((~torch.isfinite(logits)).any(1).nonzero()[0])
         fail(name, f"contains NaN or infinity, first in row {bad}", "look at the model or file that produced it")
 
@@ -103,15 +103,15 @@ def finite(values):
     return math.isfinite(low) and math.isfinite(high)
 
 
-def check_labels(labels, n_samples, n_classes, name="labels"):
-    """Refuse anything but integer labels (N,) in [0, n_classes)."""
+def check_labels(labels, n_samples, n_classes, name="labels", *, values=True):
+    """Refuse anything but integer labels (N,), and values outside [0, n_classes) if ``values``."""
     if labels.is_floating_point() or labels.dtype == torch.bool:
         fail(name, f"has dtype {labels.dtype}", "pass integer class ids (labels.long())", TypeError)
     if labels.ndim != 1:
         fail(name, f"expected shape ({n_samples},), got {tuple(labels.shape)}", "use labels.squeeze(1) or argmax(1)")
     if labels.shape[0] != n_samples:
         fail(name, f"has {labels.shape[0]} entries for {n_samples} rows of logits", "pass one label per row")
-    if labels.device.type == "cpu" and n_samples:
+    if values and labels.device.type == "cpu" and n_samples:
         low, high = (int(v) for v in torch.aminmax(labels))
         if low < 0 or high >= n_classes:
             bad = low if low < 0 else high
