@@ -118,10 +118,10 @@ def check_labels(labels, n_samples, n_classes, name="labels", *, values=True):
             fail(name, f"contains {bad}, outside [0, {n_classes})", "class ids count from 0 to K - 1")
 
 
-def logits_and_labels(logits, labels):
+def logits_and_labels(logits, labels, *, values=True):
     """The pair as checked tensors: logits (N, K) floating, labels (N,) int64, on one device, N >= 1."""
     logits, labels = as_tensor("logits", logits), as_tensor("labels", labels)
-    check_logits(logits)
+    check_logits(logits, values=values)
     check_labels(labels, *logits.shape)
     if logits.device != labels.device:
         fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
