@@ -124,12 +124,10 @@ def softmax_confidence(logits):
     return np.concatenate([1 / _softmax(z, dim)[2].double().cpu().numpy() for _, z, dim in _blocks(logits)])
 
 
-def reliability(logits, labels, n_bins=20, binning="width", class_index=None):
-    """Bins of a reliability diagram: how often is the model right when it says c?
+def binned_samples(logits, labels, n_bins=20, binning="width", class_index=None):
+    """The samples behind ``reliability``, sorted: ``(edges, cuts, samples, probs, hits)``.
 
-    binning: ``"width"`` for equal-width bins of [0, 1], ``"mass"`` for about equally many samples in each, with the
-    edges of ``adaptive_ece``.   class_index: k bins p_k against 1{y = k} instead of the top label.
-    Returns a ``Reliability``. Raises ValueError or TypeError on bad input.
+    Bin b is the slice ``cuts[b]:cuts[b + 1]`` of ``samples`` (indices), of their binned probabilities and of the hits.
     """
     n_bins, binning = _bins(n_bins), _validate.choice("binning", binning, ("width", "mass"))
     if class_index is None:
@@ -141,8 +139,18 @@ def reliability(logits, labels, n_bins=20, binning="width", class_index=None):
         parts = [((z_k.double() - top.double()).exp() / s.double()).cpu().numpy() for z_k, top, _, s in parts]
         values, hits = np.concatenate(parts), (labels == k).cpu().numpy()
     order = np.argsort(values)
-    values, hits = values[order], hits[order]
-    edges, cuts = _cuts(values, n_bins, binning)
+    edges, cuts = _cuts(values[order], n_bins, binning)
+    return edges, cuts, order, values[order], hits[order]
+
+
+def reliability(logits, labels, n_bins=20, binning="width", class_index=None):
+    """Bins of a reliability diagram: how often is the model right when it says c?
+
+    binning: ``"width"`` for equal-width bins of [0, 1], ``"mass"`` for about equally many samples in each, with the
+    edges of ``adaptive_ece``.   class_index: k bins p_k against 1{y = k} instead of the top label.
+    Returns a ``Reliability``. Raises ValueError or TypeError on bad input.
+    """
+    edges, cuts, _, values, hits = binned_samples(logits, labels, n_bins, binning, class_index)
     counts = np.diff(cuts)
     sums = [np.diff(np.concatenate(([0.0], np.cumsum(v, dtype=np.float64)))[cuts]) for v in (values, hits)]
     with np.errstate(invalid="ignore"):
