@@ -1,56 +1,56 @@
-"""Data sets as plain tensors: splits drawn by a seed, long tails, out-of-distribution sets, batches on the device."""
+"""Data sets as plain tensors: splits drawn by a seed, long tails, out-of-distribution sets, batches on the device.
 
+``load(name, seed)`` is the door; ``data/README.md`` tells each set's source, licence, size, checksum and steps.
+"""
+
+import functools
 import gzip
 import hashlib
+import http.client
+import io
 import math
+import os
 import re
+import stat
+import tarfile
+import tempfile
+import urllib.request
+import zipfile
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from gcelib._validate import boolean, choice, fail, number
+from gcelib._validate import as_tensor, boolean, choice, fail, number
 
-DATA_DIR = Path(__file__).resolve().parent.parent / "data"
+EMBEDDED = Path(__file__).resolve().parent.parent / "data"
+MAX_BYTES = 4 * 2**30  # no download and no unpacked archive is larger
 
-# (mean, std) per channel of pixels in [0, 1]. Fashion-MNIST: all 60,000 training images; digits: the 1,300 that are
-# not test images (both computed here, population std, and recomputed by the tests). CIFAR and ImageNet: the values of
-# the published code, whose CIFAR-100 test images alone were normalised with IMAGENET; ours are not.
+# (mean, std) of pixels in [0, 1]. CIFAR and IMAGENET are those of the published code (torrvision/focal_calibration),
+# which normalises CIFAR-100 with CIFAR but its test images with IMAGENET: here every split of a data set is treated
+# alike. FASHION is computed from the 60,000 training images, DIGITS from the 1,300 that are never test.
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-FASHION = ((0.2860,), (0.3530,))
-DIGITS = ((0.3056,), (0.3764,))
+FASHION, DIGITS = ((0.2860,), (0.3530,)), ((0.3056,), (0.3764,))
 
-FASHION_NAMES = [
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-]
-FASHION_SHA256 = {  # of the unpacked files
-    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
+FASHION_NAMES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 FASHION_MINI_SHA256 = "9a419caab140c9b214ae6968c71fc0966056d263d98ff7fe78530ab5075f85d8"
+TINY_IMAGENET = ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")
+CIFAR10_C = ("https://zenodo.org/records/2535967/files/CIFAR-10-C.tar", "56bf5dcef84df0e2308c6dcbcbbd8499")
+CORRUPTIONS = (
+    "gaussian_noise shot_noise impulse_noise speckle_noise defocus_blur gaussian_blur glass_blur motion_blur zoom_blur "
+    "snow frost fog spatter brightness contrast saturate elastic_transform pixelate jpeg_compression"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
     """One data set, split: all that training and evaluation need to know about it.
 
-    train, val, test: pairs ``(images, labels)``; images uint8 (N, C, H, W) or features float32 (N, D), labels
-    int64 (N,).
-    mean, std: float32 (C,) of pixels in [0, 1], or (D,) of the features: what ``normalize`` uses, for every split.
+    train, val, test: pairs (images, labels): uint8 (N, C, H, W) or float32 features (N, D), and int64 (N,).
+    mean, std: float32 (C,) of pixels in [0, 1], or (D,) of the features: what ``normalize`` uses for every split.
     input_shape: (C, H, W) or (D,). augment: whether random crops and mirror images still show the same class.
     """
 
@@ -65,160 +65,324 @@ class Splits:
     input_shape: tuple[int, ...]
     augment: bool
 
-    def to(self, device):
-        """The same splits with every tensor on ``device``."""
-        moved = {s: tuple(t.to(device) for t in getattr(self, s)) for s in ("train", "val", "test")}
-        return replace(self, mean=self.mean.to(device), std=self.std.to(device), **moved)
+
+def _parse(argument, name):
+    """``("cifar10", 100.0)`` for ``"cifar10_lt100"`` and ``("cifar10", None)`` for ``"cifar10"``."""
+    tail = re.fullmatch(r"(.+)_lt([1-9]\d{0,5}(?:\.\d*[1-9])?)", name) if isinstance(name, str) else None
+    return choice(argument, tail[1] if tail else name, DATASETS), float(tail[2]) if tail else None
 
 
-def parse_name(name):
-    """``("cifar10", 100.0)`` for ``"cifar10_lt100"``, ``("cifar10", None)`` for ``"cifar10"``; else did-you-mean."""
-    tail = re.fullmatch(r"(.+)_lt([1-9]\d*(?:\.\d+)?)", name) if isinstance(name, str) else None
-    base, rho = (tail[1], float(tail[2])) if tail else (name, None)
-    return choice("name", base, READERS), rho
+def parent(dataset):
+    """The known name without its long tail, ``"cifar10"`` for ``"cifar10_lt100"``; else an error with the nearest."""
+    return _parse("dataset", dataset)[0]
 
 
 def load(name, seed=1, root=None):
     """The data set ``name`` as ``Splits`` of CPU tensors; the seed draws the train/val split, as in the paper.
 
-    name: a key of ``READERS``, or one followed by ``_lt<rho>`` for its long-tailed version (``cifar10_lt100``, see
-    ``long_tail_counts``): the tail is cut from the whole training pool, always the same images; then a tenth of what
-    remains, drawn by the seed, is validation. The test split never changes, except that of ``av1451``, which has none
-    of its own. Validation images are drawn as the published code draws them (numpy's legacy shuffle, not stratified),
-    so that CIFAR with seed 1 gives the published split.
-    root: the folder of the downloaded files, ``data/`` of the project if None.
+    name: a key of ``DATASETS``, or one followed by ``_lt<rho>`` for its long-tailed version (``cifar10_lt100``, see
+    ``long_tail_counts``). The tail is cut from the whole training pool, always the same images; then a tenth of what
+    remains is validation. Where samples belong together (``digit_pairs``: a digit; ``av1451``: a subject), train and
+    val are split before they are cut. The test split is fixed, except for ``av1451``, which has none of its own.
+    Validation is drawn as in the published code (numpy's legacy shuffle, not stratified): CIFAR at seed 1 is its
+    very split, and with a long tail a class of one or two images may be missing in train.
+    root: folder of the downloaded files; None: ``$GCELIB_DATA_DIR``, else ``data/`` of the project.
+    Raises ValueError for unknown names and damaged files, OSError where files are missing and cannot be downloaded.
     """
-    base, rho = parse_name(name)
+    base, rho = _parse("name", name)
     seed = number("seed", seed, 0, 2**32 - 1, integer=True)
-    train, val, test, class_names, (mean, std), augment = READERS[base](
-        DATA_DIR if root is None else Path(root), seed, rho
-    )
-    if mean is None:
-        mean, std = train[0].mean(0), train[0].std(0)
-    pairs = [
-        (torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64))) for x, y in (train, val, test)
-    ]
-    mean, std, names = torch.tensor(mean), torch.tensor(std), tuple(class_names)
-    return Splits(name, *pairs, len(names), mean, std, names, train[0].shape[1:], augment)
+    reader, constants, augment, *_ = DATASETS[base]
+    train, val, test, names = reader(_root(root), seed)
+    train, val = (part and _cut(*part, len(names), rho) for part in (train, val))
+    if val is None:
+        rows = _drawn(range(len(train[1])), {"fashion_mini": 1000, "digits": 300}.get(name, len(train[1]) / 10), seed)
+        train, val = (tuple(a[r] for a in train) for r in (~rows, rows))
+    mean, std = constants or (train[0].mean(0), np.where(train[0].std(0) > 0, train[0].std(0), 1))
+    pairs = [(torch.tensor(x), torch.tensor(y, dtype=torch.int64)) for x, y in (train, val, test)]
+    mean, std = torch.tensor(mean), torch.tensor(std)
+    return Splits(name, *pairs, len(names), mean, std, tuple(names), tuple(train[0].shape[1:]), augment)
 
 
 def long_tail_counts(n_max, n_classes, rho):
-    """Images per class of a long tail: n_k = round(n_max rho^(-k/(K-1))), nearest (the paper's App. C).
+    """Images per class of a long tail: n_k = round(n_max rho^(-k/(K-1))) (the paper's App. C), at least 1.
 
-    Class 0 is the head by rule; n_max is the size of the smallest class, so that every count can be met exactly.
+    Halves are rounded up. Class 0 is the head by rule; n_max is the smallest class, so that every count can be met.
     """
-    return [math.floor(n_max * rho ** (-k / (n_classes - 1)) + 0.5) for k in range(n_classes)]
+    return [max(1, math.floor(n_max * rho ** (-k / (n_classes - 1)) + 0.5)) for k in range(n_classes)]
 
 
-def _first_groups(groups, n, seed):
-    """Mask of the rows of the first groups of a seeded shuffle that together hold ``n`` rows."""
+def _cut(images, labels, n_classes, rho):
+    if rho is None:
+        return images, labels
+    counts = long_tail_counts(np.bincount(labels, minlength=n_classes).min(), n_classes, rho)
+    order = np.random.RandomState(0).permutation(len(labels))
+    keep = np.sort(np.concatenate([order[labels[order] == k][:n] for k, n in enumerate(counts)]))
+    return images[keep], labels[keep]
+
+
+def _drawn(groups, n, seed):
+    """Mask of the first groups of a seeded shuffle that together hold ``n`` rows (or just more)."""
     ids, group_of = np.unique(groups, return_inverse=True)
     order = np.arange(len(ids))
-    np.random.RandomState(seed).shuffle(order)  # the published code's generator, for its very split
-    last = np.searchsorted(np.cumsum(np.bincount(group_of)[order]), n)
+    np.random.RandomState(seed).shuffle(order)  # the published code's generator; its numbers are frozen for ever
+    last = np.searchsorted(np.cumsum(np.bincount(group_of)[order]), round(n))
     return np.isin(group_of, order[: last + 1])
 
 
-def _split(images, labels, n_classes, n_val, seed, rho, groups=None):
-    """The pool cut to a long tail (if ``rho``) and split by the seed: ``(train, val)``."""
-    keep = np.arange(len(labels))
-    if rho is not None:
-        counts = long_tail_counts(np.bincount(labels, minlength=n_classes).min(), n_classes, rho)
-        if min(counts) < 1:
-            fail("name", f"a tail of {rho:g} leaves no image of class {counts.index(0)}", "choose a smaller ratio")
-        rng = np.random.default_rng(0)
-        keep = np.concatenate([rng.permutation(np.flatnonzero(labels == k))[:n] for k, n in enumerate(counts)])
-        keep.sort()
-        n_val = round(len(keep) / 10)
-    images, labels = images[keep], labels[keep]
-    val = _first_groups(np.arange(len(keep)) if groups is None else groups[keep], n_val, seed)
-    return (images[~val], labels[~val]), (images[val], labels[val])
+def _root(root):
+    return Path(root or os.environ.get("GCELIB_DATA_DIR") or EMBEDDED)
 
 
-def _fashion_mini(root, seed, rho):
-    with np.load(DATA_DIR / "fashion_mini.npz", allow_pickle=False) as file:
-        arrays = [file[k] for k in ("train_images", "train_labels", "test_images", "test_labels")]
-    if fashion_mini_hash(*arrays) != FASHION_MINI_SHA256:
-        fail("fashion_mini.npz", "is not the file that belongs to this version", "restore it with git checkout data")
-    images, labels, test_images, test_labels = arrays
-    pool = _split(images[:, None], labels, 10, 1000, seed, rho)
-    return *pool, (test_images[:, None], test_labels), FASHION_NAMES, FASHION, True
+@functools.lru_cache(maxsize=256)
+def _md5(path, *version):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def fashion_mini_hash(*arrays):
-    """SHA-256 of the arrays' bytes in order: the content of ``fashion_mini.npz`` whatever zlib packed it."""
+def _intact(path, md5):
+    """Whether the file is there with that MD5; an unchanged file is read once a process."""
+    version = path.stat() if path.is_file() else None
+    return version is not None and _md5(path, version.st_ino, version.st_size, version.st_mtime_ns) == md5
+
+
+def _fetch(url, path, md5):
+    """``path``, checked; downloaded first if it is missing or not intact, going on where an earlier try stopped.
+
+    Only the whole, checked file ever bears the name ``path``; other processes wait for the one that downloads.
+    """
+    if _intact(path, md5):
+        return path
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, problem = path.with_name(path.name + ".part"), "only a part of it came"
+    with FileLock(f"{path}.lock"):
+        if _intact(path, md5):
+            return path
+        here = part.stat().st_size if part.exists() else 0
+        print(f"downloading {url} to {path}" + f" from byte {here:,} on" * bool(here), flush=True)
+        request = urllib.request.Request(url, headers={"Range": f"bytes={here}-"} if here else {})  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310 - the addresses are constants
+                total = int(reply.headers.get("Content-Length", 0)) + here * (reply.status == 206)
+                with part.open("ab" if reply.status == 206 else "wb") as file:
+                    while (block := reply.read(2**20)) and file.tell() < MAX_BYTES:
+                        file.write(block)
+        except (OSError, http.client.HTTPException) as error:
+            problem = f"the download failed ({error})"
+            total = 0 if getattr(error, "code", None) == 416 else math.inf  # 416: nothing is left to send
+        if _intact(part, md5):
+            os.replace(part, path)
+            return path
+        if part.exists() and part.stat().st_size >= total:
+            part.unlink()
+            problem = "what came is not the published file (wrong checksum) and was deleted"
+    fail(path.name, problem, f"try again, which resumes, or get {url} by other means and save it as {path}", OSError)
+
+
+def _read_archive(path, wanted):
+    """``{name: content}`` of the members of a tar or zip that match ``wanted``; nothing is ever unpacked to disk.
+
+    An archive with a link, a path out of its folder or more than 4 GiB of content is refused all the same.
+    """
+    contents, total = {}, 0
+    with zipfile.ZipFile(path) if path.suffix == ".zip" else tarfile.open(path) as archive:
+        for m in archive.infolist() if path.suffix == ".zip" else archive:
+            if path.suffix == ".zip":
+                name, size, plain = m.filename, m.file_size, not stat.S_ISLNK(m.external_attr >> 16)
+            else:
+                name, size, plain = m.name, m.size, m.isfile() or m.isdir()
+            total, inside = total + size, PurePosixPath(name.replace("\\", "/"))
+            if not plain or inside.is_absolute() or ".." in inside.parts or ":" in name or total > MAX_BYTES:
+                fail(path.name, f"member {name!r} is a link, leaves its folder or is too large", f"delete {path}")
+            if re.fullmatch(wanted, name):
+                contents[name] = archive.read(m) if path.suffix == ".zip" else archive.extractfile(m).read()
+    return contents
+
+
+def _read_npz(path, *keys):
+    """The arrays, or None if the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return [file[k] for k in keys]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+# A reader takes (root, seed) and returns train, val, test, class names; val is None where any split will do.
+
+
+def fashion_mini_hash(arrays):
+    """SHA-256 of the arrays' bytes in order: the content of ``fashion_mini.npz``, whatever zlib packed it."""
     return hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
 
 
-def read_fashion_mnist(folder, part):
-    """Images (N, 28, 28) and labels (N,) of ``part``, "train" or "t10k", from the checked ``.gz`` files in ``folder``."""
-    arrays = []
-    for name, header in ((f"{part}-images-idx3-ubyte", 16), (f"{part}-labels-idx1-ubyte", 8)):
-        path = Path(folder) / f"{name}.gz"
-        with gzip.open(path) as file:
-            content = file.read(50_000_000)
-        if hashlib.sha256(content).hexdigest() != FASHION_SHA256[name]:
-            fail(path.name, "is not the original file", f"delete {path} and try again")
-        arrays.append(np.frombuffer(content, np.uint8, offset=header))
-    return arrays[0].reshape(-1, 28, 28), arrays[1]
+def _fashion_mini(root, seed):
+    path = EMBEDDED / "fashion_mini.npz"
+    arrays = _read_npz(path, "train_images", "train_labels", "test_images", "test_labels") or []
+    if fashion_mini_hash(arrays) != FASHION_MINI_SHA256:
+        fail(path.name, f"{path} is missing or damaged", "restore it from the repository (it is not in a wheel)")
+    images, labels, test, test_labels = arrays
+    return (images[:, None], labels), None, (test[:, None], test_labels), FASHION_NAMES.split(",")
 
 
-def _base_digits():
-    """scikit-learn's 1,797 digits as uint8 (N, 8, 8), labels, and the mask of the 497 that are always test."""
+def read_idx(path):
+    """The uint8 array in a gzipped IDX file, the format of MNIST: its shape is in the header."""
+    content = gzip.decompress(Path(path).read_bytes())
+    shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
+
+
+def _fashion_mnist(root, seed):
+    from torchvision.datasets import FashionMNIST
+
+    folder, url = root / "FashionMNIST" / "raw", FashionMNIST.mirrors[0]
+    x, y, test, test_labels = (read_idx(_fetch(url + f, folder / f, md5)) for f, md5 in FashionMNIST.resources)
+    return (x[:, None], y), None, (test[:, None], test_labels), FashionMNIST.classes
+
+
+def _digits(root, seed):
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    return images, digits.target, _first_groups(np.arange(len(images)), 497, 0)
+    digits = load_digits()  # 1,797 of 8x8 pixels, 0 to 16
+    images, labels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None], digits.target
+    test = _drawn(range(len(labels)), 497, 0)
+    return (images[~test], labels[~test]), None, (images[test], labels[test]), "0123456789"
 
 
-def _digits(root, seed, rho):
-    images, labels, is_test = _base_digits()
-    images = images[:, None]
-    pool = _split(images[~is_test], labels[~is_test], 10, 300, seed, rho)
-    return *pool, (images[is_test], labels[is_test]), "0123456789", DIGITS, False
+def _digit_pairs(root, seed):
+    def pairs(images, labels, n, seed):
+        """``n`` distinct pairs of a left digit a and a right digit b for each class 10 a + b."""
+        rng, chosen = np.random.RandomState(seed), []
+        for k in range(100):
+            a, b = (np.flatnonzero(labels == digit) for digit in divmod(k, 10))
+            i, j = np.divmod(rng.permutation(len(a) * len(b))[:n], len(b))
+            chosen.append((a[i], b[j]))
+        return np.concatenate([images[side] for side in np.hstack(chosen)], axis=3), np.repeat(np.arange(100), n)
+
+    (images, labels), _, test, _ = _digits(root, seed)
+    val = _drawn(range(len(labels)), 300, seed)  # digits are split before they are paired: no digit is on two sides
+    train, val = (pairs(images[r], labels[r], n, seed) for r, n in ((~val, 100), (val, 20)))
+    return train, val, pairs(*test, 40, 0), [f"{k:02d}" for k in range(100)]
 
 
-def _pairs(images, labels, counts, seed):
-    """``counts[10 a + b]`` distinct pairs of a left digit a and a right digit b: images (N, 1, 8, 16), labels."""
-    rng, left, right = np.random.default_rng(seed), [], []
-    for k, n in enumerate(counts):
-        a, b = (np.flatnonzero(labels == digit) for digit in divmod(k, 10))
-        i, j = np.divmod(rng.choice(len(a) * len(b), n, replace=False), len(b))
-        left.append(a[i])
-        right.append(b[j])
-    pairs = np.concatenate([images[np.concatenate(left)], images[np.concatenate(right)]], axis=2)
-    return pairs[:, None], np.repeat(np.arange(100), counts)
+def _cifar(name, root, seed):
+    from torchvision import datasets
+
+    source = getattr(datasets, name)
+    archive = _fetch(source.url, root / source.filename, source.tgz_md5)
+    with tempfile.TemporaryDirectory() as folder:  # torchvision checks each file's MD5 before it unpickles it
+        for file, content in _read_archive(archive, rf"{source.base_folder}/[a-z0-9._]+").items():
+            (Path(folder) / file).parent.mkdir(exist_ok=True)
+            (Path(folder) / file).write_bytes(content)
+        parts = [source(folder, train=train) for train in (True, False)]
+    train, test = ((p.data.transpose(0, 3, 1, 2), np.array(p.targets)) for p in parts)
+    return train, None, test, parts[0].classes
 
 
-def _digit_pairs(root, seed, rho):
-    images, labels, is_test = _base_digits()
-    test = _pairs(images[is_test], labels[is_test], [40] * 100, 0)
-    # the digits are split before they are paired, so no digit is seen on both sides; a tail is cut on both sides alike
-    base = _split(images[~is_test], labels[~is_test], 10, 300, seed, None)
-    train, val = (_pairs(*b, long_tail_counts(n, 100, rho or 1), seed) for b, n in zip(base, (100, 20), strict=True))
-    return train, val, test, [f"{k:02d}" for k in range(100)], DIGITS, False
+def _tiny_imagenet(root, seed):
+    from PIL import Image
+
+    cache, keys = root / "tiny_imagenet.npz", ("images", "labels", "test_images", "test_labels", "names")
+    arrays = _read_npz(cache, *keys)
+    if arrays is None:
+        files = _read_archive(
+            _fetch(TINY_IMAGENET[0], root / "tiny-imagenet-200.zip", TINY_IMAGENET[1]), ".+(JPEG|txt)"
+        )
+        files = {name.removeprefix("tiny-imagenet-200/"): content for name, content in files.items()}
+        tables = (files[f"{t}.txt"].decode().splitlines() for t in ("wnids", "words", "val/val_annotations"))
+        wnids, words, val = ([line.split("\t") for line in table] for table in tables)
+        wnids, words, arrays = sorted(w for (w,) in wnids), dict(words), []
+        train = [(f, f.split("/")[1]) for f in sorted(files) if f.startswith("train/") and f.endswith("JPEG")]
+        for pairs in (train, [(f"val/images/{row[0]}", row[1]) for row in val]):
+            images = np.empty((len(pairs), 3, 64, 64), np.uint8)
+            for image, (file, _) in zip(images, pairs, strict=True):
+                image[:] = np.asarray(Image.open(io.BytesIO(files[file])).convert("RGB")).transpose(2, 0, 1)
+            arrays += [images, np.array([wnids.index(wnid) for _, wnid in pairs])]
+        arrays.append(np.array([words[w].split(",")[0] for w in wnids]))
+        part = root / f"tiny_imagenet.{os.getpid()}.part.npz"
+        np.savez(part, **dict(zip(keys, arrays, strict=True)))
+        os.replace(part, cache)
+    return arrays[:2], None, arrays[2:4], arrays[4].tolist()
 
 
-READERS = {"fashion_mini": _fashion_mini, "digits": _digits, "digit_pairs": _digit_pairs}
+def _av1451(root, seed):
+    import pandas as pd
 
-OOD_OF = {
-    "fashion_mini": ("digits", "noise"),
-    "digits": ("fashion_mini", "noise"),
-    "digit_pairs": ("fashion_mini", "noise"),
+    path, diagnoses = root / "av1451" / "av1451.csv", {"CN": 0, "MCI": 1, "AD": 2, "Dementia": 2}
+    if not path.is_file():
+        steps = "ADNI gives this table to licensed users: follow the steps in data/README.md, section av1451"
+        fail("av1451", f"there is no {path}", steps, FileNotFoundError)
+    table = pd.read_csv(path, dtype=str)
+    regions = [c for c in table if re.fullmatch(r"CTX_[LR]H_(?!UNKNOWN_)\w+_SUVR", c)]
+    if len(regions) != 68 or not {"RID", "DX"} <= {*table}:
+        problem = f"has {len(regions)} columns CTX_LH_..._SUVR or CTX_RH_..._SUVR, or lacks RID or DX"
+        fail(path.name, problem, "68 cortical regions, subject and diagnosis are needed")
+    values = table[regions].apply(pd.to_numeric, errors="coerce").astype(np.float32)
+    values = values.assign(DX=table["DX"].map(diagnoses), RID=pd.to_numeric(table["RID"], errors="coerce"))
+    for row, k in np.argwhere(~np.isfinite(values.to_numpy()))[:1]:
+        column = values.columns[k]
+        problem = f"line {row + 2}, column {column}: {table[column][row]!r}"
+        fail(path.name, problem, f"give it a number (DX: {', '.join(diagnoses)}) or leave the scan out")
+    features, labels, subjects = (values[c].to_numpy() for c in (regions, "DX", "RID"))
+    test = _drawn(subjects, len(labels) / 10, seed)
+    val = np.zeros_like(test)
+    val[~test] = _drawn(subjects[~test], len(labels) / 10, seed)
+    return *((features[rows], labels[rows]) for rows in (~(test | val), val, test)), ("CN", "MCI", "AD")
+
+
+# Reader, normalisation (None: by the training features), crop and flip, default OOD sets; and what is known before a
+# long download: training images, input_shape, classes.
+DATASETS = {
+    "fashion_mini": (_fashion_mini, FASHION, True, ("digits", "noise")),
+    "digits": (_digits, DIGITS, False, ("fashion_mini", "noise")),
+    "digit_pairs": (_digit_pairs, DIGITS, False, ("fashion_mini", "noise")),
+    "fashion_mnist": (_fashion_mnist, FASHION, True, ("digits", "noise"), (54_000, (1, 28, 28), 10)),
+    "cifar10": (functools.partial(_cifar, "CIFAR10"), CIFAR, True, ("svhn", "cifar10_c"), (45_000, (3, 32, 32), 10)),
+    "cifar100": (functools.partial(_cifar, "CIFAR100"), CIFAR, True, ("svhn",), (45_000, (3, 32, 32), 100)),
+    "tiny_imagenet": (_tiny_imagenet, IMAGENET, True, ("svhn",), (90_000, (3, 64, 64), 200)),
+    "av1451": (_av1451, None, False, ()),
 }
+OOD_OF = {name: row[3] for name, row in DATASETS.items()}
+SHAPES = {name: row[4] for name, row in DATASETS.items() if row[4:]}
+
+
+def check_ood(name):
+    """``(corruption, severity)`` of a ``cifar10_c`` name, None for another known OOD name; else did-you-mean."""
+    corrupted = re.fullmatch(r"cifar10_c(?::([a-z_]+)(?::([1-5]))?)?", name) if isinstance(name, str) else None
+    if corrupted:
+        return choice("ood", corrupted[1] or "gaussian_noise", CORRUPTIONS.split()), int(corrupted[2] or 5)
+    known = [*DATASETS, "svhn", "noise", "cifar10_c", "cifar10_c:<corruption>:<severity 1 to 5>"]
+    choice("ood", name, [k for k in known if k != "av1451"])
 
 
 def load_ood(name, like, root=None):
-    """Test images of another data set, uint8, in the channels and size of ``like`` (normalise them as ``like``'s).
+    """Images of another data set, uint8, in the channels and size of ``like``; to be normalised as ``like``'s are.
 
-    name: ``noise`` (uniform pixels, as many as ``like`` has test images) or any image data set (its test split).
+    name: ``svhn`` (test split), ``cifar10_c[:corruption[:severity]]`` (Gaussian noise at severity 5, as in the paper),
+    ``noise`` (uniform pixels, as many images as ``like`` has for test), or an image data set of ``DATASETS`` (its
+    test split). Grey images are repeated over the channels, colours averaged; sizes change by bilinear interpolation.
     """
-    if name == "noise":
-        rng = np.random.default_rng(0)
-        return torch.from_numpy(rng.integers(0, 256, (len(like.test[1]), *like.input_shape), dtype=np.uint8))
-    images = load(choice("name", name, [*READERS, "noise"]), root=root).test[0]
+    corrupted, root = check_ood(name), _root(root)
+    if len(like.input_shape) != 3:
+        fail("like", f"{like.name!r} has features, not images", "choose an image data set")
     channels, *size = like.input_shape
+    if name == "noise":
+        shape = (len(like.test[1]), channels, *size)
+        images = torch.from_numpy(np.random.RandomState(0).randint(0, 256, shape, np.uint8))
+    elif name == "svhn":
+        from torchvision.datasets import SVHN
+
+        url, file, md5 = SVHN.split_list["test"]
+        _fetch(url, root / file, md5)
+        images = torch.from_numpy(SVHN(root, split="test").data)
+    elif corrupted:
+        archive = _fetch(CIFAR10_C[0], root / "CIFAR-10-C.tar", CIFAR10_C[1])
+        (content,) = _read_archive(archive, f"CIFAR-10-C/{corrupted[0]}.npy").values()
+        images = np.array_split(np.load(io.BytesIO(content), allow_pickle=False), 5)[corrupted[1] - 1]
+        images = torch.from_numpy(images.transpose(0, 3, 1, 2))
+    else:
+        images = load(name, root=root).test[0]
     if images.shape[1] != channels:
         images = images.float().mean(1, keepdim=True).round().byte().expand(-1, channels, -1, -1)
     if list(images.shape[2:]) != size:
@@ -227,62 +391,60 @@ def load_ood(name, like, root=None):
 
 
 def normalize(images, splits):
-    """Float32 network input: (pixels / 255 - mean) / std per channel, or (features - mean) / std."""
+    """Float32 network input: (pixels / 255 - mean) / std for uint8 images, (features - mean) / std for features."""
+    if images.ndim != len(splits.input_shape) + 1 or images.shape[1] != len(splits.mean):
+        fail(
+            "images", f"have shape {tuple(images.shape)}, {splits.name} has (N, *{splits.input_shape})", "convert them"
+        )
     mean, std = (s.to(images.device) for s in (splits.mean, splits.std))
-    if images.dtype == torch.uint8:
-        mean, std = 255 * mean[:, None, None], 255 * std[:, None, None]
+    if images.ndim == 4:
+        mean, std = (255 * s[:, None, None] for s in (mean, std))
     return (images - mean) / std
 
 
 def crop_and_flip(images, draws, padding=4):
-    """Each image shifted and perhaps mirrored by its own row of ``draws``; zeros come in at the rim.
+    """Each image shifted and perhaps mirrored by its own row of ``draws``; zeros (black) come in at the rim.
 
-    images: uint8 (N, C, H, W), before normalisation, as in the published recipe. draws: int64 (N, 3) of the row and
-    column offset in [0, 2 padding] and 0 or 1 (mirrored).
+    images: (N, C, H, W), before normalisation, as in the published recipe. draws: int64 (N, 3) on the same device: row
+    and column offset in [0, 2 padding], and 1 to mirror or 0.
     """
     n, c, h, w = images.shape
     rows, columns = (torch.arange(s, device=images.device) for s in (h, w))
     dy, dx, flip = draws[:, :, None].unbind(1)
-    rows = rows + dy
     columns = torch.where(flip == 1, columns.flip(0), columns) + dx
-    sample, channel = (torch.arange(s, device=images.device) for s in (n, c))
-    padded = F.pad(images, [padding] * 4)
-    return padded[sample[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None]]
+    pixels = ((rows + dy)[:, :, None] * (w + 2 * padding) + columns[:, None]).view(n, 1, h * w)
+    return F.pad(images, [padding] * 4).flatten(2).gather(2, pixels.expand(-1, c, -1)).view_as(images)
 
 
-def batches(split, batch_size, *, splits, generator=None, augment=False, drop_single=None, drop_last=False, padding=4):
-    """One epoch of ``(normalised inputs, labels)`` batches, made on the device where the split's tensors are.
+def batches(split, batch_size, *, splits, generator=None, augment=False, drop_single=None, drop_last=False):
+    """One epoch of normalised ``(x, labels)`` batches, made on the device where the split's tensors are.
 
-    split: ``splits.train`` or another pair. generator: draws the order, and every crop and mirroring, of the whole
-    epoch at once, so that nothing waits for the device within an epoch; a CPU generator gives the same data on every
-    device. None: the order as stored. augment: crops of the image padded by 4 pixels and horizontal flips, drawn for
-    each sample (features pass unchanged). drop_single: drop a trailing batch of one sample, which batch-coupled
-    losses and batch normalisation cannot use (None: when shuffled); drop_last: drop any incomplete batch.
+    split: ``splits.train`` or another pair. generator: draws the order, and the crop and mirroring of every sample,
+    for the whole epoch before the first batch, so that no batch waits for the device; a CPU generator gives the same
+    data on every device. None: the stored order. augment: random crops after padding by 4 pixels, and horizontal
+    flips, drawn for each sample (features pass unchanged). drop_single: leave out a trailing batch of one sample,
+    with which batch norm and GCE can do nothing (None: if shuffled); drop_last: leave out any incomplete batch.
     """
-    images, labels = split
+    images, labels = (as_tensor("split", t) for t in split)
     size = number("batch_size", batch_size, 1, integer=True)
-    augment = boolean("augment", augment) and images.dim() == 4
-    if generator is None:
-        if augment:
-            fail("augment", "needs random numbers", "pass generator=torch.Generator().manual_seed(seed)")
-        order = draws = None
-    else:
-        n = len(labels)
-        order = torch.randperm(n, generator=generator, device=generator.device).to(labels.device)
-        if augment:
-            high = torch.tensor([2 * padding + 1, 2 * padding + 1, 2], device=generator.device)
-            draws = torch.rand(n, 3, generator=generator, device=generator.device, dtype=torch.float64)
-            draws = (draws * high).long().to(labels.device)
+    n, device, order = len(labels), labels.device, None
+    augment = boolean("augment", augment) and images.ndim == 4
+    if augment and generator is None:
+        fail("augment", "needs random numbers", "pass generator=torch.Generator().manual_seed(seed)")
+    if generator is not None:
+        order = torch.randperm(n, generator=generator, device=generator.device).to(device)
+    if augment:
+        draws = [torch.randint(high, (n, 1), generator=generator, device=generator.device) for high in (9, 9, 2)]
+        draws = torch.cat(draws, 1).to(device)
     drop_single = generator is not None if drop_single is None else boolean("drop_single", drop_single)
-    least = size if boolean("drop_last", drop_last) else 1 + drop_single
-    splits = replace(splits, mean=splits.mean.to(images.device), std=splits.std.to(images.device))
+    if n % size and (boolean("drop_last", drop_last) or (n % size == 1 and drop_single)):
+        n -= n % size
+    splits = replace(splits, mean=splits.mean.to(device), std=splits.std.to(device))
 
     def epoch():
-        for start in range(0, len(labels), size):
-            if min(size, len(labels) - start) < min(least, size):
-                return
+        for start in range(0, n, size):
             rows = slice(start, start + size) if order is None else order[start : start + size]
-            x = crop_and_flip(images[rows], draws[rows], padding) if augment else images[rows]
+            x = crop_and_flip(images[rows], draws[rows]) if augment else images[rows]
             yield normalize(x, splits), labels[rows]
 
     return epoch()
