@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import datetime
-import inspect
 import json
 import math
 import platform
@@ -28,7 +27,7 @@ _SMALL = _PAPER | dict(model="convnet", lr=0.05, batch_size=64, augment=False, e
 #: CIFAR and Tiny-ImageNet: the paper's §5. The other recipes are ours: the paper has no such data (the embedded sets)
 #: or gives neither width nor schedule (AV1451).
 RECIPES = {
-    "fashion_mini": _SMALL | dict(epochs=15, milestones=(9, 13)),
+    "fashion_mini": _SMALL | dict(epochs=12, milestones=(7, 10)),
     "digits": _SMALL | dict(epochs=20, milestones=(12, 17)),
     "digit_pairs": _SMALL | dict(epochs=10, milestones=(6, 9)),
     "fashion_mnist": _PAPER | dict(model="resnet50", epochs=30, milestones=(13, 22), augment=True, eval_every=1),
@@ -112,20 +111,18 @@ class TrainConfig:
         if self.model is not None:
             check.choice("model", self.model, models.MODELS)
         check.choice("loss", self.loss, losses.LOSSES)
-        unset = {
-            k: v
-            for k, v in recipe(self.dataset, self.model, self.loss, self.recipe).items()
-            if getattr(self, k) is None
-        }
-        if self.epochs is not None and "milestones" in unset:  # a shortened run keeps the recipe's shape
-            full = recipe(self.dataset, self.model, self.loss, self.recipe)
-            unset["milestones"] = tuple(
-                sorted({round(m * self.epochs / full["epochs"]) for m in full["milestones"]} - {0})
-            )
+        full = recipe(self.dataset, self.model, self.loss, self.recipe)
+        unset = {k: v for k, v in full.items() if getattr(self, k) is None}
+        self.epochs = check.number(
+            "epochs", full["epochs"] if self.epochs is None else self.epochs, 1, 10**5, integer=True
+        )
+        if "milestones" in unset:  # a shortened or lengthened run keeps the recipe's shape
+            scaled = {round(m * self.epochs / full["epochs"]) for m in full["milestones"]}
+            unset["milestones"] = tuple(m for m in sorted(scaled) if 0 < m < self.epochs)
+        unset.pop("epochs", None)
         for name, value in unset.items():
             setattr(self, name, value)
         self.seed = check.number("seed", self.seed, 0, 2**31 - 1, integer=True)
-        self.epochs = check.number("epochs", self.epochs, 1, 100_000, integer=True)
         self.batch_size = check.number("batch_size", self.batch_size, 2, 10**6, integer=True)
         self.eval_every = check.number("eval_every", self.eval_every, 1, integer=True)
         self.lr = check.number("lr", self.lr, 0, 1e3, open_low=True)
@@ -147,10 +144,13 @@ class TrainConfig:
             check.fail("variant", f"{self.variant!r} cannot name a folder", "use letters, digits, '.', '_' and '-'")
         if not isinstance(self.loss_options, dict):
             check.fail("loss_options", f"must be a mapping, got {self.loss_options!r}", "write {'gamma': 3}", TypeError)
+        if self.loss == "dfl" and "gamma" not in self.loss_options:
+            gamma = losses.DFL_GAMMA.get((base, self.model), 5.0)
+            self.loss_options = {**self.loss_options, "gamma": gamma}
         losses.make_loss(self.loss, **self.loss_options)  # unknown options and bad values are refused here
         if (self.model == "mlp") != (base == "av1451") and base == "av1451":
             check.fail("model", f"{self.model!r} needs images and av1451 is a table", "use model='mlp'")
-        self.ood = tuple(data.OOD_OF.get(base, ())) if self.ood is None else self._names("ood", self.ood)
+        self.ood = tuple(data.OOD_OF[base]) if self.ood is None else self._names("ood", self.ood)
         for name in self.ood:
             data.check_ood(name)
         self.device = _device(self.device)
@@ -248,8 +248,8 @@ def fit(config):
 
 
 def _fit(config):
-    if data.parent(config.dataset) in data.SHAPES:  # refuse days of work before downloading gigabytes for it
-        _refuse_if_too_slow(config, *data.SHAPES[data.parent(config.dataset)])
+    if config.dataset in data.SHAPES:  # refuse days of work before downloading gigabytes for it
+        _refuse_if_too_slow(config, *data.SHAPES[config.dataset])
     splits = data.load(config.dataset, config.seed)
     _refuse_if_too_slow(config, len(splits.train[1]), splits.input_shape, splits.n_classes)
     device = torch.device(config.device)

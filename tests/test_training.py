@@ -1,0 +1,303 @@
+"""One run: the recipe it follows, what it refuses, and that it ends with the same bits however often it is killed."""
+
+import json
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from gcelib import data, losses, metrics, runs, training
+from gcelib.training import RECIPES, TrainConfig, fit, recipe
+
+
+def small(tmp_path, **changed):
+    options = {"dataset": "digits", "loss": "gce", "epochs": 3, "runs_dir": str(tmp_path), "ood": (), "device": "cpu"}
+    return TrainConfig(**options | changed)
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def test_cifar_recipe_is_the_papers():
+    for dataset in ("cifar10", "cifar100", "cifar10_lt100"):
+        config = TrainConfig(dataset=dataset, model="wrn_28_10", device="cpu")
+        assert (config.epochs, config.batch_size, config.lr) == (350, 128, 0.1)
+        assert (config.momentum, config.weight_decay, config.augment) == (0.9, 5e-4, True)
+        assert (config.reduction, config.clip_norm, config.drop_last) == ("mean", None, False)
+        rates = [config.learning_rate(e) for e in range(350)]
+        assert np.allclose(sorted(set(rates), reverse=True), [0.1, 0.01, 0.001])
+        assert [int(np.isclose(rates, r).sum()) for r in (0.1, 0.01, 0.001)] == [150, 100, 100]
+    tiny = TrainConfig(dataset="tiny_imagenet", device="cpu")
+    rates = [tiny.learning_rate(e) for e in range(tiny.epochs)]
+    assert [int(np.isclose(rates, r).sum()) for r in (0.1, 0.01, 0.001)] == [40, 20, 40]
+    assert tiny.batch_size == 128
+
+
+def test_published_code_recipe_is_named_and_recorded():
+    config = TrainConfig(dataset="cifar10", model="wrn_28_10", loss="brier", recipe="published_code", device="cpu")
+    assert (config.reduction, config.clip_norm, config.epochs, config.milestones) == ("mean", 2.0, 550, (149, 249))
+    assert recipe("cifar10", "resnet50", "gce", "published_code")["reduction"] == "sum"
+    assert recipe("cifar100", "resnet110", "brier", "published_code")["epochs"] == 430
+    assert recipe("tiny_imagenet", None, "brier", "published_code")["lr"] == 0.035
+    assert recipe("tiny_imagenet", None, "ce", "published_code")["batch_size"] == 64
+    assert config.settings()["recipe"] == "published_code"
+
+
+def test_what_is_given_wins_and_a_shortened_run_keeps_its_shape():
+    config = TrainConfig(dataset="cifar10", epochs=35, lr=0.3, recipe="published_code", clip_norm=1, device="cpu")
+    assert (config.lr, config.clip_norm, config.milestones) == (0.3, 1.0, (15, 25))
+    assert TrainConfig(dataset="cifar10", epochs=1, device="cpu").milestones == ()
+
+
+def test_every_recipe_is_complete():
+    for dataset in data.DATASETS:
+        config = TrainConfig(dataset=dataset, device="cpu")
+        allowed_none = {"clip_norm"}
+        assert {k for k, v in config.settings().items() if v is None} <= allowed_none
+    assert set(RECIPES) == set(data.DATASETS)
+
+
+def test_dual_focal_gamma_follows_its_authors_table():
+    config = TrainConfig(dataset="cifar100", model="densenet121", loss="dfl", device="cpu")
+    assert config.loss_options == {"gamma": losses.DFL_GAMMA["cifar100", "densenet121"]} == {"gamma": 3.4}
+    assert TrainConfig(dataset="cifar10_lt10", model="wrn_28_10", loss="dfl", device="cpu").loss_options["gamma"] == 2.6
+    assert TrainConfig(loss="dfl", loss_options={"gamma": 1.5}, device="cpu").loss_options["gamma"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"loss": "gcee"}, r"loss: unknown 'gcee'; did you mean 'gce'"),
+        ({"dataset": "cifar11"}, r"dataset: unknown 'cifar11'; did you mean 'cifar10"),
+        ({"dataset": "digits_lt"}, r"dataset: unknown"),
+        ({"model": "resnet51"}, r"model: unknown 'resnet51'; did you mean 'resnet50'"),
+        ({"recipe": "papers"}, r"recipe: unknown .* 'paper'"),
+        ({"epochs": -3}, r"epochs: -3 is outside"),
+        ({"epochs": 2.5}, r"epochs: must be a whole number"),
+        ({"seed": "one"}, r"seed: must be a whole number, got str 'one'"),
+        ({"seed": True}, r"seed: must be a whole number"),
+        ({"batch_size": 1}, r"batch_size: 1 is outside"),
+        ({"lr": 0}, r"lr: 0 is outside"),
+        ({"lr": float("nan")}, r"lr: nan is outside"),
+        ({"momentum": 1.0}, r"momentum: 1\.0 is outside"),
+        ({"weight_decay": -1e-4}, r"weight_decay: -0\.0001 is outside"),
+        ({"clip_norm": 0}, r"clip_norm: 0 is outside"),
+        ({"milestones": [5, 3]}, r"milestones: .* do not increase"),
+        ({"milestones": 3}, r"milestones: must be a list"),
+        ({"augment": "false"}, r"augment: must be True or False, got str 'false'"),
+        ({"reduction": "none"}, r"reduction: unknown 'none'"),
+        ({"precision": "fp16"}, r"precision: unknown 'fp16'"),
+        ({"variant": "../../etc"}, r"variant: .* cannot name a folder"),
+        ({"variant": 3}, r"variant: 3 cannot name a folder"),
+        ({"loss_options": {"gama": 3}, "loss": "focal"}, r"loss_options: unknown key 'gama'; did you mean 'gamma'"),
+        ({"loss_options": "gamma=3"}, r"loss_options: must be a mapping"),
+        ({"loss_options": {"label_smoothing": 2}}, r"label_smoothing: 2 is outside"),
+        ({"ood": ["digitz"]}, r"ood: unknown 'digitz'; did you mean 'digits'"),
+        ({"ood": 3}, r"ood: must be a list of names"),
+        ({"device": "cuda:99"}, r"device: 'cuda:99' cannot be used"),
+        ({"device": "gpu"}, r"device: 'gpu' cannot be used"),
+        ({"max_hours": 0}, r"max_hours: 0 is outside"),
+        ({"dataset": "av1451", "model": "resnet50"}, r"model: 'resnet50' needs images"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(tmp_path, changed, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        small(tmp_path, **changed)
+    assert not list(tmp_path.iterdir())
+
+
+def test_days_of_work_are_refused_before_a_download(tmp_path):
+    config = TrainConfig(dataset="cifar10", model="densenet121", runs_dir=str(tmp_path), device="cpu")
+    with pytest.raises(
+        ValueError, match=r"densenet121 on cifar10 for 350 epochs would take about .* hours on cpu.*max_hours"
+    ):
+        next(fit(config))
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_everything_a_reader_needs(tmp_path):
+    config = small(tmp_path, ood=("noise",), keep_weights=True, epochs=4)
+    records = list(fit(config))
+    assert [r["epoch"] for r in records] == [1, 2, 3, 4]
+    assert config.run_dir == tmp_path / "digits" / "convnet" / "gce" / "seed-01"
+    files = {p.relative_to(config.run_dir).as_posix() for p in config.run_dir.rglob("*") if p.is_file()}
+    wanted = {"config.json", "history.jsonl", "metrics.json", "weights.pt"} | {
+        f"logits/{s}.npz" for s in ("val", "test", "noise")
+    }
+    assert files - {".lock"} == wanted
+    splits = data.load("digits", 1)
+    logits, labels = runs.load_logits(config.run_dir, "test")
+    assert logits.shape == (len(splits.test[1]), 10)
+    np.testing.assert_array_equal(labels, splits.test[1])
+    results = runs.read_json(config.run_dir / "metrics.json")["results"]
+    assert results["test_raw_ece"] == metrics.ece(logits, labels)
+    assert results["test_raw_error"] == metrics.error(logits, labels) < 0.2  # it has learnt something
+    assert results["test_ats_error"] == results["test_ts_nll_error"] == results["test_raw_error"]
+    noise, no_labels = runs.load_logits(config.run_dir, "noise")
+    assert set(no_labels) == {-1}
+    assert results["noise_raw_auroc"] == metrics.ood_auroc(logits, noise)
+    history = runs.load_history(config.run_dir)
+    assert list(history["epoch"]) == [1, 2, 3, 4]
+    assert history["test_nll"].iloc[-1] == pytest.approx(results["test_raw_nll"], rel=1e-6)
+    table = runs.load_results(tmp_path)
+    assert table.loc[0, ["dataset", "loss", "seed", "test_raw_ece"]].tolist() == [
+        "digits",
+        "gce",
+        1,
+        results["test_raw_ece"],
+    ]
+    weights = torch.load(config.run_dir / "weights.pt", weights_only=True)
+    assert sum(v.numel() for v in weights.values()) > 20_000
+
+
+def test_a_finished_run_returns_at_once_and_another_result_is_refused(tmp_path):
+    list(fit(small(tmp_path)))
+    before = (tmp_path / "digits/convnet/gce/seed-01/metrics.json").read_bytes()
+    assert list(fit(small(tmp_path))) == []
+    with pytest.raises(
+        ValueError, match=r"another result, which differs in lr \(0\.05 there, 0\.01 asked\).*variant='lr_0\.01'"
+    ):
+        list(fit(small(tmp_path, lr=0.01)))
+    assert (tmp_path / "digits/convnet/gce/seed-01/metrics.json").read_bytes() == before
+    assert len(list(fit(small(tmp_path, lr=0.01, variant="lr_0.01")))) == 3
+
+
+def test_same_seed_same_bits_and_another_seed_another_split(tmp_path):
+    logits = {}
+    for place, seed in (("a", 1), ("b", 1), ("c", 2)):
+        config = small(tmp_path / place, seed=seed, epochs=1)
+        list(fit(config))
+        logits[place] = runs.load_logits(config.run_dir, "test")[0]
+    np.testing.assert_array_equal(logits["a"], logits["b"])
+    assert (logits["a"] != logits["c"]).any()
+
+
+def test_the_global_random_state_is_left_alone(tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    list(fit(small(tmp_path, epochs=1)))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_sum_reduction_with_a_scaled_rate_is_the_mean(tmp_path):
+    """The sum is n times the mean: with n times less learning rate, no decay and full batches, the same run."""
+    common = {"epochs": 1, "batch_size": 50, "weight_decay": 0.0, "drop_last": True}
+    results = []
+    for change in ({"lr": 0.05}, {"lr": 0.001, "reduction": "sum", "variant": "sum"}):
+        config = small(tmp_path, **common, **change)
+        list(fit(config))
+        results.append(runs.load_logits(config.run_dir, "test")[0])
+    np.testing.assert_allclose(results[0], results[1], atol=2e-3)
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    config = small(tmp_path, clip_norm=1e-9, momentum=0.0, weight_decay=0.0, epochs=1)
+    splits = data.load("digits", 1)
+    state = training._State(config, splits, torch.device("cpu"))
+    before = [p.clone() for p in state.model.parameters()]
+    state.train_epoch(0, splits.train)
+    moved = sum((a - b).detach().norm().item() for a, b in zip(before, state.model.parameters(), strict=True))
+    assert moved < 1e-5
+
+
+@pytest.mark.parametrize("loss", list(losses.LOSSES))
+def test_every_loss_trains(tmp_path, loss):
+    config = small(tmp_path, loss=loss, epochs=2, eval_every=2)
+    records = list(fit(config))
+    assert records[-1]["test_error"] < 0.6  # chance is 0.9
+    assert "test_error" not in records[0]
+    assert np.isfinite(records[-1]["train_loss"])
+
+
+def test_bf16_trains(tmp_path):
+    config = small(tmp_path, precision="bf16", epochs=5)
+    assert list(fit(config))[-1]["test_error"] < 0.5
+    assert runs.load_logits(config.run_dir, "test")[0].dtype == np.float32
+
+
+def test_features_train_with_the_mlp(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.integers(0, 3, 300))
+    features = torch.from_numpy(rng.normal(size=(300, 68))).float()
+    features[:, 0] += 3 * labels
+    part = (features, labels)
+    splits = data.Splits(
+        "av1451", part, part, part, 3, features.mean(0), features.std(0), ("a", "b", "c"), (68,), False
+    )
+    monkeypatch.setattr(data, "load", lambda *_: splits)
+    config = small(tmp_path, dataset="av1451", epochs=20, lr=0.1)
+    assert list(fit(config))[-1]["test_error"] < 0.3
+
+
+def test_nan_stops_at_once_says_where_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    config = small(tmp_path)
+    run = fit(config)
+    next(run)
+    real, calls = losses.GCELoss.forward, []
+
+    def breaks(self, logits, labels):
+        calls.append(1)
+        value = real(self, logits, labels)
+        return value * float("nan") if len(calls) == 5 else value
+
+    monkeypatch.setattr(losses.GCELoss, "forward", breaks)
+    with pytest.raises(FloatingPointError, match=r"epoch 2, step 5 .*checkpoint before it is kept"):
+        next(run)
+    assert len(calls) == 5
+    monkeypatch.undo()
+    assert len(runs.load_checkpoint(config.run_dir)["history"]) == 1
+    assert [r["epoch"] for r in fit(config)] == [2, 3]
+
+
+# --- killed and resumed ---------------------------------------------------------------------------------------------
+
+
+def run_until_killed(options, call, name):
+    """Train in a process that kills itself with signal 9 at the ``call``-th use of ``os.<name>``."""
+    torch.set_num_threads(1)
+    real, calls = getattr(os, name), []
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(os, name, counted)
+    list(fit(TrainConfig(**options)))
+
+
+def in_child(*args):
+    child = multiprocessing.get_context("spawn").Process(target=run_until_killed, args=args)
+    child.start()
+    child.join(300)
+    assert child.exitcode is not None, "the child hangs"
+    return child.exitcode
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal 9")
+def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
+    options = {"dataset": "digits", "loss": "afl", "epochs": 3, "ood": (), "device": "cpu"}
+    assert in_child(options | {"runs_dir": str(tmp_path / "whole")}, 0, "replace") == 0
+    broken = options | {"runs_dir": str(tmp_path / "broken")}
+    deaths = [
+        in_child(broken, call, name) for call, name in ((2, "replace"), (3, "replace"), (2, "fsync"), (4, "replace"))
+    ]
+    assert deaths == [-signal.SIGKILL] * len(deaths)
+    assert in_child(broken, 0, "replace") == 0
+    whole, resumed = (TrainConfig(**options, runs_dir=str(tmp_path / p)).run_dir for p in ("whole", "broken"))
+    for split in ("val", "test"):
+        a, b = (np.load(d / "logits" / f"{split}.npz")["logits"] for d in (whole, resumed))
+        assert a.tobytes() == b.tobytes()
+    timed = {"train_seconds"}
+    a, b = (runs.read_json(d / "metrics.json")["results"] for d in (whole, resumed))
+    assert {k: v for k, v in a.items() if k not in timed} == {k: v for k, v in b.items() if k not in timed}
+    lines = [json.loads(line) for line in (resumed / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert not list(resumed.glob("*checkpoint*"))
