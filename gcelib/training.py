@@ -418,6 +418,16 @@ def measure(logits, labels):
     return results
 
 
+def progress(record):
+    """One line on a record of :func:`fit`: epoch, loss, error, ECE, images/s, time left."""
+    seen = {"loss": f"{record['train_loss']:.3f}", "train error": f"{record['train_error']:.1%}"}
+    if "test_error" in record:
+        seen |= {"test error": f"{record['test_error']:.1%}", "test ECE": f"{record['test_ece']:.1%}"}
+    minutes, seconds = divmod(round(record["seconds_left"]), 60)
+    seen |= {"images/s": f"{record['images_per_second']:,.0f}", "left": f"{minutes}:{seconds:02d} min"}
+    return f"epoch {record['epoch']}/{record['epochs']} · " + " · ".join(f"{k} {v}" for k, v in seen.items())
+
+
 # --- refusing what would take days ----------------------------------------------------------------------------------
 
 
