@@ -1,23 +1,17 @@
-"""Data sets as plain tensors: splits drawn by a seed, long tails, out-of-distribution sets, batches on the device.
+"""Data sets as plain tensors: ``load(name, seed)``. ``data/README.md`` tells each one's source, licence and steps."""
 
-``load(name, seed)`` is the door; ``data/README.md`` tells each set's source, licence, size, checksum and steps.
-"""
-
-import functools
 import gzip
 import hashlib
 import http.client
 import io
-import math
 import os
 import re
-import stat
 import tarfile
 import tempfile
 import urllib.request
 import zipfile
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,15 +22,15 @@ from gcelib._validate import as_tensor, boolean, choice, fail, number
 EMBEDDED = Path(__file__).resolve().parent.parent / "data"
 MAX_BYTES = 4 * 2**30  # no download and no unpacked archive is larger
 
-# (mean, std) of pixels in [0, 1]. CIFAR and IMAGENET are those of the published code (torrvision/focal_calibration),
-# which normalises CIFAR-100 with CIFAR but its test images with IMAGENET: here every split of a data set is treated
-# alike. FASHION is computed from the 60,000 training images, DIGITS from the 1,300 that are never test.
+# (mean, std) of pixels in [0, 1]. CIFAR and IMAGENET are the published code's (torrvision/focal_calibration), which
+# normalises CIFAR-100 by CIFAR but its test images by IMAGENET; here all splits of a data set are treated alike.
+# FASHION is computed from the 60,000 training images, DIGITS from the 1,300 that are never test.
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FASHION, DIGITS = ((0.2860,), (0.3530,)), ((0.3056,), (0.3764,))
 
 FASHION_NAMES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
-FASHION_MINI_SHA256 = "9a419caab140c9b214ae6968c71fc0966056d263d98ff7fe78530ab5075f85d8"
+FASHION_MINI_MD5 = "d5df53379571510d8471edc4339f614d"
 TINY_IMAGENET = ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")
 CIFAR10_C = ("https://zenodo.org/records/2535967/files/CIFAR-10-C.tar", "56bf5dcef84df0e2308c6dcbcbbd8499")
 CORRUPTIONS = (
@@ -66,54 +60,44 @@ class Splits:
     augment: bool
 
 
-def _parse(argument, name):
-    """``("cifar10", 100.0)`` for ``"cifar10_lt100"`` and ``("cifar10", None)`` for ``"cifar10"``."""
-    tail = re.fullmatch(r"(.+)_lt([1-9]\d{0,5}(?:\.\d*[1-9])?)", name) if isinstance(name, str) else None
-    return choice(argument, tail[1] if tail else name, DATASETS), float(tail[2]) if tail else None
-
-
-def parent(dataset):
+def parent(dataset, argument="dataset"):
     """The known name without its long tail, ``"cifar10"`` for ``"cifar10_lt100"``; else an error with the nearest."""
-    return _parse("dataset", dataset)[0]
+    tail = re.fullmatch(r"(.+)_lt([1-9]\d{0,5}(?:\.\d*[1-9])?)", dataset) if isinstance(dataset, str) else None
+    return choice(argument, tail[1] if tail else dataset, DATASETS)
 
 
 def load(name, seed=1, root=None):
     """The data set ``name`` as ``Splits`` of CPU tensors; the seed draws the train/val split, as in the paper.
 
-    name: a key of ``DATASETS``, or one followed by ``_lt<rho>`` for its long-tailed version (``cifar10_lt100``, see
-    ``long_tail_counts``). The tail is cut from the whole training pool, always the same images; then a tenth of what
-    remains is validation. Where samples belong together (``digit_pairs``: a digit; ``av1451``: a subject), train and
-    val are split before they are cut. The test split is fixed, except for ``av1451``, which has none of its own.
-    Validation is drawn as in the published code (numpy's legacy shuffle, not stratified): CIFAR at seed 1 is its
-    very split, and with a long tail a class of one or two images may be missing in train.
+    name: a key of ``DATASETS``, or one followed by ``_lt<rho>`` for its long-tailed version (``cifar10_lt100``). The
+    tail is cut from the whole training pool, always the same images; a tenth of what remains is validation. Where
+    samples belong together (``digit_pairs``: a digit; ``av1451``: a subject) train and val are split first, then cut.
+    Validation is drawn as in the published code (numpy's legacy shuffle, not stratified): CIFAR at seed 1 is its very
+    split, and a class of one or two images may be missing in train. Only ``av1451``'s test split depends on the seed.
     root: folder of the downloaded files; None: ``$GCELIB_DATA_DIR``, else ``data/`` of the project.
     Raises ValueError for unknown names and damaged files, OSError where files are missing and cannot be downloaded.
     """
-    base, rho = _parse("name", name)
-    seed = number("seed", seed, 0, 2**32 - 1, integer=True)
+    base, seed = parent(name, "name"), number("seed", seed, 0, 2**32 - 1, integer=True)
     reader, constants, augment, *_ = DATASETS[base]
-    train, val, test, names = reader(_root(root), seed)
-    train, val = (part and _cut(*part, len(names), rho) for part in (train, val))
+    train, val, test, names = reader(Path(root or os.environ.get("GCELIB_DATA_DIR") or EMBEDDED), seed)
+    if name != base:
+        train, val = (part and _cut(*part, len(names), float(name[len(base) + 3 :])) for part in (train, val))
     if val is None:
         rows = _drawn(range(len(train[1])), {"fashion_mini": 1000, "digits": 300}.get(name, len(train[1]) / 10), seed)
         train, val = (tuple(a[r] for a in train) for r in (~rows, rows))
     mean, std = constants or (train[0].mean(0), np.where(train[0].std(0) > 0, train[0].std(0), 1))
-    pairs = [(torch.tensor(x), torch.tensor(y, dtype=torch.int64)) for x, y in (train, val, test)]
-    mean, std = torch.tensor(mean), torch.tensor(std)
-    return Splits(name, *pairs, len(names), mean, std, tuple(names), tuple(train[0].shape[1:]), augment)
+    pairs = [(as_tensor("x", np.ascontiguousarray(x)), as_tensor("y", y).long()) for x, y in (train, val, test)]
+    shape = tuple(train[0].shape[1:])
+    return Splits(name, *pairs, len(names), torch.tensor(mean), torch.tensor(std), tuple(names), shape, augment)
 
 
 def long_tail_counts(n_max, n_classes, rho):
-    """Images per class of a long tail: n_k = round(n_max rho^(-k/(K-1))) (the paper's App. C), at least 1.
-
-    Halves are rounded up. Class 0 is the head by rule; n_max is the smallest class, so that every count can be met.
-    """
-    return [max(1, math.floor(n_max * rho ** (-k / (n_classes - 1)) + 0.5)) for k in range(n_classes)]
+    """Images per class of a long tail, class 0 first: n_k = round(n_max rho^(-k/(K-1))) (App. C), but at least 1."""
+    return [max(1, int(n_max * rho ** (-k / (n_classes - 1)) + 0.5)) for k in range(n_classes)]
 
 
 def _cut(images, labels, n_classes, rho):
-    if rho is None:
-        return images, labels
+    # the head is as large as the smallest class, so that every count can be met
     counts = long_tail_counts(np.bincount(labels, minlength=n_classes).min(), n_classes, rho)
     order = np.random.RandomState(0).permutation(len(labels))
     keep = np.sort(np.concatenate([order[labels[order] == k][:n] for k, n in enumerate(counts)]))
@@ -129,48 +113,40 @@ def _drawn(groups, n, seed):
     return np.isin(group_of, order[: last + 1])
 
 
-def _root(root):
-    return Path(root or os.environ.get("GCELIB_DATA_DIR") or EMBEDDED)
-
-
-@functools.lru_cache(maxsize=256)
-def _md5(path, *version):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
 def _intact(path, md5):
-    """Whether the file is there with that MD5; an unchanged file is read once a process."""
-    version = path.stat() if path.is_file() else None
-    return version is not None and _md5(path, version.st_ino, version.st_size, version.st_mtime_ns) == md5
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest() == md5
 
 
-def _fetch(url, path, md5):
-    """``path``, checked; downloaded first if it is missing or not intact, going on where an earlier try stopped.
+def _fetch(url, md5, folder):
+    """Path of the checked file, downloaded first if it is missing or not intact, going on where an earlier try stopped.
 
-    Only the whole, checked file ever bears the name ``path``; other processes wait for the one that downloads.
+    Only the whole, checked file ever bears that name; other processes wait for the one that downloads.
     """
-    if _intact(path, md5):
-        return path
     from filelock import FileLock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, problem = path.with_name(path.name + ".part"), "only a part of it came"
+    path = folder / url.rsplit("/", 1)[1]
+    if _intact(path, md5):
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    part, problem, total = folder / f"{path.name}.part", "only a part of it came", MAX_BYTES
     with FileLock(f"{path}.lock"):
         if _intact(path, md5):
             return path
         here = part.stat().st_size if part.exists() else 0
-        print(f"downloading {url} to {path}" + f" from byte {here:,} on" * bool(here), flush=True)
-        request = urllib.request.Request(url, headers={"Range": f"bytes={here}-"} if here else {})  # noqa: S310
+        print(f"downloading {url} to {path}, from byte {here:,} on", flush=True)
+        request = urllib.request.Request(url, headers={"Range": f"bytes={here}-"})  # noqa: S310 - a constant address
         try:
-            with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310 - the addresses are constants
-                total = int(reply.headers.get("Content-Length", 0)) + here * (reply.status == 206)
-                with part.open("ab" if reply.status == 206 else "wb") as file:
-                    while (block := reply.read(2**20)) and file.tell() < MAX_BYTES:
-                        file.write(block)
+            reply = urllib.request.urlopen(request, timeout=60)  # noqa: S310
+            with reply, part.open("ab" if reply.status == 206 else "wb") as file:
+                total = file.tell() + int(reply.headers.get("Content-Length", 0))
+                while (block := reply.read(2**20)) and file.tell() < MAX_BYTES:
+                    file.write(block)
         except (OSError, http.client.HTTPException) as error:
             problem = f"the download failed ({error})"
-            total = 0 if getattr(error, "code", None) == 416 else math.inf  # 416: nothing is left to send
+            total = 0 if getattr(error, "code", None) == 416 else total  # 416: nothing is left to send
         if _intact(part, md5):
             os.replace(part, path)
             return path
@@ -181,48 +157,28 @@ def _fetch(url, path, md5):
 
 
 def _read_archive(path, wanted):
-    """``{name: content}`` of the members of a tar or zip that match ``wanted``; nothing is ever unpacked to disk.
+    """``{name: content}`` of the members that match ``wanted``; nothing is ever unpacked to disk by its own name.
 
     An archive with a link, a path out of its folder or more than 4 GiB of content is refused all the same.
     """
-    contents, total = {}, 0
-    with zipfile.ZipFile(path) if path.suffix == ".zip" else tarfile.open(path) as archive:
-        for m in archive.infolist() if path.suffix == ".zip" else archive:
-            if path.suffix == ".zip":
-                name, size, plain = m.filename, m.file_size, not stat.S_ISLNK(m.external_attr >> 16)
-            else:
-                name, size, plain = m.name, m.size, m.isfile() or m.isdir()
-            total, inside = total + size, PurePosixPath(name.replace("\\", "/"))
-            if not plain or inside.is_absolute() or ".." in inside.parts or ":" in name or total > MAX_BYTES:
+    contents, total, zipped = {}, 0, path.suffix == ".zip"
+    with zipfile.ZipFile(path) if zipped else tarfile.open(path) as archive:
+        for m in archive.infolist() if zipped else archive:
+            name, size = (m.filename, m.file_size) if zipped else (m.name, m.size)
+            plain = m.external_attr >> 28 != 0o12 if zipped else m.isfile() or m.isdir()  # 0o12: a symbolic link
+            total, parts = total + size, name.replace("\\", "/").split("/")
+            if not plain or not parts[0] or ".." in parts or ":" in name or total > MAX_BYTES:
                 fail(path.name, f"member {name!r} is a link, leaves its folder or is too large", f"delete {path}")
             if re.fullmatch(wanted, name):
-                contents[name] = archive.read(m) if path.suffix == ".zip" else archive.extractfile(m).read()
+                contents[name] = archive.read(m) if zipped else archive.extractfile(m).read()
     return contents
 
 
-def _read_npz(path, *keys):
-    """The arrays, or None if the file is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return [file[k] for k in keys]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-# A reader takes (root, seed) and returns train, val, test, class names; val is None where any split will do.
-
-
-def fashion_mini_hash(arrays):
-    """SHA-256 of the arrays' bytes in order: the content of ``fashion_mini.npz``, whatever zlib packed it."""
-    return hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
-
-
 def _fashion_mini(root, seed):
-    path = EMBEDDED / "fashion_mini.npz"
-    arrays = _read_npz(path, "train_images", "train_labels", "test_images", "test_labels") or []
-    if fashion_mini_hash(arrays) != FASHION_MINI_SHA256:
-        fail(path.name, f"{path} is missing or damaged", "restore it from the repository (it is not in a wheel)")
-    images, labels, test, test_labels = arrays
+    if not _intact(EMBEDDED / "fashion_mini.npz", FASHION_MINI_MD5):
+        fail("fashion_mini.npz", f"is missing or damaged in {EMBEDDED}", "restore it from the repository")
+    with np.load(EMBEDDED / "fashion_mini.npz", allow_pickle=False) as file:
+        images, labels, test, test_labels = (file[name] for name in file.files)
     return (images[:, None], labels), None, (test[:, None], test_labels), FASHION_NAMES.split(",")
 
 
@@ -237,7 +193,7 @@ def _fashion_mnist(root, seed):
     from torchvision.datasets import FashionMNIST
 
     folder, url = root / "FashionMNIST" / "raw", FashionMNIST.mirrors[0]
-    x, y, test, test_labels = (read_idx(_fetch(url + f, folder / f, md5)) for f, md5 in FashionMNIST.resources)
+    x, y, test, test_labels = (read_idx(_fetch(url + f, md5, folder)) for f, md5 in FashionMNIST.resources)
     return (x[:, None], y), None, (test[:, None], test_labels), FashionMNIST.classes
 
 
@@ -266,13 +222,13 @@ def _digit_pairs(root, seed):
     return train, val, pairs(*test, 40, 0), [f"{k:02d}" for k in range(100)]
 
 
-def _cifar(name, root, seed):
+def _cifar10(root, seed, name="CIFAR10"):
     from torchvision import datasets
 
     source = getattr(datasets, name)
-    archive = _fetch(source.url, root / source.filename, source.tgz_md5)
+    files = _read_archive(_fetch(source.url, source.tgz_md5, root), rf"{source.base_folder}/[a-z0-9._]+")
     with tempfile.TemporaryDirectory() as folder:  # torchvision checks each file's MD5 before it unpickles it
-        for file, content in _read_archive(archive, rf"{source.base_folder}/[a-z0-9._]+").items():
+        for file, content in files.items():
             (Path(folder) / file).parent.mkdir(exist_ok=True)
             (Path(folder) / file).write_bytes(content)
         parts = [source(folder, train=train) for train in (True, False)]
@@ -280,18 +236,22 @@ def _cifar(name, root, seed):
     return train, None, test, parts[0].classes
 
 
+def _cifar100(root, seed):
+    return _cifar10(root, seed, "CIFAR100")
+
+
 def _tiny_imagenet(root, seed):
     from PIL import Image
 
     cache, keys = root / "tiny_imagenet.npz", ("images", "labels", "test_images", "test_labels", "names")
-    arrays = _read_npz(cache, *keys)
-    if arrays is None:
-        files = _read_archive(
-            _fetch(TINY_IMAGENET[0], root / "tiny-imagenet-200.zip", TINY_IMAGENET[1]), ".+(JPEG|txt)"
-        )
-        files = {name.removeprefix("tiny-imagenet-200/"): content for name, content in files.items()}
-        tables = (files[f"{t}.txt"].decode().splitlines() for t in ("wnids", "words", "val/val_annotations"))
-        wnids, words, val = ([line.split("\t") for line in table] for table in tables)
+    try:
+        with np.load(cache, allow_pickle=False) as file:
+            arrays = [file[k] for k in keys]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):  # none, or damaged: make it anew
+        files = _read_archive(_fetch(*TINY_IMAGENET, root), r".+\.(JPEG|txt)")
+        files = {name.partition("/")[2]: content for name, content in files.items()}
+        tables = (files[f"{table}.txt"].decode() for table in ("wnids", "words", "val/val_annotations"))
+        wnids, words, val = ([line.split("\t") for line in table.splitlines()] for table in tables)
         wnids, words, arrays = sorted(w for (w,) in wnids), dict(words), []
         train = [(f, f.split("/")[1]) for f in sorted(files) if f.startswith("train/") and f.endswith("JPEG")]
         for pairs in (train, [(f"val/images/{row[0]}", row[1]) for row in val]):
@@ -311,35 +271,37 @@ def _av1451(root, seed):
 
     path, diagnoses = root / "av1451" / "av1451.csv", {"CN": 0, "MCI": 1, "AD": 2, "Dementia": 2}
     if not path.is_file():
-        steps = "ADNI gives this table to licensed users: follow the steps in data/README.md, section av1451"
-        fail("av1451", f"there is no {path}", steps, FileNotFoundError)
-    table = pd.read_csv(path, dtype=str)
+        fail("av1451", f"there is no {path}", "ADNI licenses it: see the steps in data/README.md", FileNotFoundError)
+    table = pd.read_csv(path, dtype=str, index_col=False, skip_blank_lines=False)
     regions = [c for c in table if re.fullmatch(r"CTX_[LR]H_(?!UNKNOWN_)\w+_SUVR", c)]
-    if len(regions) != 68 or not {"RID", "DX"} <= {*table}:
-        problem = f"has {len(regions)} columns CTX_LH_..._SUVR or CTX_RH_..._SUVR, or lacks RID or DX"
-        fail(path.name, problem, "68 cortical regions, subject and diagnosis are needed")
+    if len(regions) != 68 or not {"RID", "DX"} <= {*table} or table["RID"].nunique() < 10:
+        fail(
+            path.name,
+            f"has {len(regions)} columns CTX_LH_<region>_SUVR or CTX_RH_<region>_SUVR, or lacks RID, DX or subjects",
+            "68 regions, both columns and 10 subjects are needed",
+        )
     values = table[regions].apply(pd.to_numeric, errors="coerce").astype(np.float32)
     values = values.assign(DX=table["DX"].map(diagnoses), RID=pd.to_numeric(table["RID"], errors="coerce"))
-    for row, k in np.argwhere(~np.isfinite(values.to_numpy()))[:1]:
-        column = values.columns[k]
-        problem = f"line {row + 2}, column {column}: {table[column][row]!r}"
-        fail(path.name, problem, f"give it a number (DX: {', '.join(diagnoses)}) or leave the scan out")
-    features, labels, subjects = (values[c].to_numpy() for c in (regions, "DX", "RID"))
+    for row, k in np.argwhere(~np.isfinite(values.to_numpy(np.float64)))[:1]:
+        hole = f"line {row + 2}, column {values.columns[k]} has {table[values.columns[k]][row]!r}"
+        fail(path.name, hole, f"write a number (DX: {', '.join(diagnoses)}) or leave the scan out")
+    features, labels, subjects = values[regions].to_numpy(), *values[["DX", "RID"]].to_numpy(np.int64).T
     test = _drawn(subjects, len(labels) / 10, seed)
     val = np.zeros_like(test)
     val[~test] = _drawn(subjects[~test], len(labels) / 10, seed)
     return *((features[rows], labels[rows]) for rows in (~(test | val), val, test)), ("CN", "MCI", "AD")
 
 
-# Reader, normalisation (None: by the training features), crop and flip, default OOD sets; and what is known before a
-# long download: training images, input_shape, classes.
+# A reader takes (root, seed) and returns train, val, test, class names; val is None where any split will do. Then:
+# normalisation (None: by the training features), crop and flip, default OOD sets; and, known before a long download,
+# training images, input_shape, classes.
 DATASETS = {
     "fashion_mini": (_fashion_mini, FASHION, True, ("digits", "noise")),
     "digits": (_digits, DIGITS, False, ("fashion_mini", "noise")),
     "digit_pairs": (_digit_pairs, DIGITS, False, ("fashion_mini", "noise")),
     "fashion_mnist": (_fashion_mnist, FASHION, True, ("digits", "noise"), (54_000, (1, 28, 28), 10)),
-    "cifar10": (functools.partial(_cifar, "CIFAR10"), CIFAR, True, ("svhn", "cifar10_c"), (45_000, (3, 32, 32), 10)),
-    "cifar100": (functools.partial(_cifar, "CIFAR100"), CIFAR, True, ("svhn",), (45_000, (3, 32, 32), 100)),
+    "cifar10": (_cifar10, CIFAR, True, ("svhn", "cifar10_c"), (45_000, (3, 32, 32), 10)),
+    "cifar100": (_cifar100, CIFAR, True, ("svhn",), (45_000, (3, 32, 32), 100)),
     "tiny_imagenet": (_tiny_imagenet, IMAGENET, True, ("svhn",), (90_000, (3, 64, 64), 200)),
     "av1451": (_av1451, None, False, ()),
 }
@@ -352,7 +314,7 @@ def check_ood(name):
     corrupted = re.fullmatch(r"cifar10_c(?::([a-z_]+)(?::([1-5]))?)?", name) if isinstance(name, str) else None
     if corrupted:
         return choice("ood", corrupted[1] or "gaussian_noise", CORRUPTIONS.split()), int(corrupted[2] or 5)
-    known = [*DATASETS, "svhn", "noise", "cifar10_c", "cifar10_c:<corruption>:<severity 1 to 5>"]
+    known = ["svhn", "noise", "cifar10_c", "cifar10_c:<corruption>:<severity 1 to 5>", *DATASETS]
     choice("ood", name, [k for k in known if k != "av1451"])
 
 
@@ -363,26 +325,25 @@ def load_ood(name, like, root=None):
     ``noise`` (uniform pixels, as many images as ``like`` has for test), or an image data set of ``DATASETS`` (its
     test split). Grey images are repeated over the channels, colours averaged; sizes change by bilinear interpolation.
     """
-    corrupted, root = check_ood(name), _root(root)
+    corrupted, folder = check_ood(name), Path(root or os.environ.get("GCELIB_DATA_DIR") or EMBEDDED)
     if len(like.input_shape) != 3:
         fail("like", f"{like.name!r} has features, not images", "choose an image data set")
     channels, *size = like.input_shape
     if name == "noise":
-        shape = (len(like.test[1]), channels, *size)
-        images = torch.from_numpy(np.random.RandomState(0).randint(0, 256, shape, np.uint8))
+        pixels = np.random.RandomState(0).randint(0, 256, (len(like.test[1]), channels, *size), np.uint8)
     elif name == "svhn":
+        from scipy.io import loadmat
         from torchvision.datasets import SVHN
 
-        url, file, md5 = SVHN.split_list["test"]
-        _fetch(url, root / file, md5)
-        images = torch.from_numpy(SVHN(root, split="test").data)
+        url, _, md5 = SVHN.split_list["test"]
+        pixels = loadmat(_fetch(url, md5, folder), variable_names="X")["X"].transpose(3, 2, 0, 1)
     elif corrupted:
-        archive = _fetch(CIFAR10_C[0], root / "CIFAR-10-C.tar", CIFAR10_C[1])
-        (content,) = _read_archive(archive, f"CIFAR-10-C/{corrupted[0]}.npy").values()
-        images = np.array_split(np.load(io.BytesIO(content), allow_pickle=False), 5)[corrupted[1] - 1]
-        images = torch.from_numpy(images.transpose(0, 3, 1, 2))
+        (content,) = _read_archive(_fetch(*CIFAR10_C, folder), f"CIFAR-10-C/{corrupted[0]}.npy").values()
+        pixels = np.array_split(np.load(io.BytesIO(content), allow_pickle=False), 5)[corrupted[1] - 1]
+        pixels = pixels.transpose(0, 3, 1, 2)
     else:
-        images = load(name, root=root).test[0]
+        pixels = load(name, root=root).test[0].numpy()
+    images = torch.from_numpy(pixels)
     if images.shape[1] != channels:
         images = images.float().mean(1, keepdim=True).round().byte().expand(-1, channels, -1, -1)
     if list(images.shape[2:]) != size:
@@ -393,9 +354,7 @@ def load_ood(name, like, root=None):
 def normalize(images, splits):
     """Float32 network input: (pixels / 255 - mean) / std for uint8 images, (features - mean) / std for features."""
     if images.ndim != len(splits.input_shape) + 1 or images.shape[1] != len(splits.mean):
-        fail(
-            "images", f"have shape {tuple(images.shape)}, {splits.name} has (N, *{splits.input_shape})", "convert them"
-        )
+        fail("images", f"shape {tuple(images.shape)}, {splits.name} has (N, *{splits.input_shape})", "convert them")
     mean, std = (s.to(images.device) for s in (splits.mean, splits.std))
     if images.ndim == 4:
         mean, std = (255 * s[:, None, None] for s in (mean, std))
@@ -416,18 +375,17 @@ def crop_and_flip(images, draws, padding=4):
     return F.pad(images, [padding] * 4).flatten(2).gather(2, pixels.expand(-1, c, -1)).view_as(images)
 
 
-def batches(split, batch_size, *, splits, generator=None, augment=False, drop_single=None, drop_last=False):
+def batches(split, batch_size, *, splits, generator=None, augment=False, drop_single=True, drop_last=False):
     """One epoch of normalised ``(x, labels)`` batches, made on the device where the split's tensors are.
 
     split: ``splits.train`` or another pair. generator: draws the order, and the crop and mirroring of every sample,
     for the whole epoch before the first batch, so that no batch waits for the device; a CPU generator gives the same
     data on every device. None: the stored order. augment: random crops after padding by 4 pixels, and horizontal
-    flips, drawn for each sample (features pass unchanged). drop_single: leave out a trailing batch of one sample,
-    with which batch norm and GCE can do nothing (None: if shuffled); drop_last: leave out any incomplete batch.
+    flips, drawn for each sample (features pass unchanged). drop_single: in random order, leave out a trailing batch
+    of one sample, with which batch norm and GCE can do nothing; drop_last: leave out any incomplete batch.
     """
     images, labels = (as_tensor("split", t) for t in split)
-    size = number("batch_size", batch_size, 1, integer=True)
-    n, device, order = len(labels), labels.device, None
+    size, n, device = number("batch_size", batch_size, 1, integer=True), len(labels), labels.device
     augment = boolean("augment", augment) and images.ndim == 4
     if augment and generator is None:
         fail("augment", "needs random numbers", "pass generator=torch.Generator().manual_seed(seed)")
@@ -436,14 +394,14 @@ def batches(split, batch_size, *, splits, generator=None, augment=False, drop_si
     if augment:
         draws = [torch.randint(high, (n, 1), generator=generator, device=generator.device) for high in (9, 9, 2)]
         draws = torch.cat(draws, 1).to(device)
-    drop_single = generator is not None if drop_single is None else boolean("drop_single", drop_single)
-    if n % size and (boolean("drop_last", drop_last) or (n % size == 1 and drop_single)):
+    drop_single = boolean("drop_single", drop_single) and generator is not None
+    if boolean("drop_last", drop_last) or (drop_single and size > 1 == n % size):
         n -= n % size
     splits = replace(splits, mean=splits.mean.to(device), std=splits.std.to(device))
 
     def epoch():
         for start in range(0, n, size):
-            rows = slice(start, start + size) if order is None else order[start : start + size]
+            rows = slice(start, start + size) if generator is None else order[start : start + size]
             x = crop_and_flip(images[rows], draws[rows]) if augment else images[rows]
             yield normalize(x, splits), labels[rows]
 
