@@ -210,6 +210,18 @@ def load_history(run_dir):
     return pd.DataFrame([json.loads(line) for line in lines])
 
 
+def summary(run_dir, split="test"):
+    """A finished run's metrics on ``split``: a row for the raw network and each calibrator; rates in percent."""
+    import pandas as pd
+
+    results = read_json(Path(run_dir) / "metrics.json")["results"]
+    columns = {"error": "error %", "nll": "NLL", "brier": "Brier", "ece": "ECE %", "adaptive_ece": "AdaECE %"}
+    columns |= {"classwise_ece": "ClasswiseECE %"}
+    names = [key[len(split) + 1 : -len("_nll")] for key in results if key.startswith(f"{split}_") and key.endswith("_nll")]
+    rows = {n: {c: results[f"{split}_{n}_{k}"] * (100 if "%" in c else 1) for k, c in columns.items()} for n in names}
+    return pd.DataFrame.from_dict(rows, orient="index").round(3)
+
+
 def load_results(runs_dir=None):
     """All finished runs under ``runs_dir`` as one tidy DataFrame, a row a run, read from ``metrics.json`` alone.
 

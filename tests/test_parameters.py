@@ -1,0 +1,74 @@
+"""What papermill hands to a notebook is checked before any work: names, types, and one readable sentence."""
+
+import nbformat
+import papermill
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from gcelib import check_parameters
+from gcelib._validate import BadParameter
+
+OWN = """loss: str = "gce"  # the loss
+seed: int = 1
+lr: float | None = None
+milestones: list | None = None
+loss_options: dict = {}
+compile: bool = False"""
+
+
+def cells(injected):
+    return ["", OWN, f"# Parameters\n{injected}", "check_parameters(In)"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    ['loss = "ce"', "seed = 3", "lr = 0.1", "lr = 1", "lr = None", "milestones = [3, 5]", 'loss_options = {"gamma": 3}',
+     "compile = True", "lr = -0.5", 'seed = 2\nloss = "brier"'],
+)  # fmt: skip
+def test_fitting_parameters_pass(given):
+    check_parameters(cells(given))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ('los = "gce"', r"unknown parameter 'los': did you mean 'loss'\?"),
+        ("zzz = 1", r"unknown parameter 'zzz': Known: loss, seed"),
+        ('seed = "one"', r"parameter 'seed' must be int, got str 'one'"),
+        ("seed = 1.5", r"parameter 'seed' must be int, got float 1\.5"),
+        ("seed = True", r"parameter 'seed' must be int, got bool True"),
+        ("seed = None", r"parameter 'seed' must be int, got NoneType"),
+        ("loss = 3", r"parameter 'loss' must be str, got int 3"),
+        ("lr = True", r"parameter 'lr' must be float \| None, got bool"),
+        ('compile = "false"', r"parameter 'compile' must be bool, got str 'false'"),
+        ('milestones = "[3, 5]"', r"parameter 'milestones' must be list \| None, got str"),
+        ('loss_options = "gamma=3"', r"parameter 'loss_options' must be dict, got str"),
+    ],
+)
+def test_misspelt_names_and_wrong_types_are_refused(given, message):
+    with pytest.raises(BadParameter, match=message):
+        check_parameters(cells(given))
+
+
+def test_a_notebook_run_by_hand_or_by_nbval_has_nothing_to_check():
+    check_parameters(["", OWN, "check_parameters(In)"])
+    check_parameters([""])
+
+
+def test_papermill_stops_with_the_sentence(tmp_path):
+    own = new_code_cell(OWN, metadata={"tags": ["parameters"]})
+    rest = [new_code_cell("import gcelib\ngcelib.check_parameters(In)"), new_code_cell("print('worked')")]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=[own, *rest], metadata=metadata), tmp_path / "lesson.ipynb")
+
+    def run(**parameters):
+        return papermill.execute_notebook(
+            tmp_path / "lesson.ipynb", tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False
+        )
+
+    assert "worked" in str(run(loss="ce", lr=1)["cells"][-1]["outputs"])
+    with pytest.raises(
+        papermill.PapermillExecutionError, match="BadParameter: unknown parameter 'los': did you mean 'loss'"
+    ) as error:
+        run(los="ce")
+    assert "worked" not in str(error.value)
