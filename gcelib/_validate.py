@@ -84,8 +84,11 @@ def as_tensor(name, value):
     return torch.from_numpy(value)
 
 
-def check_logits(logits, name="logits", *, min_samples=1, values=True):
-    """Refuse anything but floating-point logits (N, K), N >= ``min_samples``, K >= 2; finite ones, if ``values``."""
+def check_logits(logits, name="logits", *, min_samples=1, values=True, first_row=0):
+    """Refuse anything but floating-point logits (N, K), N >= ``min_samples``, K >= 2; finite ones, if ``values``.
+
+    first_row: where these rows begin in what the caller was given, for the message.
+    """
     if not logits.is_floating_point():
         fail(name, f"has dtype {logits.dtype}", "pass floating-point scores, not class ids", TypeError)
     if logits.ndim != 2 or logits.shape[1] < 2:
@@ -93,7 +96,7 @@ def check_logits(logits, name="logits", *, min_samples=1, values=True):
     if logits.shape[0] < min_samples:
         fail(name, f"has {logits.shape[0]} samples, at least {min_samples} are needed", "pass more samples")
     if values and logits.device.type == "cpu" and not finite(logits):
-        bad = int((~torch.isfinite(logits)).any(1).nonzero()[0])
+        bad = first_row + int((~torch.isfinite(logits)).any(1).nonzero()[0])
         fail(name, f"contains NaN or infinity, first in row {bad}", "look at the model or file that produced it")
 
 
