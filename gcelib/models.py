@@ -1,9 +1,11 @@
 """The paper's networks for small images, built from torchvision's, and two small ones for CPUs.
 
-``make_model(name, n_classes, input_shape)`` is the only door. The four networks of the paper follow the public
-code of Mukhoti et al. 2020 (github.com/torrvision/focal_calibration, ``Net/``), on which the paper builds,
-down to parameter counts and initial distributions; the docstrings say where names there mislead.
+The four networks of the paper follow the public code on which it builds (Mukhoti et al. 2020,
+github.com/torrvision/focal_calibration, ``Net/``) down to parameter counts and initial distributions; the
+docstrings say where names there mislead.
 """
+
+import math
 
 from torch import nn
 from torchvision.models.densenet import DenseNet
@@ -82,21 +84,21 @@ def densenet121(n_classes, input_shape):
 
 
 def mlp(n_classes, input_shape):
-    """Two hidden layers of 128 ReLU units; images are flattened. The paper does not give its MLP: the sizes are ours."""
-    n_inputs = 1
-    for size in input_shape:
-        n_inputs *= size
-    return nn.Sequential(nn.Flatten(), MLP(n_inputs, [128, 128, n_classes]))
+    """Two hidden layers of 128 ReLU units; images are flattened. The paper does not describe its MLP: this is ours."""
+    return nn.Sequential(nn.Flatten(), MLP(math.prod(input_shape), [128, 128, n_classes]))
 
 
 def convnet(n_classes, input_shape):
-    """The small default for CPUs: three 3x3 convolutions (16, 32, 64 channels) with batch norm, then one linear layer."""
-    widths, layers = [input_shape[0], 16, 32, 64], []
-    for i in range(3):
-        layers += [nn.Conv2d(widths[i], widths[i + 1], 3, padding=1, bias=False), nn.BatchNorm2d(widths[i + 1])]
-        layers += [nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-    n_features = 64 * (input_shape[1] // 8) * (input_shape[2] // 8)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(n_features, n_classes))
+    """The small default for CPUs: three 3x3 convolutions of stride 2 with batch norm, then one linear layer.
+
+    16, 48 and 96 channels, 64,218 parameters for 28x28x1 and 10 classes. Sized by measurement: on 5,000 images of
+    Fashion-MNIST a dozen epochs reach about 86 % in seconds, and cross-entropy ends up clearly over-confident.
+    """
+    layers, width, (height, breadth) = [], input_shape[0], input_shape[1:]
+    for out in (16, 48, 96):
+        layers += [nn.Conv2d(width, out, 3, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+        width, height, breadth = out, -(-height // 2), -(-breadth // 2)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * height * breadth, n_classes))
 
 
 MODELS = {f.__name__: f for f in (resnet50, resnet110, wrn_28_10, densenet121, mlp, convnet)}
@@ -114,8 +116,6 @@ def make_model(name, n_classes, input_shape):
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) not in (1, 3):
         check.fail("input_shape", f"expected (C, H, W) or (D,), got {input_shape!r}", "leave the batch dimension out")
     shape = tuple(check.number("input_shape", size, 1, integer=True) for size in input_shape)
-    if name != "mlp" and len(shape) == 1:
-        check.fail("input_shape", f"{shape} are features, {name!r} needs images (C, H, W)", "use 'mlp'")
-    if name != "mlp" and min(shape[1:]) < 8:
-        check.fail("input_shape", f"images of {shape[1]}x{shape[2]} pixels", "use at least 8x8, or 'mlp'")
+    if name != "mlp" and (len(shape) == 1 or min(shape[1:]) < 8):
+        check.fail("input_shape", f"{name!r} needs images (C, H, W) of at least 8x8 pixels, got {shape}", "use 'mlp'")
     return build(n_classes, shape)
