@@ -1,0 +1,36 @@
+"""The README's Python runs as printed, and its links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[b.strip().splitlines()[1] for b in BLOCKS])
+def test_code_blocks_run(block, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    if "calibrator" in names:
+        before, after = re.search(r"ECE ([\d.]+) -> ([\d.]+)", capsys.readouterr().out).groups()
+        assert float(after) < float(before)
+        assert (tmp_path / "ats.pt").exists()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_commands_are_those_of_the_makefile():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^    make (\w+)", README, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
