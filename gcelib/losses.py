@@ -1,16 +1,16 @@
 """Training losses: Generative Cross-Entropy (GCE) and the baselines that its paper compares it with.
 
-Every loss is an ``nn.Module`` called as ``loss(logits, labels)``, so each replaces ``nn.CrossEntropyLoss``.
-``logits`` is (N, K) floating point, N >= 1, K >= 2; ``labels`` is (N,) integer in [0, K). ``ce``, ``brier`` and ``gce`` also
-take soft targets: floating point (N, K), rows that are probabilities. ``reduction`` is ``"mean"`` (default), ``"sum"`` or
-``"none"``; the result has the logits' dtype but at least float32, also under autocast, and is computed in log space.
+Every loss is an ``nn.Module`` called as ``loss(logits, labels)``, so it replaces ``nn.CrossEntropyLoss``. ``logits`` is
+(N, K) floating point, N >= 1, K >= 2; ``labels`` is (N,) integer in [0, K). ``ce``, ``brier`` and ``gce`` also take
+soft
+targets: floating point (N, K), rows that sum to 1. ``reduction`` is ``"mean"`` (default), ``"sum"`` or ``"none"``. All
+work in log space, in the logits' dtype but at least float32, also under autocast; so is the result. Malformed input
+raises ``ValueError`` or ``TypeError``; label values are checked on the CPU only (elsewhere that would stall the
+device). NaN and infinite logits are *not* refused: ``torch.amp.GradScaler`` must see their NaN or infinite loss in
+order to skip a step.
 
-Wrong shapes, dtypes and reductions raise ``ValueError`` or ``TypeError``. Label values are checked on CPU tensors only (on an
-accelerator a check would stall it), and not under ``torch.compile``. Logits that are NaN or infinite are *not* refused: they
-give a NaN or infinite loss, which is what ``torch.amp.GradScaler`` has to see in order to skip the step.
-
-"the paper" is Zhan, Zhou and Shen, arXiv 2604.06689 (2026). With p = softmax(logits): t = p[i, y_i] is a sample's *target
-probability* and S_k = sum_i p[i, k] a *class sum* over the batch.
+"The paper" is Zhan, Zhou and Shen, arXiv 2604.06689 (2026). p = softmax(logits); t = p[i, y_i] is the *target
+probability* of sample i; S_k = sum_i p[i, k] is the *class sum* over the batch.
 """
 
 import inspect
@@ -27,7 +27,7 @@ from gcelib import _validate
 
 
 class _Loss(nn.Module):
-    """What the losses share: input checks, at least float32, and the reduction of per-sample losses."""
+    """What the losses share: input checks, at least float32, and the reduction of the losses of single samples."""
 
     soft_targets = False
     reductions = ("mean", "sum", "none")
@@ -36,70 +36,70 @@ class _Loss(nn.Module):
         super().__init__()
         self.reduction = _validate.choice("reduction", reduction, self.reductions)
         if process_group is not None and not isinstance(process_group, dist.ProcessGroup):
-            what, fix = type(process_group).__name__, "pass torch.distributed.group.WORLD after init_process_group"
-            _validate.fail("process_group", f"must be a ProcessGroup, got {what}", fix, TypeError)
+            what, fix = f"must be a ProcessGroup, got {process_group!r}", "pass torch.distributed.group.WORLD"
+            _validate.fail("process_group", what, fix, TypeError)
         self.process_group = process_group
 
     def forward(self, logits, labels):
-        labels = _check(logits, labels, self.soft_targets)
-        # Cast up by hand: autocast leaves float32 and float64 alone in every operation used here (no matrix products).
-        log_probs = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
-        return self.reduce(self.per_sample(log_probs, labels))
+        for name, value in (("logits", logits), ("labels", labels)):
+            if not isinstance(value, torch.Tensor):
+                _validate.fail(name, f"must be a torch tensor, got {type(value).__name__}", "convert it", TypeError)
+        _validate.check_logits(logits, values=False)
+        if labels.device != logits.device:
+            _validate.fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
+        # Cast up by hand: autocast leaves float32 and float64 alone in all that follows (there are no matrix products).
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        if self.soft_targets and labels.is_floating_point() and labels.ndim == 2:
+            return self.compute(logits, self.check_soft(logits, labels))
+        _validate.check_labels(labels, *logits.shape, values=False)
+        try:
+            return self.compute(logits, labels.long())
+        except (IndexError, RuntimeError):  # PyTorch's CPU kernels look at every label: no pass of our own before them
+            _validate.check_labels(labels, *logits.shape)
+            raise
+
+    def check_soft(self, logits, targets):
+        if targets.shape != logits.shape:
+            what = f"soft targets {tuple(targets.shape)} for logits {tuple(logits.shape)}"
+            _validate.fail("labels", what, "pass one probability per logit")
+        if targets.device.type == "cpu" and not torch.compiler.is_compiling():
+            sums = targets.detach().sum(1, dtype=torch.float64)
+            if not (targets.detach().amin() >= 0 and ((sums - 1).abs() < 0.01).all()):
+                _validate.fail("labels", "soft targets are not probabilities", "make them >= 0, rows summing to 1")
+        return targets.to(logits.dtype)
+
+    def compute(self, logits, labels):
+        return self.reduce(self.per_sample(F.log_softmax(logits, dim=1), labels))
 
     def reduce(self, losses):
-        """The reduction of per-sample ``losses`` (N,); with a process group, see ``GCELoss``."""
+        """Reduce ``losses`` (N,); with a process group over all of its samples, as ``GCELoss`` explains."""
         if self.reduction == "none":
             return losses
-        total, count = losses.sum(), losses.shape[0]
-        if self.process_group is not None:
-            total = total * self.process_group.size()
-            count = losses.new_tensor(count)
-            dist.all_reduce(count, group=self.process_group)
-        return total / count if self.reduction == "mean" else total
-
-    def extra_repr(self):
-        shown = {k: v for k, v in vars(self).items() if isinstance(v, (int, float, str)) and k != "training"}
-        return ", ".join(f"{k}={v!r}" for k, v in shown.items())
+        if self.process_group is None:
+            return losses.mean() if self.reduction == "mean" else losses.sum()
+        total, count = losses.sum() * self.process_group.size(), losses.new_full((), len(losses))
+        if self.reduction == "sum":
+            return total
+        dist.all_reduce(count, group=self.process_group)
+        return total / count
 
 
-def _check(logits, labels, soft_targets):
-    """Refuse malformed input; class ids as int64, soft targets in the dtype of the computation."""
-    for name, value in (("logits", logits), ("labels", labels)):
-        if not isinstance(value, torch.Tensor):
-            _validate.fail(
-                name, f"must be a torch tensor, got {type(value).__name__}", "use torch.as_tensor", TypeError
-            )
-    _validate.check_logits(logits, values=False)
-    if labels.device != logits.device:
-        _validate.fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
-    if not (soft_targets and labels.is_floating_point() and labels.ndim == 2):
-        _validate.check_labels(labels, *logits.shape, values=not torch.compiler.is_compiling())
-        return labels.long()
-    if labels.shape != logits.shape:
-        what = f"soft targets have shape {tuple(labels.shape)}, logits {tuple(logits.shape)}"
-        _validate.fail("labels", what, "pass one probability per logit, or class ids (N,)")
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        rows = labels.detach().sum(1, dtype=torch.float64)
-        if not (labels.detach().amin() >= 0 and ((rows - 1).abs() < 0.01).all()):
-            _validate.fail("labels", "soft targets are not probabilities", "make rows non-negative with sum 1")
-    return labels.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _at(values, labels):
-    """``values[i, labels[i]]``, shape (N,)."""
-    return values.gather(1, labels[:, None]).squeeze(1)
+def _nll(log_probs, labels, reduction="none"):
+    """-log_probs[i, labels[i]], shape (N,). No label is ignored: PyTorch's default skips -100 without a word."""
+    return F.nll_loss(log_probs, labels, reduction=reduction, ignore_index=-(2**62))
 
 
 def _power(base, gamma):
-    """``base ** gamma`` for base in [0, 2], with a finite gradient at base = 0 also for gamma < 1 (there it is 0)."""
+    """``base ** gamma`` for base >= 0, with gradient 0 at base = 0 (where gamma < 1 would give infinity, then NaN)."""
     return base.clamp_min(1e-20) ** gamma
 
 
 class CrossEntropyLoss(_Loss):
-    """Negative log-likelihood -log t, as ``nn.CrossEntropyLoss`` computes it (``ce``; ``ce_ls`` with smoothing 0.05).
+    """Negative log-likelihood -log t, exactly as ``nn.CrossEntropyLoss`` (``ce``; ``ce_ls``: with label smoothing).
 
-    label_smoothing: alpha in [0, 1]; the target becomes (1 - alpha) target + alpha / K. The paper gives no alpha; 0.05 in
-    ``ce_ls`` and ``gce_ls`` is what the file names of its reference code (torrvision/focal_calibration) say.
+    label_smoothing: alpha in [0, 1]; targets become (1 - alpha) target + alpha / K. ``ce_ls`` and ``gce_ls`` take 0.05:
+    the paper gives no alpha, but file names in the code it builds on (torrvision/focal_calibration) say
+    "smoothing_0.05".
     """
 
     soft_targets = True
@@ -108,19 +108,17 @@ class CrossEntropyLoss(_Loss):
         super().__init__(reduction)
         self.label_smoothing = _validate.number("label_smoothing", label_smoothing, 0, 1)
 
-    def forward(self, logits, labels):
-        labels = _check(logits, labels, self.soft_targets)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(logits, labels, reduction=self.reduction, label_smoothing=self.label_smoothing)
+    def compute(self, logits, labels):
+        options = {"reduction": self.reduction, "label_smoothing": self.label_smoothing}
+        return F.cross_entropy(logits, labels, ignore_index=-(2**62), **options)
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over the processes of a group; the gradient is summed over them too, since every process uses the sum."""
+    """Sum over the processes of a group; so is the gradient, because every process uses the sum."""
 
     @staticmethod
     def forward(ctx, values, group):
-        ctx.group = group
-        values = values.clone()
+        ctx.group, values = group, values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(values, group=group)
         return values
 
@@ -130,83 +128,115 @@ class _AllReduceSum(torch.autograd.Function):
 
 
 def _log_ratio(log_probs, weight, group):
-    """log p - weight log S, (N, K): the ratio of every probability to its class sum, over the whole process group."""
+    """log p - weight log S, shape (N, K), with the class sums S over the whole process group."""
     if weight == 0:
         return log_probs
     if group is None:
         ratio = F.log_softmax(log_probs, dim=0)
-    else:  # as logsumexp does, shifted by the maximum, so that a class whose probabilities all underflow stays finite
+    else:  # shifted by the maximum, so that a class whose probabilities all underflow stays finite
         shift = log_probs.detach().amax(0)
         dist.all_reduce(shift, dist.ReduceOp.MAX, group=group)
-        ratio = log_probs - shift - _AllReduceSum.apply((log_probs - shift).exp().sum(0), group).log()
+        ratio = log_probs - shift
+        ratio = ratio - _AllReduceSum.apply(ratio.exp().sum(0), group).log()
     return ratio if weight == 1 else torch.lerp(log_probs, ratio, weight)
 
 
+class _LargeBatchGCE(torch.autograd.Function):
+    """-log t + weight log S per sample, with its gradient written out to pass few times over the N x K cells."""
+
+    @staticmethod
+    def forward(ctx, logits, labels, weight):
+        log_probs = F.log_softmax(logits, dim=1)
+        nll, shift = _nll(log_probs, labels), log_probs.amax(0)
+        probs = log_probs.sub_(shift).exp_()  # each column divided by its maximum, so that none underflows
+        sums = probs.sum(0)
+        ctx.save_for_backward(logits, labels, shift, probs, sums)
+        ctx.weight = weight
+        return nll + weight * (sums.log() + shift)[labels]
+
+    @staticmethod
+    def backward(ctx, grad):
+        logits, labels, shift, probs, sums = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody differentiates twice: let autograd do it
+            losses = _nll(_log_ratio(F.log_softmax(logits, dim=1), ctx.weight, None), labels)
+            return *torch.autograd.grad(losses, logits, grad, create_graph=True), None, None
+        result = probs * (torch.zeros_like(sums).index_add_(0, labels, ctx.weight * grad) / sums)
+        result.addcmul_(probs * shift.exp(), (grad - result.sum(1))[:, None])
+        return result.scatter_add_(1, labels[:, None], -grad[:, None]), None, None
+
+
 class GCELoss(_Loss):
-    """Generative Cross-Entropy: how improbable each *image* is given its class, within the batch (the paper's Eq. 4).
+    """Generative Cross-Entropy: how improbable is each *image* given its class, among the images of the batch?
 
-    Mean over samples of -log(t_i / S_{y_i}). In one line: the negative log-likelihood of ``log_softmax`` over the batch of
-    ``log_softmax`` over the classes. It equals cross-entropy + (1/N) sum_k N_k log S_k (Eq. 7, N_k the count of class k).
-    It couples the samples: batch size and ``drop_last`` belong to its definition, accumulating gradients over small batches is
-    not one big batch, and its minimum is sum_k (N_k/N) log N_k rather than 0. With one sample it is constant, and warns.
+    The mean of -log(t_i / S_{y_i}), the paper's Eq. 4. In one line: the negative log-likelihood of ``log_softmax`` over
+    the batch of ``log_softmax`` over the classes. It is cross-entropy + (1/N) sum_k N_k log S_k (Eq. 7; N_k labels are
+    k). It couples the samples: batch size belongs to its definition, gradients accumulated over small batches are not
+    those of a large one, and its minimum is (1/N) sum_k N_k log N_k instead of 0. With one sample it is constant, and
+    warns.
 
-    label_smoothing: alpha in [0, 1] of Eq. 5/6: targets (1 - alpha) target + alpha / K.
-    focal_gamma: gamma >= 0 of Eq. 9: the factor (1 - t_i)^gamma, through which gradient flows, before each sample's term. For
-        soft targets q, t_i = sum_k q_ik p_ik (our choice; t_i is taken before smoothing).
-    regularizer_weight: lambda in [0, 1], the weight of Eq. 7's second term: 0 is cross-entropy, 1 GCE. Values above 1 are
-        refused: the loss would be unbounded below. For lambda < 1 it is a convex mix with cross-entropy, hence strictly proper
-        without Theorem 1's rank condition (ours, not the paper's).
-    process_group: a ``torch.distributed`` group (opt-in: an implicit one would deadlock an evaluation on one rank). S_k and the
-        mean (or sum) then run over the group's global batch; shards may differ in size but not be empty. Every process must
-        call the loss. Its value there is scaled by the world size so that the *average* over the processes is the global loss,
-        and the gradients that DDP averages equal those of one process with the whole batch. ``"none"`` is not scaled.
+    label_smoothing: alpha in [0, 1] of Eq. 5 and 6: targets become (1 - alpha) target + alpha / K.
+    focal_gamma: gamma >= 0 of Eq. 9: each sample's term is multiplied by (1 - t_i)^gamma, and gradient flows through
+        that. For soft targets q, t_i = sum_k q_ik p_ik (our choice); smoothing does not change t_i.
+    regularizer_weight: lambda in [0, 1], the weight of Eq. 7's second term: 0 is cross-entropy, 1 GCE. Above 1 the loss
+        is unbounded below, so refused. Below 1, a convex mix with cross-entropy, it is strictly proper without Theorem
+        1's rank condition (ours, not the paper's).
+    process_group: a ``torch.distributed`` group; class sums and mean (or sum) run over its global batch. Opt-in, since
+        an implicit one would deadlock an evaluation on one process: every process must call the loss, with at least one
+        sample each. Values are scaled by the number of processes, so that their *average* is the global loss and the
+        gradients averaged by DDP equal one process's on the whole batch, also if shards differ in size. ``"none"`` is
+        not scaled.
     """
 
     soft_targets = True
 
-    def __init__(
-        self, label_smoothing=0.0, focal_gamma=0.0, regularizer_weight=1.0, reduction="mean", process_group=None
-    ):
+    def __init__(self, label_smoothing=0, focal_gamma=0, regularizer_weight=1, reduction="mean", process_group=None):
         super().__init__(reduction, process_group)
         self.label_smoothing = _validate.number("label_smoothing", label_smoothing, 0, 1)
         self.focal_gamma = _validate.number("focal_gamma", focal_gamma, 0)
         self.regularizer_weight = _validate.number("regularizer_weight", regularizer_weight, 0, 1)
 
-    def per_sample(self, log_probs, labels):
-        if len(log_probs) == 1 and self.regularizer_weight > 0 and self.process_group is None:
-            message = "GCE compares the samples of a batch: with one sample its loss is constant and teaches nothing"
-            warnings.warn(f"{message}; use larger batches, or drop_last=True", UserWarning, stacklevel=5)
-        ratio = _log_ratio(log_probs, self.regularizer_weight, self.process_group)
-        soft = labels.is_floating_point()
-        losses = -(labels * ratio).sum(1) if soft else -_at(ratio, labels)
+    def compute(self, logits, labels):
+        weight, group, soft = self.regularizer_weight, self.process_group, labels.is_floating_point()
+        if len(logits) == 1 and weight > 0 and group is None:
+            what = "GCE compares the samples of a batch: with one sample its class term cancels the loss"
+            warnings.warn(f"{what}; use larger batches or drop_last=True", UserWarning, stacklevel=5)
+        plain = not (soft or group is not None or self.label_smoothing or self.focal_gamma)
+        if plain and logits.numel() > 1e5 and not torch.compiler.is_compiling():  # below, autograd is as fast
+            return self.reduce(_LargeBatchGCE.apply(logits, labels, weight))
+        log_probs = F.log_softmax(logits, dim=1)
+        ratio = _log_ratio(log_probs, weight, group)
+        if plain:
+            return _nll(ratio, labels, self.reduction)
+        losses = -(labels * ratio).sum(1) if soft else _nll(ratio, labels)
         if self.label_smoothing:
             losses = torch.lerp(losses, -ratio.mean(1), self.label_smoothing)
         if self.focal_gamma:
-            target = (labels * log_probs.exp()).sum(1) if soft else _at(log_probs, labels).exp()
+            target = (labels * log_probs.exp()).sum(1) if soft else (-_nll(log_probs, labels)).exp()
             losses = _power(1 - target, self.focal_gamma) * losses
-        return losses
+        return self.reduce(losses)
 
 
 class BrierLoss(_Loss):
-    """Squared distance of the probabilities from the (one-hot or soft) target, summed over classes: in [0, 2] per sample."""
+    """Squared distance between probabilities and (one-hot or soft) target, *summed* over classes: 0 to 2 per sample."""
 
     soft_targets = True
 
     def per_sample(self, log_probs, labels):
         probs = log_probs.exp()
-        target = labels if labels.is_floating_point() else F.one_hot(labels, probs.shape[1])
-        return (probs - target).square().sum(1)
+        if not labels.is_floating_point():
+            return probs.scatter_add(1, labels[:, None], probs.new_full((len(probs), 1), -1)).square().sum(1)
+        return (probs - labels).square().sum(1)
 
 
 class MMCELoss(_Loss):
-    """Cross-entropy plus ``mmce_weight`` times the weighted maximum mean calibration error of Kumar et al. 2018.
+    """Cross-entropy + ``mmce_weight`` x the weighted maximum mean calibration error (MMCE) of Kumar et al. 2018.
 
-    As torrvision/focal_calibration (Losses/mmce.py) trains it. With c top-1 confidences, m right and n wrong predictions, kernel
-    k(u, v) = exp(-|u - v| / 0.4), and means over pairs of right (R) and wrong (W) samples,
-    MMCE^2 = mean_RR[(1-c)(1-c')k] / (m^2 + 1e-5) + mean_WW[c c' k] / (n^2 + 1e-5) - 2 mean_RW[(1-c) c' k] / (mn + 1e-5) + 1e-10,
-    and MMCE = 0 if m or n is 0. That code divides by the counts twice (the mean already does), so the term is small; we keep it.
-    Its weight 2 is the one in all of its training scripts. It is a batch statistic: reduction ``"sum"`` is N times the mean,
-    as in the published loop, and ``"none"`` is refused. Time and memory O(N^2).
+    As torrvision/focal_calibration trains it (Losses/mmce.py): with top-1 confidences c, m right (R) and n wrong (W)
+    predictions, k = exp(-|c - c'| / 0.4), and means over pairs of samples, MMCE is the square root of
+    mean_RR[(1-c)(1-c')k] / (m^2 + 1e-5) + mean_WW[c c' k] / (n^2 + 1e-5) - 2 mean_RW[(1-c) c' k] / (mn + 1e-5) + 1e-10,
+    and 0 if m or n is 0. That code thus divides by the counts twice, which makes the term small; we keep that, and its
+    weight. MMCE belongs to the batch: reduction ``"sum"`` is N times the mean (the published loop), ``"none"`` is
+    refused. Time and memory O(N^2).
     """
 
     reductions = ("mean", "sum")
@@ -218,82 +248,80 @@ class MMCELoss(_Loss):
     def per_sample(self, log_probs, labels):
         log_confidence, predictions = log_probs.max(1)
         confidence, correct = log_confidence.exp(), (predictions == labels).to(log_probs.dtype)
-        kernel = ((confidence[:, None] - confidence).abs() / -0.4).exp()
         right, wrong = correct * (1 - confidence), (1 - correct) * confidence
         m, n = correct.sum(), (1 - correct).sum()
-        kernel_right, kernel_wrong = (kernel * right).sum(1), (kernel * wrong).sum(1)
-        m1, n1 = m.clamp_min(1), n.clamp_min(1)  # with no right or no wrong prediction: finite, then masked
-        squared = (right * kernel_right).sum() / (m1**2 * (m1**2 + 1e-5))
-        squared = squared + (wrong * kernel_wrong).sum() / (n1**2 * (n1**2 + 1e-5))
-        squared = squared - 2 * (right * kernel_wrong).sum() / (m1 * n1 * (m1 * n1 + 1e-5))
-        mmce = torch.where((m > 0) & (n > 0), (squared.clamp_min(0) + 1e-10).sqrt(), 0)
-        return -_at(log_probs, labels) + self.mmce_weight * mmce
+        m2, n2, mn = ((x * y).clamp_min(1) for x, y in ((m, m), (n, n), (m, n)))  # finite where the result is masked
+        kernel = ((confidence[:, None] - confidence).abs() / -0.4).exp()
+        to_wrong = (kernel * wrong).sum(1)
+        squared = (right * (kernel * right).sum(1)).sum() / (m2 * (m2 + 1e-5))
+        squared = squared + (wrong * to_wrong).sum() / (n2 * (n2 + 1e-5))
+        squared = squared - 2 * (right * to_wrong).sum() / (mn * (mn + 1e-5))
+        mmce = torch.where(m * n > 0, (squared.clamp_min(0) + 1e-10).sqrt(), 0)
+        return _nll(log_probs, labels) + self.mmce_weight * mmce
 
 
 class FocalLoss(_Loss):
-    """Focal loss -(1 - t)^gamma log t of Lin et al. 2017; gamma >= 0, and 0 is cross-entropy."""
+    """Focal loss -(1 - t)^gamma log t of Lin et al. 2017; gamma >= 0, where 0 is cross-entropy."""
 
     def __init__(self, gamma=3.0, reduction="mean"):
         super().__init__(reduction)
         self.gamma = _validate.number("gamma", gamma, 0)
 
     def per_sample(self, log_probs, labels):
-        log_t = _at(log_probs, labels)
-        return -_power(-torch.expm1(log_t), self.gamma) * log_t
+        nll = _nll(log_probs, labels)
+        return _power(1 - (-nll).exp(), self.gamma) * nll
 
 
 class FLSDLoss(_Loss):
-    """Sample-dependent focal loss FLSD-53 of Mukhoti et al. 2020: gamma is 5 where t < 0.2 and 3 elsewhere."""
+    """Focal loss with sample-dependent gamma, FLSD-53 of Mukhoti et al. 2020: 5 where t < 0.2, 3 elsewhere."""
 
     def per_sample(self, log_probs, labels):
-        log_t = _at(log_probs, labels)
-        gamma = torch.where(log_t.detach().exp() < 0.2, 5.0, 3.0)
-        return -_power(-torch.expm1(log_t), gamma) * log_t
+        nll = _nll(log_probs, labels)
+        t = (-nll).exp()
+        return _power(1 - t, torch.where(t < 0.2, 5.0, 3.0)) * nll
 
 
-#: gamma of DFL per (dataset, model): README of Linwei94/ICML2023-DualFocalLoss. It has none for other pairs; use 5.
+#: gamma of DFL by (dataset, model), from the README of Linwei94/ICML2023-DualFocalLoss. For others use the default 5.
 DFL_GAMMA = {
-    ("cifar10", "resnet50"): 5.0,
-    ("cifar10", "resnet110"): 4.5,
-    ("cifar10", "wrn_28_10"): 2.6,
-    ("cifar10", "densenet121"): 5.0,
-    ("cifar100", "resnet50"): 5.0,
-    ("cifar100", "resnet110"): 6.1,
-    ("cifar100", "wrn_28_10"): 3.9,
-    ("cifar100", "densenet121"): 3.4,
-    ("tiny_imagenet", "resnet50"): 2.3,
+    (dataset, model): gamma
+    for dataset, row in {
+        "cifar10": {"resnet50": 5.0, "resnet110": 4.5, "wrn_28_10": 2.6, "densenet121": 5.0},
+        "cifar100": {"resnet50": 5.0, "resnet110": 6.1, "wrn_28_10": 3.9, "densenet121": 3.4},
+        "tiny_imagenet": {"resnet50": 2.3},
+    }.items()
+    for model, gamma in row.items()
 }
 
 
-class DualFocalLoss(_Loss):
-    """Dual focal loss (DFL) of Tao et al. 2023: -(1 - t + q)^gamma log t.
+class DualFocalLoss(FocalLoss):
+    """Dual focal loss (DFL) of Tao et al. 2023: -(1 - t + q)^gamma log t; gamma >= 0, see ``DFL_GAMMA``.
 
-    q is the largest probability *strictly below* t, 0 if there is none, as in the authors' code (dual_focal_loss.py); the paper
-    at hand says "the highest non-target". Gradient flows through q. gamma >= 0: see ``DFL_GAMMA``.
+    q is the largest probability *strictly below* t (0 if there is none), and gradient flows through it, as in the
+    authors' dual_focal_loss.py. The paper's words, "the highest non-target logit", differ from that where the
+    prediction is wrong.
     """
 
     def __init__(self, gamma=5.0, reduction="mean"):
-        super().__init__(reduction)
-        self.gamma = _validate.number("gamma", gamma, 0)
+        super().__init__(gamma, reduction)
 
     def per_sample(self, log_probs, labels):
-        log_t, probs = _at(log_probs, labels), log_probs.exp()
-        rival = torch.where(probs < _at(probs, labels)[:, None], probs, 0).max(1).values
-        return -_power(rival - torch.expm1(log_t), self.gamma) * log_t
+        nll, probs = _nll(log_probs, labels), log_probs.exp()
+        t = probs.gather(1, labels[:, None])
+        rival = torch.where(probs < t, probs, 0).max(1).values
+        return _power(1 - t.squeeze(1) + rival, self.gamma) * nll
 
 
 class AdaFocalLoss(_Loss):
     """AdaFocal (AFL) of Ghosh et al. 2022: focal loss whose gamma follows the calibration gap on validation data.
 
-    Each sample takes the gamma of the bin that its target probability t falls in: -(1 - t)^gamma log t for gamma >= 0, and the
-    inverse focal loss -(1 + t)^|gamma| log t for gamma < 0. Call ``update`` after each epoch. With ``generative=True`` the same
-    weight multiplies GCE's -log(t / S) (the paper's Eq. 16, ``afl_gce``; ``process_group`` as in ``GCELoss``).
-
-    Buffers, saved by ``state_dict``: ``gamma`` (n_bins,), first 1, and ``bin_edges`` (n_bins + 1,), first equal-width.
-    The rule and its constants are those of the authors' code, 3mcloud/adafocal (losses/adafocal.py, main.py).
+    A sample takes the gamma of the bin that its target probability t falls in. Its loss is -(1 - t)^gamma log t if
+    gamma > 0, and the inverse focal loss -(1 + t)^|gamma| log t if gamma < 0. Call ``update`` after every epoch. With
+    ``generative=True`` the same factor precedes GCE's -log(t / S) (the paper's Eq. 16, ``afl_gce``; ``process_group``
+    as in ``GCELoss``). Buffers, kept by ``state_dict``: ``gamma`` (n_bins,), at first 1, and ``bin_edges`` (n_bins +
+    1,), at first equally spaced. The rule is that of the authors' code, 3mcloud/adafocal (losses/adafocal.py, main.py).
     """
 
-    def __init__(self, n_bins=15, reduction="mean", generative=False, process_group=None):
+    def __init__(self, n_bins=15, generative=False, reduction="mean", process_group=None):
         super().__init__(reduction, process_group)
         n_bins = _validate.number("n_bins", n_bins, 1, integer=True)
         self.generative = _validate.boolean("generative", generative)
@@ -301,60 +329,49 @@ class AdaFocalLoss(_Loss):
         self.register_buffer("bin_edges", torch.linspace(0, 1, n_bins + 1))
 
     def per_sample(self, log_probs, labels):
-        log_t = _at(log_probs, labels)
-        # first bin: t < its upper edge; last: t >= its lower edge; between: lower <= t < upper
-        bins = torch.searchsorted(self.bin_edges[1:-1].to(log_t.dtype), log_t.detach().exp(), right=True)
-        gamma = self.gamma.to(log_t.dtype)[bins]
-        base = torch.where(gamma < 0, 1 + log_t.exp(), -torch.expm1(log_t))
-        ratio = _at(_log_ratio(log_probs, 1, self.process_group), labels) if self.generative else log_t
-        return -_power(base, gamma.abs()) * ratio
+        nll = _nll(log_probs, labels)
+        t = (-nll).exp()
+        # First bin: t < its upper edge. Last: t >= its lower edge. Between: lower <= t < upper.
+        bins = torch.searchsorted(self.bin_edges[1:-1].to(t.dtype), t.detach(), right=True)
+        gamma = self.gamma.to(t.dtype)[bins]
+        if self.generative:
+            nll = _nll(_log_ratio(log_probs, 1, self.process_group), labels)
+        return _power(1 - gamma.sign() * t, gamma.abs()) * nll
 
     @torch.no_grad()
     def update(self, val_logits, val_labels):
-        """Move every bin's gamma by its calibration gap, then take new equal-mass bins. Call after each epoch.
+        """Move every bin's gamma by the bin's calibration gap, then draw new bins of equal mass.
 
-        val_logits (N, K) finite, val_labels (N,): from validation data, in evaluation mode. The gap is mean top-1 confidence
-        minus accuracy in bins (lower, upper] of equal mass (edge j at position j N / n_bins of the sorted confidences; the
-        smallest confidence is in no bin, as in the authors' code). gamma > 0 is multiplied by exp(gap), gamma <= 0 by exp(-gap);
-        where |gamma| < 0.2 it changes sign to -0.2 or 0.2; then it is clipped to [-2, 20]. gamma belongs to the bin's index.
+        val_logits (N, K), val_labels (N,): finite, of the validation set in evaluation mode; the same on every process.
+        Edge j of the bins (lower, upper] lies at position j N / n_bins of the sorted top-1 confidences; the smallest is
+        in no bin, as in the authors' code. gap = mean confidence - accuracy, 0 in an empty bin. gamma is multiplied by
+        exp(gap) if positive, else by exp(-gap); if then |gamma| < 0.2, it becomes -0.2 if positive, else 0.2; then it
+        is clipped to [-2, 20]. gamma stays with its bin's index although the edges move.
         """
         logits, labels = _validate.logits_and_labels(val_logits, val_labels)
-        log_confidence, predictions = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), 1).max(
-            1
-        )
-        confidence = log_confidence.exp().double().cpu().numpy()
-        correct = (predictions == labels).double().cpu().numpy()
-        n_bins, n = len(self.gamma), len(confidence)
-        edges = np.interp(np.linspace(0, n, n_bins + 1), np.arange(n), np.sort(confidence))
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        log_confidence, predictions = F.log_softmax(logits, dim=1).max(1)
+        confidence, correct = log_confidence.exp().cpu().double().numpy(), (predictions == labels).cpu().numpy()
+        n_bins, n_samples = len(self.gamma), len(confidence)
+        edges = np.interp(np.linspace(0, n_samples, n_bins + 1), np.arange(n_samples), np.sort(confidence))
         inside = confidence > edges[0]
-        bins = np.searchsorted(edges, confidence[inside], side="left") - 1
-        counts = np.bincount(bins, minlength=n_bins)
-        gap = np.bincount(bins, (confidence - correct)[inside], minlength=n_bins) / np.maximum(counts, 1)
-        gamma = self.gamma.double().cpu().numpy()
+        bins = np.searchsorted(edges, confidence[inside]) - 1
+        gap = np.bincount(bins, (confidence - correct)[inside], n_bins) / np.bincount(bins, minlength=n_bins).clip(1)
+        gamma = self.gamma.cpu().double().numpy()
         gamma = gamma * np.exp(np.where(gamma > 0, gap, -gap))
         gamma = np.where(np.abs(gamma) < 0.2, np.where(gamma > 0, -0.2, 0.2), gamma).clip(-2, 20)
         self.gamma.copy_(torch.from_numpy(gamma))
         self.bin_edges.copy_(torch.from_numpy(edges))
 
 
-#: Every loss by its name in configurations, folders and tables; the paper's seven first, in its order.
-LOSSES = {
-    "ce": CrossEntropyLoss,
-    "brier": BrierLoss,
-    "mmce": MMCELoss,
-    "flsd": FLSDLoss,
-    "dfl": DualFocalLoss,
-    "afl": AdaFocalLoss,
-    "gce": GCELoss,
-    "focal": FocalLoss,
-    "ce_ls": partial(CrossEntropyLoss, label_smoothing=0.05),
-    "gce_ls": partial(GCELoss, label_smoothing=0.05),
-    "afl_gce": partial(AdaFocalLoss, generative=True),
-}
+#: Every loss by its name in configurations, run folders and tables: the paper's seven in its order, then variants.
+LOSSES = {"ce": CrossEntropyLoss, "brier": BrierLoss, "mmce": MMCELoss, "flsd": FLSDLoss, "dfl": DualFocalLoss}
+LOSSES |= {"afl": AdaFocalLoss, "gce": GCELoss, "focal": FocalLoss, "afl_gce": partial(AdaFocalLoss, generative=True)}
+LOSSES |= {name: partial(LOSSES[name[:-3]], label_smoothing=0.05) for name in ("ce_ls", "gce_ls")}
 
 
 def make_loss(name, **options):
-    """The loss called ``name`` in ``LOSSES``, built with ``options``; a misspelt name or option proposes the nearest."""
+    """The loss called ``name`` in ``LOSSES`` with these options; a misspelt name or option proposes the nearest one."""
     factory = LOSSES[_validate.choice("loss", name, LOSSES)]
     _validate.known_keys("loss_options", options, inspect.signature(factory).parameters)
     return factory(**options)
