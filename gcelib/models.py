@@ -1,8 +1,7 @@
 """The paper's networks for small images, built from torchvision's, and two small ones for CPUs.
 
-The four networks of the paper follow the public code on which it builds (Mukhoti et al. 2020,
-github.com/torrvision/focal_calibration, ``Net/``) down to parameter counts and initial distributions; the
-docstrings say where names there mislead.
+The four networks of the paper follow the public code on which it builds (Mukhoti et al. 2020, ``Net/`` of
+github.com/torrvision/focal_calibration) down to parameter counts and initial distributions.
 """
 
 import math
@@ -16,7 +15,7 @@ from gcelib import _validate as check
 
 
 def _stem(in_channels, width):
-    """A 3x3 convolution of stride 1: on small images the 7x7 stride-2 stem of ImageNet would lose too much."""
+    """A 3x3 convolution of stride 1: ImageNet's 7x7 stem of stride 2 would lose too much of a small image."""
     return nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
 
 
@@ -31,8 +30,8 @@ def _default_init(net):
 def _resnet(layers, n_classes, input_shape):
     """Bottleneck ResNet with the small-image stem; from 64 px on, the reference's Tiny-ImageNet variant.
 
-    That variant pools to 2x2 instead of 1x1 (so its last layer has 8192 inputs) and keeps the Kaiming-normal fan-out
-    weights that torchvision sets; the 32-pixel networks of the reference start from PyTorch's defaults.
+    That variant pools to 2x2 instead of 1x1 (8192 inputs to the last layer) and keeps torchvision's Kaiming-normal
+    fan-out weights; the 32-pixel networks of the reference start from PyTorch's defaults.
     """
     net = ResNet(Bottleneck, layers, n_classes)
     net.conv1, net.maxpool = _stem(input_shape[0], 64), nn.Identity()
