@@ -1,13 +1,11 @@
 """Training losses: Generative Cross-Entropy (GCE) and the baselines that its paper compares it with.
 
 Every loss is an ``nn.Module`` called as ``loss(logits, labels)``, so it replaces ``nn.CrossEntropyLoss``. ``logits`` is
-(N, K) floating point, N >= 1, K >= 2; ``labels`` is (N,) integer in [0, K). ``ce``, ``brier`` and ``gce`` also take
-soft
+(N, K) floating point, N >= 1, K >= 2; ``labels`` is (N,) integer in [0, K). ``ce``, ``brier`` and ``gce`` also take soft
 targets: floating point (N, K), rows that sum to 1. ``reduction`` is ``"mean"`` (default), ``"sum"`` or ``"none"``. All
 work in log space, in the logits' dtype but at least float32, also under autocast; so is the result. Malformed input
-raises ``ValueError`` or ``TypeError``; label values are checked on the CPU only (elsewhere that would stall the
-device). NaN and infinite logits are *not* refused: ``torch.amp.GradScaler`` must see their NaN or infinite loss in
-order to skip a step.
+raises ``ValueError`` or ``TypeError``; label values are checked on the CPU only (elsewhere that would stall the device).
+Logits that are NaN or infinite are *not* refused: ``torch.amp.GradScaler`` must see that loss in order to skip a step.
 
 "The paper" is Zhan, Zhou and Shen, arXiv 2604.06689 (2026). p = softmax(logits); t = p[i, y_i] is the *target
 probability* of sample i; S_k = sum_i p[i, k] is the *class sum* over the batch.
@@ -98,8 +96,7 @@ class CrossEntropyLoss(_Loss):
     """Negative log-likelihood -log t, exactly as ``nn.CrossEntropyLoss`` (``ce``; ``ce_ls``: with label smoothing).
 
     label_smoothing: alpha in [0, 1]; targets become (1 - alpha) target + alpha / K. ``ce_ls`` and ``gce_ls`` take 0.05:
-    the paper gives no alpha, but file names in the code it builds on (torrvision/focal_calibration) say
-    "smoothing_0.05".
+    the paper gives no alpha; "smoothing_0.05" is in file names of the code it builds on (torrvision/focal_calibration).
     """
 
     soft_targets = True
@@ -142,27 +139,25 @@ def _log_ratio(log_probs, weight, group):
 
 
 class _LargeBatchGCE(torch.autograd.Function):
-    """-log t + weight log S per sample, with its gradient written out to pass few times over the N x K cells."""
+    """-log t + weight log S per sample, its gradient written out: one exponential per cell and few passes over them."""
 
     @staticmethod
-    def forward(ctx, logits, labels, weight):
-        log_probs = F.log_softmax(logits, dim=1)
-        nll, shift = _nll(log_probs, labels), log_probs.amax(0)
-        probs = log_probs.sub_(shift).exp_()  # each column divided by its maximum, so that none underflows
-        sums = probs.sum(0)
-        ctx.save_for_backward(logits, labels, shift, probs, sums)
+    def forward(ctx, logits, labels, weight, probs, sums):
+        ctx.save_for_backward(logits, labels, probs, sums)
         ctx.weight = weight
-        return nll + weight * (sums.log() + shift)[labels]
+        nll = logits.amax(1) - logits.gather(1, labels[:, None]).squeeze(1) - probs.amax(1).log()
+        return nll + weight * sums.log()[labels]
 
     @staticmethod
     def backward(ctx, grad):
-        logits, labels, shift, probs, sums = ctx.saved_tensors
+        logits, labels, probs, sums = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates twice: let autograd do it
             losses = _nll(_log_ratio(F.log_softmax(logits, dim=1), ctx.weight, None), labels)
-            return *torch.autograd.grad(losses, logits, grad, create_graph=True), None, None
-        result = probs * (torch.zeros_like(sums).index_add_(0, labels, ctx.weight * grad) / sums)
-        result.addcmul_(probs * shift.exp(), (grad - result.sum(1))[:, None])
-        return result.scatter_add_(1, labels[:, None], -grad[:, None]), None, None
+            return *torch.autograd.grad(losses, logits, grad, create_graph=True), None, None, None, None
+        by_class = torch.zeros_like(sums).index_add_(0, labels, ctx.weight * grad)
+        result = probs * torch.where(by_class == 0, 0, by_class / sums)  # the sum of a class without labels may be 0
+        result.addcmul_(probs, (grad - result.sum(1))[:, None])
+        return result.scatter_add_(1, labels[:, None], -grad[:, None]), None, None, None, None
 
 
 class GCELoss(_Loss):
@@ -170,21 +165,19 @@ class GCELoss(_Loss):
 
     The mean of -log(t_i / S_{y_i}), the paper's Eq. 4. In one line: the negative log-likelihood of ``log_softmax`` over
     the batch of ``log_softmax`` over the classes. It is cross-entropy + (1/N) sum_k N_k log S_k (Eq. 7; N_k labels are
-    k). It couples the samples: batch size belongs to its definition, gradients accumulated over small batches are not
-    those of a large one, and its minimum is (1/N) sum_k N_k log N_k instead of 0. With one sample it is constant, and
-    warns.
+    k). It couples the samples: the batch size belongs to its definition, gradients accumulated over small batches are
+    not those of a large one, and its minimum is (1/N) sum_k N_k log N_k, not 0. One sample gives 0, and a UserWarning.
 
     label_smoothing: alpha in [0, 1] of Eq. 5 and 6: targets become (1 - alpha) target + alpha / K.
     focal_gamma: gamma >= 0 of Eq. 9: each sample's term is multiplied by (1 - t_i)^gamma, and gradient flows through
         that. For soft targets q, t_i = sum_k q_ik p_ik (our choice); smoothing does not change t_i.
     regularizer_weight: lambda in [0, 1], the weight of Eq. 7's second term: 0 is cross-entropy, 1 GCE. Above 1 the loss
-        is unbounded below, so refused. Below 1, a convex mix with cross-entropy, it is strictly proper without Theorem
-        1's rank condition (ours, not the paper's).
+        is unbounded below, so refused. Below 1, a convex mix with cross-entropy, it is strictly proper without the rank
+        condition of Theorem 1 (ours, not the paper's).
     process_group: a ``torch.distributed`` group; class sums and mean (or sum) run over its global batch. Opt-in, since
-        an implicit one would deadlock an evaluation on one process: every process must call the loss, with at least one
-        sample each. Values are scaled by the number of processes, so that their *average* is the global loss and the
-        gradients averaged by DDP equal one process's on the whole batch, also if shards differ in size. ``"none"`` is
-        not scaled.
+        an implicit one would deadlock an evaluation on one process: all must call the loss, with a sample or more each.
+        Values are scaled by the number of processes, so that their *average* is the global loss, and the gradients that
+        DDP averages equal one process's on the whole batch, also for shards of unequal size. ``"none"`` is not scaled.
     """
 
     soft_targets = True
@@ -201,8 +194,12 @@ class GCELoss(_Loss):
             what = "GCE compares the samples of a batch: with one sample its class term cancels the loss"
             warnings.warn(f"{what}; use larger batches or drop_last=True", UserWarning, stacklevel=5)
         plain = not (soft or group is not None or self.label_smoothing or self.focal_gamma)
-        if plain and logits.numel() > 1e5 and not torch.compiler.is_compiling():  # below, autograd is as fast
-            return self.reduce(_LargeBatchGCE.apply(logits, labels, weight))
+        # On a CPU, and from about 1e5 cells on, exponentials and passes over the cells are what costs.
+        if plain and logits.numel() > 1e5 and logits.device.type == "cpu" and not torch.compiler.is_compiling():
+            probs = F.softmax(logits.detach(), dim=1)
+            sums = probs.sum(0)
+            if sums[labels].amin() > 1e-30:  # else a class all but underflows, and only the log space below is exact
+                return self.reduce(_LargeBatchGCE.apply(logits, labels, weight, probs, sums))
         log_probs = F.log_softmax(logits, dim=1)
         ratio = _log_ratio(log_probs, weight, group)
         if plain:
@@ -232,11 +229,10 @@ class MMCELoss(_Loss):
     """Cross-entropy + ``mmce_weight`` x the weighted maximum mean calibration error (MMCE) of Kumar et al. 2018.
 
     As torrvision/focal_calibration trains it (Losses/mmce.py): with top-1 confidences c, m right (R) and n wrong (W)
-    predictions, k = exp(-|c - c'| / 0.4), and means over pairs of samples, MMCE is the square root of
-    mean_RR[(1-c)(1-c')k] / (m^2 + 1e-5) + mean_WW[c c' k] / (n^2 + 1e-5) - 2 mean_RW[(1-c) c' k] / (mn + 1e-5) + 1e-10,
-    and 0 if m or n is 0. That code thus divides by the counts twice, which makes the term small; we keep that, and its
-    weight. MMCE belongs to the batch: reduction ``"sum"`` is N times the mean (the published loop), ``"none"`` is
-    refused. Time and memory O(N^2).
+    predictions, k = exp(-|c - c'| / 0.4), and means over pairs of samples, MMCE is 0 if m or n is 0, else the root of
+    mean_RR[(1-c)(1-c')k] / (m^2 + 1e-5) + mean_WW[c c' k] / (n^2 + 1e-5) - 2 mean_RW[(1-c) c' k] / (mn + 1e-5) + 1e-10.
+    So that code divides by the counts twice, which makes the term small; we keep that, and its weight 2. MMCE belongs to
+    the batch: reduction ``"sum"`` is N times the mean (the published loop), ``"none"`` is refused. O(N^2) memory.
     """
 
     reductions = ("mean", "sum")
@@ -297,8 +293,7 @@ class DualFocalLoss(FocalLoss):
     """Dual focal loss (DFL) of Tao et al. 2023: -(1 - t + q)^gamma log t; gamma >= 0, see ``DFL_GAMMA``.
 
     q is the largest probability *strictly below* t (0 if there is none), and gradient flows through it, as in the
-    authors' dual_focal_loss.py. The paper's words, "the highest non-target logit", differ from that where the
-    prediction is wrong.
+    authors' dual_focal_loss.py. The paper's "highest non-target logit" differs from that where the prediction is wrong.
     """
 
     def __init__(self, gamma=5.0, reduction="mean"):
@@ -317,8 +312,8 @@ class AdaFocalLoss(_Loss):
     A sample takes the gamma of the bin that its target probability t falls in. Its loss is -(1 - t)^gamma log t if
     gamma > 0, and the inverse focal loss -(1 + t)^|gamma| log t if gamma < 0. Call ``update`` after every epoch. With
     ``generative=True`` the same factor precedes GCE's -log(t / S) (the paper's Eq. 16, ``afl_gce``; ``process_group``
-    as in ``GCELoss``). Buffers, kept by ``state_dict``: ``gamma`` (n_bins,), at first 1, and ``bin_edges`` (n_bins +
-    1,), at first equally spaced. The rule is that of the authors' code, 3mcloud/adafocal (losses/adafocal.py, main.py).
+    as in ``GCELoss``). Buffers, kept by ``state_dict``: ``gamma`` (n_bins,), at first 1, and ``bin_edges``
+    (n_bins + 1,), at first equally spaced. The rule is 3mcloud/adafocal's (losses/adafocal.py, main.py).
     """
 
     def __init__(self, n_bins=15, generative=False, reduction="mean", process_group=None):
