@@ -96,11 +96,15 @@ def long_tail_counts(n_max, n_classes, rho):
     return [max(1, int(n_max * rho ** (-k / (n_classes - 1)) + 0.5)) for k in range(n_classes)]
 
 
+def _per_class(labels, counts, seed):
+    """Sorted indices of ``counts[k]`` random samples of each class k."""
+    order = np.random.RandomState(seed).permutation(len(labels))
+    return np.sort(np.concatenate([order[labels[order] == k][:n] for k, n in enumerate(counts)]))
+
+
 def _cut(images, labels, n_classes, rho):
-    # the head is as large as the smallest class, so that every count can be met
-    counts = long_tail_counts(np.bincount(labels, minlength=n_classes).min(), n_classes, rho)
-    order = np.random.RandomState(0).permutation(len(labels))
-    keep = np.sort(np.concatenate([order[labels[order] == k][:n] for k, n in enumerate(counts)]))
+    head = np.bincount(labels, minlength=n_classes).min()  # so that every count can be met
+    keep = _per_class(labels, long_tail_counts(head, n_classes, rho), 0)
     return images[keep], labels[keep]
 
 
@@ -157,9 +161,9 @@ def _fetch(url, md5, folder):
 
 
 def _read_archive(path, wanted):
-    """``{name: content}`` of the members that match ``wanted``; nothing is ever unpacked to disk by its own name.
+    """``{name: content}`` of the members whose names match; nothing is unpacked to disk by the archive's own names.
 
-    An archive with a link, a path out of its folder or more than 4 GiB of content is refused all the same.
+    An archive with a link, a path out of its folder or more than 4 GiB of content is refused as a whole.
     """
     contents, total, zipped = {}, 0, path.suffix == ".zip"
     with zipfile.ZipFile(path) if zipped else tarfile.open(path) as archive:
@@ -209,16 +213,17 @@ def _digits(root, seed):
 def _digit_pairs(root, seed):
     def pairs(images, labels, n, seed):
         """``n`` distinct pairs of a left digit a and a right digit b for each class 10 a + b."""
-        rng, chosen = np.random.RandomState(seed), []
+        rng, left, right = np.random.RandomState(seed), [], []
         for k in range(100):
             a, b = (np.flatnonzero(labels == digit) for digit in divmod(k, 10))
             i, j = np.divmod(rng.permutation(len(a) * len(b))[:n], len(b))
-            chosen.append((a[i], b[j]))
-        return np.concatenate([images[side] for side in np.hstack(chosen)], axis=3), np.repeat(np.arange(100), n)
+            left, right = [*left, *a[i]], [*right, *b[j]]
+        return np.concatenate([images[left], images[right]], axis=3), 10 * labels[left] + labels[right]
 
     (images, labels), _, test, _ = _digits(root, seed)
-    val = _drawn(range(len(labels)), 300, seed)  # digits are split before they are paired: no digit is on two sides
-    train, val = (pairs(images[r], labels[r], n, seed) for r, n in ((~val, 100), (val, 20)))
+    # the digits are split before they are paired, 20 of each for training, so no digit is on two sides
+    few = np.isin(np.arange(len(labels)), _per_class(labels, [20] * 10, seed))
+    train, val = (pairs(images[r], labels[r], n, seed) for r, n in ((few, 100), (~few, 20)))
     return train, val, pairs(*test, 40, 0), [f"{k:02d}" for k in range(100)]
 
 
@@ -270,16 +275,15 @@ def _av1451(root, seed):
     import pandas as pd
 
     path, diagnoses = root / "av1451" / "av1451.csv", {"CN": 0, "MCI": 1, "AD": 2, "Dementia": 2}
-    if not path.is_file():
-        fail("av1451", f"there is no {path}", "ADNI licenses it: see the steps in data/README.md", FileNotFoundError)
-    table = pd.read_csv(path, dtype=str, index_col=False, skip_blank_lines=False)
+    try:
+        table = pd.read_csv(path, dtype=str, index_col=False, skip_blank_lines=False)
+    except (OSError, ValueError) as error:
+        kind = OSError if isinstance(error, OSError) else ValueError
+        fail(path.name, f"cannot be read ({error})", "ADNI licenses it: data/README.md has the steps", kind)
     regions = [c for c in table if re.fullmatch(r"CTX_[LR]H_(?!UNKNOWN_)\w+_SUVR", c)]
     if len(regions) != 68 or not {"RID", "DX"} <= {*table} or table["RID"].nunique() < 10:
-        fail(
-            path.name,
-            f"has {len(regions)} columns CTX_LH_<region>_SUVR or CTX_RH_<region>_SUVR, or lacks RID, DX or subjects",
-            "68 regions, both columns and 10 subjects are needed",
-        )
+        found = f"has {len(regions)} columns CTX_LH_<region>_SUVR or CTX_RH_<region>_SUVR, or lacks RID, DX or subjects"
+        fail(path.name, found, "68 regions, both columns and 10 subjects are needed")
     values = table[regions].apply(pd.to_numeric, errors="coerce").astype(np.float32)
     values = values.assign(DX=table["DX"].map(diagnoses), RID=pd.to_numeric(table["RID"], errors="coerce"))
     for row, k in np.argwhere(~np.isfinite(values.to_numpy(np.float64)))[:1]:
@@ -338,7 +342,7 @@ def load_ood(name, like, root=None):
         url, _, md5 = SVHN.split_list["test"]
         pixels = loadmat(_fetch(url, md5, folder), variable_names="X")["X"].transpose(3, 2, 0, 1)
     elif corrupted:
-        (content,) = _read_archive(_fetch(*CIFAR10_C, folder), f"CIFAR-10-C/{corrupted[0]}.npy").values()
+        (content,) = _read_archive(_fetch(*CIFAR10_C, folder), rf".*/{corrupted[0]}\.npy").values()
         pixels = np.array_split(np.load(io.BytesIO(content), allow_pickle=False), 5)[corrupted[1] - 1]
         pixels = pixels.transpose(0, 3, 1, 2)
     else:
