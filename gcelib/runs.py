@@ -116,14 +116,14 @@ def open_run(run_dir, settings, environment):
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # not 0: is_running holds it for an instant
     except Timeout:
         raise RuntimeError(f"{run_dir}: another process is writing this run; wait for it or stop it") from None
     try:
         settings = json.loads(json.dumps(settings))  # tuples become lists, as they will in the file
         config = run_dir / "config.json"
         if config.exists():
-            _refuse_other_result(run_dir, read_json(config).get("settings", {}), settings)
+            refuse_other_result(run_dir, read_json(config).get("settings", {}), settings)
         else:
             write_json(config, {"settings": settings, "environment": environment})
         for leftover in run_dir.glob(".*.json.*"):
@@ -136,7 +136,8 @@ def open_run(run_dir, settings, environment):
         lock.release()
 
 
-def _refuse_other_result(run_dir, there, asked):
+def refuse_other_result(run_dir, there, asked):
+    """ValueError if the settings ``asked`` of a run differ from those that the folder is ``there`` for."""
     differing = [k for k in sorted({*there, *asked}) if there.get(k) != asked.get(k)]
     if differing:
         fields = ", ".join(f"{k} ({there.get(k)!r} there, {asked.get(k)!r} asked)" for k in differing)
@@ -153,13 +154,13 @@ def is_done(run_dir):
     return (Path(run_dir) / "metrics.json").exists()
 
 
-def is_running(run_dir):
+def is_running(run_dir, lock=".lock"):
     """True if some process holds the run at this moment (its lock, so a killed one does not count)."""
     from filelock import FileLock, Timeout
 
-    if not (Path(run_dir) / ".lock").exists():
+    if not (Path(run_dir) / lock).exists():
         return False
-    lock = FileLock(Path(run_dir) / ".lock")
+    lock = FileLock(Path(run_dir) / lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
