@@ -9,6 +9,7 @@ import ast
 import difflib
 import math
 import numbers
+import types
 
 import numpy as np
 import torch
@@ -65,8 +66,10 @@ def number(name, value, low=-math.inf, high=math.inf, *, open_low=False, open_hi
 
 
 def as_tensor(name, value):
-    """A torch tensor sharing memory with ``value`` (tensor or numpy array) where that is possible."""
+    """A torch tensor sharing memory with ``value`` (tensor or numpy array) where possible: never write to it."""
     if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided:
+            fail(name, f"has layout {value.layout}", "pass a dense tensor (to_dense())", TypeError)
         return value.detach()
     if not isinstance(value, np.ndarray):
         fail(
@@ -74,13 +77,12 @@ def as_tensor(name, value):
         )
     if value.dtype.kind not in "fiub":
         fail(name, f"has dtype {value.dtype}", "pass real numbers", TypeError)
-    if (
-        not value.dtype.isnative
-        or value.dtype.itemsize > 8
-        or not value.flags.writeable
-        or min(value.strides, default=0) < 0
-    ):
+    odd = any(step < 0 or step % value.itemsize for step in value.strides)
+    if odd or not value.dtype.isnative or value.dtype.itemsize > 8:
         value = value.astype(value.dtype.newbyteorder("=") if value.dtype.itemsize <= 8 else np.float64)
+    if not value.flags.writeable:  # torch warns of read-only memory; a file mapped into memory must not be copied
+        memory = {**value.__array_interface__, "data": (value.__array_interface__["data"][0], False)}
+        value = np.asarray(types.SimpleNamespace(__array_interface__=memory, owner=value))
     return torch.from_numpy(value)
 
 
@@ -108,14 +110,14 @@ def finite(values):
 
 def check_labels(labels, n_samples, n_classes, name="labels", *, values=True):
     """Refuse anything but integer labels (N,), and values outside [0, n_classes) if ``values``."""
-    if labels.is_floating_point() or labels.dtype == torch.bool:
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         fail(name, f"has dtype {labels.dtype}", "pass integer class ids (labels.long())", TypeError)
     if labels.ndim != 1:
         fail(name, f"expected shape ({n_samples},), got {tuple(labels.shape)}", "use labels.squeeze(1) or argmax(1)")
     if labels.shape[0] != n_samples:
         fail(name, f"has {labels.shape[0]} entries for {n_samples} rows of logits", "pass one label per row")
     if values and labels.device.type == "cpu" and n_samples:
-        low, high = (int(v) for v in torch.aminmax(labels))
+        low, high = (int(v) for v in torch.aminmax(labels.long()))
         if low < 0 or high >= n_classes:
             bad = low if low < 0 else high
             fail(name, f"contains {bad}, outside [0, {n_classes})", "class ids count from 0 to K - 1")
