@@ -1,10 +1,10 @@
 """Training losses: Generative Cross-Entropy (GCE) and the baselines that its paper compares it with.
 
 Every loss is an ``nn.Module`` called as ``loss(logits, labels)``, so it replaces ``nn.CrossEntropyLoss``. ``logits`` is
-(N, K) floating point, N >= 1, K >= 2; ``labels`` is (N,) integer in [0, K). ``ce``, ``brier`` and ``gce`` also take soft
+(N, K) floating point, N >= 1, K >= 2; ``labels`` is (N,) integer in [0, K). ``ce``, ``brier``, ``gce`` also take soft
 targets: floating point (N, K), rows that sum to 1. ``reduction`` is ``"mean"`` (default), ``"sum"`` or ``"none"``. All
 work in log space, in the logits' dtype but at least float32, also under autocast; so is the result. Malformed input
-raises ``ValueError`` or ``TypeError``; label values are checked on the CPU only (elsewhere that would stall the device).
+raises ``ValueError`` or ``TypeError``; label values are checked on the CPU only (elsewhere it would stall the device).
 Logits that are NaN or infinite are *not* refused: ``torch.amp.GradScaler`` must see that loss in order to skip a step.
 
 "The paper" is Zhan, Zhou and Shen, arXiv 2604.06689 (2026). p = softmax(logits); t = p[i, y_i] is the *target
@@ -48,23 +48,20 @@ class _Loss(nn.Module):
         # Cast up by hand: autocast leaves float32 and float64 alone in all that follows (there are no matrix products).
         logits = logits if logits.dtype == torch.float64 else logits.float()
         if self.soft_targets and labels.is_floating_point() and labels.ndim == 2:
-            return self.compute(logits, self.check_soft(logits, labels))
+            if labels.shape != logits.shape:
+                what = f"soft targets {tuple(labels.shape)} for logits {tuple(logits.shape)}"
+                _validate.fail("labels", what, "pass one probability per logit")
+            if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+                off = (labels.detach().sum(1, dtype=torch.float64) - 1).abs()
+                if not (labels.detach().amin() >= 0 and off.amax() < 0.01):
+                    _validate.fail("labels", "soft targets are not probabilities", "make them >= 0, rows summing to 1")
+            return self.compute(logits, labels.to(logits.dtype))
         _validate.check_labels(labels, *logits.shape, values=False)
         try:
             return self.compute(logits, labels.long())
         except (IndexError, RuntimeError):  # PyTorch's CPU kernels look at every label: no pass of our own before them
             _validate.check_labels(labels, *logits.shape)
             raise
-
-    def check_soft(self, logits, targets):
-        if targets.shape != logits.shape:
-            what = f"soft targets {tuple(targets.shape)} for logits {tuple(logits.shape)}"
-            _validate.fail("labels", what, "pass one probability per logit")
-        if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-            sums = targets.detach().sum(1, dtype=torch.float64)
-            if not (targets.detach().amin() >= 0 and ((sums - 1).abs() < 0.01).all()):
-                _validate.fail("labels", "soft targets are not probabilities", "make them >= 0, rows summing to 1")
-        return targets.to(logits.dtype)
 
     def compute(self, logits, labels):
         return self.reduce(self.per_sample(F.log_softmax(logits, dim=1), labels))
@@ -231,7 +228,7 @@ class MMCELoss(_Loss):
     As torrvision/focal_calibration trains it (Losses/mmce.py): with top-1 confidences c, m right (R) and n wrong (W)
     predictions, k = exp(-|c - c'| / 0.4), and means over pairs of samples, MMCE is 0 if m or n is 0, else the root of
     mean_RR[(1-c)(1-c')k] / (m^2 + 1e-5) + mean_WW[c c' k] / (n^2 + 1e-5) - 2 mean_RW[(1-c) c' k] / (mn + 1e-5) + 1e-10.
-    So that code divides by the counts twice, which makes the term small; we keep that, and its weight 2. MMCE belongs to
+    So that code divides by the counts twice, which makes the term small; we keep that and its weight. MMCE belongs to
     the batch: reduction ``"sum"`` is N times the mean (the published loop), ``"none"`` is refused. O(N^2) memory.
     """
 
