@@ -1,9 +1,9 @@
 """How well do a classifier's probabilities match what happens? Calibration errors, proper scores, intervals.
 
 Every function takes ``logits (N, K)`` (float16 to float64, a torch tensor on any device, a numpy array or memory map)
-and integer ``labels (N,)``; fractions are Python floats. Logits are read in blocks that stay in the processor's
-cache (half precision is computed in float32), so the extra memory is a few numbers per sample, never a second N x K
-array. Bad input is refused with a ValueError or TypeError that names the argument.
+and integer ``labels (N,)``; fractions are Python floats. Logits are read in blocks of a few MiB (half precision is
+computed in float32), so the extra memory is a few numbers per sample, never a second N x K array. Bad input is refused
+with a ValueError or TypeError that names the argument.
 
 Conventions. Bins are half-open ``(lo, hi]``, the first one is closed at 0; a value within 1e-12 of an edge counts as on
 it. The prediction is the first class with the largest logit, as in ``argmax``. K is the number of logits in a row.
@@ -20,7 +20,7 @@ import torch
 
 from gcelib import _validate
 
-_CELLS = 1 << 19  # logits in a block: 2 MiB of float32; smaller ones are lost in the overhead of a call
+_CELLS = 1 << 19  # logits in a block: 2 MiB of float32; much smaller ones are lost in the overhead of calls
 _NUDGE = 1 - 1e-12  # makes truncation mean (lo, hi], and puts back what rounding lifted off an edge
 _RANGES = {"error": 1, "nll": math.inf, "brier": 2, "ece": 1, "adaptive_ece": 1, "classwise_ece": 1}
 
@@ -43,11 +43,6 @@ class Reliability(NamedTuple):
         """The size-weighted mean of ``|gap|`` over the bins."""
         return float(np.nansum(self.counts * np.abs(self.gap)) / self.counts.sum())
 
-    @property
-    def mce(self):
-        """The largest ``|gap|``."""
-        return float(np.nanmax(np.abs(self.gap)))
-
 
 class _Block(NamedTuple):
     """Some rows of logits and their softmax; ``dim`` runs over the classes."""
@@ -57,12 +52,12 @@ class _Block(NamedTuple):
     p: torch.Tensor
     dim: int
 
-    def pick(self, values, classes):
-        """One of ``values`` (z or p) of each row, by class id."""
-        return values.gather(self.dim, classes.unsqueeze(self.dim)).squeeze(self.dim)
+    def pick(self, values, y):
+        """``values`` (z or p) of class ``y`` in each row."""
+        return values.gather(self.dim, y.unsqueeze(self.dim)).squeeze(self.dim)
 
     def top(self, y):
-        """Confidence, and whether label ``y`` is the first class with the largest logit."""
+        """Confidence, and whether ``y`` is the first class with the largest logit."""
         confidence = self.p.amax(self.dim)
         hit = (self.pick(self.p, y) > 0.9999 * confidence).numpy()
         doubtful = np.flatnonzero(hit & (confidence < 0.501).numpy())  # above one half there is no second such class
@@ -70,24 +65,29 @@ class _Block(NamedTuple):
             hit[doubtful] = self.z.numpy().take(doubtful, 1 - self.dim).argmax(self.dim) == y.numpy()[doubtful]
         return confidence, hit
 
+    def scores(self, y):
+        """Negative log-likelihood and Brier score."""
+        top, confidence = self.z.amax(self.dim).double(), self.p.amax(self.dim).double()
+        nll = top - self.pick(self.z, y).double() - confidence.log()
+        return nll, self.p.square().sum(self.dim).double() - 2 * self.pick(self.p, y).double() + 1
 
-def _per_row(logits, function):
-    """What ``function(block)`` returns, a tuple of vectors, for all rows: float64 ``(..., N)``.
+
+def _per_row(logits, labels, function):
+    """What ``function(block, its labels)`` returns, a tuple of vectors, for all rows: float64 ``(..., N)``.
 
     Classes come first in a block where they are few, so that reductions run along long columns.
     """
     n, k = logits.shape
     step, out = max(1, _CELLS // k), None
     for start in range(0, n, step):
-        z = logits[start : start + step].cpu()
+        rows, dim = slice(start, min(start + step, n)), int(k >= 32)
+        z = logits[rows].cpu()
         if z.dtype.itemsize < 4:
             z = z.float()
         if not math.isfinite(z.sum()):  # one cheap pass; the sum of finite numbers may overflow, so look closer
             _validate.check_logits(z, first_row=start)
-        dim = int(k >= 32)
         z = z.contiguous() if dim else torch.from_numpy(np.ascontiguousarray(z.numpy().T))  # torch copies slower
-        rows = slice(start, min(start + step, n))
-        values = function(_Block(rows, z, z.softmax(dim), dim))
+        values = function(_Block(rows, z, z.softmax(dim), dim), None if labels is None else labels[rows])
         out = np.empty((len(values), n)) if out is None else out
         for array, value in zip(out, values, strict=True):
             array[rows] = value
@@ -109,16 +109,8 @@ def _bins(n_bins):
 
 def top_label(logits, labels):
     """Confidence and hit of the predicted class: ``(confidences, correct)``, float64 and bool ``(N,)`` numpy arrays."""
-    logits, labels = _checked(logits, labels)
-    confidences, correct = _per_row(logits, lambda block: block.top(labels[block.rows]))
+    confidences, correct = _per_row(*_checked(logits, labels), _Block.top)
     return confidences, correct == 1
-
-
-def softmax_confidence(logits):
-    """The largest softmax probability of each row, a float64 ``(N,)`` numpy array."""
-    logits = _validate.as_tensor("logits", logits)
-    _validate.check_logits(logits, values=False)
-    return _per_row(logits, lambda block: (block.p.amax(block.dim),))[0]
 
 
 def error(logits, labels):
@@ -126,28 +118,17 @@ def error(logits, labels):
     return float(1 - top_label(logits, labels)[1].mean())
 
 
-def _nll(block, y):
-    top = block.z.amax(block.dim).double()
-    return top - block.pick(block.z, y).double() - block.p.amax(block.dim).double().log()
-
-
-def _brier(block, y):
-    return block.p.square().sum(block.dim).double() - 2 * block.pick(block.p, y).double() + 1
-
-
 def nll(logits, labels):
     """Mean negative log-likelihood in nats, in [0, inf): what ``F.cross_entropy`` computes."""
-    logits, labels = _checked(logits, labels)
-    return float(_per_row(logits, lambda block: (_nll(block, labels[block.rows]),)).mean())
+    return float(_per_row(*_checked(logits, labels), _Block.scores)[0].mean())
 
 
 def brier(logits, labels):
-    """Mean squared distance between probabilities and one-hot label, summed over the classes: in [0, 2] (Brier 1950).
+    """Mean over samples of the squared distance between probabilities and one-hot label, in [0, 2] (Brier 1950).
 
-    Another common convention divides by K.
+    Summed over the classes; another common convention divides by K.
     """
-    logits, labels = _checked(logits, labels)
-    return float(_per_row(logits, lambda block: (_brier(block, labels[block.rows]),)).mean())
+    return float(_per_row(*_checked(logits, labels), _Block.scores)[1].mean())
 
 
 def ece(logits, labels, n_bins=20):
@@ -167,7 +148,7 @@ def ece(logits, labels, n_bins=20):
 
 def mce(logits, labels, n_bins=20):
     """The largest gap between confidence and accuracy in any of the bins of ``ece`` (Guo et al. 2017, Eq. 5)."""
-    return reliability(logits, labels, n_bins).mce
+    return float(np.nanmax(np.abs(reliability(logits, labels, n_bins).gap)))
 
 
 def adaptive_ece(logits, labels, n_bins=20):
@@ -179,10 +160,9 @@ def adaptive_ece(logits, labels, n_bins=20):
     """
     n_bins = _bins(n_bins)
     confidences, correct = top_label(logits, labels)
-    hits = np.sort(confidences[correct])
-    confidences.sort()
+    hits, confidences = np.sort(confidences[correct]), np.sort(confidences)
     edges, cuts = _cuts(confidences, n_bins, "mass")
-    hit_cuts = np.searchsorted(hits, edges, side="right")
+    hit_cuts = np.searchsorted(hits, edges, side="right")  # two sorts are faster than sorting pairs
     hit_cuts[0], hit_cuts[-1] = 0, len(hits)
     return float(np.abs(_slice_sums(confidences, cuts) - np.diff(hit_cuts)).sum() / len(confidences))
 
@@ -195,76 +175,40 @@ def classwise_ece(logits, labels, n_bins=20):
     Arguments, range and errors as for ``ece``.
     """
     n_bins = _bins(n_bins)
-    logits, labels = _checked(logits, labels)
-    bins = _ClassBins(labels, logits.shape[1], n_bins)
-    return bins.ece(_per_row(logits, lambda block: (bins(block),))[0])
+    return float(_classwise(*_checked(logits, labels), n_bins)[0])
 
 
-class _ClassBins:
-    """Collects the sums of p_k - 1{y = k} in every class and bin, block by block; a call gives back p_y."""
+def _classwise(logits, labels, n_bins, weights=None):
+    """``(R,)``: classwise ECE of all rows (R = 1), or of R resamples that hold row i ``weights[r, i]`` times."""
+    (n, k), r = logits.shape, 1 if weights is None else len(weights)
+    cells, columns = np.zeros((r, k * n_bins)), np.zeros((r, k))
 
-    def __init__(self, labels, k, n_bins):
-        self.labels, self.n_bins = labels, n_bins
-        self.cells, self.columns = np.zeros(k * n_bins), np.zeros(k)
+    def cell(classes, p):
+        return classes * n_bins + (p * (n_bins * _NUDGE)).astype(np.intp)
 
-    def entries(self, block):
-        """``(sample, cell, p)`` of the p_k > 1 / n_bins: only they need a bin, the first one is the rest."""
+    def visit(block, y):
         p = block.p.numpy()
-        at = np.flatnonzero(p > (1 - 1e-6) / self.n_bins)
-        major = at // p.shape[1]
-        minor = at - major * p.shape[1]
-        sample, kind = (major, minor) if block.dim else (minor, major)
-        p = p.reshape(-1)[at].astype(np.float64)
-        return sample, self.cell(kind, p), p
+        at = np.flatnonzero(p > (1 - 1e-6) / n_bins)  # only these need a bin: the first one is the rest
+        outer = at // p.shape[1]
+        inner = at - outer * p.shape[1]
+        sample, classes = (outer, inner) if block.dim else (inner, outer)
+        value = p.reshape(-1)[at].astype(np.float64)
+        index = cell(classes, value)
+        for i in range(r):
+            weighted = value if weights is None else value * weights[i, block.rows][sample]
+            cells[i] += np.bincount(index, weighted, k * n_bins)
+        if weights is None:
+            columns[0] += block.p.sum(1 - block.dim).numpy()
+        else:
+            columns[:] += weights[:, block.rows].astype(p.dtype) @ (p if block.dim else p.T)
+        return (block.pick(block.p, y),)
 
-    def cell(self, kind, p):
-        return kind * self.n_bins + (p * (self.n_bins * _NUDGE)).astype(np.intp)
-
-    def __call__(self, block):
-        _, cell, p = self.entries(block)
-        np.add.at(self.cells, cell, p)
-        self.columns += block.p.sum(1 - block.dim).numpy()
-        return block.pick(block.p, self.labels[block.rows])
-
-    def ece(self, p_y):
-        """The classwise ECE, once every block has been seen; ``p_y`` is what the calls gave back."""
-        cells = self.cells.reshape(-1, self.n_bins)
-        cells[:, 0] = self.columns - cells[:, 1:].sum(1)
-        self.cells -= np.bincount(self.cell(self.labels.numpy(), p_y), minlength=self.cells.size)
-        return float(np.abs(cells).sum() / (len(p_y) * len(cells)))
-
-    def resampled(self, logits, p_y, replicates, rng):
-        """``(replicates,)``: classwise ECE of resamples, drawn multinomially among the blocks and within each."""
-        n, k = logits.shape
-        cells, columns = np.zeros((k * self.n_bins, replicates)), np.zeros((k, replicates))
-        label_cells, left, undrawn = self.cell(self.labels.numpy(), p_y), n, np.full(replicates, n)
-
-        def visit(block):
-            nonlocal left, undrawn
-            size = block.rows.stop - block.rows.start
-            draws = rng.binomial(undrawn, size / left)
-            left, undrawn = left - size, undrawn - draws
-            drawn = rng.integers(0, size, draws.sum()) * replicates + np.repeat(np.arange(replicates), draws)
-            weights = np.bincount(drawn, minlength=size * replicates).reshape(size, replicates)
-            columns[:] += ((block.p.t() if block.dim else block.p) @ torch.from_numpy(weights).to(block.p)).numpy()
-            np.subtract.at(columns, self.labels[block.rows].numpy(), weights)
-            sample, cell, p = self.entries(block)
-            cell = np.concatenate((cell, label_cells[block.rows]))
-            order = np.argsort(cell)
-            bags = torch.nn.functional.embedding_bag(
-                torch.from_numpy(np.concatenate((sample, np.arange(size)))[order]),
-                torch.from_numpy(weights).to(block.p),
-                torch.from_numpy(np.searchsorted(cell[order], np.arange(len(cells)))),
-                mode="sum",
-                per_sample_weights=torch.from_numpy(np.concatenate((p, np.full(size, -1.0)))[order]).to(block.p),
-            )
-            cells[:] += bags.numpy()
-            return ()
-
-        _per_row(logits, visit)
-        cells = cells.reshape(k, self.n_bins, replicates)
-        cells[:, 0] = columns - cells[:, 1:].sum(1)
-        return np.abs(cells).sum((0, 1)) / (n * k)
+    own = cell(labels.numpy(), _per_row(logits, labels, visit)[0])
+    by_class = cells.reshape(r, k, n_bins)
+    by_class[:, :, 0] = columns - by_class[:, :, 1:].sum(2)
+    for i in range(r):
+        cells[i] -= np.bincount(own, None if weights is None else weights[i], k * n_bins)
+    return np.abs(cells).sum(1) / (n * k)
 
 
 def _cuts(values, n_bins, binning):
@@ -295,7 +239,7 @@ def binned_samples(logits, labels, n_bins=20, binning="width", class_index=None)
     else:
         logits, labels = _checked(logits, labels)
         k = _validate.number("class_index", class_index, 0, logits.shape[1] - 1, integer=True)
-        values, hits = _per_row(logits, lambda block: (block.p.select(block.dim, k), labels[block.rows] == k))
+        values, hits = _per_row(logits, labels, lambda block, y: (block.p.select(block.dim, k), y == k))
     order = np.argsort(values, kind="stable")
     edges, cuts = _cuts(values[order], n_bins, binning)
     return edges, cuts, order, values[order], hits[order]
@@ -318,7 +262,7 @@ def entropy(logits):
     """Shannon entropy of each row's softmax in nats, in [0, log K]: a float64 ``(N,)`` numpy array."""
     logits = _validate.as_tensor("logits", logits)
     _validate.check_logits(logits, values=False)
-    return _per_row(logits, lambda block: (torch.special.entr(block.p).sum(block.dim),))[0]
+    return _per_row(logits, None, lambda block, _: (torch.special.entr(block.p).sum(block.dim),))[0]
 
 
 def ood_auroc(logits_in, logits_ood):
@@ -331,28 +275,16 @@ def ood_auroc(logits_in, logits_ood):
     return float((below + not_above) / (2 * len(scores_in)))
 
 
-def _resampled(samples, n_bins, weights):
-    """``(5, R)``: error, nll, brier, ece, adaptive_ece of resamples that hold sample i ``weights[r, i]`` times.
-
-    samples: confidence, hit, nll, brier, sorted by confidence, so that a bin is a slice and its sum the difference of
-    two running sums.   weights: (R, N) whole numbers, each row adds up to N.
-    """
+def _all_but_classwise(samples, n_bins):
+    """error, nll, brier, ece, adaptive_ece of rows confidence, hit, nll, brier that are sorted by confidence."""
     confidences, correct, nlls, briers = samples
-    n, first = weights.shape[1], np.arange(weights.shape[0])[:, None] * weights.shape[1]
-    running = np.concatenate(([0.0], np.cumsum(weights * (confidences - correct))))  # through all resamples
-    x = np.minimum(np.arange(n_bins + 1) * (n / n_bins), n - 1)  # positions in each sorted resample, as in _cuts
-    at, ranks = np.floor(x), np.cumsum(weights)
-    below, above = (
-        confidences[np.searchsorted(ranks, first + i, side="right") - first] for i in (at, np.minimum(at + 1, n - 1))
-    )
-    mass = np.searchsorted(confidences, below + (x - at) * (above - below), side="right")
-    mass[:, 0], mass[:, -1] = 0, n
-    gaps = (np.abs(np.diff(running[first + c])).sum(1) / n for c in (_cuts(confidences, n_bins, "width")[1], mass))
-    return np.stack((*(weights @ np.stack((1 - correct, nlls, briers), 1) / n).T, *gaps))
+    cuts = (_cuts(confidences, n_bins, binning)[1] for binning in ("width", "mass"))
+    gaps = [np.abs(_slice_sums(confidences - correct, c)).sum() / len(correct) for c in cuts]
+    return [1 - correct.mean(), nlls.mean(), briers.mean(), *gaps]
 
 
 def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
-    """Every metric in one pass, a flat dict: error, nll, brier, ece, adaptive_ece, classwise_ece.
+    """Every metric, a flat dict of floats: error, nll, brier, ece, adaptive_ece, classwise_ece.
 
     bootstrap: number of resamples; if positive, also ``<metric>_low`` and ``<metric>_high``, *basic* 95 % intervals
     (twice the estimate minus the 97.5 and 2.5 % quantiles, clipped to the metric's range; the percentile interval of an
@@ -364,32 +296,23 @@ def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
     rng = np.random.default_rng(_validate.number("seed", seed, 0, integer=True))
     logits, labels = _checked(logits, labels)
     n, k = logits.shape
-    bins = _ClassBins(labels, k, n_bins)
-
-    def visit(block):
-        y = labels[block.rows]
-        return *block.top(y), _nll(block, y), _brier(block, y), bins(block)
-
-    *samples, p_y = _per_row(logits, visit)
+    samples = _per_row(logits, labels, lambda block, y: (*block.top(y), *block.scores(y)))
     order = np.argsort(samples[0], kind="stable")
-    samples = [v[order] for v in samples]
-    points = [*_resampled(samples, n_bins, np.ones((1, n)))[:, 0].tolist(), bins.ece(p_y)]
-    result = dict(zip(_RANGES, points, strict=True))
+    samples = samples[:, order]
+    points = [*_all_but_classwise(samples, n_bins), _classwise(logits, labels, n_bins)[0]]
+    result = dict(zip(_RANGES, map(float, points), strict=True))
     if not bootstrap:
         return result
-
-    def parts(most):
-        return [min(most, bootstrap - i) for i in range(0, bootstrap, most)]
-
     draws, calibrated, cuts = [], [], _cuts(samples[0], n_bins, "width")[1]
-    for r in parts(max(1, _CELLS // n)):
-        drawn = rng.integers(0, n, (r, n)) + np.arange(r)[:, None] * n
-        draws.append(_resampled(samples, n_bins, np.bincount(drawn.ravel(), minlength=r * n).reshape(r, n)))
-        gaps = np.cumsum(samples[0] - (rng.random((r, n)) < samples[0]), axis=1)
-        gaps = np.concatenate((np.zeros((r, 1)), gaps), 1)[:, cuts]
-        calibrated.append(np.abs(np.diff(gaps)).sum(1) / n)
-    by_class = [bins.resampled(logits, p_y, r, rng) for r in parts(max(1, (1 << 19) // (k * n_bins)))]
-    low, high = np.quantile([*np.concatenate(draws, 1), np.concatenate(by_class)], (0.025, 0.975), axis=1)
+    at_once = max(1, min(_CELLS // n, _CELLS // (k * n_bins)))
+    for start in range(0, bootstrap, at_once):
+        drawn = (rng.integers(0, n, n) for _ in range(start, min(start + at_once, bootstrap)))
+        weights = np.stack([np.bincount(rows, minlength=n) for rows in drawn])
+        for w, classwise in zip(weights, _classwise(logits, labels, n_bins, weights), strict=True):
+            draws.append([*_all_but_classwise(samples[:, np.repeat(np.arange(n), w[order])], n_bins), classwise])
+            gaps = samples[0] - (rng.random(n) < samples[0])  # as if the confidences were right
+            calibrated.append(np.abs(_slice_sums(gaps, cuts)).sum() / n)
+    low, high = np.quantile(draws, (0.025, 0.975), axis=0)
     for (name, most), value, a, b in zip(_RANGES.items(), points, low, high, strict=True):
         result |= {f"{name}_{end}": float(np.clip(2 * value - q, 0, most)) for end, q in (("low", b), ("high", a))}
-    return result | {"ece_calibrated_high": float(np.quantile(np.concatenate(calibrated), 0.95))}
+    return result | {"ece_calibrated_high": float(np.quantile(calibrated, 0.95))}
