@@ -89,7 +89,7 @@ class ReliabilityExplorer(_Explorer):
         self._read(runs, dict(val or {}), images, class_names)
         self._n_images = number("n_images", n_images, 1, 500, integer=True)
         self._calibrated = functools.lru_cache(None)(self._calibrate)
-        shown = [{"name": name, "colour": plots.loss_colour(name, i)} for i, name in enumerate(runs)]
+        shown = [{"name": name, "color": plots.loss_color(name, i)} for i, name in enumerate(runs)]
         setup = dict(runs=shown, calibrators=self._calibrators, class_names=self._names, n_samples=len(self._labels))
         first = ["ce", "gce"] if {"ce", "gce"} <= set(runs) else list(runs)[:2]
         super().__init__(setup, {"losses": first} | settings)
@@ -165,17 +165,20 @@ class ReliabilityExplorer(_Explorer):
 
     def figure(self):
         """The present state as a matplotlib figure, a panel per run."""
-        figure = Figure(figsize=(4.2 * max(len(self.losses), 1), 4.6), layout="constrained")
-        for i, name in enumerate(self.losses, 1):
-            bins = metrics.reliability(self._logits(name), self._labels, self.n_bins, self.binning, self.class_index)
-            plots.reliability_diagram(bins, ax=figure.add_subplot(1, len(self.losses), i))
+        n, k = max(len(self.losses), 1), self.class_index
+        figure = Figure(figsize=(4.4 * n, 5.2), layout="constrained")
+        shown = [(run["name"], run["color"]) for run in self.setup["runs"] if run["name"] in self.losses]
+        for (name, color), ax in zip(shown, figure.subplots(1, n, squeeze=False)[0], strict=False):
+            bins = metrics.reliability(self._logits(name), self._labels, self.n_bins, self.binning, k)
+            class_name = None if k is None else self._names[k]
+            plots.reliability_diagram(bins, ax, color=color, class_name=class_name).set_title(name)
         return figure
 
 
 class PropernessExplorer(_Explorer):
     """Move the truth q about the simplex of three classes and see which prediction p a loss rewards most.
 
-    The surface is the risk ``sum_k q_k loss(p, k)`` of p; a loss is proper where the minimiser p* is q. ``gce`` compares
+    The surface is the risk ``sum_k q_k loss(p, k)`` of p; a loss is proper where the minimiser p* is q. GCE compares
     samples, so its risk (the paper's Eq. 4, truths for labels) needs a batch. ``batch="varied"``: three more samples,
     predicted right, whose truths span the classes (Theorem 1's rank condition). ``"alike"``: copies with this q and
     this p, which GCE cannot tell apart, as it cannot with one sample alone.
@@ -187,7 +190,7 @@ class PropernessExplorer(_Explorer):
     _esm = _static("common.js", "simplex.js")
     _asks = ("loss", "truth", "gamma", "weight", "batch")
     _losses, _steps = ("ce", "brier", "focal", "flsd", "dfl", "gce"), 48
-    _colours = tuple(map(colors.to_hex, colormaps["viridis"](np.linspace(0, 1, 14))))
+    _colors = tuple(map(colors.to_hex, colormaps["viridis"](np.linspace(0, 1, 14))))
     loss = _Setting("ce", lambda self, value: choice("loss", value, self._losses))
     truth = _Setting((0.6, 0.3, 0.1), lambda self, value: self._check_truth(*value))
     gamma = _Setting(3.0, lambda self, value: number("gamma", value, 0, 10))
@@ -199,7 +202,7 @@ class PropernessExplorer(_Explorer):
         grid = torch.tensor([(i, j, n - i - j) for i in range(n + 1) for j in range(n + 1 - i)], dtype=torch.float64)
         # inside the rim, where risks are infinite, and off the lines of equal probabilities, where dfl jumps
         self._grid = (grid + torch.tensor([0.03, 0.05, 0.07])) / (n + 0.15)
-        super().__init__({"losses": self._losses, "steps": n, "colours": self._colours}, settings)
+        super().__init__({"losses": self._losses, "steps": n, "colors": self._colors}, settings)
 
     def _check_truth(self, *truth):
         truth = [number("truth", part, 0, 1) for part in truth]
@@ -246,15 +249,16 @@ class PropernessExplorer(_Explorer):
         """The present state as a matplotlib figure."""
         corners, levels = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]]), self.answer["levels"]
         figure = Figure(figsize=(5.2, 4.8), layout="constrained")
-        ax = figure.add_subplot(aspect="equal", title=f"Risk of every prediction under {self.loss} (dark is low)")
+        ax = figure.add_subplot(aspect="equal")
+        ax.set_title(f"Risk of every prediction under {self.loss} (dark is low)", pad=24)
         points = (self._grid.numpy() @ corners).T
-        ax.tricontourf(*points, self.answer["risk"], levels=[levels[0] - 1e9, *levels, 1e9], colors=self._colours)
+        ax.tricontourf(*points, self.answer["risk"], levels=[levels[0] - 1e9, *levels, 1e9], colors=self._colors)
         for name, p, style in (("minimiser p*", self.answer["best"], "kD"), ("truth q", self.truth, "wo")):
             if p is not None:
                 label = f"{name} = ({', '.join(f'{value:.2f}' for value in p)})"
                 ax.plot(*np.array(p) @ corners, style, ms=9, mec="w" if style == "kD" else "k", mew=1.5, label=label)
-        for k, corner in enumerate(corners):
-            ax.annotate(f"class {k + 1}", corner, (0, 4 if k == 2 else -14), textcoords="offset points", ha="center")
-        ax.legend(loc="upper left", frameon=False)
+        for k, (left, top) in enumerate(corners):
+            ax.text(left, top + (0.02 if k == 2 else -0.06), f"class {k + 1}", ha="center")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=2, frameon=False)
         ax.set_axis_off()
         return figure

@@ -51,7 +51,7 @@ function dropDown(view, name, title, options) {
 function slider(view, name, title, { min, max, step, position = Number, value = Number, text = String }) {
   const moved = () => view.set(name, value(input.valueAsNumber));
   const input = html("input", { type: "range", name, min, max, step, oninput: moved });
-  const shown = html("output", {});
+  const shown = html("b", {}); // an <output> would take the label from the slider
   view.on([name], () => {
     input.value = position(view.get(name));
     shown.textContent = text(view.get(name));

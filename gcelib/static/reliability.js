@@ -12,11 +12,11 @@ const percent = (value) => `${(100 * value).toFixed(1)} %`;
 const whole = (value) => value.toLocaleString("en");
 const rect = (left, top, width, height, attributes) =>
   svg("rect", { x: left, y: top, width: Math.max(width, 0), height: Math.max(height, 0), ...attributes });
-const swatch = (colour) => html("i", { class: "swatch", style: `background:${colour}` });
+const swatch = (color) => html("i", { class: "swatch", style: `background:${color}` });
 
 function render({ model, el }) {
   const setup = model.get("setup");
-  const colour = Object.fromEntries(setup.runs.map((run) => [run.name, run.colour]));
+  const color = Object.fromEntries(setup.runs.map((run) => [run.name, run.color]));
   const root = frame(el, "Reliability explorer");
   const view = tie(model, root);
   const hatch = `gcelib-${Math.random().toString(36).slice(2)}`;
@@ -51,7 +51,7 @@ function render({ model, el }) {
     const [count, accuracy, confidence] = [row.counts[b], row.accuracy[b], row.confidence[b]];
     const [from, to] = settings.binning === "mass" ? [b / row.counts.length, (b + 1) / row.counts.length] : row.edges.slice(b, b + 2);
     const width = (0.94 * (x(to) - x(from))) / nRuns, left = x(from) + 0.03 * (x(to) - x(from)) + width * r;
-    const tall = (COUNT_BOTTOM - COUNT_TOP) * (count / most);
+    const tall = (COUNT_BOTTOM - COUNT_TOP) * (Math.log(count / 0.7) / Math.log(most / 0.7)); // a single sample is still seen
     const low = y(Math.min(accuracy, confidence)), high = y(Math.max(accuracy, confidence));
     const gap = 100 * (confidence - accuracy), verdict = Math.abs(gap) < 0.05 ? "" : gap > 0 ? ": over-confident" : ": under-confident";
     bar.middle = left + width / 2;
@@ -63,10 +63,10 @@ function render({ model, el }) {
       `gap ${verdict ? gap.toFixed(1) : 0} points${verdict}`,
     ];
     bar.element = svg("g", { class: "bar", role: "button", tabindex: -1, "aria-label": bar.text.join(", "), "data-bar": bar.key },
-      rect(left, y(accuracy), width, BOTTOM - y(accuracy), { fill: colour[row.name] }),
+      rect(left, y(accuracy), width, BOTTOM - y(accuracy), { fill: color[row.name] }),
       rect(left, high, width, low - high, { class: "gap", fill: `url(#${hatch})` }),
       rect(left, y(confidence) - 1, width, 2, { class: "mean" }),
-      rect(left, COUNT_BOTTOM - tall, width, tall, { fill: colour[row.name] }),
+      rect(left, COUNT_BOTTOM - tall, width, tall, { fill: color[row.name] }),
       rect(left, TOP, width, COUNT_BOTTOM - TOP, { class: "reach" }));
     for (const event of ["pointerenter", "focus"]) bar.element.addEventListener(event, () => showTip(bar));
     for (const event of ["pointerleave", "blur"]) bar.element.addEventListener(event, () => (tip.hidden = true));
@@ -92,7 +92,7 @@ function render({ model, el }) {
       html("td", { "data-number": `${row.name}/${key}` }, (scale * row.numbers[key]).toFixed(scale === 1 ? 3 : 2));
     numbers.replaceChildren(
       html("caption", {}, rows.length ? `${whole(setup.n_samples)} test samples, lower is better` : "Tick a run to see its diagram."),
-      html("thead", {}, html("tr", {}, html("td", {}), ...rows.map(({ name }) => html("th", { scope: "col" }, swatch(colour[name]), name)))),
+      html("thead", {}, html("tr", {}, html("td", {}), ...rows.map(({ name }) => html("th", { scope: "col" }, swatch(color[name]), name)))),
       html("tbody", {}, ...lines.map((line) =>
         html("tr", {}, html("th", { scope: "row" }, line[1]), ...rows.map((row) => cell(row, line))))));
   }
@@ -154,7 +154,7 @@ function render({ model, el }) {
 }
 
 function controls(view, setup) {
-  const runs = setup.runs.map(({ name, colour }) => {
+  const runs = setup.runs.map(({ name, color }) => {
     const toggle = () => {
       const ticked = new Set(view.get("losses"));
       box.checked ? ticked.add(name) : ticked.delete(name);
@@ -162,7 +162,7 @@ function controls(view, setup) {
     };
     const box = html("input", { type: "checkbox", name, onchange: toggle });
     view.on(["losses"], () => (box.checked = view.get("losses").includes(name)));
-    return html("label", {}, box, swatch(colour), name);
+    return html("label", {}, box, swatch(color), name);
   });
   const logarithmic = { min: -1, max: 1, step: 0.02, position: Math.log10, value: (p) => Number((10 ** p).toPrecision(4)), text: (T) => T.toFixed(2) };
   return html("div", { class: "controls" },
@@ -176,24 +176,24 @@ function controls(view, setup) {
 
 const pattern = (id) => svg("defs", {},
   svg("pattern", { id, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
-    rect(0, 0, 6, 6, { class: "hatch-back" }), rect(0, 0, 2, 6, { class: "hatch-line" })));
+    rect(0, 0, 1.2, 6, { class: "hatch" })));
 
 function axes({ binning, n_bins }, of, most) {
   const text = (left, top, label, attributes) => svg("text", { x: left, y: top, "text-anchor": "middle", ...attributes }, label);
   const across = (top, label) => text(-top, 12, label, { transform: "rotate(-90)" });
-  const marks = [0, 0.2, 0.4, 0.6, 0.8, 1], mass = binning === "mass", quantity = of ? `predicted p(${of})` : "confidence";
+  const marks = [0, 0.2, 0.4, 0.6, 0.8, 1], mass = binning === "mass", quantity = of ? `p(${of})` : "confidence";
   const numbered = [...new Set(marks.map((t) => Math.max(1, Math.round(t * n_bins))))];
-  const along = mass ? numbered.map((bin) => [(bin - 0.5) / n_bins, bin]) : marks.map((t) => [t, t.toFixed(1)]);
+  const along = mass ? numbered.map((bin) => [(bin - 0.5) / n_bins, bin]) : marks.map((t) => [t, 100 * t]);
   return [
     ...marks.map((t) => svg("line", { x1: LEFT, x2: RIGHT, y1: y(t), y2: y(t), class: "grid" })),
-    ...marks.map((t) => text(LEFT - 6, y(t) + 4, t.toFixed(1), { "text-anchor": "end" })),
+    ...marks.map((t) => text(LEFT - 6, y(t) + 4, 100 * t, { "text-anchor": "end" })),
     ...(mass ? [] : [svg("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "diagonal" })]),
     svg("line", { x1: LEFT, x2: RIGHT, y1: COUNT_BOTTOM, y2: COUNT_BOTTOM, class: "grid" }),
     text(LEFT - 6, COUNT_TOP + 10, whole(most), { "text-anchor": "end" }),
     ...along.map(([t, label]) => text(x(t), COUNT_BOTTOM + 16, label)),
-    text(x(0.5), COUNT_BOTTOM + 38, mass ? `bin, by rising ${quantity}` : quantity),
-    across((TOP + BOTTOM) / 2, of ? `frequency of ${of}` : "accuracy"),
-    across((COUNT_TOP + COUNT_BOTTOM) / 2, "samples"),
+    text(x(0.5), COUNT_BOTTOM + 38, mass ? `bin, by rising ${quantity}` : `${quantity} (%)`),
+    across((TOP + BOTTOM) / 2, of ? `frequency of ${of} (%)` : "accuracy (%)"),
+    across((COUNT_TOP + COUNT_BOTTOM) / 2, "samples (log)"),
   ];
 }
 

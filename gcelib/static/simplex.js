@@ -32,7 +32,7 @@ function render({ model, el }) {
     `class ${k + 1}`));
   const overlay = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group", "aria-label": "Simplex" }, ...names, best, truth);
   const pixels = locate(WIDTH, HEIGHT, setup.steps);
-  const palette = setup.colours.map((hex) => [...[1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16)), 255]);
+  const palette = setup.colors.map((hex) => [...[1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16)), 255]);
   const numbers = html("table", {}), verdict = html("p", { role: "status" });
   const gamma = slider(view, "gamma", "Focusing γ", { min: 0, max: 10, step: 0.5, text: (g) => g.toFixed(1) });
   const weight = slider(view, "weight", "Regulariser weight λ", { min: 0, max: 1, step: 0.05, text: (w) => w.toFixed(2) });
@@ -42,7 +42,7 @@ function render({ model, el }) {
   root.append(
     html("div", { class: "controls" }, dropDown(view, "loss", "Loss", setup.losses.map((name) => [name, name])), gamma, weight, batch),
     html("div", { class: "main" }, html("div", { class: "simplex" }, canvas, overlay),
-      html("div", { class: "side" }, verdict, numbers, legend(setup.colours))));
+      html("div", { class: "side" }, verdict, numbers, legend(setup.colors))));
 
   function draw() {
     const surface = view.get("answer"), said = verdictOn(surface);
@@ -134,7 +134,7 @@ function paint(canvas, pixels, palette, { risk, levels }) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-const legend = (colours) => html("p", { class: "legend" }, "low risk ",
-  ...colours.map((colour) => html("i", { class: "swatch", style: `background:${colour}` })), " high risk");
+const legend = (colors) => html("p", { class: "legend" }, "low risk ",
+  ...colors.map((color) => html("i", { class: "swatch", style: `background:${color}` })), " high risk");
 
 export default { render };
