@@ -227,7 +227,7 @@ def _digit_pairs(root, seed):
     return train, val, pairs(*test, 40, 0), [f"{k:02d}" for k in range(100)]
 
 
-def _cifar10(root, seed, name="CIFAR10"):
+def _cifar(root, seed, name):
     from torchvision import datasets
 
     source = getattr(datasets, name)
@@ -239,10 +239,6 @@ def _cifar10(root, seed, name="CIFAR10"):
         parts = [source(folder, train=train) for train in (True, False)]
     train, test = ((p.data.transpose(0, 3, 1, 2), np.array(p.targets)) for p in parts)
     return train, None, test, parts[0].classes
-
-
-def _cifar100(root, seed):
-    return _cifar10(root, seed, "CIFAR100")
 
 
 def _tiny_imagenet(root, seed):
@@ -278,7 +274,7 @@ def _av1451(root, seed):
     try:
         table = pd.read_csv(path, dtype=str, index_col=False, skip_blank_lines=False)
     except (OSError, ValueError) as error:
-        kind = OSError if isinstance(error, OSError) else ValueError
+        kind = type(error) if isinstance(error, OSError) else ValueError
         fail(path.name, f"cannot be read ({error})", "ADNI licenses it: data/README.md has the steps", kind)
     regions = [c for c in table if re.fullmatch(r"CTX_[LR]H_(?!UNKNOWN_)\w+_SUVR", c)]
     if len(regions) != 68 or not {"RID", "DX"} <= {*table} or table["RID"].nunique() < 10:
@@ -304,8 +300,8 @@ DATASETS = {
     "digits": (_digits, DIGITS, False, ("fashion_mini", "noise")),
     "digit_pairs": (_digit_pairs, DIGITS, False, ("fashion_mini", "noise")),
     "fashion_mnist": (_fashion_mnist, FASHION, True, ("digits", "noise"), (54_000, (1, 28, 28), 10)),
-    "cifar10": (_cifar10, CIFAR, True, ("svhn", "cifar10_c"), (45_000, (3, 32, 32), 10)),
-    "cifar100": (_cifar100, CIFAR, True, ("svhn",), (45_000, (3, 32, 32), 100)),
+    "cifar10": (lambda *a: _cifar(*a, "CIFAR10"), CIFAR, True, ("svhn", "cifar10_c"), (45_000, (3, 32, 32), 10)),
+    "cifar100": (lambda *a: _cifar(*a, "CIFAR100"), CIFAR, True, ("svhn",), (45_000, (3, 32, 32), 100)),
     "tiny_imagenet": (_tiny_imagenet, IMAGENET, True, ("svhn",), (90_000, (3, 64, 64), 200)),
     "av1451": (_av1451, None, False, ()),
 }

@@ -827,7 +827,9 @@ def test_av1451_splits_by_subject_and_standardises_by_train(tmp_path):
 
 
 def test_av1451_without_the_licensed_file_names_the_steps(tmp_path):
-    with pytest.raises(OSError, match=r"No such file .*av1451.csv.*ADNI licenses it: data/README.md has the steps"):
+    with pytest.raises(
+        FileNotFoundError, match=r"No such file .*av1451.csv.*ADNI licenses it: data/README.md has the steps"
+    ):
         data.load("av1451", root=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
