@@ -395,7 +395,7 @@ def batches(split, batch_size, *, splits, generator=None, augment=False, drop_si
         draws = [torch.randint(high, (n, 1), generator=generator, device=generator.device) for high in (9, 9, 2)]
         draws = torch.cat(draws, 1).to(device)
     drop_single = boolean("drop_single", drop_single) and generator is not None
-    if boolean("drop_last", drop_last) or (drop_single and size > 1 == n % size):
+    if boolean("drop_last", drop_last) or (drop_single and n % size == 1):
         n -= n % size
     splits = replace(splits, mean=splits.mean.to(device), std=splits.std.to(device))
 

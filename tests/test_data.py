@@ -298,8 +298,9 @@ def slow_crop_and_flip(images, draws, padding):
 @given(st.data())
 def test_crops_and_flips_are_each_samples_own(draw):
     n, c, h, w, padding = (draw.draw(st.integers(1, high)) for high in (5, 3, 9, 9, 5))
-    images = rng.integers(0, 256, (n, c, h, w), np.uint8)
-    draws = np.stack([rng.integers(0, high, n) for high in (2 * padding + 1, 2 * padding + 1, 2)], 1)
+    random = np.random.default_rng(draw.draw(st.integers(0, 99)))
+    images = random.integers(0, 256, (n, c, h, w), np.uint8)
+    draws = np.stack([random.integers(0, high, n) for high in (2 * padding + 1, 2 * padding + 1, 2)], 1)
     got = data.crop_and_flip(torch.from_numpy(images), torch.from_numpy(draws), padding)
     np.testing.assert_array_equal(got.numpy(), slow_crop_and_flip(images, draws, padding))
 
