@@ -41,10 +41,10 @@ RECIPES = {
 def recipe(dataset, model=None, loss="ce", name="paper"):
     """The settings for ``dataset`` as a dict of ``TrainConfig`` fields.
 
-    name: ``"paper"`` (what the text says) or ``"published_code"`` (what torrvision/focal_calibration, on which the paper
-    builds, runs: train.py and train_scripts/*.sh): the loss summed over the batch, the gradient's norm clipped at 2,
-    drops of the learning rate one epoch early, Tiny-ImageNet in batches of 64; the Brier loss averaged all the same,
-    with 550 epochs for WRN on CIFAR-10, 430 for ResNet-110 on CIFAR-100 and lr 0.035 on Tiny-ImageNet.
+    name: ``"paper"`` (what the text says) or ``"published_code"``, what torrvision/focal_calibration, on which the paper
+    builds, runs (train.py, train_scripts/*.sh): the loss summed over the batch, the gradient's norm clipped at 2, the
+    rate dropped one epoch early, Tiny-ImageNet in batches of 64; the Brier loss averaged all the same, with 550 epochs
+    for WRN on CIFAR-10, 430 for ResNet-110 on CIFAR-100 and lr 0.035 on Tiny-ImageNet.
     """
     _validate.choice("recipe", name, ("paper", "published_code"))
     base = data.parent(dataset)
@@ -70,8 +70,8 @@ def recipe(dataset, model=None, loss="ce", name="paper"):
 class TrainConfig:
     """Every setting of one run; what is left ``None`` comes from :func:`recipe`. Bad values are refused here.
 
-    dataset, model, loss: registry names; ``loss_options`` go to ``losses.make_loss``. seed: decides initialisation, data
-    order, augmentation and the train/validation split. variant: names what else differs, and the folder.
+    dataset, model, loss: registry names; ``loss_options`` go to ``losses.make_loss``. seed: decides initialisation,
+    data order, augmentation and the train/validation split. variant: names what else differs, and the folder.
     milestones: epochs after which lr is multiplied by 0.1. reduction: "mean" or "sum" over the batch.
     clip_norm: largest total gradient norm, or None. eval_every: epochs between looks at validation and test during
     training (the last epoch always; for the eye only, nothing is chosen by it). precision: "auto" (bf16 on a GPU that
@@ -203,17 +203,10 @@ def _device(name):
 
 
 def _environment(config):
-    commit = (
-        subprocess.run(  # noqa: S603
-            ["git", "rev-parse", "--short=12", "HEAD"],  # noqa: S607
-            cwd=runs.PROJECT,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-        if (runs.PROJECT / ".git").exists()
-        else ""
-    )
+    git = ["git", "-C", str(runs.PROJECT), "describe", "--always", "--dirty", "--abbrev=12", "--match="]
+    commit = None
+    with contextlib.suppress(OSError):  # no git here
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     cuda = config.device.startswith("cuda")
     return {
         "device": torch.cuda.get_device_name(config.device) if cuda else f"{config.device} ({platform.machine()})",
@@ -237,10 +230,10 @@ def fit(config):
     and thread count. At the end the logits of validation, test and OOD sets are written, then ``metrics.json`` with
     every metric on every split, raw and after each calibrator (fitted on validation).
 
-    Record: epoch (from 1), epochs, lr, train_loss (the loss minimised), train_nll, train_error (running, with augmentation),
-    ``val_`` and ``test_`` nll, error, ece where evaluated, seconds, images_per_second, seconds_left.
+    Record: epoch (from 1), epochs, lr, train_loss (the loss minimised), train_nll and train_error (running means of
+    the epoch), ``val_`` and ``test_`` nll, error, ece where evaluated, seconds, images_per_second, seconds_left.
     Raises ValueError if the folder holds another result or the run would take longer than ``max_hours``; RuntimeError
-    if another process writes there; FloatingPointError at the first loss that is not finite (the last checkpoint stays).
+    if another process writes there; FloatingPointError at a loss that is not finite (the last checkpoint stays).
     """
     with runs.open_run(config.run_dir, config.settings(), _environment(config)) as done:
         if not done:
@@ -257,6 +250,7 @@ def _fit(config):
     state = _State(config, splits, device)
     run_dir = config.run_dir
     history = state.resume(runs.load_checkpoint(run_dir))
+    _write_history(run_dir, history)  # the checkpoint decides: a kill may have fallen between the two files
     for epoch in range(len(history), config.epochs):
         start = time.perf_counter()
         record = {"epoch": epoch + 1, "epochs": config.epochs, "lr": config.learning_rate(epoch)}
@@ -272,10 +266,14 @@ def _fit(config):
         record["seconds"] = round(time.perf_counter() - start, 3)
         history.append(record)
         runs.save_checkpoint(run_dir, state.checkpoint(history))
-        runs.write_atomic(run_dir / "history.jsonl", "".join(json.dumps(r) + "\n" for r in history).encode())
+        _write_history(run_dir, history)
         left = float(np.median([r["seconds"] for r in history])) * (config.epochs - epoch - 1)
         yield record | {"seconds_left": left}
     _finish(config, state, splits, val, test, history)
+
+
+def _write_history(run_dir, history):
+    runs.write_atomic(run_dir / "history.jsonl", "".join(json.dumps(r) + "\n" for r in history).encode())
 
 
 class _State:
@@ -290,7 +288,7 @@ class _State:
         layout = torch.channels_last if self.images and device.type == "cuda" else torch.contiguous_format
         self.model = model.to(device, memory_format=layout)
         self.layout = layout
-        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.compiled = torch.compile(self.model) if config.compile else self.model
         self.criterion = losses.make_loss(config.loss, **config.loss_options).to(device)
         self.adapts = hasattr(self.criterion, "update")
         self.optimizer = torch.optim.SGD(
@@ -309,12 +307,14 @@ class _State:
         parts = {"model": self.model, "optimizer": self.optimizer, "criterion": self.criterion}
         return {name: part.state_dict() for name, part in parts.items()} | {"history": history}
 
-    @contextlib.contextmanager
-    def _numerics(self):
-        """Precision and kernel choice for this run only; nothing global is left changed."""
-        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
-        with torch.backends.cudnn.flags(benchmark=True, allow_tf32=self.config.precision != "fp32"), bf16:
-            yield
+    def forward(self, network, x):
+        """Logits in the run's precision. Autocast is entered anew each time: it caches weights that a step changes."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return network(x.to(memory_format=self.layout) if self.images else x)
+
+    def _kernels(self):
+        """Choice of kernels for this run only; nothing global is left changed."""
+        return torch.backends.cudnn.flags(benchmark=True, allow_tf32=self.config.precision != "fp32")
 
     def train_epoch(self, epoch, train):
         """One pass over ``train``; nothing is read back from the device before its end, except on a CPU."""
@@ -326,7 +326,7 @@ class _State:
         self.model.train()
         totals = torch.zeros(4, device=self.device, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
         first_bad = torch.tensor(-1, device=self.device)
-        with self._numerics():
+        with self._kernels():
             batches = data.batches(
                 train,
                 config.batch_size,
@@ -336,7 +336,7 @@ class _State:
                 drop_last=config.drop_last,
             )
             for step, (x, labels) in enumerate(batches):
-                logits = self.forward(x.to(memory_format=self.layout) if self.images else x)
+                logits = self.forward(self.compiled, x)
                 loss = self.criterion(logits, labels)
                 if config.reduction == "sum":
                     loss = loss * len(labels)
@@ -355,8 +355,9 @@ class _State:
                     break
         if int(first_bad) >= 0:
             raise FloatingPointError(
-                f"the loss stopped being finite in epoch {epoch + 1}, step {int(first_bad) + 1} (lr {config.learning_rate(epoch):g}); "
-                f"the checkpoint before it is kept in {config.run_dir}. A smaller lr or clip_norm=2 is the usual cure"
+                f"the loss stopped being finite in epoch {epoch + 1}, step {int(first_bad) + 1} (lr "
+                f"{config.learning_rate(epoch):g}); the checkpoint before it is kept in {config.run_dir}. "
+                "A smaller lr or clip_norm=2 is the usual cure"
             )
         loss, nll, wrong, n = totals.tolist()
         return {"train_loss": loss / n, "train_nll": nll / n, "train_error": wrong / n}
@@ -366,10 +367,10 @@ class _State:
         """Logits (N, K), float32 on the CPU, of raw inputs on any device."""
         self.model.eval()
         parts = []
-        with self._numerics():
+        with self._kernels():
             for chunk in inputs.split(batch_size):
                 x = data.normalize(chunk.to(self.device), self.splits)
-                parts.append(self.model(x.to(memory_format=self.layout) if self.images else x).float())
+                parts.append(self.forward(self.model, x).float())
         return torch.cat(parts).cpu()
 
 
@@ -435,8 +436,9 @@ def _refuse_if_too_slow(config, n_train, input_shape, n_classes):
     hours = estimate_hours(config, n_train, input_shape, n_classes)
     if hours > config.max_hours:
         raise ValueError(
-            f"model: {config.model} on {config.dataset} for {config.epochs} epochs would take about {hours:,.0f} hours on "
-            f"{config.device}; use a GPU, a smaller model or fewer epochs, or pass max_hours={math.ceil(hours * 1.5)} to run it anyway"
+            f"model: {config.model} on {config.dataset} for {config.epochs} epochs would take about {hours:,.0f} hours "
+            f"on {config.device}; use a GPU, a smaller model or fewer epochs, or pass max_hours={math.ceil(hours * 1.5)} "
+            "to run it anyway"
         )
 
 

@@ -156,10 +156,10 @@ def test_logits_round_trip_and_every_damage_is_refused(tmp_path):
         with pytest.raises(ValueError, match="damaged"):
             runs.load_logits(tmp_path, "test")
     np.savez(path, logits=np.array([{"a": 1}], object), labels=labels)
-    with pytest.raises(ValueError, match="damaged.*allow_pickle=False"):
+    with pytest.raises(ValueError, match=r"damaged.*allow_pickle=False"):
         runs.load_logits(tmp_path, "test")
     np.savez(path, scores=logits)
-    with pytest.raises(ValueError, match="damaged.*logits"):
+    with pytest.raises(ValueError, match=r"damaged.*logits"):
         runs.load_logits(tmp_path, "test")
 
 
