@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import datetime
+import io
 import json
 import math
 import platform
+import re
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -41,10 +43,10 @@ RECIPES = {
 def recipe(dataset, model=None, loss="ce", name="paper"):
     """The settings for ``dataset`` as a dict of ``TrainConfig`` fields.
 
-    name: ``"paper"`` (what the text says) or ``"published_code"``, what torrvision/focal_calibration, on which the paper
-    builds, runs (train.py, train_scripts/*.sh): the loss summed over the batch, the gradient's norm clipped at 2, the
-    rate dropped one epoch early, Tiny-ImageNet in batches of 64; the Brier loss averaged all the same, with 550 epochs
-    for WRN on CIFAR-10, 430 for ResNet-110 on CIFAR-100 and lr 0.035 on Tiny-ImageNet.
+    name: ``"paper"`` (what the text says) or ``"published_code"``: what torrvision/focal_calibration, the base of the
+    paper's code, runs (train.py, train_scripts/*.sh): the loss summed over the batch, the gradient's norm clipped at 2,
+    the rate dropped one epoch early, Tiny-ImageNet in batches of 64; the Brier loss averaged all the same, with 550
+    epochs for WRN on CIFAR-10, 430 for ResNet-110 on CIFAR-100 and lr 0.035 on Tiny-ImageNet.
     """
     _validate.choice("recipe", name, ("paper", "published_code"))
     base = data.parent(dataset)
@@ -64,6 +66,20 @@ def recipe(dataset, model=None, loss="ce", name="paper"):
         if loss == "brier":
             chosen |= exceptions.get((base, chosen["model"]), {})
     return chosen
+
+
+_WHOLE, _ABOVE = {"integer": True}, {"open_low": True}
+_LIMITS = {
+    "seed": (0, 2**31 - 1, _WHOLE),
+    "epochs": (1, 10**5, _WHOLE),
+    "batch_size": (2, 10**6, _WHOLE),
+    "eval_every": (1, 10**5, _WHOLE),
+    "lr": (0, 1e3, _ABOVE),
+    "momentum": (0, 1, {"open_high": True}),
+    "weight_decay": (0, 1e3, {}),
+    "clip_norm": (0, 1e9, _ABOVE),
+    "max_hours": (0, 1e6, _ABOVE),
+}
 
 
 @dataclass
@@ -112,45 +128,36 @@ class TrainConfig:
             check.choice("model", self.model, models.MODELS)
         check.choice("loss", self.loss, losses.LOSSES)
         full = recipe(self.dataset, self.model, self.loss, self.recipe)
-        unset = {k: v for k, v in full.items() if getattr(self, k) is None}
-        self.epochs = check.number(
-            "epochs", full["epochs"] if self.epochs is None else self.epochs, 1, 10**5, integer=True
-        )
-        if "milestones" in unset:  # a shortened or lengthened run keeps the recipe's shape
+        given_epochs, given_milestones = self.epochs, self.milestones
+        for name, value in full.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        for name, (low, high, options) in _LIMITS.items():
+            if getattr(self, name) is not None:
+                setattr(self, name, check.number(name, getattr(self, name), low, high, **options))
+        if given_milestones is None and given_epochs is not None:  # a shortened run keeps the recipe's shape
             scaled = {round(m * self.epochs / full["epochs"]) for m in full["milestones"]}
-            unset["milestones"] = tuple(m for m in sorted(scaled) if 0 < m < self.epochs)
-        unset.pop("epochs", None)
-        for name, value in unset.items():
-            setattr(self, name, value)
-        self.seed = check.number("seed", self.seed, 0, 2**31 - 1, integer=True)
-        self.batch_size = check.number("batch_size", self.batch_size, 2, 10**6, integer=True)
-        self.eval_every = check.number("eval_every", self.eval_every, 1, integer=True)
-        self.lr = check.number("lr", self.lr, 0, 1e3, open_low=True)
-        self.momentum = check.number("momentum", self.momentum, 0, 1, open_high=True)
-        self.weight_decay = check.number("weight_decay", self.weight_decay, 0, 1e3)
-        self.max_hours = check.number("max_hours", self.max_hours, 0, 1e6, open_low=True)
-        if self.clip_norm is not None:
-            self.clip_norm = check.number("clip_norm", self.clip_norm, 0, 1e9, open_low=True)
+            self.milestones = tuple(m for m in sorted(scaled) if 0 < m < self.epochs)
         for name in ("drop_last", "augment", "compile", "keep_weights"):
             check.boolean(name, getattr(self, name))
         check.choice("reduction", self.reduction, ("mean", "sum"))
         check.choice("precision", self.precision, ("auto", "fp32", "tf32", "bf16"))
-        self.milestones = self._milestones()
-        if (
-            not isinstance(self.variant, str)
-            or self.variant.strip("._-") != self.variant
-            or not all(c.isalnum() or c in "._-" for c in self.variant)
-        ):
+        self.milestones = tuple(
+            check.number("milestones", m, 1, integer=True)
+            for m in _sequence("milestones", self.milestones, "[150, 250]")
+        )
+        if sorted(set(self.milestones)) != list(self.milestones):
+            check.fail("milestones", f"{self.milestones} do not increase", "list each epoch once, in order")
+        if not isinstance(self.variant, str) or not re.fullmatch(r"(\w[\w.-]*)?", self.variant):
             check.fail("variant", f"{self.variant!r} cannot name a folder", "use letters, digits, '.', '_' and '-'")
         if not isinstance(self.loss_options, dict):
             check.fail("loss_options", f"must be a mapping, got {self.loss_options!r}", "write {'gamma': 3}", TypeError)
-        if self.loss == "dfl" and "gamma" not in self.loss_options:
-            gamma = losses.DFL_GAMMA.get((base, self.model), 5.0)
-            self.loss_options = {**self.loss_options, "gamma": gamma}
+        if self.loss == "dfl":
+            self.loss_options = {"gamma": losses.DFL_GAMMA.get((base, self.model), 5.0)} | self.loss_options
         losses.make_loss(self.loss, **self.loss_options)  # unknown options and bad values are refused here
-        if (self.model == "mlp") != (base == "av1451") and base == "av1451":
+        if base == "av1451" and self.model != "mlp":
             check.fail("model", f"{self.model!r} needs images and av1451 is a table", "use model='mlp'")
-        self.ood = tuple(data.OOD_OF[base]) if self.ood is None else self._names("ood", self.ood)
+        self.ood = tuple(data.OOD_OF[base] if self.ood is None else _sequence("ood", self.ood, "['digits', 'noise']"))
         for name in self.ood:
             data.check_ood(name)
         self.device = _device(self.device)
@@ -158,23 +165,6 @@ class TrainConfig:
             bf16 = self.device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
             self.precision = "bf16" if bf16 else "fp32"
         self.runs_dir = str(self.runs_dir or runs.default_runs_dir())
-
-    @staticmethod
-    def _names(name, value):
-        value = (value,) if isinstance(value, str) else value
-        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
-            _validate.fail(name, f"must be a list of names, got {value!r}", "write ['digits', 'noise']", TypeError)
-        return tuple(value)
-
-    def _milestones(self):
-        if not isinstance(self.milestones, (list, tuple)):
-            _validate.fail(
-                "milestones", f"must be a list of epochs, got {self.milestones!r}", "write [150, 250]", TypeError
-            )
-        milestones = tuple(_validate.number("milestones", m, 1, integer=True) for m in self.milestones)
-        if sorted(set(milestones)) != list(milestones):
-            _validate.fail("milestones", f"{milestones} do not increase", "list each epoch once, in order")
-        return milestones
 
     @property
     def run_dir(self):
@@ -189,6 +179,12 @@ class TrainConfig:
     def learning_rate(self, epoch):
         """The learning rate of ``epoch`` (counted from 0)."""
         return self.lr * 0.1 ** sum(epoch >= m for m in self.milestones)
+
+
+def _sequence(name, value, example):
+    if not isinstance(value, (list, tuple)):
+        _validate.fail(name, f"must be a list, got {value!r}", f"write {example}", TypeError)
+    return value
 
 
 def _device(name):
@@ -206,7 +202,7 @@ def _environment(config):
     git = ["git", "-C", str(runs.PROJECT), "describe", "--always", "--dirty", "--abbrev=12", "--match="]
     commit = None
     with contextlib.suppress(OSError):  # no git here
-        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
     cuda = config.device.startswith("cuda")
     return {
         "device": torch.cuda.get_device_name(config.device) if cuda else f"{config.device} ({platform.machine()})",
@@ -388,8 +384,6 @@ def _finish(config, state, splits, val, test, history):
     for name in logits:
         runs.save_logits(config.run_dir, name.replace(":", "-"), logits[name], labels[name])
     if config.keep_weights:
-        import io
-
         buffer = io.BytesIO()
         torch.save({k: v.cpu() for k, v in state.model.state_dict().items()}, buffer)
         runs.write_atomic(config.run_dir / "weights.pt", buffer.getbuffer())
@@ -437,8 +431,8 @@ def _refuse_if_too_slow(config, n_train, input_shape, n_classes):
     if hours > config.max_hours:
         raise ValueError(
             f"model: {config.model} on {config.dataset} for {config.epochs} epochs would take about {hours:,.0f} hours "
-            f"on {config.device}; use a GPU, a smaller model or fewer epochs, or pass max_hours={math.ceil(hours * 1.5)} "
-            "to run it anyway"
+            f"on {config.device}; use a GPU, a smaller model or fewer epochs, or pass "
+            f"max_hours={math.ceil(hours * 1.5)} to run it anyway"
         )
 
 
