@@ -104,6 +104,8 @@ def check_logits(logits, name="logits", *, min_samples=1, values=True, first_row
 
 def finite(values):
     """True if every value is finite; one pass, no temporary the size of ``values``."""
+    if not values.numel():
+        return True
     low, high = torch.aminmax(values)
     return math.isfinite(low) and math.isfinite(high)
 

@@ -1,0 +1,547 @@
+"""Calibrators against slow literal versions, scipy, and what must be true of them whatever the data."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import interpolate, optimize
+from torch import nn
+
+from gcelib import metrics
+from gcelib.calibration import (
+    CALIBRATORS,
+    AdaptiveTemperatureScaling,
+    EnsembleTemperatureScaling,
+    SplineCalibration,
+    TemperatureScaling,
+    make_calibrator,
+)
+
+F64 = torch.float64
+
+
+def sample(n=600, k=10, seed=0, overconfidence=1.6, spread=2.0, dtype=F64):
+    """Logits that are calibrated until ``overconfidence`` multiplies them, and labels drawn from them."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = spread * torch.randn(n, k, generator=generator, dtype=F64)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    return (overconfidence * logits).to(dtype), labels
+
+
+def fitted(name, logits, labels, **options):
+    return make_calibrator(name, **options).fit(logits, labels)
+
+
+def literal_ece(confidence, correct, n_bins):
+    total = 0.0
+    for b in range(n_bins):
+        inside = (confidence > b / n_bins) & (confidence <= (b + 1) / n_bins)
+        if inside.any():
+            total += float(inside.double().mean() * (confidence[inside].mean() - correct[inside].mean()).abs())
+    return total
+
+
+def literal_ats(logits, labels, n_bins=15, rounds=200, step=0.05, max_step=0.1, t_range=(0.1, 10.0), n_ece_bins=20):
+    """The paper's Algorithm 1 word by word: a softmax for every bin and every round, bins from last to first."""
+    logits = logits.double()
+    confidence, correct = logits.softmax(1).amax(1), (logits.argmax(1) == labels).double()
+    thresholds = torch.quantile(confidence, torch.linspace(0, 1, n_bins + 1, dtype=F64))
+    thresholds[0], thresholds[-1] = 0.0, 1.0
+    index = torch.bucketize(confidence, thresholds[1:-1])
+    temperatures = torch.ones(n_bins, dtype=F64)
+    best, trace = temperatures.clone(), [literal_ece(confidence, correct, n_ece_bins)]
+    for _ in range(rounds):
+        for m in reversed(range(n_bins)):
+            inside = index == m
+            if not inside.any():
+                continue
+            scaled = (logits[inside] / temperatures[m]).softmax(1).amax(1)
+            gap = scaled.mean() - correct[inside].mean()
+            temperatures[m] = (temperatures[m] + (step * gap).clamp(-max_step, max_step)).clamp(*t_range)
+        scaled = (logits / temperatures[index, None]).softmax(1).amax(1)
+        error = literal_ece(scaled, correct, n_ece_bins)
+        if error < min(trace) - 1e-12:
+            best = temperatures.clone()
+        trace.append(error)
+    return best, thresholds, torch.tensor(trace, dtype=F64)
+
+
+def all_right(n=200, k=5):
+    logits, _ = sample(n, k)
+    return logits, logits.argmax(1)
+
+
+def all_wrong(n=200, k=5):
+    logits, _ = sample(n, k)
+    return logits, logits.argmin(1)
+
+
+def saturated(n=300, k=4):
+    """Half of the confidences are exactly 1 in float64, so most quantiles coincide and bins are empty."""
+    logits, labels = sample(n, k, seed=5, overconfidence=5.0)
+    logits[: n // 2] = 1000.0 * nn.functional.one_hot(torch.arange(n // 2) % k, k).double()
+    return logits, labels
+
+
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        (sample(300, 10), {}),
+        (sample(300, 2, seed=1), {"rounds": 60}),
+        (sample(300, 100, seed=2, overconfidence=1.1), {"rounds": 60}),
+        (sample(300, 10, seed=3, overconfidence=0.5), {"rounds": 60}),
+        (sample(300, 5, seed=4, overconfidence=8.0), {"n_bins": 5, "n_ece_bins": 15, "rounds": 100}),
+        (sample(300, 5, seed=6, overconfidence=3.0), {"n_bins": 10, "step": 3.0, "max_step": 0.4, "rounds": 30}),
+        (sample(300, 5, seed=7), {"n_bins": 4, "t_range": (0.9, 1.2), "rounds": 60}),
+        (sample(9, 3, seed=8), {"rounds": 30}),
+        (sample(1, 3), {"rounds": 30}),
+        (sample(50, 3), {"n_bins": 1, "n_ece_bins": 1, "rounds": 30}),
+        (saturated(), {"rounds": 30}),
+        (all_right(), {"n_bins": 5, "rounds": 60}),
+        (all_wrong(), {"n_bins": 5, "rounds": 60}),
+        ((torch.zeros(40, 10, dtype=F64), torch.arange(40) % 10), {"rounds": 20}),
+    ],
+)
+def test_ats_is_algorithm_1(data, options):
+    """Same temperatures, thresholds and error in every round, though we evaluate no softmax in most of them."""
+    temperatures, thresholds, trace = literal_ats(*data, **options)
+    calibrator = AdaptiveTemperatureScaling(**options).fit(*data)
+    torch.testing.assert_close(calibrator.thresholds, thresholds, rtol=0, atol=1e-14)
+    torch.testing.assert_close(calibrator.ece_trace, trace, rtol=0, atol=1e-11)
+    torch.testing.assert_close(calibrator.temperatures, temperatures, rtol=0, atol=1e-10)
+
+
+def test_ats_bins_new_samples_by_uncalibrated_confidence():
+    """(tau_{m-1}, tau_m] of the validation thresholds, whatever the temperatures do to the confidences."""
+    calibrator = fitted("ats", *sample(400), n_bins=4)
+    logits = sample(50, seed=9)[0]
+    confidence = logits.softmax(1).amax(1)
+    for row, c, out in zip(logits, confidence, calibrator(logits), strict=True):
+        m = sum(float(c) > float(t) for t in calibrator.thresholds[1:-1])
+        torch.testing.assert_close(out, row / calibrator.temperatures[m])
+    # A score exactly on a threshold belongs to the bin below it: at K = 2, logits (0, 0) have confidence 1/2.
+    calibrator.n_classes, calibrator.thresholds, calibrator._n_classes = torch.tensor(2), torch.tensor([0, 0.5, 1]), 2
+    calibrator.temperatures = torch.tensor([4.0, 8.0], dtype=F64)
+    torch.testing.assert_close(calibrator(torch.tensor([[3.0, 3.0]])), torch.tensor([[0.75, 0.75]]))
+
+
+def test_converged_ats_meets_every_bins_accuracy():
+    logits, labels = sample(3000, 10)
+    calibrator = fitted("ats_converged", logits, labels)
+    index = torch.bucketize(logits.softmax(1).amax(1), calibrator.thresholds[1:-1])
+    confidence, correct = calibrator(logits).softmax(1).amax(1), (logits.argmax(1) == labels).double()
+    for m in range(15):
+        assert float(confidence[index == m].mean()) == pytest.approx(float(correct[index == m].mean()), abs=1e-9)
+    assert calibrator.ece_trace.shape == (2,)
+    assert float(calibrator.ece_trace[0]) == pytest.approx(metrics.ece(logits, labels), abs=1e-12)
+    assert float(calibrator.ece_trace[1]) == pytest.approx(metrics.ece(calibrator(logits), labels), abs=1e-9)
+
+
+def test_converged_ats_limits():
+    """All right: the target is (n + 1/2) / (n + 1), not 1. Empty bins keep 1; without a root the range's end counts."""
+    logits, labels = all_right(300)
+    logits = logits / 8  # far too modest, so that sharpening pays
+    calibrator = fitted("ats_converged", logits, labels, n_bins=1, t_range=(1e-4, 10))
+    assert float(calibrator(logits).softmax(1).amax(1).mean()) == pytest.approx(300.5 / 301, abs=1e-9)
+    assert (fitted("ats_converged", logits, labels).temperatures >= 0.1 * (1 - 1e-12)).all()
+    logits, labels = saturated()
+    calibrator = fitted("ats_converged", logits, labels)
+    index = torch.bucketize(logits.softmax(1).amax(1), calibrator.thresholds[1:-1])
+    empty = torch.bincount(index, minlength=15) == 0
+    assert empty.any()
+    assert (calibrator.temperatures[empty] == 1).all()
+    assert calibrator.temperatures.max() == pytest.approx(10)  # certain and wrong half the time
+
+
+@pytest.mark.parametrize("name", ["ats", "ats_converged"])
+def test_ats_keeps_temperature_one_when_nothing_is_better(name):
+    """Two confidences, each right exactly as often as it says; the bins mix what ECE keeps apart."""
+    logits = torch.tensor([[1.0, 0.0]] * 4 + [[3.0, 0.0]] * 4, dtype=F64)
+    confidence = logits.softmax(1)[:, 0]
+    logits = logits.repeat_interleave(2500, 0)
+    wrong = torch.cat([torch.arange(10000) >= round(10000 * float(c)) for c in confidence[[0, 4]]])
+    calibrator = fitted(name, logits, wrong.long(), n_bins=1, n_ece_bins=1000)
+    assert float(calibrator.ece_trace[0]) < 1e-4
+    assert metrics.ece(calibrator(logits), wrong.long(), 1000) <= float(calibrator.ece_trace[0]) + 1e-9
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32, torch.float16])
+@pytest.mark.parametrize("scale", [1e-2, 0.3, 1.6, 50.0, 2000.0])
+def test_nll_temperature_is_the_minimum(scale, dtype):
+    logits, labels = sample(800, 10, overconfidence=scale, dtype=dtype)
+    wide = logits.double()
+
+    def nll(log_t):
+        return float(nn.functional.cross_entropy(wide / np.exp(log_t), labels))
+
+    expected = np.exp(optimize.minimize_scalar(nll, bracket=(np.log(scale) - 1, np.log(scale) + 1), tol=1e-11).x)
+    assert float(fitted("ts_nll", logits, labels).temperature) == pytest.approx(expected, rel=2e-6)
+
+
+def test_nll_temperature_at_the_ends_of_its_range():
+    assert float(fitted("ts_nll", *all_right()).temperature) == pytest.approx(1e-4, rel=1e-5)
+    assert float(fitted("ts_nll", *all_wrong()).temperature) == pytest.approx(1e4, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "data", [sample(700), sample(300, 3, 1, 0.4), sample(400, 40, 2, 5.0), all_right(), all_wrong()]
+)
+def test_ece_temperature_is_the_published_search(data):
+    logits, labels = data
+    correct, t, best, chosen = (logits.argmax(1) == labels).double(), 0.1, 1e7, None
+    for _ in range(100):
+        error = literal_ece((logits / t).softmax(1).amax(1), correct, 15)
+        if error < best - 1e-12:
+            best, chosen = error, t
+        t += 0.1
+    assert float(fitted("ts_ece", logits, labels).temperature) == chosen
+
+
+def published_ets(logits, labels):
+    """Mix-n-Match's two local searches, with a softmax that cannot overflow."""
+    z, k = logits.numpy(), logits.shape[1]
+    onehot = np.eye(k)[labels.numpy()]
+
+    def softmax(z):
+        e = np.exp(z - z.max(1, keepdims=True))
+        return e / e.sum(1, keepdims=True)
+
+    t = optimize.minimize(
+        lambda t: np.mean((softmax(z / t) - onehot) ** 2), 1.0, method="L-BFGS-B", bounds=((0.05, 5.0),), tol=1e-12
+    ).x[0]
+    parts = np.stack([softmax(z / t), softmax(z), np.full_like(z, 1 / k)])
+
+    def mse(w):
+        p = np.tensordot(w, parts, 1)
+        return np.mean((p / p.sum(1, keepdims=True) - onehot) ** 2)
+
+    constraint = {"type": "eq", "fun": lambda w: np.sum(w) - 1}
+    w = optimize.minimize(
+        mse, (1.0, 0.0, 0.0), method="SLSQP", constraints=constraint, bounds=((0.0, 1.0),) * 3, tol=1e-12
+    ).x
+    return t, w, mse
+
+
+@pytest.mark.parametrize("shape", [(600, 10, 0, 1.6), (500, 3, 1, 0.6), (400, 50, 2, 2.5), (500, 10, 3, 1.0)])
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_ets_finds_the_published_optimum(shape, noise):
+    """``noise`` makes some labels random, so that the uniform part earns a weight."""
+    logits, labels = sample(*shape)
+    random = torch.rand(len(labels), generator=torch.Generator().manual_seed(1)) < noise
+    labels[random] = torch.randint(shape[1], (int(random.sum()),), generator=torch.Generator().manual_seed(2))
+    t, weights, mse = published_ets(logits, labels)
+    calibrator = fitted("ets", logits, labels)
+    ours = calibrator.weights.numpy()
+    assert float(calibrator.temperature) == pytest.approx(t, rel=1e-5)
+    assert ours.min() >= 0
+    assert ours.sum() == pytest.approx(1)
+    assert mse(ours) <= mse(weights) + 1e-12
+    assert mse(ours) == pytest.approx(mse(weights), rel=1e-5)
+    expected = sum(
+        w * p
+        for w, p in zip(
+            ours,
+            [
+                (logits / float(calibrator.temperature)).softmax(1),
+                logits.softmax(1),
+                torch.full_like(logits, 1 / shape[1]),
+            ],
+            strict=True,
+        )
+    )
+    torch.testing.assert_close(calibrator(logits).exp(), expected)
+
+
+def test_ets_leaves_a_saturated_start():
+    """Where every softmax is 0 or 1 the published search sees no slope at T = 1; the minimum is elsewhere."""
+    logits, labels = sample(400, 4, overconfidence=1.0)
+    logits = (logits * 2).sign() * 60 + logits * 40
+    assert float(fitted("ets", logits, labels).temperature) == pytest.approx(5, rel=1e-6)
+
+
+def literal_spline(logits, labels, knots):
+    """Gupta et al.'s recalibration of the sorted top-1 scores by scipy's natural splines (no ties here)."""
+    score, correct = logits.softmax(1).amax(1).numpy(), (logits.argmax(1) == labels).double().numpy()
+    order = np.argsort(score)
+    score, correct = score[order], correct[order]
+    n, nodes = len(score), np.linspace(0, 1, knots)
+    basis = [interpolate.CubicSpline(nodes, row, bc_type="natural") for row in np.eye(knots)]
+    u, gap = np.linspace(0, 1, n), (np.cumsum(correct) - np.cumsum(score)) / n
+    heights = np.linalg.lstsq(np.stack([b(u) for b in basis], 1), gap, rcond=None)[0]
+    return score, score + np.stack([b(u, 1) for b in basis], 1) @ heights
+
+
+@pytest.mark.parametrize("knots", [3, 6, 9])
+def test_spline_is_the_derivative_of_the_cumulative_gap(knots):
+    logits, labels = sample(900)
+    scores, values = literal_spline(logits, labels, knots)
+    calibrator = fitted("spline", logits, labels, knots=knots)
+    np.testing.assert_allclose(calibrator.scores, scores, atol=1e-12)
+    np.testing.assert_allclose(calibrator.values, values, atol=1e-9)
+    new = sample(500, seed=3)[0]
+    probs, before = calibrator(new).exp(), new.softmax(1)
+    confidence, top = before.max(1)
+    moved = np.interp(confidence, scores, values).clip(1e-7, 1 - 1e-7)
+    np.testing.assert_allclose(probs.gather(1, top[:, None])[:, 0], moved, atol=1e-8)
+    torch.testing.assert_close(probs.sum(1), torch.ones(500, dtype=F64))
+    others = before.scatter(1, top[:, None], 0.0)
+    others = others / others.sum(1, keepdim=True) * torch.from_numpy(1 - moved)[:, None]
+    torch.testing.assert_close(probs.scatter(1, top[:, None], 0.0), others)
+
+
+def test_spline_lookup_weighs_the_nearer_point_more():
+    """The published interpolation has its two weights swapped."""
+    calibrator = fitted("spline", *sample(200, 2))
+    calibrator.scores, calibrator.values = torch.tensor([0.6, 0.8], dtype=F64), torch.tensor([0.5, 0.9], dtype=F64)
+    for score, expected in [(0.65, 0.6), (0.75, 0.8), (0.55, 0.5), (0.95, 0.9), (0.6, 0.5), (0.8, 0.9)]:
+        logits = torch.tensor([[np.log(score), np.log(1 - score)]])
+        assert float(calibrator(logits).exp()[0, 0]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_spline_with_equal_confidences_and_few_samples():
+    logits = torch.tensor([[2.0, 0.0]], dtype=F64).repeat(50, 1)
+    labels = (torch.arange(50) % 5 == 0).long()  # right 4 times in 5
+    calibrated = fitted("spline", logits, labels)(logits)
+    assert calibrated.exp()[:, 0].numpy() == pytest.approx(0.8, abs=0.01)
+    for n in (1, 2, 3):
+        assert fitted("spline", *sample(n, 4))(logits.new_zeros(3, 4)).isfinite().all()
+
+
+CASES = st.builds(
+    sample,
+    n=st.integers(1, 60),
+    k=st.sampled_from([2, 3, 10, 40]),
+    seed=st.integers(0, 10**6),
+    overconfidence=st.sampled_from([0.05, 0.5, 1.0, 2.0, 20.0]),
+    dtype=st.sampled_from([F64, torch.float32, torch.float16]),
+)
+several = settings(derandomize=True, deadline=None, max_examples=12)
+
+
+@pytest.mark.parametrize("name", ["ts_nll", "ts_ece", "ats", "ats_converged"])
+@several
+@given(CASES)
+def test_temperatures_change_no_prediction(name, data):
+    logits, labels = data
+    calibrator = fitted(name, logits, labels)
+    new = sample(30, logits.shape[1], seed=1, dtype=logits.dtype)[0]
+    for z in (logits, new):
+        best = calibrator(z).amax(1, keepdim=True)
+        assert (calibrator(z).gather(1, z.argmax(1, keepdim=True)) == best).all()
+
+
+@pytest.mark.parametrize("name", ["ts_nll", "ts_ece", "ets", "ats", "ats_converged"])
+@several
+@given(CASES)
+def test_not_worse_than_nothing_on_the_fitting_set(name, data):
+    logits, labels = data
+    logits = logits.double()
+    calibrated = fitted(name, logits, labels)(logits)
+    criterion = {
+        "ts_nll": metrics.nll,
+        "ts_ece": lambda z, y: metrics.ece(z, y, 15),
+        "ets": metrics.brier,
+    }.get(name, metrics.ece)
+    assert criterion(calibrated, labels) <= criterion(logits, labels) + 1e-9
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+@several
+@given(CASES, st.randoms(use_true_random=False))
+def test_order_and_shift_change_nothing(name, data, random):
+    """Neither the order of the samples nor a number added to a row's logits carries information."""
+    logits, labels = data
+    logits = logits.double()
+    expected = fitted(name, logits, labels)(logits).log_softmax(1)
+    order = torch.tensor(random.sample(range(len(labels)), len(labels)))
+    shift = torch.tensor([random.choice([-64.0, 0.0, 32.0]) for _ in labels], dtype=F64)[:, None]
+    permuted = fitted(name, logits[order], labels[order])(logits).log_softmax(1)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(permuted, expected, **tolerance)
+    if name != "spline" or len(labels) > 5:
+        shifted = fitted(name, logits + shift, labels)(logits + shift).log_softmax(1)
+        torch.testing.assert_close(shifted, expected, **tolerance)
+
+
+@pytest.mark.parametrize("name", ["ts_nll", "ets", "ats"])
+def test_temperature_one_is_the_identity(name):
+    logits = sample(20, dtype=torch.float32)[0]
+    calibrator = make_calibrator(name)
+    state = calibrator.state_dict() | {"n_classes": torch.tensor(10)}
+    calibrator.load_state_dict(state)  # fitted, with the temperatures and weights an instance starts with
+    torch.testing.assert_close(calibrator(logits).log_softmax(1), logits.log_softmax(1), rtol=1e-6, atol=1e-6)
+    if name != "ets":
+        assert torch.equal(calibrator(logits), logits)
+
+
+EXTREMES = [(n, k, m) for n in (1, 30) for k in (2, 20) for m in ("random", "all_right", "all_wrong", "one_class")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, F64])
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_extreme_logits_stay_finite_in_value_and_gradient(name, dtype):
+    for n, k, mode in EXTREMES:
+        generator = torch.Generator().manual_seed(n + k)
+        logits = ((2 * torch.rand(n, k, generator=generator) - 1) * 6e4).to(dtype)
+        logits[:, : k // 2] = logits[:, : k // 2].sign() * 6e4  # ties, and classes that underflow
+        labels = torch.randint(k, (n,), generator=generator)
+        labels = {"all_right": logits.argmax(1), "all_wrong": logits.argmin(1), "one_class": labels * 0}.get(
+            mode, labels
+        )
+        calibrator = fitted(name, logits, labels)
+        assert all(b.isfinite().all() for b in calibrator.buffers())
+        for z in (logits, logits / 3e4, torch.zeros_like(logits)):
+            z = z.clone().requires_grad_()
+            calibrated = calibrator(z)
+            assert calibrated.dtype == torch.promote_types(dtype, torch.float32)
+            assert calibrated.isfinite().all()
+            nn.functional.cross_entropy(calibrated, labels).backward()
+            assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_many_classes(name):
+    logits, labels = sample(24, 20_000, dtype=torch.float32)
+    calibrated = fitted(name, logits, labels)(logits)
+    assert calibrated.isfinite().all()
+    torch.testing.assert_close(calibrated.softmax(1).sum(1), torch.ones(24), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_gradients(name):
+    """Of the calibrated logits with respect to the logits, against finite differences."""
+    calibrator = fitted(name, *sample(300, 4))
+    logits = sample(6, 4, seed=2)[0].requires_grad_()
+    if name == "spline":  # piecewise linear: stay clear of its knots
+        calibrator.scores, calibrator.values = (torch.tensor(v, dtype=F64) for v in ([0.0, 1.0], [0.2, 0.9]))
+    assert torch.autograd.gradcheck(calibrator, logits)
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_state_travels(name):
+    """state_dict through weights_only loading, deepcopy and pickle give the same outputs in a new instance."""
+    logits, labels = sample(100, dtype=torch.float32)
+    model = nn.Sequential(nn.Linear(10, 10), fitted(name, logits, labels))
+    expected = model(logits)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    fresh = nn.Sequential(nn.Linear(10, 10), make_calibrator(name))
+    assert not fresh[1].fitted
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    assert fresh[1].fitted
+    for other in (fresh, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(logits), expected)
+    refitted = fresh[1].fit(*sample(80, 3, seed=1))
+    assert refitted(torch.zeros(2, 3)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_half_models_keep_their_calibrators_precision(name):
+    calibrator = fitted(name, *sample(200, 5))
+    before = [b.clone() for b in calibrator.buffers()]
+    model = nn.Sequential(nn.Identity(), calibrator).half().bfloat16().float().to("cpu", torch.float16)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(before, model.buffers(), strict=True))
+    assert model(torch.zeros(3, 5, dtype=torch.float16)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_export(name):
+    """``torch.export`` takes a model with its calibrator, for any batch size."""
+    logits, labels = sample(100, 5, dtype=torch.float32)
+    model = nn.Sequential(nn.Linear(5, 5), fitted(name, logits, labels))
+    exported = torch.export.export(model, (logits[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.testing.assert_close(exported.module()(logits), model(logits))
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_numpy_arrays_and_other_dtypes(name):
+    logits, labels = sample(150, 4, dtype=torch.float32)
+    expected = fitted(name, logits, labels)(logits)
+    array = logits.numpy().copy()
+    array.flags.writeable = False
+    calibrator = fitted(name, array, labels.numpy().astype(np.int16))
+    torch.testing.assert_close(calibrator(array), expected)
+    assert calibrator(logits[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_refusals_name_the_argument(name):
+    logits, labels = sample(20, 4)
+    calibrator = make_calibrator(name)
+    with pytest.raises(ValueError, match="calibrator: is not fitted"):
+        calibrator(logits)
+    calibrator.fit(logits, labels)
+    bad = [
+        (logits[:, :1], labels, "logits"),
+        (logits[:0], labels[:0], "logits"),
+        (logits[0], labels, "logits"),
+        (logits / 0, labels, "logits"),
+        (logits.long(), labels, "logits"),
+        (logits.tolist(), labels, "logits"),
+        (logits, labels[:-1], "labels"),
+        (logits, labels[:, None], "labels"),
+        (logits, labels.float(), "labels"),
+        (logits, labels - 1, "labels"),
+        (logits, labels + 4, "labels"),
+    ]
+    for z, y, argument in bad:
+        with pytest.raises((ValueError, TypeError), match=f"^{argument}: "):
+            calibrator.fit(z, y)
+    for z in (logits[:, :3], logits[0], logits / 0, logits.long()):
+        with pytest.raises((ValueError, TypeError), match=r"^logits: "):
+            calibrator(z)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "argument"),
+    [
+        ("tss", {}, "calibrator"),
+        (3, {}, "calibrator"),
+        ("ats", {"bins": 3}, "calibrator_options"),
+        ("ats", {"n_bins": 0}, "n_bins"),
+        ("ats", {"n_bins": 2.5}, "n_bins"),
+        ("ats", {"n_bins": True}, "n_bins"),
+        ("ats", {"rounds": 0}, "rounds"),
+        ("ats", {"rounds": "200"}, "rounds"),
+        ("ats", {"step": 0}, "step"),
+        ("ats", {"step": float("nan")}, "step"),
+        ("ats", {"max_step": -0.1}, "max_step"),
+        ("ats", {"t_range": (2, 10)}, "t_range"),
+        ("ats", {"t_range": (0.1, 0.5)}, "t_range"),
+        ("ats", {"t_range": (0, 10)}, "t_range"),
+        ("ats", {"t_range": 10}, "t_range"),
+        ("ats", {"n_ece_bins": -1}, "n_ece_bins"),
+        ("ts_nll", {"criterion": "brier"}, "criterion"),
+        ("spline", {"knots": 2}, "knots"),
+    ],
+)
+def test_impossible_options_are_refused(name, options, argument):
+    with pytest.raises((ValueError, TypeError), match=f"^{argument}: "):
+        make_calibrator(name, **options)
+
+
+def test_registry():
+    assert list(CALIBRATORS) == ["ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged"]
+    assert make_calibrator("ts_ece").criterion == "ece"
+    assert make_calibrator("ats").rounds == 200
+    assert make_calibrator("ats_converged").rounds is None
+    kinds = [TemperatureScaling, TemperatureScaling, EnsembleTemperatureScaling, SplineCalibration]
+    kinds += [AdaptiveTemperatureScaling] * 2
+    assert [type(make_calibrator(name)) for name in CALIBRATORS] == kinds
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_gpu_agrees_with_cpu(name):
+    logits, labels = sample(500, 10, dtype=torch.float32)
+    on_gpu = fitted(name, logits.cuda(), labels.cuda())
+    assert all(b.is_cuda for b in on_gpu.buffers())
+    expected = fitted(name, logits, labels)(logits)
+    torch.testing.assert_close(on_gpu(logits.cuda()).cpu(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(on_gpu.cpu()(logits), expected, rtol=1e-5, atol=1e-5)
