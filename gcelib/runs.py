@@ -120,7 +120,6 @@ def open_run(run_dir, settings, environment):
     except Timeout:
         raise RuntimeError(f"{run_dir}: another process is writing this run; wait for it or stop it") from None
     try:
-        settings = json.loads(json.dumps(settings))  # tuples become lists, as they will in the file
         config = run_dir / "config.json"
         if config.exists():
             refuse_other_result(run_dir, read_json(config).get("settings", {}), settings)
@@ -137,7 +136,8 @@ def open_run(run_dir, settings, environment):
 
 
 def refuse_other_result(run_dir, there, asked):
-    """ValueError if the settings ``asked`` of a run differ from those that the folder is ``there`` for."""
+    """ValueError if the settings ``asked`` of a run differ from those that its folder is ``there`` for."""
+    there, asked = json.loads(json.dumps([there, asked]))  # tuples become lists, as they are in the file
     differing = [k for k in sorted({*there, *asked}) if there.get(k) != asked.get(k)]
     if differing:
         fields = ", ".join(f"{k} ({there.get(k)!r} there, {asked.get(k)!r} asked)" for k in differing)
