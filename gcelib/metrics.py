@@ -5,9 +5,9 @@ and integer ``labels (N,)``; fractions are Python floats. Logits are read in blo
 computed in float32), so the extra memory is a few numbers per sample, never a second N x K array. Bad input is refused
 with a ValueError or TypeError that names the argument.
 
-Conventions. Bins are half-open ``(lo, hi]``, the first one is closed at 0; a value within 1e-12 of an edge counts as on
-it. The prediction is the first class with the largest logit, as in ``argmax``. K is the number of logits in a row.
-The published code (Mukhoti et al. 2020) differs in three places, where we count what it drops: the smallest
+Conventions. Bins are half-open ``(lo, hi]``, the first one is closed at 0; what exceeds an edge by a millionth of it or
+less counts as on it. The prediction is the first class with the largest logit, as in ``argmax``. K comes from the
+logits. The published code (Mukhoti et al. 2020) differs in three places, where we count what it drops: the smallest
 confidence belongs to the first equal-mass bin, a probability of exactly 0 belongs to the first bin, and a class that
 no label names is averaged like every other.
 """
@@ -21,7 +21,7 @@ import torch
 from gcelib import _validate
 
 _CELLS = 1 << 19  # logits in a block: 2 MiB of float32; much smaller ones are lost in the overhead of calls
-_NUDGE = 1 - 1e-12  # makes truncation mean (lo, hi], and puts back what rounding lifted off an edge
+_NUDGE = 1 - 1e-6  # makes truncation mean (lo, hi], and puts back what rounding lifted off an edge
 _RANGES = {"error": 1, "nll": math.inf, "brier": 2, "ece": 1, "adaptive_ece": 1, "classwise_ece": 1}
 
 
@@ -188,7 +188,7 @@ def _classwise(logits, labels, n_bins, weights=None):
 
     def visit(block, y):
         p = block.p.numpy()
-        at = np.flatnonzero(p > (1 - 1e-6) / n_bins)  # only these need a bin: the first one is the rest
+        at = np.flatnonzero(p > 1 / n_bins)  # only these need a bin: the first one is the rest
         outer = at // p.shape[1]
         inner = at - outer * p.shape[1]
         sample, classes = (outer, inner) if block.dim else (inner, outer)
@@ -287,9 +287,11 @@ def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
     """Every metric, a flat dict of floats: error, nll, brier, ece, adaptive_ece, classwise_ece.
 
     bootstrap: number of resamples; if positive, also ``<metric>_low`` and ``<metric>_high``, *basic* 95 % intervals
-    (twice the estimate minus the 97.5 and 2.5 % quantiles, clipped to the metric's range; the percentile interval of an
-    estimate as biased as ECE can miss its own point), and ``ece_calibrated_high``: 95 of 100 calibrated models with
-    these confidences and this N show an ECE below it.   seed: of the resampling.
+    (twice the estimate minus the 97.5 and 2.5 % quantiles, clipped to the metric's range; the percentile interval of a
+    biased estimate can miss its own point), and ``ece_calibrated_high``: 95 of 100 calibrated models with these
+    confidences show an ECE below it. If ``ece`` is below it, too, read that instead of the interval, which covers its
+    95 % only where the error stands clear of its noise; for ``classwise_ece`` that takes many samples of each class.
+    seed: of the resampling.
     """
     n_bins = _bins(n_bins)
     bootstrap = _validate.number("bootstrap", bootstrap, 0, 1_000_000, integer=True)
