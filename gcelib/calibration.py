@@ -171,7 +171,7 @@ class EnsembleTemperatureScaling(_Calibrator):
         while high - low > 1e-8:
             left, right = high - 0.618 * (high - low), low + 0.618 * (high - low)
             low, high = (low, right) if error(left) <= error(right) else (left, high)
-        temperature = math.exp((low + high) / 2)
+        temperature = math.exp((low + high) / 2) if error((low + high) / 2) < error(0) else 1.0
         parts = [torch.softmax(-distances / t, 1) for t in (temperature, 1, math.inf)]
         gram = np.array([[float((p * q).mean()) for p in parts] for q in parts])
         linear = np.array([float(p.gather(1, labels).sum()) for p in parts]) / logits.numel()
@@ -194,10 +194,10 @@ class SplineCalibration(_Calibrator):
     """Top-1 confidence s becomes s + h'(u), u its percentile (Gupta et al. 2021, recalibrate.py), as log-probs.
 
     h(u), a natural cubic spline with ``knots`` equally spaced knots, is fitted by least squares to the cumulative gap
-    (hits - sum of confidences) / N of the samples sorted by confidence; equal confidences share their mean. New scores
-    are looked up by linear interpolation (the published code swaps its two weights), constant outside. The published
-    code moves the top-1 score alone; here the other classes are rescaled in proportion, so that a row stays a
-    distribution, and the score is kept in [1e-7, 1 - 1e-7]. Predictions may change.
+    (hits - sum of confidences) / N of the samples sorted by confidence; those equal to 7 digits share their mean. New
+    scores are looked up by linear interpolation (the published code swaps its two weights), constant outside. The
+    published code moves the top-1 score alone; here the other classes are rescaled in proportion, so that a row stays
+    a distribution, and the score is kept in [1e-7, 1 - 1e-7]. Predictions may change.
     """
 
     _resizable = ("scores", "values")
@@ -208,7 +208,7 @@ class SplineCalibration(_Calibrator):
 
     def _fit(self, logits, labels):
         top, confidence = _top(logits.double())
-        scores, group, counts = np.unique(confidence.numpy(), return_inverse=True, return_counts=True)
+        scores, group, counts = np.unique(confidence.numpy().round(7), return_inverse=True, return_counts=True)
         accuracy = np.bincount(group, (top[:, 0] == labels).numpy()) / counts
         gap = np.cumsum(np.repeat(accuracy - scores, counts)) / len(group)
         u, knots = np.linspace(0, 1, len(group))[:, None], np.linspace(0, 1, self.knots)[:-1]
@@ -248,7 +248,7 @@ class AdaptiveTemperatureScaling(_Calibrator):
     _resizable = ("ece_trace",)
 
     def __init__(self, n_bins=15, rounds=200, step=0.05, max_step=0.1, t_range=(0.1, 10.0), n_ece_bins=20):
-        n_bins = _validate.number("n_bins", n_bins, 1, 1_000_000, integer=True)
+        n_bins = _validate.number("n_bins", n_bins, 1, 10_000, integer=True)
         super().__init__(temperatures=np.ones(n_bins), thresholds=np.linspace(0, 1, n_bins + 1), ece_trace=[])
         self.n_bins = n_bins
         self.rounds = rounds if rounds is None else _validate.number("rounds", rounds, 1, 1_000_000, integer=True)
@@ -264,6 +264,8 @@ class AdaptiveTemperatureScaling(_Calibrator):
         confidence, order = confidence.sort()
         thresholds = np.quantile(confidence.numpy(), np.linspace(0, 1, self.n_bins + 1))
         cuts = np.searchsorted(confidence.numpy(), thresholds, side="right")  # bin m is [cuts[m], cuts[m + 1])
+        gaps = np.append(confidence.numpy(), 1)[cuts] - thresholds  # room to keep equal samples in their bin in float32
+        thresholds += np.minimum(gaps / 2, 1e-5 * (1 - thresholds))
         thresholds[0], thresholds[-1], cuts[0] = 0, 1, 0
         correct, counts = (top[:, 0] == labels)[order].double().numpy(), np.diff(cuts)
         sums, filled = _tabulated_sums(_distances(logits[order].double()), cuts), counts > 0
