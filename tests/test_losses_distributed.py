@@ -1,0 +1,128 @@
+"""GCE over several processes: after DDP's averaging, the parameters' gradients are those of one process.
+
+Three real processes on the loopback interface, the gloo backend, real DistributedDataParallel, shards of unequal size;
+then the same for a group of two of them. They meet at a file, so no port can clash.
+"""
+
+import gc
+import json
+import os
+import sys
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from gcelib.losses import make_loss
+
+N_SAMPLES, N_FEATURES, N_CLASSES = 23, 6, 4
+CUTS = {2: [0, 5, 23], 3: [0, 12, 13, 23]}  # unequal shards; of three processes one has a single sample
+
+VARIANTS = {
+    "gce": ("gce", {}),
+    "sum": ("gce", {"reduction": "sum"}),
+    "lambda": ("gce", {"regularizer_weight": 0.4}),
+    "cross-entropy": ("gce", {"regularizer_weight": 0}),
+    "smoothing and focal": ("gce", {"label_smoothing": 0.1, "focal_gamma": 2}),
+    "soft targets": ("gce", {}),
+    "underflow": ("gce", {}),
+    "afl_gce": ("afl_gce", {}),
+}
+
+
+def material(variant):
+    """The whole batch and a model, the same in every process."""
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.randn(N_SAMPLES, N_FEATURES, generator=generator)
+    labels = torch.randint(N_CLASSES, (N_SAMPLES,), generator=generator)
+    model = torch.nn.Linear(N_FEATURES, N_CLASSES)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        if variant == "underflow":  # every probability of class 0 is 0 in float32
+            model.bias[0] = -200
+    if variant == "soft targets":
+        labels = torch.randn(N_SAMPLES, N_CLASSES, generator=generator).softmax(1)
+    return inputs, labels, model
+
+
+def values_and_gradients(group):
+    """Every variant under DDP on this process's shard."""
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    shard = slice(*CUTS[size][rank : rank + 2])
+    found = {}
+    for variant, (name, options) in VARIANTS.items():
+        inputs, labels, model = material(variant)
+        model = DistributedDataParallel(model, process_group=group)
+        loss = make_loss(name, process_group=group, **options)
+        value = loss(model(inputs[shard]), labels[shard])
+        value.backward()
+        found[variant] = [value.item(), *(p.grad.tolist() for p in model.parameters())]
+    with torch.no_grad():
+        inputs, labels, model = material("gce")
+        loss = make_loss("gce", process_group=group, reduction="none")
+        found["none"] = loss(model(inputs[shard]), labels[shard]).tolist()
+    return found
+
+
+def worker(rank, folder):
+    if sys.platform == "linux":
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    meeting_point, timeout = f"file://{folder / 'meeting'}", timedelta(seconds=120)
+    dist.init_process_group("gloo", init_method=meeting_point, rank=rank, world_size=3, timeout=timeout)
+    found = {3: values_and_gradients(dist.group.WORLD)}
+    pair = dist.new_group([0, 1])
+    if rank < 2:
+        found[2] = values_and_gradients(pair)
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    gc.collect()  # DDP's threads must end before the interpreter does
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each of three processes saw: by rank, by size of the group (as text), by variant."""
+    folder = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.spawn(worker, (folder,), nprocs=3)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(3)]
+
+
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this PyTorch lacks gloo")
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_averaged_by_ddp_are_those_of_one_process(variant, size, found):
+    name, options = VARIANTS[variant]
+    seen = [found[rank][str(size)][variant] for rank in range(size)]
+    inputs, labels, model = material(variant)
+    model, inputs = model.double(), inputs.double()
+    value = make_loss(name, **options)(model(inputs), labels)
+    value.backward()
+    assert sum(rank[0] for rank in seen) / size == pytest.approx(value.item(), rel=1e-5)
+    atol = 1e-4 if variant == "underflow" else 1e-6  # float32 logits of -200 are multiples of 1.5e-5
+    for i, parameter in enumerate(model.parameters(), 1):
+        for rank in seen:
+            gradient = torch.tensor(rank[i], dtype=torch.float64)
+            torch.testing.assert_close(gradient, parameter.grad, rtol=1e-5, atol=atol)
+
+
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this PyTorch lacks gloo")
+@pytest.mark.parametrize("size", [2, 3])
+def test_losses_of_single_samples_are_not_scaled(size, found):
+    inputs, labels, model = material("gce")
+    expected = make_loss("gce", reduction="none")(model(inputs), labels)
+    seen = [value for rank in range(size) for value in found[rank][str(size)]["none"]]
+    torch.testing.assert_close(torch.tensor(seen), expected.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_averaging_the_shards_own_losses_would_be_another_loss():
+    """Why process_group exists."""
+    inputs, labels, model = material("gce")
+    whole = make_loss("gce")(model(inputs), labels)
+    shards = [slice(0, 5), slice(5, 23)]
+    parts = sum(make_loss("gce")(model(inputs[s]), labels[s]) * (s.stop - s.start) for s in shards) / N_SAMPLES
+    gradients = [torch.autograd.grad(loss, model.weight)[0] for loss in (whole, parts)]
+    assert (gradients[0] - gradients[1]).abs().max() > 0.01
