@@ -129,7 +129,7 @@ def logits_and_labels(logits, labels, *, values=True):
     """The pair as checked tensors: logits (N, K) floating, labels (N,) int64, on one device, N >= 1."""
     logits, labels = as_tensor("logits", logits), as_tensor("labels", labels)
     check_logits(logits, values=values)
-    check_labels(labels, *logits.shape)
+    check_labels(labels, *logits.shape, values=values)
     if logits.device != labels.device:
         fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
     return logits, labels.long()

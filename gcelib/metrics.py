@@ -1,9 +1,8 @@
 """How well do a classifier's probabilities match what happens? Calibration errors, proper scores, intervals.
 
 Every function takes ``logits (N, K)`` (float16 to float64, a torch tensor on any device, a numpy array or memory map)
-and integer ``labels (N,)``; fractions are Python floats. Logits are read in blocks of a few MiB (half precision is
-computed in float32), so the extra memory is a few numbers per sample, never a second N x K array. Bad input is refused
-with a ValueError or TypeError that names the argument.
+and integer ``labels (N,)``; fractions are Python floats. Bad input raises a ValueError or TypeError that names the
+argument. Logits are read in blocks of a few MiB, in at least float32: the extra memory is a few numbers per sample.
 
 Conventions. Bins are half-open ``(lo, hi]``, the first one is closed at 0; what exceeds an edge by a millionth of it or
 less counts as on it. The prediction is the first class with the largest logit, as in ``argmax``. K comes from the
@@ -26,7 +25,7 @@ _RANGES = {"error": 1, "nll": math.inf, "brier": 2, "ece": 1, "adaptive_ece": 1,
 
 
 class Reliability(NamedTuple):
-    """All bins of a reliability diagram, empty ones included (float64 and int64 arrays)."""
+    """All bins of a reliability diagram, empty ones included: float64 and int64 arrays."""
 
     edges: np.ndarray  # (n_bins + 1,)
     counts: np.ndarray  # (n_bins,)
@@ -61,50 +60,41 @@ class _Block(NamedTuple):
         confidence = self.p.amax(self.dim)
         hit = (self.pick(self.p, y) > 0.9999 * confidence).numpy()
         doubtful = np.flatnonzero(hit & (confidence < 0.501).numpy())  # above one half there is no second such class
-        if len(doubtful):
-            hit[doubtful] = self.z.numpy().take(doubtful, 1 - self.dim).argmax(self.dim) == y.numpy()[doubtful]
+        hit[doubtful] = self.z.numpy().take(doubtful, 1 - self.dim).argmax(self.dim) == y.numpy()[doubtful]
         return confidence, hit
 
     def scores(self, y):
         """Negative log-likelihood and Brier score."""
         top, confidence = self.z.amax(self.dim).double(), self.p.amax(self.dim).double()
         nll = top - self.pick(self.z, y).double() - confidence.log()
-        return nll, self.p.square().sum(self.dim).double() - 2 * self.pick(self.p, y).double() + 1
+        brier = self.p.square().sum(self.dim).double() - 2 * self.pick(self.p, y).double() + 1
+        return nll, brier.clamp_(min=0)  # rounding may leave -1e-7
 
 
 def _per_row(logits, labels, function):
-    """What ``function(block, its labels)`` returns, a tuple of vectors, for all rows: float64 ``(..., N)``.
-
-    Classes come first in a block where they are few, so that reductions run along long columns.
-    """
+    """What ``function(block, its labels)`` returns, a tuple of vectors, for all rows: float64 ``(..., N)``."""
     n, k = logits.shape
-    step, out = max(1, _CELLS // k), None
+    step, dim, parts = max(1, _CELLS // k), int(k >= 32), []  # few classes come first: reductions run along columns
     for start in range(0, n, step):
-        rows, dim = slice(start, min(start + step, n)), int(k >= 32)
-        z = logits[rows].cpu()
-        if z.dtype.itemsize < 4:
-            z = z.float()
+        z = logits[rows := slice(start, start + step)].cpu()
+        z = z.float() if z.dtype.itemsize < 4 else z
         if not math.isfinite(z.sum()):  # one cheap pass; the sum of finite numbers may overflow, so look closer
             _validate.check_logits(z, first_row=start)
         z = z.contiguous() if dim else torch.from_numpy(np.ascontiguousarray(z.numpy().T))  # torch copies slower
-        values = function(_Block(rows, z, z.softmax(dim), dim), None if labels is None else labels[rows])
-        out = np.empty((len(values), n)) if out is None else out
-        for array, value in zip(out, values, strict=True):
-            array[rows] = value
-    return out
+        values = function(_Block(rows, z, z.softmax(dim), dim), labels[rows])
+        parts.append([np.asarray(value, np.float64) for value in values])
+    return np.concatenate(parts, axis=1)
 
 
 def _checked(logits, labels):
     """Both after every check that needs no pass over the logits; labels on the CPU."""
     logits, labels = _validate.logits_and_labels(logits, labels, values=False)
-    if labels.device.type != "cpu":
-        labels = labels.cpu()
-        _validate.check_labels(labels, *logits.shape)
+    _validate.check_labels(labels := labels.cpu(), *logits.shape)
     return logits, labels
 
 
 def _bins(n_bins):
-    return _validate.number("n_bins", n_bins, 1, 1_000_000, integer=True)
+    return _validate.number("n_bins", n_bins, 1, 10_000, integer=True)
 
 
 def top_label(logits, labels):
@@ -124,10 +114,7 @@ def nll(logits, labels):
 
 
 def brier(logits, labels):
-    """Mean over samples of the squared distance between probabilities and one-hot label, in [0, 2] (Brier 1950).
-
-    Summed over the classes; another common convention divides by K.
-    """
+    """Mean squared distance of the probabilities from the one-hot label, summed over classes: in [0, 2]."""
     return float(_per_row(*_checked(logits, labels), _Block.scores)[1].mean())
 
 
@@ -135,10 +122,9 @@ def ece(logits, labels, n_bins=20):
     """Average gap between confidence and accuracy, weighted by bin size.
 
     Guo et al. 2017, Eq. 3: ``sum_b n_b / N |acc_b - conf_b|`` with equal-width bins (lo, hi].
-
     logits: (N, K) float.  labels: (N,) int in [0, K).  n_bins: 20 as in the paper's tables, the published code has 15.
-    Returns a float in [0, 1]; empty bins contribute nothing. Biased upward, most in small samples: ``evaluate`` tells
-    what a calibrated model would show. Raises ValueError or TypeError on bad input.
+    Returns a float in [0, 1]. Biased upward, most in small samples: ``evaluate`` tells what a calibrated model would
+    show. Raises ValueError or TypeError on bad input.
     """
     n_bins = _bins(n_bins)
     confidences, correct = top_label(logits, labels)
@@ -170,9 +156,8 @@ def adaptive_ece(logits, labels, n_bins=20):
 def classwise_ece(logits, labels, n_bins=20):
     """ECE of every class's probability p_k against 1{y = k}, averaged over the K classes (Kull et al. 2019).
 
-    Uses the bins of ``ece`` and all N samples for every class. Unlike the published code, a probability of exactly 0
-    is in the first bin, and K is the number of logits, so a class without labels counts as well.
-    Arguments, range and errors as for ``ece``.
+    Uses the bins of ``ece``, all samples for every class. Unlike in the published code, a probability of exactly 0 is
+    in the first bin, and a class without labels counts as well. Arguments, range and errors as for ``ece``.
     """
     n_bins = _bins(n_bins)
     return float(_classwise(*_checked(logits, labels), n_bins)[0])
@@ -189,10 +174,9 @@ def _classwise(logits, labels, n_bins, weights=None):
     def visit(block, y):
         p = block.p.numpy()
         at = np.flatnonzero(p > 1 / n_bins)  # only these need a bin: the first one is the rest
-        outer = at // p.shape[1]
+        outer, value = at // p.shape[1], p.reshape(-1)[at].astype(np.float64)
         inner = at - outer * p.shape[1]
         sample, classes = (outer, inner) if block.dim else (inner, outer)
-        value = p.reshape(-1)[at].astype(np.float64)
         index = cell(classes, value)
         for i in range(r):
             weighted = value if weights is None else value * weights[i, block.rows][sample]
@@ -225,13 +209,12 @@ def _cuts(values, n_bins, binning):
 
 
 def _slice_sums(values, cuts):
-    return np.diff(np.concatenate(([0.0], np.cumsum(values, dtype=np.float64)))[cuts])
+    return np.diff(np.append(0.0, np.cumsum(values, dtype=np.float64))[cuts])
 
 
 def binned_samples(logits, labels, n_bins=20, binning="width", class_index=None):
-    """The samples behind ``reliability``, sorted: ``(edges, cuts, samples, probs, hits)``.
-
-    Bin b is the slice ``cuts[b]:cuts[b + 1]`` of ``samples`` (indices), of their binned probabilities and of the hits.
+    """The samples behind ``reliability``: ``(edges, cuts, samples, probs, hits)``; bin b is the slice
+    ``cuts[b]:cuts[b + 1]`` of samples (sorted indices), of their binned probabilities and of their hits.
     """
     n_bins, binning = _bins(n_bins), _validate.choice("binning", binning, ("width", "mass"))
     if class_index is None:
@@ -249,8 +232,7 @@ def reliability(logits, labels, n_bins=20, binning="width", class_index=None):
     """Bins of a reliability diagram: how often is the model right when it says c?
 
     binning: ``"width"`` for equal-width bins of [0, 1], ``"mass"`` for about equally many samples in each, with the
-    edges of ``adaptive_ece``.   class_index: k bins p_k against 1{y = k} instead of the top label.
-    Returns a ``Reliability``. Raises ValueError or TypeError on bad input.
+    edges of ``adaptive_ece``.  class_index: bin p_k against 1{y = k} for this k instead. Errors as for ``ece``.
     """
     edges, cuts, _, values, hits = binned_samples(logits, labels, n_bins, binning, class_index)
     counts = np.diff(cuts)
@@ -262,14 +244,15 @@ def entropy(logits):
     """Shannon entropy of each row's softmax in nats, in [0, log K]: a float64 ``(N,)`` numpy array."""
     logits = _validate.as_tensor("logits", logits)
     _validate.check_logits(logits, values=False)
-    return _per_row(logits, None, lambda block, _: (torch.special.entr(block.p).sum(block.dim),))[0]
+    return _per_row(logits, logits, lambda block, _: (torch.special.entr(block.p).sum(block.dim),))[0]
 
 
 def ood_auroc(logits_in, logits_ood):
-    """Chance that an out-of-distribution sample has more entropy than an in-distribution one; ties count half.
-
-    That is the area under the ROC curve with label 1 = out-of-distribution and score = ``entropy``, in [0, 1].
+    """Area under the ROC curve with label 1 = out-of-distribution and score ``entropy``, in [0, 1]: the chance that
+    an out-of-distribution sample has more entropy than an in-distribution one, ties counting half.
     """
+    for name, logits in (("logits_in", logits_in), ("logits_ood", logits_ood)):
+        _validate.check_logits(_validate.as_tensor(name, logits), name)
     scores_in, scores_ood = np.sort(entropy(logits_in)), entropy(logits_ood)
     below, not_above = (np.searchsorted(scores_in, scores_ood, side).mean() for side in ("left", "right"))
     return float((below + not_above) / (2 * len(scores_in)))
@@ -291,7 +274,6 @@ def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
     biased estimate can miss its own point), and ``ece_calibrated_high``: 95 of 100 calibrated models with these
     confidences show an ECE below it. If ``ece`` is below it, too, read that instead of the interval, which covers its
     95 % only where the error stands clear of its noise; for ``classwise_ece`` that takes many samples of each class.
-    seed: of the resampling.
     """
     n_bins = _bins(n_bins)
     bootstrap = _validate.number("bootstrap", bootstrap, 0, 1_000_000, integer=True)
@@ -299,15 +281,13 @@ def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
     logits, labels = _checked(logits, labels)
     n, k = logits.shape
     samples = _per_row(logits, labels, lambda block, y: (*block.top(y), *block.scores(y)))
-    order = np.argsort(samples[0], kind="stable")
-    samples = samples[:, order]
-    points = [*_all_but_classwise(samples, n_bins), _classwise(logits, labels, n_bins)[0]]
-    result = dict(zip(_RANGES, map(float, points), strict=True))
+    samples = samples[:, order := np.argsort(samples[0], kind="stable")]
+    points = [float(v) for v in (*_all_but_classwise(samples, n_bins), *_classwise(logits, labels, n_bins))]
+    result = dict(zip(_RANGES, points, strict=True))
     if not bootstrap:
         return result
     draws, calibrated, cuts = [], [], _cuts(samples[0], n_bins, "width")[1]
-    at_once = max(1, min(_CELLS // n, _CELLS // (k * n_bins)))
-    for start in range(0, bootstrap, at_once):
+    for start in range(0, bootstrap, at_once := max(1, _CELLS // max(n, k * n_bins))):
         drawn = (rng.integers(0, n, n) for _ in range(start, min(start + at_once, bootstrap)))
         weights = np.stack([np.bincount(rows, minlength=n) for rows in drawn])
         for w, classwise in zip(weights, _classwise(logits, labels, n_bins, weights), strict=True):

@@ -470,22 +470,22 @@ def world(rng, n, temperature):
 
 @pytest.mark.parametrize("temperature", [1.6, 3.0])
 def test_intervals_cover_what_a_huge_sample_shows(temperature):
-    """95 % intervals of 100 data sets of 400 samples, against the values of 400,000 samples.
+    """95 % intervals of 80 data sets of 400 samples, against the values of 400,000 samples.
 
     At 1.6 the percentile intervals (their mirror images) miss the biased classwise ECE more often than not.
     """
     rng = np.random.default_rng(0)
     truth = metrics.evaluate(*world(rng, 400_000, temperature), n_bins=10)
     covered, covered_by_percentile = dict.fromkeys(SCALARS, 0), 0
-    for seed in range(100):
+    for seed in range(80):
         found = metrics.evaluate(*world(rng, 400, temperature), n_bins=10, bootstrap=100, seed=seed)
         for name in SCALARS:
             covered[name] += found[f"{name}_low"] <= truth[name] <= found[f"{name}_high"]
         mirrored = 2 * found["classwise_ece"] - truth["classwise_ece"]
         covered_by_percentile += found["classwise_ece_low"] <= mirrored <= found["classwise_ece_high"]
-    assert all(85 <= count <= 100 for count in covered.values()), covered
+    assert all(68 <= count <= 80 for count in covered.values()), covered
     if temperature == 1.6:
-        assert covered_by_percentile < 60
+        assert covered_by_percentile < 48
 
 
 def test_where_a_model_is_calibrated_the_band_tells_and_the_interval_does_not():
@@ -498,13 +498,13 @@ def test_where_a_model_is_calibrated_the_band_tells_and_the_interval_does_not():
 
 
 def test_calibrated_band_holds_calibrated_models_and_not_others():
-    """Of 150 calibrated models 95 % show an ECE below the band's upper edge; an overconfident one does not."""
+    """Of 120 calibrated models 95 % show an ECE below the band's upper edge; an overconfident one does not."""
     rng = np.random.default_rng(1)
     inside = 0
-    for seed in range(150):
+    for seed in range(120):
         found = metrics.evaluate(*world(rng, 300, 1.0), bootstrap=100, seed=seed)
         inside += found["ece"] <= found["ece_calibrated_high"]
-    assert 0.90 <= inside / 150 <= 0.99
+    assert 0.90 <= inside / 120 <= 0.99
     found = metrics.evaluate(*world(rng, 300, 3.0), bootstrap=100)
     assert found["ece"] > 1.5 * found["ece_calibrated_high"]
 
@@ -551,11 +551,13 @@ def test_bad_input_is_refused_by_name(name, case):
     if guilty == "logits":
         with pytest.raises((ValueError, TypeError), match=r"^logits: "):
             metrics.entropy(logits)
-        with pytest.raises((ValueError, TypeError), match=r"^logits: "):
+        with pytest.raises((ValueError, TypeError), match=r"^logits_in: "):
+            metrics.ood_auroc(logits, GOOD[0])
+        with pytest.raises((ValueError, TypeError), match=r"^logits_ood: "):
             metrics.ood_auroc(GOOD[0], logits)
 
 
-@pytest.mark.parametrize("n_bins", [0, -1, 2.5, 20.0, "20", None, True, math.nan, 10**9])
+@pytest.mark.parametrize("n_bins", [0, -1, 2.5, 20.0, "20", None, True, math.nan, 10**5])
 @pytest.mark.parametrize("name", ["ece", "adaptive_ece", "classwise_ece", "mce", "reliability", "evaluate"])
 def test_impossible_n_bins(name, n_bins):
     with pytest.raises((ValueError, TypeError), match=r"^n_bins: .+; .+"):
