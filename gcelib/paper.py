@@ -121,7 +121,8 @@ def _judge(claim, long, where, by, total=None):
     """(verdict, evidence) in the settings whose data set/network match ``where``: ``total`` of them, or those found."""
     here, sign = long[_match(long.place, where)], 1 if claim.op[:1] == ">" else -1
     settings, found, any_will_do = {}, [], claim.quantifier == "any"
-    for key, d in _differences(here, *claim[["losses", "metric", "versus", "versus_metric", "factor"]]):
+    test = claim[["losses", "metric", "versus", "versus_metric", "factor"]]
+    for key, d in _differences(here, *test) if len(here) and claim.metric else ():
         mean, low, high = interval(d)
         margin = sign * (mean if by == "mean" else low if sign > 0 else high)
         margin = 0.05 - wilcoxon(sign * d) if by == "wilcoxon" else margin
@@ -210,7 +211,8 @@ def split_half(val, test, calibrator="ats", repeats=20, seed=0, **options):
 
     val, test: pairs (logits (N, K), labels (N,)). full: fitted on all of validation, measured on test. half: fitted on
     half A, on test. seen: on A, on half B; unseen: on A, on as many test samples. Training that looked at validation
-    (AFL) makes seen lower than unseen; CE shows how far they differ anyway (in long tails much): compare the two.
+    (AFL) makes seen lower than unseen. One run's gap is mostly the luck of its validation draw, and in long tails the
+    two differ anyway: average over seeds and compare with CE, which never looked.
     """
     (logits, labels), (z, y) = _validate.logits_and_labels(*val), _validate.logits_and_labels(*test)
     rng, size, rows = np.random.default_rng(seed), min(len(labels) // 2, len(y)), []

@@ -273,7 +273,12 @@ def test_printed_tables_are_judged_as_they_read():
         assert claims.printed[claim] == "does not hold", claim
     assert claims.printed_evidence["error_best_count"].startswith("8 of 11 (needs 8 of 11)")
     assert claims.printed_evidence["error_vs_ce"].startswith("9 of 11 (needs 11 of 11)")
-    assert "tiny_imagenet/resnet110" in claims.printed_evidence["error_vs_ce"]
+    assert claims.printed_evidence["ece_vs_ce_ats"].startswith("8 of 11")  # ResNet-50 on CIFAR-10 ties: 0.66 and 0.66
+    assert claims.printed_evidence["hybrid"].startswith("6 of 8")  # where a tie is no improvement
+    # the weakest setting comes first, and in it the nearest rival
+    assert ": tiny_imagenet/resnet110 gce test_raw_error: +1.30 to ce;" in claims.printed_evidence["error_vs_ce"]
+    assert ": cifar100/resnet110 gce test_raw_error: -0.09 to flsd;" in claims.printed_evidence["error_best_cifar100"]
+    assert (claims.printed_evidence[claims.printed == "not tested"] == "").all()
     assert claims.printed["nll_overfits_less"] == "not tested"  # the paper prints no NLL
     # one cell of Table 2 is unreadable: its setting is left out, not guessed
     assert claims.printed_evidence["focal_calibrates"].startswith("29 of 32 (needs 33 of 33)")
@@ -286,7 +291,8 @@ def test_runs_that_repeat_the_paper_get_the_papers_verdicts(copied):
     assert (claims.verdict[by_mean] == claims.printed[by_mean]).all()
     assert claims.verdict["ece_vs_ce"] == "holds"
     assert "n = 10" in claims.evidence["ece_vs_ce"]
-    assert claims.verdict["error_significant"] == "does not hold"  # WRN on CIFAR-10 is worse than CE
+    significant = claims.evidence["error_significant"]  # CE is better than GCE with WRN on CIFAR-10
+    assert significant.startswith("7 of 8 (needs 8 of 8), n = 10: cifar10/wrn_28_10 gce test_raw_error: +0.04 to ce")
 
 
 @pytest.mark.parametrize(
@@ -446,12 +452,15 @@ def overconfident(n, seed, factor):
 
 
 def test_split_half_sees_nothing_where_nothing_was_shared():
-    table = paper.split_half(overconfident(1000, 1, 2.0), overconfident(2000, 2, 2.0), "ts_nll", repeats=20)
-    assert table.shape == (20, 4)
-    assert table.full.nunique() == 1
-    assert abs(table.seen.mean() - table.unseen.mean()) < 0.01
-    again = paper.split_half(overconfident(1000, 1, 2.0), overconfident(2000, 2, 2.0), "ts_nll", repeats=20)
-    pd.testing.assert_frame_equal(table, again)
+    """Averaged over draws: in one draw, validation itself may be lucky."""
+    draws = [(overconfident(400, 2 * k, 2.0), overconfident(2000, 2 * k + 1, 2.0)) for k in range(6)]
+    tables = [paper.split_half(*draw, "ats_converged", repeats=3) for draw in draws]  # flexible: shines where fitted
+    means = pd.DataFrame([table.mean() for table in tables]).mean()
+    assert abs(means.seen - means.unseen) < 0.02
+    assert means.half > means.full
+    assert tables[0].shape == (3, 4)
+    assert tables[0].full.nunique() == 1
+    pd.testing.assert_frame_equal(tables[0], paper.split_half(*draws[0], "ats_converged", repeats=3))
 
 
 def test_split_half_sees_a_model_that_was_tuned_on_validation():
