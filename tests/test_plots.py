@@ -1,0 +1,459 @@
+"""The figures: what is drawn equals the numbers, says what it is, fits the page and leaves the settings alone."""
+
+import warnings
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import torch
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
+from matplotlib.text import Text
+
+from gcelib import calibration, losses, metrics, plots
+
+PAPER = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
+
+
+@pytest.fixture(autouse=True)
+def _strict_and_clean():
+    """Any warning fails, and no figure outlives its test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    plt.close("all")
+
+
+def sample(n=400, k=5, scale=3.0, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k, n)
+    logits = rng.normal(size=(n, k))
+    logits[np.arange(n), labels] += 1
+    return (scale * logits).astype(np.float32), labels
+
+
+def bars(ax):
+    return [container for container in ax.containers if isinstance(container, BarContainer)]
+
+
+def whiskers(container):
+    """(x, low, high) of an error bar container: (N, 3)."""
+    segments = container.lines[2][0].get_segments()
+    return np.array([[s[0, 0], s[0, 1], s[1, 1]] for s in segments])
+
+
+def legend_texts(ax):
+    return [t.get_text() for t in ax.get_legend().get_texts()]
+
+
+def history(epochs=4, every=2):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"epoch": range(1, epochs + 1)})
+    for column in ("train_nll", "train_error", *(f"{s}_{m}" for s in ("val", "test") for m in ("nll", "error", "ece"))):
+        table[column] = rng.random(epochs)
+        if not column.startswith("train"):
+            table.loc[table.epoch % every > 0, column] = np.nan
+    return table
+
+
+def fitted(name, **options):
+    return calibration.make_calibrator(name, **options).fit(*sample())
+
+
+def table_of_losses(hue=True):
+    rows = []
+    for i, loss in enumerate(PAPER):
+        for j, calibrator in enumerate(("raw", "ts_nll", "ats")[: 3 if hue else 1]):
+            ece = 0.01 * (i + 1) + 0.001 * j
+            rows.append(dict(loss=loss, calibrator=calibrator, ece=ece, ece_low=ece - 0.004, ece_high=ece - 0.001))
+    return pd.DataFrame(rows)  # basic intervals of ECE may well end below the point
+
+
+FIGURES = {
+    "reliability": lambda: plots.reliability_diagram(metrics.reliability(*sample())),
+    "reliability by mass": lambda: plots.reliability_diagram(metrics.reliability(*sample(), binning="mass")),
+    "one class": lambda: plots.reliability_diagram(
+        metrics.reliability(*sample(), class_index=2), class_name="Ankle boot"
+    ),
+    "confusion": lambda: plots.confusion_matrix(*sample(), class_names=["T-shirt/top", "Ankle boot", "c", "d", "e"]),
+    "confusion of 100": lambda: plots.confusion_matrix(*sample(3000, 100)),
+    "curves": lambda: plots.training_curves(history())[0],
+    "two curves": lambda: plots.training_curves({"ce": history(), "gce": history()})[0],
+    "temperatures": lambda: plots.temperatures({n: fitted(n) for n in ("ts_nll", "ats", "ats_converged")}),
+    "risks": lambda: plots.risk_curves(np.linspace(0, 1, 50), {"ce": np.linspace(-1, 1, 50) ** 2}, truth=0.5),
+    "bars": lambda: plots.bars_with_intervals(table_of_losses(hue=False)),
+    "bars by calibrator": lambda: plots.bars_with_intervals(table_of_losses(), hue="calibrator"),
+    "points": lambda: plots.bars_with_intervals(table_of_losses(), x="calibrator", hue="loss", points=True),
+    "roc": lambda: plots.roc_curves({"gce": (sample()[0], sample(scale=0.5)[0])}),
+    "entropy": lambda: plots.entropy_histograms({"test": sample()[0], "noise": sample(scale=0.5)[0]}),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_fits_is_legible_and_changes_no_setting(name):
+    before = dict(mpl.rcParams)
+    ax = FIGURES[name]()
+    figure = ax.figure
+    figure.canvas.draw()
+    assert dict(mpl.rcParams) == before
+    assert len(plt.get_fignums()) == 1
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert drawn.x0 > -0.01
+    assert drawn.y0 > -0.01
+    assert drawn.x1 < width + 0.01
+    assert drawn.y1 < height + 0.01
+    assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 9
+    lowest = ax.child_axes[0] if ax.child_axes else ax
+    assert lowest.get_xlabel()
+    assert ax.get_ylabel()
+
+
+@pytest.mark.parametrize("name", ["reliability", "confusion", "risks", "entropy"])
+def test_given_axes_are_used_and_returned_without_pyplot(name):
+    ax = Figure(layout="constrained").add_subplot()
+    bins = metrics.reliability(*sample())
+    drawn = {
+        "reliability": lambda: plots.reliability_diagram(bins, ax=ax),
+        "confusion": lambda: plots.confusion_matrix(*sample(), ax=ax),
+        "risks": lambda: plots.risk_curves([0.1, 0.2], {"ce": [1.0, 0.5]}, ax=ax),
+        "entropy": lambda: plots.entropy_histograms({"test": sample()[0]}, ax=ax),
+    }[name]()
+    assert drawn is ax
+    assert plt.get_fignums() == []
+
+
+# Colours
+
+
+def luminance(color):
+    rgb = np.array(to_rgb(color))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#111111"])
+def test_every_loss_colour_stands_out_on_light_and_dark(page):
+    """WCAG 2.1, 1.4.11: graphics need a contrast of 3:1."""
+    for name, color in plots.LOSS_COLORS.items():
+        low, high = sorted([luminance(color), luminance(page)])
+        assert (high + 0.05) / (low + 0.05) >= 2.99, name
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def cielab(color, vision):
+    rgb = np.array(to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(vision) @ linear, 0, 1)
+    to_xyz = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
+    x, y, z = np.cbrt(to_xyz @ seen / to_xyz.sum(1))  # linear part near black is not needed here
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_the_papers_losses_differ_in_colour_for_every_reader(vision):
+    seen = [cielab(plots.LOSS_COLORS[name], VISION[vision]) for name in PAPER]
+    apart = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+    assert min(apart) > 20  # about ten times a just noticeable difference
+
+
+def test_all_losses_have_their_own_colour_label_and_marker():
+    assert set(plots.LOSS_COLORS) == set(plots.LOSS_LABELS) == set(losses.LOSSES)
+    assert len(set(plots.LOSS_COLORS.values())) == len(set(plots.LOSS_LABELS.values())) == len(losses.LOSSES)
+    p = np.linspace(0, 1, 5)
+    lines = plots.risk_curves(p, {name: p for name in plots.LOSS_COLORS}).lines
+    assert len({line.get_marker() for line in lines}) == len(losses.LOSSES)
+    assert [to_hex(line.get_color()) for line in lines] == list(plots.LOSS_COLORS.values())
+    assert [line.get_label() for line in lines] == list(plots.LOSS_LABELS.values())
+    assert plots.LOSS_LABELS["gce"] == "GCE"
+
+
+def test_other_names_take_the_palette_in_turn():
+    palette = list(plots.LOSS_COLORS.values())
+    assert plots.loss_color("gce", 3) == plots.LOSS_COLORS["gce"]
+    assert [plots.loss_color("mine", i) for i in range(len(palette) + 1)] == [*palette, palette[0]]
+
+
+# Reliability diagrams
+
+
+@pytest.mark.parametrize("binning", ["width", "mass"])
+@pytest.mark.parametrize("class_index", [None, 1])
+def test_reliability_bars_are_the_bins(binning, class_index):
+    bins = metrics.reliability(*sample(), n_bins=12, binning=binning, class_index=class_index)
+    ax = plots.reliability_diagram(bins, color="#123456")
+    full = bins.counts > 0
+    accuracy, gap = bars(ax)
+    (counts,) = bars(ax.child_axes[0])
+    np.testing.assert_allclose([b.get_height() for b in accuracy], bins.accuracy[full])
+    np.testing.assert_allclose([b.get_y() for b in gap], bins.accuracy[full])
+    np.testing.assert_allclose([b.get_y() + b.get_height() for b in gap], bins.confidence[full])
+    np.testing.assert_array_equal([b.get_height() for b in counts], bins.counts[full])
+    for container in (accuracy, gap, counts):
+        np.testing.assert_allclose([b.get_x() for b in container], bins.edges[:-1][full])
+        np.testing.assert_allclose([b.get_width() for b in container], np.diff(bins.edges)[full])
+    assert to_hex(accuracy[0].get_facecolor()) == to_hex(counts[0].get_facecolor()) == "#123456"
+    assert ax.get_legend().get_title().get_text() == f"ECE {100 * bins.ece:.2f} %, n = 400"
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["0", "20", "40", "60", "80", "100"]
+
+
+def test_reliability_leaves_empty_bins_out():
+    logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 0.1]])
+    ax = plots.reliability_diagram(metrics.reliability(logits, np.array([0, 1, 1]), n_bins=10))
+    accuracy, _ = bars(ax)
+    assert [(round(b.get_x(), 6), b.get_height()) for b in accuracy] == [(0.5, 1.0), (0.9, 0.5)]
+
+
+@pytest.mark.parametrize("band", [0.5, 0.95])
+def test_reliability_band_is_the_central_binomial_range(band):
+    bins = metrics.reliability(*sample(scale=1.0), n_bins=10)
+    full = bins.counts > 0
+    ax = plots.reliability_diagram(bins, band=band)
+    (container,) = [c for c in ax.containers if isinstance(c, ErrorbarContainer)]
+    n, c = bins.counts[full], bins.confidence[full]
+    low, high = (scipy.stats.binom.ppf(q, n, c) / n for q in ((1 - band) / 2, (1 + band) / 2))
+    np.testing.assert_allclose(whiskers(container)[:, 1], low, atol=1e-12)
+    np.testing.assert_allclose(whiskers(container)[:, 2], high, atol=1e-12)
+    assert f"{100 * band:g} % range if calibrated" in legend_texts(ax)
+
+
+def test_reliability_band_holds_what_calibrated_models_show():
+    """Labels drawn from the model's own probabilities: about 80 % of the bars end inside the band of 80 %."""
+    rng = np.random.default_rng(1)
+    inside = []
+    for _ in range(15):
+        logits = rng.normal(size=(5000, 3))
+        probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        labels = (probs.cumsum(1) < rng.random((5000, 1))).sum(1).clip(0, 2)
+        bins = metrics.reliability(logits, labels, n_bins=12)
+        ax = plots.reliability_diagram(bins, ax=Figure().add_subplot(), band=0.8)
+        _, low, high = whiskers(ax.containers[2]).T
+        accuracy = bins.accuracy[bins.counts > 0]
+        inside += list((accuracy >= low - 1e-9) & (accuracy <= high + 1e-9))
+    assert len(inside) > 100
+    assert 0.75 < np.mean(inside) < 0.9  # a little above 0.8: counts are whole
+
+
+def test_reliability_without_band_and_of_certain_predictions():
+    bins = metrics.reliability(np.array([[800.0, 0.0], [0.0, 800.0]]), np.array([0, 1]))
+    ax = plots.reliability_diagram(bins, band=None)
+    assert not any(isinstance(c, ErrorbarContainer) for c in ax.containers)
+    (container,) = [c for c in plots.reliability_diagram(bins).containers if isinstance(c, ErrorbarContainer)]
+    np.testing.assert_allclose(whiskers(container)[:, 1:], [[1, 1]])
+
+
+def test_reliability_of_one_class_is_named():
+    bins = metrics.reliability(*sample(), class_index=0)
+    ax = plots.reliability_diagram(bins, class_name="Shirt")
+    assert ax.child_axes[0].get_xlabel() == "probability of Shirt (%)"
+    assert ax.get_ylabel() == "truly Shirt (%)"
+
+
+def test_reliability_title_stays_clear_of_the_legend():
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    for ax in figure.subplots(1, 2):
+        plots.reliability_diagram(metrics.reliability(*sample()), ax=ax).set_title("as trained")
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        legend, title = ax.get_legend().get_window_extent(), ax.title.get_window_extent()
+        assert title.y0 >= legend.y1
+        assert legend.y0 >= ax.transData.transform((0, 1))[1]  # nor does the legend cover a bar
+
+
+def test_reliability_refuses_what_is_not_bins():
+    with pytest.raises(TypeError, match=r"bins: got tuple; pass metrics\.reliability"):
+        plots.reliability_diagram(sample())
+    with pytest.raises(ValueError, match="band: 95"):
+        plots.reliability_diagram(metrics.reliability(*sample()), band=95)
+
+
+# Confusion matrices
+
+
+def test_confusion_matrix_shows_percent_of_each_row():
+    labels = np.array([0] * 200 + [1] * 4)
+    predictions = np.array([0] * 150 + [1] * 49 + [2] + [1, 1, 2, 0])
+    logits = np.eye(3)[predictions]
+    ax = plots.confusion_matrix(logits, labels, class_names=["a", "b", "c"])
+    assert [t.get_text() for t in ax.texts] == ["75", "24", "", "25", "50", "25"]  # nothing in c: its row is blank
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b", "c"]
+    values = ax.collections[0].get_array().filled(np.nan)
+    np.testing.assert_allclose(values, [[75, 24.5, 0.5], [25, 50, 25], [np.nan] * 3])
+
+
+def test_confusion_matrix_of_many_classes_has_a_colour_bar_and_few_ticks():
+    ax = plots.confusion_matrix(*sample(2000, 100))
+    assert len(ax.texts) == 0
+    assert ax.figure.axes[1].get_ylabel() == "% of the row"
+    assert [t.get_text() for t in ax.get_xticklabels()] == [str(i) for i in range(0, 100, 10)]
+
+
+def test_confusion_matrix_refuses_a_wrong_number_of_names():
+    with pytest.raises(ValueError, match="class_names: has 2 names for 5 classes"):
+        plots.confusion_matrix(*sample(), class_names=["a", "b"])
+
+
+# Training curves
+
+
+def test_training_curves_draw_what_was_evaluated():
+    table = history(epochs=6, every=3)
+    axes = plots.training_curves(table)
+    assert [[line.get_label() for line in ax.lines] for ax in axes] == [
+        ["train", "val", "test"],
+        ["train", "val", "test"],
+        ["val", "test"],
+    ]
+    for ax, metric in zip(axes, ("nll", "error", "ece"), strict=True):
+        for line in ax.lines:
+            seen = table[["epoch", f"{line.get_label()}_{metric}"]].dropna().to_numpy()
+            np.testing.assert_allclose(line.get_xydata(), seen)
+    assert list(axes[0].lines[2].get_xdata()) == [3, 6]
+    assert [ax.get_ylabel() for ax in axes] == ["NLL (nats)", "error (%)", "ECE (%)"]
+    assert [line.get_linestyle() for line in axes[0].lines] == ["--", ":", "-"]
+
+
+def test_training_curves_of_losses_wear_their_colours():
+    axes = plots.training_curves({"ce": history(), "gce": history()})
+    assert [line.get_label() for line in axes[0].lines] == ["CE train", "CE test", "GCE train", "GCE test"]
+    expected = [plots.LOSS_COLORS[name] for name in ("ce", "ce", "gce", "gce")]
+    assert [line.get_color() for line in axes[0].lines] == expected
+
+
+def test_training_curves_begin_with_one_epoch_or_none_evaluated():
+    axes = plots.training_curves(history(epochs=1, every=5))
+    assert [len(line.get_xdata()) for line in axes[0].lines] == [1, 0, 0]
+    assert axes[0].lines[0].get_marker() == "."  # a single point has no line to be seen by
+
+
+# Temperatures
+
+
+def test_temperatures_are_a_step_a_bin():
+    ats, ts = fitted("ats", n_bins=6), fitted("ts_nll")
+    ax = plots.temperatures({"ats": ats, "ts_nll": ts})
+    steps = [patch for patch in ax.patches if isinstance(patch, StepPatch)]
+    values, edges, _ = steps[0].get_data()
+    np.testing.assert_allclose(values, ats.temperatures)
+    np.testing.assert_allclose(edges, np.arange(7) / 6)
+    np.testing.assert_allclose(steps[1].get_data()[0], [float(ts.temperature)])
+    assert legend_texts(ax) == ["ATS", "TS (NLL)"]
+    ticks = [float(t.get_text()) for t in ax.get_xticklabels()]
+    np.testing.assert_allclose(ticks, 100 * ats.thresholds, rtol=1e-3)
+
+
+@pytest.mark.parametrize("calibrator", [calibration.TemperatureScaling(), calibration.SplineCalibration()])
+def test_temperatures_refuse_a_calibrator_that_has_none(calibrator):
+    with pytest.raises(ValueError, match="calibrators: 'mine' has no temperature"):
+        plots.temperatures({"mine": calibrator})
+
+
+# Risks
+
+
+def test_risk_curves_touch_zero_at_the_marked_minimiser():
+    p = np.linspace(0.01, 0.99, 99)
+    risks = {"ce": -(0.7 * np.log(p) + 0.3 * np.log(1 - p)), "brier": torch.tensor(2 * (p - 0.7) ** 2 + 1).numpy()}
+    ax = plots.risk_curves(p, risks, truth=0.7)
+    for line, risk in zip(ax.lines, risks.values(), strict=False):
+        np.testing.assert_allclose(line.get_ydata(), risk - risk.min())
+        (at,) = line.get_markevery()
+        assert p[at] == pytest.approx(0.7)
+    assert legend_texts(ax) == ["CE", "Brier", "truth"]
+    assert list(ax.lines[2].get_xdata()) == [0.7, 0.7]
+
+
+# Bars
+
+
+def test_bars_have_the_heights_colours_and_intervals_of_the_table():
+    table = table_of_losses(hue=False)
+    ax = plots.bars_with_intervals(table)
+    (heights,) = bars(ax)
+    np.testing.assert_allclose([b.get_height() for b in heights], table.ece)
+    assert [to_hex(b.get_facecolor()) for b in heights] == [plots.LOSS_COLORS[name] for name in PAPER]
+    (container,) = [c for c in ax.containers if isinstance(c, ErrorbarContainer)]
+    np.testing.assert_allclose(whiskers(container), np.c_[np.arange(7), table.ece_low, table.ece_high], atol=1e-12)
+    assert [t.get_text() for t in ax.get_xticklabels()] == [plots.LOSS_LABELS[name] for name in PAPER]
+    assert ax.get_ylabel() == "ECE (%)"
+    assert ax.get_legend() is None
+
+
+def test_grouped_bars_stand_in_the_order_of_the_table():
+    table = table_of_losses()
+    ax = plots.bars_with_intervals(table, hue="calibrator")
+    assert legend_texts(ax) == ["before", "TS (NLL)", "ATS"]
+    for container, name in zip(bars(ax), ("raw", "ts_nll", "ats"), strict=True):
+        np.testing.assert_allclose([b.get_height() for b in container], table[table.calibrator == name].ece)
+        assert [to_hex(b.get_facecolor()) for b in container] == [plots.LOSS_COLORS[name] for name in PAPER]
+    assert len({container[0].get_hatch() for container in bars(ax)}) == 3  # told apart without colour
+    centres = np.array([[b.get_x() + b.get_width() / 2 for b in container] for container in bars(ax)])
+    np.testing.assert_allclose(centres[1], np.arange(7), atol=1e-12)
+    assert (np.diff(centres, axis=0) > 0).all()
+    assert (centres[2, :-1] + 0.14 < centres[0, 1:] - 0.14).all()  # groups do not touch
+
+
+def test_losses_within_groups_keep_their_colours():
+    ax = plots.bars_with_intervals(table_of_losses(), x="calibrator", hue="loss")
+    assert legend_texts(ax) == [plots.LOSS_LABELS[name] for name in PAPER]
+    assert [to_hex(c[0].get_facecolor()) for c in bars(ax)] == [plots.LOSS_COLORS[name] for name in PAPER]
+
+
+def test_points_need_no_zero():
+    table = table_of_losses().assign(ece=lambda t: t.ece + 0.5)[["loss", "calibrator", "ece"]]
+    ax = plots.bars_with_intervals(table, x="calibrator", hue="loss", points=True)
+    assert ax.get_ylim()[0] > 0.4
+    drawn = np.concatenate([c.get_offsets()[:, 1] for c in ax.collections])
+    np.testing.assert_allclose(sorted(drawn), sorted(table.ece))
+    assert not any(isinstance(c, ErrorbarContainer) for c in ax.containers)
+
+
+def test_bars_of_an_unknown_metric_and_missing_cells():
+    table = pd.DataFrame({"dataset": ["a", "b", "b"], "loss": ["ce", "ce", "gce"], "seconds": [3.0, 5.0, 4.0]})
+    ax = plots.bars_with_intervals(table, "seconds", x="dataset", hue="loss")
+    assert ax.get_ylabel() == "seconds"
+    assert [[b.get_height() for b in c] for c in bars(ax)] == [[3, 5], [4]]
+
+
+def test_bars_refuse_a_missing_column():
+    with pytest.raises(ValueError, match=r"table: unknown key 'calibratr'; did you mean 'calibrator'"):
+        plots.bars_with_intervals(table_of_losses(), hue="calibratr")
+
+
+# Out of distribution
+
+
+def test_roc_curve_has_the_area_that_its_legend_states():
+    inside, outside = sample()[0], sample(scale=1.0, seed=1)[0]
+    inside[:50] = outside[:50] = np.float32([900, 0, 0, 0, 0])  # ties: entropies of exactly zero on both sides
+    ax = plots.roc_curves({"gce": (inside, outside), "ce": (outside, inside)})
+    for line, pair in zip(ax.lines, [(inside, outside), (outside, inside)], strict=False):
+        x, y = line.get_data()
+        assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+        assert np.trapezoid(y, x) == pytest.approx(metrics.ood_auroc(*pair), abs=1e-12)
+    area = 100 * metrics.ood_auroc(inside, outside)
+    assert legend_texts(ax) == [f"GCE, {area:.1f} %", f"CE, {100 - area:.1f} %"]
+
+
+def test_entropy_histograms_are_shares_over_the_whole_range():
+    ax = plots.entropy_histograms({"test": sample()[0], "noise": np.zeros((50, 5), np.float32)}, n_bins=10)
+    first, second = (patch.get_data() for patch in ax.patches)
+    assert first.values.sum() == pytest.approx(1)
+    np.testing.assert_allclose(second.values, [0] * 9 + [1])  # uniform predictions: all at log K, none lost
+    np.testing.assert_allclose(first.edges[[0, -1]], [0, np.log(5)])
+    assert [patch.get_fill() for patch in ax.patches] == [True, False]
+    assert legend_texts(ax) == ["test", "noise"]
