@@ -1,7 +1,8 @@
 """Diagrams that answer to the hand: a reliability diagram with its images, and the simplex of a loss's risk.
 
 With a kernel each is a live widget (anywidget; the drawing is in ``static/``), and its output carries a PNG as well for
-readers without one. Every number is computed here, by ``metrics`` and ``losses``; the browser only draws.
+readers without one. (In a notebook that JupyterLab itself ran and saved, ipywidgets asks for the cell to be run again.)
+Every number is computed here, by ``metrics`` and ``losses``; the browser only draws.
 """
 
 import base64
@@ -21,9 +22,17 @@ from gcelib._validate import choice, fail, known_keys, logits_and_labels, number
 from gcelib.losses import _log_ratio, make_loss
 from gcelib.runs import load_logits, read_json
 
+_whole = functools.partial(number, integer=True)
+
 
 def _static(*names):
     return "".join((Path(__file__).parent / "static" / name).read_text(encoding="utf-8") for name in names)
+
+
+def _pair(name, pair):
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        fail(name, f"must hold pairs (logits, labels), got {type(pair).__name__}", "pass {'gce': (logits, labels)}")
+    return [values.cpu() for values in logits_and_labels(*pair)]
 
 
 class _Setting(traitlets.TraitType):
@@ -79,16 +88,16 @@ class ReliabilityExplorer(_Explorer):
     losses = _Setting((), lambda self, names: [choice("losses", name, self._test) for name in names])
     calibrator = _Setting("raw", lambda self, value: choice("calibrator", value, self._calibrators))
     temperature = _Setting(1.0, lambda self, value: number("temperature", value, 0.1, 10))
-    n_bins = _Setting(20, lambda self, value: number("n_bins", value, 1, 50, integer=True))
+    n_bins = _Setting(20, lambda self, value: _whole("n_bins", value, 1, 50))
     binning = _Setting("width", lambda self, value: choice("binning", value, ("width", "mass")))
-    class_index = _Setting(None, lambda self, k: k if k is None else self._index("class_index", k, len(self._names)))
-    selected = _Setting(None, lambda self, bar: bar if bar is None else self._bar(*bar))
+    class_index = _Setting(None, lambda self, k: k if k is None else _whole("class_index", k, 0, len(self._names) - 1))
+    selected = _Setting(None, lambda e, v: v and [choice("selected", v[0], e._test), _whole("selected", v[1], 0, 49)])
     samples = traitlets.Dict().tag(sync=True)
 
     def __init__(self, runs, val=None, images=None, class_names=None, n_images=24, **settings):
         self._read(runs, dict(val or {}), images, class_names)
-        self._n_images = number("n_images", n_images, 1, 500, integer=True)
-        self._calibrated = functools.lru_cache(None)(self._calibrate)
+        self._n_images = _whole("n_images", n_images, 1, 500)
+        self._numbers, self._calibrated = {}, functools.lru_cache(None)(self._calibrate)
         shown = [{"name": name, "color": plots.loss_color(name, i)} for i, name in enumerate(runs)]
         setup = dict(runs=shown, calibrators=self._calibrators, class_names=self._names, n_samples=len(self._labels))
         first = ["ce", "gce"] if {"ce", "gce"} <= set(runs) else list(runs)[:2]
@@ -107,12 +116,13 @@ class ReliabilityExplorer(_Explorer):
                     images, names = splits.test[0] if images is None else images, names or splits.class_names
                 val.setdefault(name, load_logits(run, "val"))
                 run = load_logits(run, "test")
-            test[name] = logits_and_labels(*run)
+            test[name] = _pair("runs", run)
         logits, self._labels = test[first := next(iter(test))]
         for name, (other, labels) in test.items():
             if other.shape != logits.shape or not torch.equal(labels, self._labels):
                 fail("runs", f"{first!r} and {name!r} were tested on different samples", "compare runs of one test set")
-        self._test, self._val, self._images = {name: pair[0] for name, pair in test.items()}, val, images
+        self._test, self._images = {name: pair[0] for name, pair in test.items()}, images
+        self._val = {name: _pair("val", pair) for name, pair in val.items()}
         self._calibrators = ["raw", *(calibration.CALIBRATORS if len(val) == len(test) else ())]
         self._names = [str(name) for name in names or range(logits.shape[1])]
         for name, value, n in (("class_names", self._names, logits.shape[1]), ("images", images, len(logits))):
@@ -121,28 +131,24 @@ class ReliabilityExplorer(_Explorer):
         if images is not None and images.ndim == 4 and "uint8" not in str(images.dtype):
             fail("images", f"have dtype {images.dtype}", "pass uint8 pixels from 0 to 255", TypeError)
 
-    def _bar(self, name, at):
-        return [choice("selected", name, self._test), self._index("selected", at, 50)]
-
-    def _index(self, name, value, n):
-        return number(name, value, 0, n - 1, integer=True)
-
     def _calibrate(self, name, calibrator):
         logits = self._test[name]
         return logits if calibrator == "raw" else calibration.make_calibrator(calibrator).fit(*self._val[name])(logits)
 
-    def _logits(self, name):
-        return self._calibrated(name, self.calibrator) / self.temperature
+    def _bins(self, name, of=metrics.reliability):
+        logits = self._calibrated(name, self.calibrator) / self.temperature
+        return logits, of(logits, self._labels, self.n_bins, self.binning, self.class_index)
 
     def _answer(self):
         rows = []
         for name in self.losses:
-            pair = self._logits(name), self._labels
-            bins = metrics.reliability(*pair, self.n_bins, self.binning, self.class_index)
+            logits, bins = self._bins(name)
             arrays = {key: np.nan_to_num(value).tolist() for key, value in bins._asdict().items()}
-            rows.append(
-                {"name": name, "numbers": metrics.evaluate(*pair, self.n_bins) | {"class_ece": bins.ece}, **arrays}
-            )
+            key = name, self.calibrator, self.temperature, self.n_bins
+            if key not in self._numbers:
+                self._numbers[key] = metrics.evaluate(logits, self._labels, self.n_bins)
+            numbers = self._numbers[key] | {"class_ece": bins.ece}
+            rows.append({"name": name, "numbers": numbers, **arrays})
         return {"rows": rows}
 
     def _list_samples(self, _=None):
@@ -150,8 +156,7 @@ class ReliabilityExplorer(_Explorer):
         if name not in self.losses or at >= self.n_bins:
             self.samples = {}
             return
-        logits, bins = self._logits(name), (self.n_bins, self.binning, self.class_index)
-        edges, cuts, *columns = metrics.binned_samples(logits, self._labels, *bins)
+        logits, (edges, cuts, *columns) = self._bins(name, metrics.binned_samples)
         index, probs, hits = (column[cuts[at] : cuts[at + 1]] for column in columns)
         surprise = np.where(hits, -probs, 1 + probs) if self.class_index is None else np.abs(hits - probs)
         worst = np.argsort(-surprise, kind="stable")[: self._n_images]
@@ -169,9 +174,8 @@ class ReliabilityExplorer(_Explorer):
         figure = Figure(figsize=(4.4 * n, 5.2), layout="constrained")
         shown = [(run["name"], run["color"]) for run in self.setup["runs"] if run["name"] in self.losses]
         for (name, color), ax in zip(shown, figure.subplots(1, n, squeeze=False)[0], strict=False):
-            bins = metrics.reliability(self._logits(name), self._labels, self.n_bins, self.binning, k)
             class_name = None if k is None else self._names[k]
-            plots.reliability_diagram(bins, ax, color=color, class_name=class_name).set_title(name)
+            plots.reliability_diagram(self._bins(name)[1], ax, color=color, class_name=class_name).set_title(name)
         return figure
 
 
@@ -199,9 +203,9 @@ class PropernessExplorer(_Explorer):
 
     def __init__(self, **settings):
         n = self._steps
-        grid = torch.tensor([(i, j, n - i - j) for i in range(n + 1) for j in range(n + 1 - i)], dtype=torch.float64)
+        grid = torch.tensor([(i, j, n - i - j) for i in range(n + 1) for j in range(n + 1 - i)])
         # inside the rim, where risks are infinite, and off the lines of equal probabilities, where dfl jumps
-        self._grid = (grid + torch.tensor([0.03, 0.05, 0.07])) / (n + 0.15)
+        self._grid = (grid + torch.tensor([0.03, 0.05, 0.07], dtype=torch.float64)) / (n + 0.15)
         super().__init__({"losses": self._losses, "steps": n, "colors": self._colors}, settings)
 
     def _check_truth(self, *truth):
@@ -212,18 +216,17 @@ class PropernessExplorer(_Explorer):
 
     def _risk(self, probs):
         """Risk (G,) of each prediction in ``probs`` (G, 3)."""
-        q, log_p = torch.tensor(self.truth, dtype=torch.float64), probs.log()
+        q, log_p = torch.from_numpy(np.array([self.truth])), probs.log()
         if self.loss != "gce":
-            loss = make_loss(
-                self.loss, reduction="none", **({"gamma": self.gamma} if self.loss in ("focal", "dfl") else {})
-            )
-            return loss(log_p.repeat_interleave(3, 0), torch.arange(3).repeat(len(probs))).view(-1, 3) @ q
-        others = [0.1 + 0.7 * row for row in torch.eye(3, dtype=torch.float64)] if self.batch == "varied" else []
-        log_probs = torch.stack([log_p, *([row.log().expand_as(log_p) for row in others] or [log_p])])
-        ratio = _log_ratio(log_probs.flatten(1), self.weight, None).view_as(
-            log_probs
-        )  # columns know nothing of each other
-        return -(torch.stack([q, *(others or [q])])[:, None] * ratio).sum((0, 2)) / len(log_probs)
+            options = {"gamma": self.gamma} if self.loss in ("focal", "dfl") else {}
+            loss = make_loss(self.loss, reduction="none", **options)
+            return loss(log_p.repeat_interleave(3, 0), torch.arange(3).repeat(len(probs))).view(-1, 3) @ q[0]
+        alike = self.batch == "alike"
+        truths = torch.cat((q, q if alike else 0.1 + 0.7 * torch.eye(3, dtype=torch.float64)))
+        log_probs = truths.log()[:, None].repeat(1, len(probs), 1)
+        log_probs[: 1 + alike] = log_p
+        ratio = _log_ratio(log_probs.flatten(1), self.weight, None).view_as(log_probs)  # each column by itself
+        return -(truths[:, None] * ratio).sum((0, 2)) / len(truths)
 
     def _minimiser(self, risk):
         """The best prediction (3,): the grid's, refined in ever smaller neighbourhoods; None if all are equal."""
@@ -238,7 +241,7 @@ class PropernessExplorer(_Explorer):
         return best
 
     def _answer(self):
-        risk, q = self._risk(self._grid), torch.tensor([self.truth], dtype=torch.float64).clamp_min(1e-9)
+        risk, q = self._risk(self._grid), torch.from_numpy(np.array([self.truth])).clamp_min(1e-9)
         best, low, span = self._minimiser(risk), float(risk.min()), float(risk.quantile(0.9) - risk.min())
         levels = low + (span if best is not None else 1) * (np.arange(1, 14) / 14) ** 2  # narrow bands near the minimum
         at_truth, at_best = (float(self._risk(p / p.sum())) for p in (q, q if best is None else best[None]))

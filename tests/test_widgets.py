@@ -210,6 +210,8 @@ def test_run_folders_bring_validation_data_images_and_class_names(tmp_path):
         ([{"ce": TEST["ce"], "gce": fake(0, n=50)}], {}, "different samples"),
         ([{"ce": (TEST["ce"][0], TEST["ce"][1].float())}], {}, "labels: has dtype"),
         ([{"ce": (TEST["ce"][0] * torch.inf, TEST["ce"][1])}], {}, "logits: contains NaN or infinity"),
+        ([{"ce": TEST["ce"][0]}], {}, "runs: must hold pairs"),
+        ([TEST], {"val": {"ce": VAL["ce"][0]}}, "val: must hold pairs"),
         ([TEST], {"val": {"cee": VAL["ce"]}}, "val: unknown key 'cee'; did you mean 'ce'"),
         ([TEST], {"images": IMAGES[:-1]}, "images: are 599, the logits ask for 600"),
         ([TEST], {"images": IMAGES.float()}, "images: have dtype torch.float32; pass uint8"),

@@ -38,6 +38,7 @@ function render({ model, el }) {
     bars = rows.flatMap((row, r) => row.counts.map((count, b) => ({ row, r, b, key: `${row.name}/${b}` })))
       .filter(({ row, b }) => row.counts[b] > 0);
     for (const bar of bars) chart.append(drawBar(bar, settings, of, rows.length, most));
+    if (settings.binning === "width") chart.append(svg("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "diagonal" }));
     chart.setAttribute("aria-label", `Reliability diagram of ${rows.map((row) => row.name).join(", ") || "no run"}. `
       + "Arrow keys move between bars, Enter shows a bar's images.");
     tip.hidden = true;
@@ -80,9 +81,8 @@ function render({ model, el }) {
   function showTip(bar) {
     tip.replaceChildren(...bar.text.map((line) => html("div", {}, line)));
     tip.hidden = false;
-    const scale = chart.clientWidth / WIDTH, right = bar.middle < WIDTH / 2;
-    const left = bar.middle * scale + (right ? 16 : -16 - tip.offsetWidth);
-    tip.style.left = `${Math.max(0, Math.min(left, chart.clientWidth - tip.offsetWidth))}px`;
+    const scale = chart.clientWidth / WIDTH; // the corner above the diagonal is where a tip hides least
+    tip.style.left = `${(bar.middle < WIDTH / 2 ? bar.middle + 16 : LEFT + 8) * scale}px`;
     tip.style.top = `${TOP * scale}px`;
   }
 
@@ -167,7 +167,7 @@ function controls(view, setup) {
   const logarithmic = { min: -1, max: 1, step: 0.02, position: Math.log10, value: (p) => Number((10 ** p).toPrecision(4)), text: (T) => T.toFixed(2) };
   return html("div", { class: "controls" },
     html("fieldset", {}, html("legend", {}, "Runs"), ...runs),
-    dropDown(view, "calibrator", "Calibrator, fitted on validation", setup.calibrators.map((name) => [name, name])),
+    dropDown(view, "calibrator", "Calibrator, fitted on validation", setup.calibrators.map((name) => [name, name === "raw" ? "none: raw logits" : name])),
     slider(view, "temperature", "Temperature by hand", logarithmic),
     slider(view, "n_bins", "Bins", { min: 1, max: 50, step: 1 }),
     dropDown(view, "binning", "Bins of equal", [["width", "width"], ["mass", "mass (number of samples)"]]),
@@ -187,7 +187,6 @@ function axes({ binning, n_bins }, of, most) {
   return [
     ...marks.map((t) => svg("line", { x1: LEFT, x2: RIGHT, y1: y(t), y2: y(t), class: "grid" })),
     ...marks.map((t) => text(LEFT - 6, y(t) + 4, 100 * t, { "text-anchor": "end" })),
-    ...(mass ? [] : [svg("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "diagonal" })]),
     svg("line", { x1: LEFT, x2: RIGHT, y1: COUNT_BOTTOM, y2: COUNT_BOTTOM, class: "grid" }),
     text(LEFT - 6, COUNT_TOP + 10, whole(most), { "text-anchor": "end" }),
     ...along.map(([t, label]) => text(x(t), COUNT_BOTTOM + 16, label)),
