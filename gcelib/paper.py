@@ -127,8 +127,9 @@ def _judge(claim, long, where, by, total=None):
         margin = sign * (mean if by == "mean" else low if sign > 0 else high)
         margin = 0.05 - wilcoxon(sign * d) if by == "wilcoxon" else margin
         answer = (d == 0).all() if claim.op == "==" else round(margin, 12) >= (0 if claim.op == ">=" else 1e-12)
-        text = f"{key[0]}/{key[1]} {key[2]} {key[3]}: {100 * mean:+.2f} to {key[4] if claim.versus else key[5]}"
-        text += f" [{100 * low:+.2f}, {100 * high:+.2f}]" if len(d) > 1 else ""
+        scale = 100 if re.search("error|ece|auroc", key[3]) else 1
+        text = f"{key[0]}/{key[1]} {key[2]} {key[3]}: {scale * mean:+.2f} to {key[4] if claim.versus else key[5]}"
+        text += f" [{scale * low:+.2f}, {scale * high:+.2f}]" if len(d) > 1 else ""
         answer = bool(answer) if by == "mean" or len(d) > 1 else None
         settings.setdefault(key[:4], []).append((answer, sign * mean, len(d), text))
     asked = (claim.versus.count("|") + 1) * (claim.versus_metric.count("|") + 1)
@@ -150,12 +151,12 @@ def check_claims(results=None, variant="", claims=CLAIMS):
     """Each claim of the paper judged by its own tables, by our runs of its settings and by our own data: a row a claim.
 
     claims: rows of ``CLAIMS``. Returns id, where, claim; printed, verdict, our_data, each with evidence: "holds", "does
-    not hold" or "not tested" (runs or seeds lack). Printed means have no seeds, so there means decide.
-    Evidence: differences x 100 with intervals, the weakest four settings; n: the fewest seeds. Our data are other data
-    than the paper's: they can support or weaken a claim, not settle it.
+    not hold" (also where noise hides it) or "not tested" (runs or seeds lack). Printed means have no seeds, so there
+    means decide. Evidence: differences in points (seconds, nats) with intervals, the weakest four settings; n: the
+    fewest seeds. Our data are other data than the paper's: they can support or weaken a claim, not settle it.
     """
     ours, rows, index = _long(results, variant), [], [*KEYS[:3], "seed"]
-    numbers = published().assign(seed=0, value=lambda frame: frame["mean"] / 100)
+    numbers = published().assign(seed=0, value=lambda frame: frame["mean"] / np.where(frame.unit == "%", 100, 1))
     parts = (numbers[numbers.table != 9], numbers[numbers.table == 9])  # Table 9 repeats some of 1 and 2, five runs
     printed = [_long(part.pivot(index=index, columns="metric", values="value").reset_index()) for part in parts]
     for _, claim in claims.iterrows():

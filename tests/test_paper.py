@@ -274,6 +274,7 @@ def test_printed_tables_are_judged_as_they_read():
     assert claims.printed_evidence["error_best_count"].startswith("8 of 11 (needs 8 of 11)")
     assert claims.printed_evidence["error_vs_ce"].startswith("9 of 11 (needs 11 of 11)")
     assert claims.printed_evidence["ece_vs_ce_ats"].startswith("8 of 11")  # ResNet-50 on CIFAR-10 ties: 0.66 and 0.66
+    assert "resnet50 gce seconds_per_epoch: -0.64 to ce" in claims.printed_evidence["time_gce"]  # 16.65 - 1.05 x 16.47
     assert claims.printed_evidence["hybrid"].startswith("6 of 8")  # where a tie is no improvement
     # the weakest setting comes first, and in it the nearest rival
     assert ": tiny_imagenet/resnet110 gce test_raw_error: +1.30 to ce;" in claims.printed_evidence["error_vs_ce"]
