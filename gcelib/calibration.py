@@ -75,11 +75,9 @@ class _Calibrator(nn.Module):
         self._n_classes = int(self.n_classes)
 
 
-def _top(logits, dtype=torch.float64):
-    """Predicted class (N, 1) and confidence (N,) in ``dtype``: adds up the others, so 1 - confidence is exact too."""
-    top = logits.argmax(1, keepdim=True)
-    others = (logits - logits.gather(1, top)).exp().scatter(1, top, 0.0).sum(1)
-    return top, 1 / (1 + others.to(dtype))
+def _confidence(logits):
+    """Top-1 probability (N,), added up in float64 so that 1 - confidence keeps its digits in float32 logits too."""
+    return 1 / (logits - logits.amax(1, keepdim=True)).exp().sum(1, dtype=torch.float64)
 
 
 def _distances(logits):
@@ -87,9 +85,9 @@ def _distances(logits):
     return logits.amax(1, keepdim=True) - logits
 
 
-def _sums(distances, x):
-    """Softmax denominators (N,) at x = 1 / T; their inverse is the top-1 confidence."""
-    return torch.mul(distances, -x).exp_().sum(1)
+def _sums(distances, x, scratch):
+    """Softmax denominators (N,) at x = 1 / T, the inverse of the top-1 confidence; fresh memory each time is slow."""
+    return torch.mul(distances, -x, out=scratch[: len(distances)]).exp_().sum(1)
 
 
 def _ece(confidence, correct, n_bins):
@@ -115,7 +113,8 @@ class TemperatureScaling(_Calibrator):
             return {"temperature": _minimise_nll(logits, labels)}
         distances, correct = _distances(logits.double()), (logits.argmax(1) == labels).double().numpy()
         grid = np.cumsum(np.full(100, 0.1))  # added up as published: 2.5 is 2.500000000000001
-        errors = np.array([_ece(1 / _sums(distances, 1 / t).numpy(), correct, 15) for t in grid])
+        scratch = torch.empty_like(distances)
+        errors = np.array([_ece(1 / _sums(distances, 1 / t, scratch).numpy(), correct, 15) for t in grid])
         return {"temperature": grid[np.argmax(errors <= errors.min() + _TIE)]}
 
     def _calibrate(self, logits):
@@ -124,24 +123,25 @@ class TemperatureScaling(_Calibrator):
 
 def _minimise_nll(logits, labels):
     """Newton's method in log x, x = 1/T. The NLL's slope is the labels' mean distance minus its expectation under x."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    blocks = [_distances(z) for z in logits.split(max(1, (1 << 15) // logits.shape[1]))]  # stay in a core's cache
-    target = float(torch.cat(blocks).gather(1, labels[:, None]).double().sum())
-    low, high, x = 1e-4, 1e4, 1.0
+    logits, rows = logits.to(torch.promote_types(logits.dtype, torch.float32)), max(1, (1 << 17) // logits.shape[1])
+    blocks = [_distances(z) for z in logits.split(rows)]  # each stays in a core's cache
+    target = sum(float(d.gather(1, y[:, None]).double().sum()) for d, y in zip(blocks, labels.split(rows), strict=True))
+    low, high, scratch = 1e-4, 1e4, torch.empty_like(blocks[0])  # fresh memory for every block would be slow
     if target == 0:
         return low
+    x = 1 / _minimise_nll(logits[::16], labels[::16]) if len(labels) > 1000 else 1.0  # a cheap start
     for _ in range(100):
         slope, curvature = target, 0.0
         for distances in blocks:
-            weights = torch.mul(distances, -x).exp_()
+            weights = torch.mul(distances, -x, out=scratch[: len(distances)]).exp_()
             mass = weights.sum(1)
-            mean = torch.linalg.vecdot(weights, distances) / mass
-            square = torch.linalg.vecdot(weights.mul_(distances), distances) / mass
+            mean = weights.mul_(distances).sum(1) / mass
+            square = weights.mul_(distances).sum(1) / mass
             slope, curvature = slope - float(mean.double().sum()), curvature + float((square - mean * mean).sum())
         low, high = (x, high) if slope < 0 else (low, x)
         step = x * math.exp(min(max(-slope / (curvature * x + 1e-300), -50), 50))
         x, last = step if low < step < high else math.sqrt(low * high), x
-        if abs(x - last) < 1e-6 * x:  # Newton's error after such a step is about its square
+        if abs(x - last) < 1e-5 * x:  # Newton's error after such a step is about its square
             break
     return 1 / x
 
@@ -207,9 +207,9 @@ class SplineCalibration(_Calibrator):
         self.knots = _validate.number("knots", knots, 3, 1000, integer=True)
 
     def _fit(self, logits, labels):
-        top, confidence = _top(logits.double())
-        scores, group, counts = np.unique(confidence.numpy().round(7), return_inverse=True, return_counts=True)
-        accuracy = np.bincount(group, (top[:, 0] == labels).numpy()) / counts
+        confidence = _confidence(logits.double()).numpy().round(7)
+        scores, group, counts = np.unique(confidence, return_inverse=True, return_counts=True)
+        accuracy = np.bincount(group, (logits.argmax(1) == labels).numpy()) / counts
         gap = np.cumsum(np.repeat(accuracy - scores, counts)) / len(group)
         u, knots = np.linspace(0, 1, len(group))[:, None], np.linspace(0, 1, self.knots)[:-1]
         cubes, squares = (np.maximum(u - knots, 0) ** power / (1 - knots) for power in (3, 2))
@@ -219,7 +219,7 @@ class SplineCalibration(_Calibrator):
         return {"scores": scores, "values": scores + np.bincount(np.sort(group), moves) / counts}
 
     def _calibrate(self, logits):
-        top, score = _top(logits, self.scores.dtype)
+        top, score = logits.argmax(1, keepdim=True), _confidence(logits)
         right = torch.searchsorted(self.scores, score.detach()).clamp(max=len(self.scores) - 1)
         left = (right - 1).clamp(min=0)
         width = (self.scores[right] - self.scores[left]).clamp(min=1e-300)
@@ -260,15 +260,16 @@ class AdaptiveTemperatureScaling(_Calibrator):
         self.n_ece_bins = _validate.number("n_ece_bins", n_ece_bins, 1, 1_000_000, integer=True)
 
     def _fit(self, logits, labels):
-        top, confidence = _top(logits.double())
-        confidence, order = confidence.sort()
-        thresholds = np.quantile(confidence.numpy(), np.linspace(0, 1, self.n_bins + 1))
-        cuts = np.searchsorted(confidence.numpy(), thresholds, side="right")  # bin m is [cuts[m], cuts[m + 1])
-        gaps = np.append(confidence.numpy(), 1)[cuts] - thresholds  # room to keep equal samples in their bin in float32
+        distances = _distances(logits.double())
+        confidence, order = (1 / _sums(distances, 1.0, torch.empty_like(distances))).sort()
+        confidence, distances, correct = confidence.numpy(), distances[order], (logits.argmax(1) == labels)[order]
+        thresholds = np.quantile(confidence, np.linspace(0, 1, self.n_bins + 1))
+        cuts = np.searchsorted(confidence, thresholds, side="right")  # bin m is [cuts[m], cuts[m + 1])
+        gaps = np.append(confidence, 1)[cuts] - thresholds  # room to keep equal samples in their bin in float32
         thresholds += np.minimum(gaps / 2, 1e-5 * (1 - thresholds))
         thresholds[0], thresholds[-1], cuts[0] = 0, 1, 0
-        correct, counts = (top[:, 0] == labels)[order].double().numpy(), np.diff(cuts)
-        sums, filled = _tabulated_sums(_distances(logits[order].double()), cuts), counts > 0
+        correct, counts = correct.double().numpy(), np.diff(cuts)
+        sums, filled = _tabulated_sums(distances, cuts), counts > 0
 
         def mean(values):
             out = np.zeros(self.n_bins)
@@ -295,8 +296,7 @@ class AdaptiveTemperatureScaling(_Calibrator):
         return {"temperatures": candidates[best], "thresholds": thresholds, "ece_trace": errors}
 
     def _calibrate(self, logits):
-        confidence = _top(logits.detach(), self.thresholds.dtype)[1]
-        index = torch.bucketize(confidence, self.thresholds[1:-1])
+        index = torch.bucketize(_confidence(logits.detach()), self.thresholds[1:-1])
         return logits / self.temperatures[index, None].to(logits.dtype)
 
 
@@ -311,13 +311,14 @@ def _tabulated_sums(distances, cuts):
     to_nodes = np.cos(np.outer(order, angles)) * np.where(order, 2, 1)[:, None] / 12
     table, out, centre = np.empty((len(distances), 12)), np.empty(len(distances)), np.full(len(cuts) - 1, np.inf)
     bins = [slice(*pair) for pair in itertools.pairwise(cuts)]
+    scratch = torch.empty_like(distances[: np.diff(cuts).max()])
 
     def sums(temperatures, gap):
         log_t = np.log(temperatures)
         for m in np.flatnonzero(np.abs(log_t - centre) > width):
             centre[m] = log_t[m] + np.copysign(0.9 * width, gap[m])
             for j, x in enumerate(np.exp(-centre[m] - width * np.cos(angles))):
-                table[bins[m], j] = _sums(distances[bins[m]], x)
+                table[bins[m], j] = _sums(distances[bins[m]], x, scratch)
         weights = np.cos(np.outer(np.arccos((log_t - centre) / width), order)) @ to_nodes
         for rows, w in zip(bins, weights, strict=True):
             np.dot(table[rows], w, out=out[rows])
