@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.colors import PowerNorm
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.special import bdtrik
 
 from gcelib import _validate, metrics
@@ -27,7 +27,7 @@ METRIC_LABELS = dict(error="error (%)", nll="NLL (nats)", brier="Brier score", e
 METRIC_LABELS |= dict(adaptive_ece="AdaECE (%)", classwise_ece="ClasswiseECE (%)")
 _SPLITS = dict(train=("--", "#1a99fc"), val=(":", "#6ea068"), test=("-", "#c11220"))
 _THIN = dict(color="#333333", linewidth=1, linestyle="--")
-_WHISKERS = dict(fmt="none", ecolor="black", elinewidth=1.2, capsize=2.5)
+_SPAN = dict(fmt="none", ecolor="black", elinewidth=1.2, capsize=2.5)
 
 
 def loss_color(name, index=0):
@@ -61,9 +61,9 @@ def reliability_diagram(bins, ax=None, *, color=LOSS_COLORS["ce"], band=0.95, cl
     """How often is the model right (bars) when it says c (diagonal)? Below: how many samples each bar stands for.
 
     bins: ``metrics.reliability(logits, labels)``; with its ``class_index`` the view of one class, named ``class_name``.
-    Hatched: the gap between accuracy and mean confidence; above the bar it is overconfidence.
-    band: where this share of such bars would end if the confidence were right, or None: the exact binomial limit of
-    consistency resampling (Bröcker & Smith 2007). ``ax.child_axes[0]`` holds the counts, on a logarithmic axis.
+    Hatched: the gap between accuracy and mean confidence; above the bar it is overconfidence. band: where this share of
+    such bars would end if the confidence were right, or None; the exact binomial limit of consistency resampling
+    (Bröcker & Smith 2007). ``ax.child_axes[0]`` holds the counts, on a logarithmic axis.
     """
     if not isinstance(bins, metrics.Reliability):
         _validate.fail("bins", f"got {type(bins).__name__}", "pass metrics.reliability(logits, labels)", TypeError)
@@ -77,14 +77,11 @@ def reliability_diagram(bins, ax=None, *, color=LOSS_COLORS["ce"], band=0.95, cl
         tail = (1 - _validate.number("band", band, 0, 1, open_low=True, open_high=True)) / 2
         c = bins.confidence[full].clip(1e-12, 1 - 1e-12)
         low, high = (np.ceil(np.nan_to_num(bdtrik(q, n, c))).clip(0, n) / n for q in (tail, 1 - tail))
-        spans = (low + high) / 2, (high - low) / 2
-        ax.errorbar(left + width / 2, *spans, label=f"{100 * band:g} % range if calibrated", **_WHISKERS)
+        ax.errorbar(left + width / 2, (low + high) / 2, (high - low) / 2, label=f"{band:.0%} if calibrated", **_SPAN)
     ax.plot([0, 1], [0, 1], label="perfect calibration", **_THIN)
     ax.set(xlim=(0, 1), ylim=(0, 1.36), yticks=np.linspace(0, 1, 6))  # above 100 % there is room for the legend
     ax.tick_params(labelbottom=False)
-    names = (
-        ("confidence", "accuracy") if class_name is None else (f"probability of {class_name}", f"truly {class_name}")
-    )
+    names = (f"probability of {class_name}", f"truly {class_name}") if class_name else ("confidence", "accuracy")
     title = f"ECE {100 * bins.ece:.2f} %, n = {bins.counts.sum():,}"
     legend = dict(loc="upper center", ncols=2, columnspacing=1, borderaxespad=0, title=title)
     _finish(ax, "", f"{names[1]} (%)", legend, "y").spines["left"].set_bounds(0, 1)
@@ -150,8 +147,7 @@ def temperatures(calibrators, ax=None):
             ax.set_xticks(grid[::step], [f"{100 * edge:.4g}" for edge in calibrator.thresholds[::step].tolist()])
     ax.axhline(1, **_THIN)
     ax.set(yscale="log", xlim=(0, 1), ylim=(min(ax.get_ylim()[0], 0.7), max(ax.get_ylim()[1], 1.5)))
-    ax.yaxis.set(major_locator=LogLocator(subs=(1, 1.5, 2, 3, 5, 7)), minor_locator=NullLocator())
-    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set(major_locator=LogLocator(subs=(1, 1.5, 2, 3, 5, 7)), major_formatter="{x:g}", minor_formatter="")
     return _finish(ax, "validation samples, least confident first; ticks: their confidence (%)", "temperature", {})
 
 
@@ -192,7 +188,7 @@ def bars_with_intervals(table, metric="ece", x="loss", hue=None, ax=None, points
             ax.bar(at, values, width, color=colors, edgecolor="white", linewidth=0.5, label=label, **stage)
         if f"{metric}_low" in table:
             low, high = rows[f"{metric}_low"].to_numpy(float), rows[f"{metric}_high"].to_numpy(float)
-            ax.errorbar(at, (low + high) / 2, (high - low) / 2, zorder=0 if points else 3, **_WHISKERS)
+            ax.errorbar(at, (low + high) / 2, (high - low) / 2, zorder=0 if points else 3, **_SPAN)
     ax.set_xticks(range(len(places)), [LABELS.get(place, place) for place in places])
     return _finish(ax, x, metric, dict(loc="upper left", bbox_to_anchor=(1, 1), title=hue) if hue else None)
 

@@ -228,7 +228,7 @@ def test_reliability_band_is_the_central_binomial_range(band):
     low, high = (scipy.stats.binom.ppf(q, n, c) / n for q in ((1 - band) / 2, (1 + band) / 2))
     np.testing.assert_allclose(whiskers(container)[:, 1], low, atol=1e-12)
     np.testing.assert_allclose(whiskers(container)[:, 2], high, atol=1e-12)
-    assert f"{100 * band:g} % range if calibrated" in legend_texts(ax)
+    assert f"{band:.0%} if calibrated" in legend_texts(ax)
 
 
 def test_reliability_band_holds_what_calibrated_models_show():
