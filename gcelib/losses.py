@@ -13,6 +13,7 @@ probability* of sample i; S_k = sum_i p[i, k] is the *class sum* over the batch.
 
 import inspect
 import warnings
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -23,12 +24,14 @@ from torch.nn import functional as F
 
 from gcelib import _validate
 
+_NO_LABEL = -(2**62)  # PyTorch's own choice of a label to ignore, -100, would let a mistake pass in silence
+
 
 class _Loss(nn.Module):
     """What the losses share: input checks, at least float32, and the reduction of the losses of single samples."""
 
     soft_targets = False
-    reductions = ("mean", "sum", "none")
+    reductions: tuple[str, ...] = ("mean", "sum", "none")
 
     def __init__(self, reduction="mean", process_group=None):
         super().__init__()
@@ -80,8 +83,8 @@ class _Loss(nn.Module):
 
 
 def _nll(log_probs, labels, reduction="none"):
-    """-log_probs[i, labels[i]], shape (N,). No label is ignored: PyTorch's default skips -100 without a word."""
-    return F.nll_loss(log_probs, labels, reduction=reduction, ignore_index=-(2**62))
+    """-log_probs[i, labels[i]], shape (N,)."""
+    return F.nll_loss(log_probs, labels, reduction=reduction, ignore_index=_NO_LABEL)
 
 
 def _power(base, gamma):
@@ -103,8 +106,8 @@ class CrossEntropyLoss(_Loss):
         self.label_smoothing = _validate.number("label_smoothing", label_smoothing, 0, 1)
 
     def compute(self, logits, labels):
-        options = {"reduction": self.reduction, "label_smoothing": self.label_smoothing}
-        return F.cross_entropy(logits, labels, ignore_index=-(2**62), **options)
+        options = {"label_smoothing": self.label_smoothing, "reduction": self.reduction, "ignore_index": _NO_LABEL}
+        return F.cross_entropy(logits, labels, **options)
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -142,8 +145,8 @@ class _LargeBatchGCE(torch.autograd.Function):
     def forward(ctx, logits, labels, weight, probs, sums):
         ctx.save_for_backward(logits, labels, probs, sums)
         ctx.weight = weight
-        nll = logits.amax(1) - logits.gather(1, labels[:, None]).squeeze(1) - probs.amax(1).log()
-        return nll + weight * sums.log()[labels]
+        log_t = logits.gather(1, labels[:, None]).squeeze(1) - logits.amax(1) + probs.amax(1).log()
+        return weight * sums.log()[labels] - log_t
 
     @staticmethod
     def backward(ctx, grad):
@@ -357,9 +360,10 @@ class AdaFocalLoss(_Loss):
 
 
 #: Every loss by its name in configurations, run folders and tables: the paper's seven in its order, then variants.
-LOSSES = {"ce": CrossEntropyLoss, "brier": BrierLoss, "mmce": MMCELoss, "flsd": FLSDLoss, "dfl": DualFocalLoss}
-LOSSES |= {"afl": AdaFocalLoss, "gce": GCELoss, "focal": FocalLoss, "afl_gce": partial(AdaFocalLoss, generative=True)}
-LOSSES |= {name: partial(LOSSES[name[:-3]], label_smoothing=0.05) for name in ("ce_ls", "gce_ls")}
+LOSSES: dict[str, Callable[..., nn.Module]] = {"ce": CrossEntropyLoss, "brier": BrierLoss, "mmce": MMCELoss}
+LOSSES |= {"flsd": FLSDLoss, "dfl": DualFocalLoss, "afl": AdaFocalLoss, "gce": GCELoss, "focal": FocalLoss}
+LOSSES |= {"ce_ls": partial(CrossEntropyLoss, label_smoothing=0.05), "gce_ls": partial(GCELoss, label_smoothing=0.05)}
+LOSSES |= {"afl_gce": partial(AdaFocalLoss, generative=True)}
 
 
 def make_loss(name, **options):
