@@ -3,7 +3,8 @@
 Each is an ``nn.Module``: ``fit(logits, labels)`` returns it, and ``calibrator(logits)`` gives calibrated logits
 (log-probabilities where no logits exist), so ``nn.Sequential(model, calibrator)`` deploys, ``state_dict`` saves and
 ``torch.export`` works. Fitting runs on the CPU, in float64 unless said, and leaves the calibrator on the logits'
-device. Only temperature scaling and ATS guarantee that no prediction changes.
+device; its buffers are float64, which Apple's MPS lacks: calibrate on the CPU there. Only temperature scaling and ATS
+guarantee that no prediction changes.
 """
 
 import functools

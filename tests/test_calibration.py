@@ -91,7 +91,7 @@ def saturated(n=300, k=4):
 @pytest.mark.parametrize(
     ("data", "options"),
     [
-        (sample(300, 10), {}),
+        (sample(200, 10), {}),
         (sample(300, 2, seed=1), {"rounds": 60}),
         (sample(300, 100, seed=2, overconfidence=1.1), {"rounds": 60}),
         (sample(300, 10, seed=3, overconfidence=0.5), {"rounds": 60}),
@@ -342,7 +342,7 @@ CASES = st.builds(
     overconfidence=st.sampled_from([0.05, 0.5, 1.0, 2.0, 20.0]),
     dtype=st.sampled_from([F64, torch.float32, torch.float16]),
 )
-several = settings(derandomize=True, deadline=None, max_examples=12)
+several = settings(derandomize=True, deadline=None, max_examples=10)
 
 
 @pytest.mark.parametrize("name", ["ts_nll", "ts_ece", "ats", "ats_converged"])
@@ -379,14 +379,15 @@ def test_order_and_shift_change_nothing(name, data, random):
     """Neither the order of the samples nor a number added to a row's logits carries information."""
     logits, labels = data
     logits = logits.double()
-    expected = fitted(name, logits, labels)(logits).log_softmax(1)
+    few = {"n_bins": 5} if name.startswith("ats") else {}
+    expected = fitted(name, logits, labels, **few)(logits).log_softmax(1)
     order = torch.tensor(random.sample(range(len(labels)), len(labels)))
     shift = torch.tensor([random.choice([-64.0, 0.0, 32.0]) for _ in labels], dtype=F64)[:, None]
-    permuted = fitted(name, logits[order], labels[order])(logits).log_softmax(1)
+    permuted = fitted(name, logits[order], labels[order], **few)(logits).log_softmax(1)
     tolerance = {"rtol": 1e-5, "atol": 1e-5}
     torch.testing.assert_close(permuted, expected, **tolerance)
     if name != "spline" or len(labels) > 5:
-        shifted = fitted(name, logits + shift, labels)(logits + shift).log_softmax(1)
+        shifted = fitted(name, logits + shift, labels, **few)(logits + shift).log_softmax(1)
         torch.testing.assert_close(shifted, expected, **tolerance)
 
 
@@ -401,7 +402,7 @@ def test_temperature_one_is_the_identity(name):
         assert torch.equal(calibrator(logits), logits)
 
 
-EXTREMES = [(n, k, m) for n in (1, 30) for k in (2, 20) for m in ("random", "all_right", "all_wrong", "one_class")]
+EXTREMES = [(30, k, m) for k in (2, 20) for m in ("random", "all_right", "all_wrong", "one_class")] + [(1, 3, "random")]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, F64])
@@ -474,11 +475,13 @@ def test_half_models_keep_their_calibrators_precision(name):
 
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_export(name):
-    """``torch.export`` takes a model with its calibrator, for any batch size."""
+    """``torch.export`` takes a model with its calibrator, for any batch size; ``torch.compile`` has no graph break."""
     logits, labels = sample(100, 5, dtype=torch.float32)
     model = nn.Sequential(nn.Linear(5, 5), fitted(name, logits, labels))
     exported = torch.export.export(model, (logits[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.testing.assert_close(exported.module()(logits), model(logits))
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(logits), model(logits))
 
 
 @pytest.mark.parametrize("name", CALIBRATORS)
