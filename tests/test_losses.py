@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -656,7 +657,9 @@ def test_one_sample_is_said_to_be_void():
     assert record[0].filename == __file__
     assert value.item() == pytest.approx(0, abs=1e-15)
     assert torch.autograd.grad(value, logits)[0].abs().max() < 1e-15
-    GCELoss(regularizer_weight=0)(logits, labels)  # cross-entropy: nothing to warn of
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GCELoss(regularizer_weight=0)(logits, labels)  # cross-entropy: nothing to warn of
 
 
 BAD = {
