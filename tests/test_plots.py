@@ -188,6 +188,16 @@ def test_other_names_take_the_palette_in_turn():
     assert [plots.loss_color("mine", i) for i in range(len(palette) + 1)] == [*palette, palette[0]]
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_an_axis_called_percent_multiplies_fractions_by_100(name):
+    ax = FIGURES[name]()
+    axes = ax.figure.axes if name.endswith("curves") else [ax, *ax.child_axes]
+    for axis in [axis for one in axes for axis in (one.xaxis, one.yaxis)]:
+        if axis.get_label_text() and "ticks:" not in axis.get_label_text():  # those have texts of their own
+            percent = axis.get_major_formatter()(0.25, 0) == "25"
+            assert percent == ("(%)" in axis.get_label_text()), axis.get_label_text()
+
+
 # Reliability diagrams
 
 
