@@ -30,9 +30,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker starts n
 
 
 def load_grid(grid):
-    """The dicts (parameter -> value or values) behind ``grid``: a name in ``notebooks/grids``, a YAML file, a dict or a
-    list of any of these.
-    """
+    """The dicts (parameter -> values) of ``grid``: a name in ``notebooks/grids``, a YAML file, a dict, or a list."""
     if isinstance(grid, dict) and grid:
         return [grid]
     if isinstance(grid, (list, tuple)) and grid:
@@ -86,15 +84,14 @@ def status(grid, runs_dir=None, measure=False):
     rows, alike = [], ["dataset", "model", "batch_size"]
     for run_dir, (_, config) in expand(grid, runs_dir).items():
         row = {name: getattr(config, name) for name in (*alike, "loss", "variant", "seed", "epochs")}
-        row |= {"state": "missing", "epoch": 0, "seconds": math.nan, "run_dir": run_dir}
+        state = "failed" if Path(run_dir, "failed.txt").exists() else "missing"
+        row |= {"state": state, "epoch": 0, "seconds": math.nan, "run_dir": run_dir}
         if runs.is_done(run_dir):
-            row["seconds"] = runs.read_json(Path(run_dir, "metrics.json"))["results"]["train_seconds"]
-            row["state"] = "done"
+            results = runs.read_json(Path(run_dir, "metrics.json"))["results"]
+            row |= {"state": "done", "seconds": results["train_seconds"]}
         elif runs.is_running(run_dir) or runs.is_running(run_dir, _LOCK):
             row["state"] = "running"
-        elif Path(run_dir, "failed.txt").exists():
-            row["state"] = "failed"
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             row["epoch"] = len(Path(run_dir, "history.jsonl").read_bytes().splitlines())
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -120,19 +117,17 @@ def run(grid, notebook="03_train.ipynb", client=None, *, runs_dir=None, **local)
     notebook: a path, or a name in ``notebooks/``, with the parameters of ``03_train``. client: any Dask ``Client``,
     else one of ``$DASK_SCHEDULER_ADDRESS``, else of a ``local_cluster(**local)``. Workers share the file system.
     Record: the settings, run_dir, state, seconds, error. State: skipped (it was done), done, failed (twice; the folder
-    holds ``run.ipynb`` and the traceback, ``failed.txt``) or running (another process has it).
-    Closing it, or its death, stops local workers; a run loses at most the epoch it is in. Raises, before anything
-    starts, what ``expand`` raises, and ValueError if a run would take more than its ``max_hours`` on this machine.
+    holds ``run.ipynb`` and the traceback, ``failed.txt``), running (another process has it). Closing the generator, or
+    its death, stops local workers; a run loses at most the epoch it is in. Raises, before anything starts, what
+    ``expand`` raises, and ValueError if a run would take more than its ``max_hours`` here.
     """
     cells, client = expand(grid, runs_dir), client or os.environ.get("DASK_SCHEDULER_ADDRESS")
     path = Path(notebook) if Path(notebook).is_file() else NOTEBOOKS / notebook
-    if not path.is_file():
-        _validate.fail("notebook", f"there is no {notebook}", "give a path, or a name in notebooks/", FileNotFoundError)
     for row in () if client else status(grid, runs_dir, measure=True).itertuples():
         if (hours := row.left / 3600) > cells[row.run_dir][1].max_hours:
             problem = f"{row.model} on {row.dataset} would take about {hours:,.0f} hours a run on this machine"
             _validate.fail("grid", problem, "use a GPU, a cluster or fewer epochs, or raise max_hours")
-    return _run(cells, str(path.absolute()), client, local)
+    return _run(cells, str(path.resolve(strict=True)), client, local)
 
 
 def _run(cells, notebook, client, local):
@@ -144,9 +139,11 @@ def _run(cells, notebook, client, local):
             cluster = client or stack.enter_context(local_cluster(**local, at_most=len(todo)))
             client = stack.enter_context(Client(cluster))
         tasks = {client.submit(_execute, cells[d][0], d, notebook, pure=False, retries=1): d for d in todo}
-        stack.callback(lambda: client and client.cancel([*tasks]))
+        stack.callback(lambda: tasks and client.cancel([*tasks]))
         for task in as_completed([*tasks]):
             run_dir = tasks.pop(task)
+            if task.cancelled():
+                raise ConnectionError("the Dask scheduler is gone; start the sweep again: what is finished stays")
             try:
                 (state, seconds), error = task.result(), ""
             except Exception as problem:  # it failed twice, or its workers died again and again
@@ -156,7 +153,7 @@ def _run(cells, notebook, client, local):
 
 def _execute(settings, run_dir, notebook, patience=30):
     """One run, on a worker: (state, seconds). The kernel of a killed worker may hold it still: wait ``patience`` s."""
-    start, run_dir, failed = time.monotonic(), Path(run_dir), Path(run_dir, "failed.txt")
+    start, run_dir, failed, cwd = time.monotonic(), Path(run_dir), Path(run_dir, "failed.txt"), Path(notebook).parent
     run_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(Timeout), FileLock(run_dir / _LOCK, timeout=patience):
         with FileLock(run_dir / ".lock", timeout=patience):
@@ -164,8 +161,9 @@ def _execute(settings, run_dir, notebook, patience=30):
         if (run_dir / "metrics.json").exists():
             return "skipped", 0.0
         try:
-            report, quiet = str(run_dir / "run.ipynb"), {"progress_bar": False, "store_widget_state": False}
-            papermill.execute_notebook(notebook, report, settings, cwd=str(Path(notebook).parent), **quiet)
+            papermill.log.logger.setLevel("ERROR")  # it takes a parameter annotated "int | None" for unknown
+            quiet = {"progress_bar": False, "store_widget_state": False, "extra_arguments": ["--log-level=ERROR"]}
+            papermill.execute_notebook(notebook, run_dir / "run.ipynb", settings, cwd=cwd, start_timeout=300, **quiet)
             (run_dir / "metrics.json").stat()  # the proof; a notebook that ends without it has failed
         except Exception as error:
             text = re.sub(r"\x1b\[[\d;]*m", "", f"{type(error).__name__}: {error}")
@@ -185,8 +183,8 @@ def local_cluster(workers=None, workers_per_gpu=1, at_most=None):
     workers = _validate.number("workers", workers or len(gpus) * workers_per_gpu or CPU_COUNT, 1, integer=True)
     threads = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], CPU_COUNT // workers or 1)
     here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "dashboard": False}
-    alone, spec = {"nthreads": 1, "memory_limit": 0, "silence_logs": "ERROR"}, {}
+    alone, spec = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": "CRITICAL"}, {}
     for i in range(min(workers, at_most or workers)):
         env = threads | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})
-        spec[i] = {"cls": Nanny, "options": here | alone | {"env": env}}
-    return SpecCluster(spec, {"cls": Scheduler, "options": here}, silence_logs="ERROR")
+        spec[i] = {"cls": Nanny, "options": alone | {"env": env}}
+    return SpecCluster(spec, {"cls": Scheduler, "options": here}, silence_logs="CRITICAL")
