@@ -57,9 +57,9 @@ class _Block(NamedTuple):
 
     def top(self, y):
         """Confidence, and whether ``y`` is the first class with the largest logit."""
-        confidence = self.p.amax(self.dim)
-        hit = (self.pick(self.p, y) > 0.9999 * confidence).numpy()
-        doubtful = np.flatnonzero(hit & (confidence < 0.501).numpy())  # above one half there is no second such class
+        confidence = self.p.amax(self.dim).numpy()
+        hit = self.pick(self.p, y).numpy() > 0.9999 * confidence
+        doubtful = np.flatnonzero(hit & (confidence < 0.501))  # above one half there is no second such class
         hit[doubtful] = self.z.numpy().take(doubtful, 1 - self.dim).argmax(self.dim) == y.numpy()[doubtful]
         return confidence, hit
 
@@ -67,23 +67,23 @@ class _Block(NamedTuple):
         """Negative log-likelihood and Brier score."""
         top, confidence = self.z.amax(self.dim).double(), self.p.amax(self.dim).double()
         nll = top - self.pick(self.z, y).double() - confidence.log()
-        brier = self.p.square().sum(self.dim).double() - 2 * self.pick(self.p, y).double() + 1
-        return nll, brier.clamp_(min=0)  # rounding may leave -1e-7
+        squares = np.einsum(self.p.numpy(), [0, 1], self.p.numpy(), [0, 1], [1 - self.dim])  # makes no copy
+        return nll, np.maximum(1 - 2 * self.pick(self.p, y).double().numpy() + squares, 0)  # rounding may leave -1e-7
 
 
-def _per_row(logits, labels, function):
-    """What ``function(block, its labels)`` returns, a tuple of vectors, for all rows: float64 ``(..., N)``."""
-    n, k = logits.shape
-    step, dim, parts = max(1, _CELLS // k), int(k >= 32), []  # few classes come first: reductions run along columns
+def _per_row(logits, labels, function, width):
+    """What ``function(block, its labels)`` returns, ``width`` vectors, for all rows: float64 ``(width, N)``."""
+    (n, k), out = logits.shape, np.empty((width, len(logits)))
+    step, dim = max(1, _CELLS // k), int(k >= 32)  # few classes come first: reductions run along long columns
     for start in range(0, n, step):
         z = logits[rows := slice(start, start + step)].cpu()
         z = z.float() if z.dtype.itemsize < 4 else z
         if not math.isfinite(z.sum()):  # one cheap pass; the sum of finite numbers may overflow, so look closer
             _validate.check_logits(z, first_row=start)
         z = z.contiguous() if dim else torch.from_numpy(np.ascontiguousarray(z.numpy().T))  # torch copies slower
-        values = function(_Block(rows, z, z.softmax(dim), dim), labels[rows])
-        parts.append([np.asarray(value, np.float64) for value in values])
-    return np.concatenate(parts, axis=1)
+        for row, values in zip(out, function(_Block(rows, z, z.softmax(dim), dim), labels[rows]), strict=True):
+            row[rows] = values
+    return out
 
 
 def _checked(logits, labels):
@@ -99,7 +99,7 @@ def _bins(n_bins):
 
 def top_label(logits, labels):
     """Confidence and hit of the predicted class: ``(confidences, correct)``, float64 and bool ``(N,)`` numpy arrays."""
-    confidences, correct = _per_row(*_checked(logits, labels), _Block.top)
+    confidences, correct = _per_row(*_checked(logits, labels), _Block.top, 2)
     return confidences, correct == 1
 
 
@@ -110,12 +110,12 @@ def error(logits, labels):
 
 def nll(logits, labels):
     """Mean negative log-likelihood in nats, in [0, inf): what ``F.cross_entropy`` computes."""
-    return float(_per_row(*_checked(logits, labels), _Block.scores)[0].mean())
+    return float(_per_row(*_checked(logits, labels), _Block.scores, 2)[0].mean())
 
 
 def brier(logits, labels):
     """Mean squared distance of the probabilities from the one-hot label, summed over classes: in [0, 2]."""
-    return float(_per_row(*_checked(logits, labels), _Block.scores)[1].mean())
+    return float(_per_row(*_checked(logits, labels), _Block.scores, 2)[1].mean())
 
 
 def ece(logits, labels, n_bins=20):
@@ -187,7 +187,7 @@ def _classwise(logits, labels, n_bins, weights=None):
             columns[:] += weights[:, block.rows].astype(p.dtype) @ (p if block.dim else p.T)
         return (block.pick(block.p, y),)
 
-    own = cell(labels.numpy(), _per_row(logits, labels, visit)[0])
+    own = cell(labels.numpy(), _per_row(logits, labels, visit, 1)[0])
     by_class = cells.reshape(r, k, n_bins)
     by_class[:, :, 0] = columns - by_class[:, :, 1:].sum(2)
     for i in range(r):
@@ -222,7 +222,7 @@ def binned_samples(logits, labels, n_bins=20, binning="width", class_index=None)
     else:
         logits, labels = _checked(logits, labels)
         k = _validate.number("class_index", class_index, 0, logits.shape[1] - 1, integer=True)
-        values, hits = _per_row(logits, labels, lambda block, y: (block.p.select(block.dim, k), y == k))
+        values, hits = _per_row(logits, labels, lambda block, y: (block.p.select(block.dim, k), y == k), 2)
     order = np.argsort(values, kind="stable")
     edges, cuts = _cuts(values[order], n_bins, binning)
     return edges, cuts, order, values[order], hits[order]
@@ -244,7 +244,7 @@ def entropy(logits):
     """Shannon entropy of each row's softmax in nats, in [0, log K]: a float64 ``(N,)`` numpy array."""
     logits = _validate.as_tensor("logits", logits)
     _validate.check_logits(logits, values=False)
-    return _per_row(logits, logits, lambda block, _: (torch.special.entr(block.p).sum(block.dim),))[0]
+    return _per_row(logits, logits, lambda block, _: (torch.special.entr(block.p).sum(block.dim),), 1)[0]
 
 
 def ood_auroc(logits_in, logits_ood):
@@ -280,7 +280,7 @@ def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
     rng = np.random.default_rng(_validate.number("seed", seed, 0, integer=True))
     logits, labels = _checked(logits, labels)
     n, k = logits.shape
-    samples = _per_row(logits, labels, lambda block, y: (*block.top(y), *block.scores(y)))
+    samples = _per_row(logits, labels, lambda block, y: (*block.top(y), *block.scores(y)), 4)
     samples = samples[:, order := np.argsort(samples[0], kind="stable")]
     points = [float(v) for v in (*_all_but_classwise(samples, n_bins), *_classwise(logits, labels, n_bins))]
     result = dict(zip(_RANGES, points, strict=True))
