@@ -5,7 +5,7 @@ const NUMBERS = [
   ["ece", "ECE %", 100], ["adaptive_ece", "AdaECE %", 100], ["classwise_ece", "ClasswiseECE %", 100],
 ];
 // The drawing's own units: the diagram above, the counts below.
-const WIDTH = 640, LEFT = 60, RIGHT = 632, TOP = 10, BOTTOM = 330, COUNT_TOP = 348, COUNT_BOTTOM = 418;
+const WIDTH = 640, LEFT = 60, RIGHT = 624, TOP = 10, BOTTOM = 330, COUNT_TOP = 348, COUNT_BOTTOM = 418;
 const x = (t) => LEFT + t * (RIGHT - LEFT);
 const y = (t) => BOTTOM - t * (BOTTOM - TOP);
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
