@@ -1,6 +1,7 @@
 # make demo   a bare machine to a trained, measured and drawn model
 # make test   the whole test suite, notebooks included
 # make lab    JupyterLab on the first lesson
+# make sweep-demo   seven losses, ten seeds, three embedded data sets: hours on a laptop; repeat it to go on after a stop
 #
 # TORCH_INDEX names another pip index for torch and torchvision, such as the CPU-only one that
 # https://pytorch.org/get-started/locally/ shows; the default wheels for Linux carry CUDA (5.5 GB installed).
@@ -27,6 +28,10 @@ test: .venv/installed
 
 lab: .venv/installed
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/00_start_here.ipynb
+
+sweep-demo: .venv/installed
+	cd notebooks && ../$(BIN)/papermill 07_sweep.ipynb out_sweep.ipynb -p grid demo
+	@echo 'The table of what is done: notebooks/out_sweep.ipynb. The results are in runs/.'
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
