@@ -9,6 +9,7 @@ import ast
 import difflib
 import math
 import numbers
+import re
 import types
 
 import numpy as np
@@ -145,16 +146,17 @@ class BadParameter(ValueError):
 def check_parameters(cells):
     """Refuse parameters injected by papermill that the notebook does not have, or whose type is another.
 
-    cells: IPython's ``In``. papermill only logs an unknown ``-p`` and runs on with the default; a notebook calls this in
-    the cell after its parameters. The notebook's own names, types and defaults are read from its parameters cell
-    (``seed: int = 1``), the given ones from papermill's injected cell, which starts with ``# Parameters``.
+    cells: IPython's ``In``. papermill only logs an unknown ``-p`` and runs on with the default; a notebook calls this
+    in the cell after its parameters. Its own names, types and defaults are read from its parameters cell (``seed: int
+    = 1``; ``lr: "float or None" = None``, since papermill cannot read ``|``), the given ones from papermill's injected
+    cell, which starts with ``# Parameters``.
     Raises BadParameter (a ValueError) that names the parameter and the nearest known one.
     """
     injected = next((i for i, source in enumerate(cells) if source.lstrip().startswith("# Parameters\n")), 0)
     if not injected:
         return
     own = {
-        node.target.id: ast.unparse(node.annotation)
+        node.target.id: ast.unparse(node.annotation).strip("'")
         for node in ast.parse(cells[injected - 1]).body
         if isinstance(node, ast.AnnAssign)
     }
@@ -162,7 +164,7 @@ def check_parameters(cells):
         name, value = node.targets[0].id, ast.literal_eval(node.value)
         if name not in own:
             raise BadParameter(f"unknown parameter {name!r}: {did_you_mean(name, own)}")
-        allowed = own[name].replace(" ", "").split("|")
+        allowed = re.split(r" or | \| ", own[name])
         if isinstance(value, int) and not isinstance(value, bool) and "float" in allowed:
             continue
         if type(value).__name__ not in [a.split("[")[0].replace("None", "NoneType") for a in allowed]:

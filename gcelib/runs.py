@@ -41,7 +41,7 @@ def run_path(runs_dir, dataset, model, loss, variant, seed):
 
 
 def write_atomic(path, data):
-    """Put the bytes ``data`` at ``path``: a reader sees the old file or the new one, also after a kill or a full disk."""
+    """Put the bytes ``data`` at ``path``: readers see the old file or the new one, also after a kill or a full disk."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -10,8 +10,8 @@ from gcelib._validate import BadParameter
 
 OWN = """loss: str = "gce"  # the loss
 seed: int = 1
-lr: float | None = None
-milestones: list | None = None
+lr: "float or None" = None
+milestones: "list or None" = None
 loss_options: dict = {}
 compile: bool = False"""
 
@@ -39,9 +39,9 @@ def test_fitting_parameters_pass(given):
         ("seed = True", r"parameter 'seed' must be int, got bool True"),
         ("seed = None", r"parameter 'seed' must be int, got NoneType"),
         ("loss = 3", r"parameter 'loss' must be str, got int 3"),
-        ("lr = True", r"parameter 'lr' must be float \| None, got bool"),
+        ("lr = True", r"parameter 'lr' must be float or None, got bool"),
         ('compile = "false"', r"parameter 'compile' must be bool, got str 'false'"),
-        ('milestones = "[3, 5]"', r"parameter 'milestones' must be list \| None, got str"),
+        ('milestones = "[3, 5]"', r"parameter 'milestones' must be list or None, got str"),
         ('loss_options = "gamma=3"', r"parameter 'loss_options' must be dict, got str"),
     ],
 )
@@ -55,7 +55,7 @@ def test_a_notebook_run_by_hand_or_by_nbval_has_nothing_to_check():
     check_parameters([""])
 
 
-def test_papermill_stops_with_the_sentence(tmp_path):
+def test_papermill_stops_with_the_sentence(tmp_path, caplog):
     own = new_code_cell(OWN, metadata={"tags": ["parameters"]})
     rest = [new_code_cell("import gcelib\ngcelib.check_parameters(In)"), new_code_cell("print('worked')")]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -67,6 +67,7 @@ def test_papermill_stops_with_the_sentence(tmp_path):
         )
 
     assert "worked" in str(run(loss="ce", lr=1)["cells"][-1]["outputs"])
+    assert "unknown" not in caplog.text  # papermill itself reads the annotations
     with pytest.raises(
         papermill.PapermillExecutionError, match="BadParameter: unknown parameter 'los': did you mean 'loss'"
     ) as error:
