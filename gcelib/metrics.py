@@ -78,10 +78,11 @@ def _per_row(logits, labels, function, width):
     for start in range(0, n, step):
         z = logits[rows := slice(start, start + step)].cpu()
         z = z.float() if z.dtype.itemsize < 4 else z
-        if not math.isfinite(z.sum()):  # one cheap pass; the sum of finite numbers may overflow, so look closer
-            _validate.check_logits(z, first_row=start)
         z = z.contiguous() if dim else torch.from_numpy(np.ascontiguousarray(z.numpy().T))  # torch copies slower
-        for row, values in zip(out, function(_Block(rows, z, z.softmax(dim), dim), labels[rows]), strict=True):
+        block = _Block(rows, z, z.softmax(dim), dim)
+        if not math.isfinite(z.sum()):  # one pass, now that z is in the cache; finite numbers may overflow: look closer
+            _validate.check_logits(z if dim else z.t(), first_row=start)
+        for row, values in zip(out, function(block, labels[rows]), strict=True):
             row[rows] = values
     return out
 
@@ -248,9 +249,7 @@ def entropy(logits):
 
 
 def ood_auroc(logits_in, logits_ood):
-    """Area under the ROC curve with label 1 = out-of-distribution and score ``entropy``, in [0, 1]: the chance that
-    an out-of-distribution sample has more entropy than an in-distribution one, ties counting half.
-    """
+    """Chance that an out-of-distribution sample has more ``entropy``, ties half: the area under the ROC curve."""
     for name, logits in (("logits_in", logits_in), ("logits_ood", logits_ood)):
         _validate.check_logits(_validate.as_tensor(name, logits), name)
     scores_in, scores_ood = np.sort(entropy(logits_in)), entropy(logits_ood)
