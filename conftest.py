@@ -27,7 +27,7 @@ def pytest_unconfigure(config):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Of the notebooks, only the lessons and their solutions are tests: not the out.ipynb that a run leaves beside them."""
+    """Of the notebooks, the lessons and their solutions are tests: not the out.ipynb that a run leaves beside them."""
     if collection_path.suffix == ".ipynb":
         return not (LESSON.fullmatch(collection_path.name) or collection_path.parent.name == "solutions")
     return None

@@ -218,7 +218,7 @@ def summary(run_dir, split="test"):
     results = read_json(Path(run_dir) / "metrics.json")["results"]
     columns = {"error": "error %", "nll": "NLL", "brier": "Brier", "ece": "ECE %", "adaptive_ece": "AdaECE %"}
     columns |= {"classwise_ece": "ClasswiseECE %"}
-    names = [key[len(split) + 1 : -len("_nll")] for key in results if key.startswith(f"{split}_") and key.endswith("_nll")]
+    names = [k[len(split) + 1 : -len("_nll")] for k in results if k.startswith(f"{split}_") and k.endswith("_nll")]
     rows = {n: {c: results[f"{split}_{n}_{k}"] * (100 if "%" in c else 1) for k, c in columns.items()} for n in names}
     return pd.DataFrame.from_dict(rows, orient="index").round(3)
 
