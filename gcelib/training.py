@@ -237,8 +237,7 @@ def fit(config):
 
 
 def _fit(config):
-    if config.dataset in data.SHAPES:  # refuse days of work before downloading gigabytes for it
-        _refuse_if_too_slow(config, *data.SHAPES[config.dataset])
+    check_duration(config)
     splits = data.load(config.dataset, config.seed)
     _refuse_if_too_slow(config, len(splits.train[1]), splits.input_shape, splits.n_classes)
     device = torch.device(config.device)
@@ -424,6 +423,15 @@ def progress(record):
 
 
 # --- refusing what would take days ----------------------------------------------------------------------------------
+
+
+def check_duration(config):
+    """Refuse, with the estimate, a run that would take longer than ``max_hours``, before it downloads gigabytes.
+
+    Raises ValueError. ``fit`` calls it too; data sets that need no download it judges when they are loaded.
+    """
+    if config.dataset in data.SHAPES and not runs.is_done(config.run_dir):
+        _refuse_if_too_slow(config, *data.SHAPES[config.dataset])
 
 
 def _refuse_if_too_slow(config, n_train, input_shape, n_classes):

@@ -115,6 +115,10 @@ def test_days_of_work_are_refused_before_a_download(tmp_path):
         ValueError, match=r"densenet121 on cifar10 for 350 epochs would take about .* hours on cpu.*max_hours"
     ):
         next(fit(config))
+    with pytest.raises(ValueError, match="max_hours"):
+        training.check_duration(config)  # what 03_train calls before it loads the data
+    source = (runs.PROJECT / "notebooks" / "03_train.ipynb").read_text(encoding="utf-8")
+    assert 0 < source.index("training.check_duration(config)") < source.index("data.load(")
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------
