@@ -6,7 +6,6 @@ What is done is read from the run folders alone, so a sweep may be killed, repea
 import contextlib
 import functools
 import itertools
-import math
 import os
 import re
 import sys
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import cloudpickle
 import pandas as pd
-import papermill
 import torch
 import yaml
 from dask.system import CPU_COUNT
@@ -26,7 +24,7 @@ from gcelib import _validate, data, runs, training
 
 NOTEBOOKS = runs.PROJECT / "notebooks"
 _LOCK = ".sweep.lock"  # a worker's, from before its notebook starts to its end; the run's own lock is the kernel's
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker starts notebooks without importing torch
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # with the lambda in _run: workers need not import torch
 
 
 def load_grid(grid):
@@ -85,7 +83,7 @@ def status(grid, runs_dir=None, measure=False):
     for run_dir, (_, config) in expand(grid, runs_dir).items():
         row = {name: getattr(config, name) for name in (*alike, "loss", "variant", "seed", "epochs")}
         state = "failed" if Path(run_dir, "failed.txt").exists() else "missing"
-        row |= {"state": state, "epoch": 0, "seconds": math.nan, "run_dir": run_dir}
+        row |= {"state": state, "epoch": 0, "seconds": float("nan"), "run_dir": run_dir}
         if runs.is_done(run_dir):
             results = runs.read_json(Path(run_dir, "metrics.json"))["results"]
             row |= {"state": "done", "seconds": results["train_seconds"]}
@@ -130,7 +128,7 @@ def run(grid, notebook="03_train.ipynb", client=None, *, runs_dir=None, **local)
     return _run(cells, str(path.resolve(strict=True)), client, local)
 
 
-def _run(cells, notebook, client, local):
+def _run(cells, path, client, local):
     todo = [run_dir for run_dir in cells if not runs.is_done(run_dir)]
     for run_dir in sorted(cells.keys() - todo):
         yield cells[run_dir][0] | {"run_dir": run_dir, "state": "skipped", "seconds": 0.0, "error": ""}
@@ -138,7 +136,7 @@ def _run(cells, notebook, client, local):
         if todo and not isinstance(client, Client):
             cluster = client or stack.enter_context(local_cluster(**local, at_most=len(todo)))
             client = stack.enter_context(Client(cluster))
-        tasks = {client.submit(_execute, cells[d][0], d, notebook, pure=False, retries=1): d for d in todo}
+        tasks = {client.submit(lambda *a: _execute(*a), cells[d][0], d, path, pure=False, retries=1): d for d in todo}
         stack.callback(lambda: tasks and client.cancel([*tasks]))
         for task in as_completed([*tasks]):
             run_dir = tasks.pop(task)
@@ -147,12 +145,14 @@ def _run(cells, notebook, client, local):
             try:
                 (state, seconds), error = task.result(), ""
             except Exception as problem:  # it failed twice, or its workers died again and again
-                state, seconds, error = "failed", math.nan, str(problem)
+                state, seconds, error = "failed", float("nan"), str(problem)
             yield cells[run_dir][0] | {"run_dir": run_dir, "state": state, "seconds": seconds, "error": error}
 
 
 def _execute(settings, run_dir, notebook, patience=30):
     """One run, on a worker: (state, seconds). The kernel of a killed worker may hold it still: wait ``patience`` s."""
+    import papermill  # takes seconds, and only workers need it
+
     start, run_dir, failed, cwd = time.monotonic(), Path(run_dir), Path(run_dir, "failed.txt"), Path(notebook).parent
     run_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(Timeout), FileLock(run_dir / _LOCK, timeout=patience):
@@ -162,7 +162,7 @@ def _execute(settings, run_dir, notebook, patience=30):
             return "skipped", 0.0
         try:
             papermill.log.logger.setLevel("ERROR")  # it takes a parameter annotated "int | None" for unknown
-            quiet = {"progress_bar": False, "store_widget_state": False, "extra_arguments": ["--log-level=ERROR"]}
+            quiet = {"progress_bar": False, "store_widget_state": False, "extra_arguments": ["--log-level=CRITICAL"]}
             papermill.execute_notebook(notebook, run_dir / "run.ipynb", settings, cwd=cwd, start_timeout=300, **quiet)
             (run_dir / "metrics.json").stat()  # the proof; a notebook that ends without it has failed
         except Exception as error:
