@@ -4,6 +4,7 @@ import gc
 import importlib.metadata
 import platform
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -59,8 +60,13 @@ def median(times, name):
 
 def extra_memory(script, *args):
     """MiB by which ``script --memory *args`` says that its peak grew, in a process of its own; None if it failed."""
-    done = subprocess.run([sys.executable, script, "--memory", *args], capture_output=True, text=True)
-    return float(done.stdout.split()[-1]) if done.returncode == 0 else None
+    command = shlex.join([sys.executable, script, "--memory", *args])
+    # a process inherits the peak of the one that starts it, so a small shell stands between
+    done = subprocess.run(f"{command}; :", shell=True, capture_output=True, text=True)
+    try:
+        return float(done.stdout.split()[-1])
+    except (IndexError, ValueError):
+        return None
 
 
 def peak_mib():

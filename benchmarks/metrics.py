@@ -199,9 +199,9 @@ def main():
         return memory(*options.memory)
     versions = ", ".join(f"{p} {_timing.version(p) or '(not installed)'}" for p in PACKAGES)
     text = [
-        f"Measured {datetime.date.today()} on {_timing.processor()}: one thread, CPU time, {N_BINS} bins, float32 logits.",
+        f"Measured {datetime.date.today()} on {_timing.processor()}: one thread, CPU time, {N_BINS} bins, float32.",
         "Contenders take turns in one process and start from logits. Shown are medians over the rounds; ratios are",
-        "medians of the ratios within a round (who takes over 10 s is called once). Memory: by how much one call raises",
+        "medians of the ratios within a round (who takes over 10 s is called once). Memory: how far one call raises",
         "the peak of a fresh process.",
         "",
         f"gcelib {_timing.version('gcelib')}, torch {torch.__version__}, numpy {np.__version__}; peers: {versions}.",
