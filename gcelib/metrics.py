@@ -79,11 +79,11 @@ def _per_row(logits, labels, function, width):
         z = logits[rows := slice(start, start + step)].cpu()
         z = z.float() if z.dtype.itemsize < 4 else z
         z = z.contiguous() if dim else torch.from_numpy(np.ascontiguousarray(z.numpy().T))  # torch copies slower
-        block = _Block(rows, z, z.softmax(dim), dim)
+        values = function(_Block(rows, z, z.softmax(dim), dim), labels[rows])  # a block kept would hold memory
         if not math.isfinite(z.sum()):  # one pass, now that z is in the cache; finite numbers may overflow: look closer
             _validate.check_logits(z if dim else z.t(), first_row=start)
-        for row, values in zip(out, function(block, labels[rows]), strict=True):
-            row[rows] = values
+        for row, value in zip(out, values, strict=True):
+            row[rows] = value
     return out
 
 
