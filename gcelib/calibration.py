@@ -86,14 +86,19 @@ def _distances(logits):
     return logits.amax(1, keepdim=True) - logits
 
 
-def _sums(distances, x, scratch):
-    """Softmax denominators (N,) at x = 1 / T, the inverse of the top-1 confidence; fresh memory each time is slow."""
-    return torch.mul(distances, -x, out=scratch[: len(distances)]).exp_().sum(1)
+def _sums(distances, xs):
+    """Softmax denominators (len(xs), N) at 1 / T = x for each of ``xs``; their inverses are the confidences."""
+    out, step = np.empty((len(xs), len(distances))), max(1, (1 << 16) // max(1, distances.numel()))
+    scratch = distances.new_empty(min(step, len(xs)), *distances.shape)  # used again: fresh memory is slow
+    for i in range(0, len(xs), step):
+        x = torch.from_numpy(xs[i : i + step])[:, None, None]
+        out[i : i + step] = torch.mul(distances, -x, out=scratch[: len(x)]).exp_().sum(2)
+    return out
 
 
-def _ece(confidence, correct, n_bins):
+def _ece(confidence, excess, n_bins):
     index = (confidence * (n_bins * _NUDGE)).astype(np.intp)
-    return np.abs(np.bincount(index, correct - confidence)).sum() / len(correct)
+    return np.abs(np.bincount(index, excess)).sum() / len(index)
 
 
 class TemperatureScaling(_Calibrator):
@@ -114,8 +119,7 @@ class TemperatureScaling(_Calibrator):
             return {"temperature": _minimise_nll(logits, labels)}
         distances, correct = _distances(logits.double()), (logits.argmax(1) == labels).double().numpy()
         grid = np.cumsum(np.full(100, 0.1))  # added up as published: 2.5 is 2.500000000000001
-        scratch = torch.empty_like(distances)
-        errors = np.array([_ece(1 / _sums(distances, 1 / t, scratch).numpy(), correct, 15) for t in grid])
+        errors = np.array([_ece(confidence, confidence - correct, 15) for confidence in 1 / _sums(distances, 1 / grid)])
         return {"temperature": grid[np.argmax(errors <= errors.min() + _TIE)]}
 
     def _calibrate(self, logits):
@@ -262,35 +266,39 @@ class AdaptiveTemperatureScaling(_Calibrator):
 
     def _fit(self, logits, labels):
         distances = _distances(logits.double())
-        confidence, order = (1 / _sums(distances, 1.0, torch.empty_like(distances))).sort()
-        confidence, distances, correct = confidence.numpy(), distances[order], (logits.argmax(1) == labels)[order]
+        confidence = 1 / _sums(distances, np.ones(1))[0]
+        order = np.argsort(confidence, kind="stable")
+        confidence, distances, correct = confidence[order], distances[order], (logits.argmax(1) == labels)[order]
         thresholds = np.quantile(confidence, np.linspace(0, 1, self.n_bins + 1))
         cuts = np.searchsorted(confidence, thresholds, side="right")  # bin m is [cuts[m], cuts[m + 1])
         gaps = np.append(confidence, 1)[cuts] - thresholds  # room to keep equal samples in their bin in float32
         thresholds += np.minimum(gaps / 2, 1e-5 * (1 - thresholds))
         thresholds[0], thresholds[-1], cuts[0] = 0, 1, 0
         correct, counts = correct.double().numpy(), np.diff(cuts)
-        sums, filled = _tabulated_sums(distances, cuts), counts > 0
+        sums, filled = _tabulated_sums(distances, cuts), np.flatnonzero(counts)
+        starts, sizes = cuts[filled], counts[filled]
 
         def mean(values):
             out = np.zeros(self.n_bins)
-            out[filled] = np.add.reduceat(values, cuts[:-1][filled]) / counts[filled]
+            out[filled] = np.add.reduceat(values, starts) / sizes
             return out
 
-        candidates, errors, gap, accuracy = [np.ones(self.n_bins)], [], np.zeros(self.n_bins), mean(correct)
+        candidates, errors, gap = [np.ones(self.n_bins)], [], np.zeros(self.n_bins)
         if self.rounds is None:
+            accuracy = mean(correct)
             target = np.where(np.isin(accuracy, (0, 1)), (accuracy * counts + 0.5) / (counts + 1), accuracy)
             low, high = (np.full(self.n_bins, t) for t in self.t_range)
             for _ in range(50):  # confidence falls with T: bisection, to 1e-14 of T
                 middle = np.sqrt(low * high)
                 gap = mean(1 / sums(middle, gap)) - target
                 low, high = np.where(gap > 0, middle, low), np.where(gap > 0, high, middle)
-            candidates.append(np.where(filled, middle, 1))
+            candidates.append(np.where(counts, middle, 1))
         for r in range((self.rounds or 1) + 1):
             confidence = 1 / sums(candidates[r], gap)
-            errors.append(_ece(confidence, correct, self.n_ece_bins))
+            excess = confidence - correct
+            errors.append(_ece(confidence, excess, self.n_ece_bins))
             if self.rounds:
-                gap = mean(confidence) - accuracy
+                gap = mean(excess)
                 step = (self.step * gap).clip(-self.max_step, self.max_step)
                 candidates.append((candidates[r] + step).clip(*self.t_range))
         best = np.argmax(np.array(errors) <= min(errors) + _TIE)
@@ -311,18 +319,16 @@ def _tabulated_sums(distances, cuts):
     angles = (order + 0.5) * np.pi / 12
     to_nodes = np.cos(np.outer(order, angles)) * np.where(order, 2, 1)[:, None] / 12
     table, out, centre = np.empty((len(distances), 12)), np.empty(len(distances)), np.full(len(cuts) - 1, np.inf)
-    bins = [slice(*pair) for pair in itertools.pairwise(cuts)]
-    scratch = torch.empty_like(distances[: np.diff(cuts).max()])
+    bins = [(distances[a:b], table[a:b], out[a:b]) for a, b in itertools.pairwise(cuts)]
 
     def sums(temperatures, gap):
         log_t = np.log(temperatures)
         for m in np.flatnonzero(np.abs(log_t - centre) > width):
             centre[m] = log_t[m] + np.copysign(0.9 * width, gap[m])
-            for j, x in enumerate(np.exp(-centre[m] - width * np.cos(angles))):
-                table[bins[m], j] = _sums(distances[bins[m]], x, scratch)
-        weights = np.cos(np.outer(np.arccos((log_t - centre) / width), order)) @ to_nodes
-        for rows, w in zip(bins, weights, strict=True):
-            np.dot(table[rows], w, out=out[rows])
+            bins[m][1][:] = _sums(bins[m][0], np.exp(-centre[m] - width * np.cos(angles))).T
+        weights = np.cos(np.arccos((log_t - centre) / width)[:, None] * order) @ to_nodes
+        for (_, nodes, target), w in zip(bins, weights, strict=True):
+            np.dot(nodes, w, out=target)
         return out
 
     return sums
