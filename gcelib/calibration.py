@@ -25,7 +25,7 @@ _TIE = 1e-12  # calibration errors closer than this are equal, so that rounding 
 class _Calibrator(nn.Module):
     """Checks and state shared by all calibrators; children write ``_fit`` (a dict of buffers) and ``_calibrate``."""
 
-    _resizable = ()  # buffers whose length depends on the data
+    _resizable: tuple[str, ...] = ()  # buffers whose length depends on the data
 
     def __init__(self, **buffers):
         super().__init__()

@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 import zipfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -285,7 +286,7 @@ def _av1451(root, seed):
     for row, k in np.argwhere(~np.isfinite(values.to_numpy(np.float64)))[:1]:
         hole = f"line {row + 2}, column {values.columns[k]} has {table[values.columns[k]][row]!r}"
         fail(path.name, hole, f"write a number (DX: {', '.join(diagnoses)}) or leave the scan out")
-    features, labels, subjects = values[regions].to_numpy(), *values[["DX", "RID"]].to_numpy(np.int64).T
+    features, (labels, subjects) = values[regions].to_numpy(), values[["DX", "RID"]].to_numpy(np.int64).T
     test = _drawn(subjects, len(labels) / 10, seed)
     val = np.zeros_like(test)
     val[~test] = _drawn(subjects[~test], len(labels) / 10, seed)
@@ -300,8 +301,8 @@ DATASETS = {
     "digits": (_digits, DIGITS, False, ("fashion_mini", "noise")),
     "digit_pairs": (_digit_pairs, DIGITS, False, ("fashion_mini", "noise")),
     "fashion_mnist": (_fashion_mnist, FASHION, True, ("digits", "noise"), (54_000, (1, 28, 28), 10)),
-    "cifar10": (lambda *a: _cifar(*a, "CIFAR10"), CIFAR, True, ("svhn", "cifar10_c"), (45_000, (3, 32, 32), 10)),
-    "cifar100": (lambda *a: _cifar(*a, "CIFAR100"), CIFAR, True, ("svhn",), (45_000, (3, 32, 32), 100)),
+    "cifar10": (partial(_cifar, name="CIFAR10"), CIFAR, True, ("svhn", "cifar10_c"), (45_000, (3, 32, 32), 10)),
+    "cifar100": (partial(_cifar, name="CIFAR100"), CIFAR, True, ("svhn",), (45_000, (3, 32, 32), 100)),
     "tiny_imagenet": (_tiny_imagenet, IMAGENET, True, ("svhn",), (90_000, (3, 64, 64), 200)),
     "av1451": (_av1451, None, False, ()),
 }
