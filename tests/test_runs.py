@@ -1,16 +1,21 @@
 """The run folder: nothing is lost, nothing is half-written, nothing damaged is believed."""
 
 import errno
+import io
 import json
 import multiprocessing
 import os
+import pickle
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gcelib import runs
+from gcelib._validate import BadParameter
 
 SETTINGS = {"dataset": "digits", "model": "convnet", "loss": "gce", "variant": "", "seed": 1, "milestones": (3, 5)}
 
@@ -161,6 +166,143 @@ def test_logits_round_trip_and_every_damage_is_refused(tmp_path):
     np.savez(path, scores=logits)
     with pytest.raises(ValueError, match=r"damaged.*logits"):
         runs.load_logits(tmp_path, "test")
+
+
+def somebodys(n=6, k=3, seed=0):
+    """Arrays of a logits file."""
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for split, size in (("val", n), ("test", n + 2)):
+        arrays |= {f"{split}_logits": rng.normal(size=(size, k)), f"{split}_labels": rng.integers(0, k, size)}
+    return arrays
+
+
+def as_csv(arrays):
+    k = arrays["val_logits"].shape[1]
+    lines = [",".join(["split", "label", *(f"logit_{i}" for i in range(k))])]
+    for split in ("test", "val"):  # the order of the lines is free
+        if f"{split}_logits" in arrays:
+            for z, y in zip(arrays[f"{split}_logits"], arrays[f"{split}_labels"], strict=True):
+                lines.append(",".join([split, str(y), *map(repr, z.tolist())]))
+    return "\n".join(lines) + "\n"
+
+
+def npz_bytes(arrays):
+    np.savez_compressed(buffer := io.BytesIO(), **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("parts", [("val",), ("val", "test")])
+def test_a_logits_file_gives_back_every_bit(tmp_path, parts):
+    arrays = {name: array for name, array in somebodys().items() if name.split("_")[0] in parts}
+    (tmp_path / "mine.npz").write_bytes(npz_bytes(arrays))
+    (tmp_path / "mine.csv").write_text(as_csv(arrays))
+    (tmp_path / "excel.CSV").write_bytes(("\ufeff" + as_csv(arrays).replace("\n", "\r\n")).encode())
+    for name in ("mine.npz", "mine.csv", "excel.CSV"):
+        found = runs.load_logits_file(tmp_path / name)
+        assert sorted(found) == sorted(parts)
+        for split, (z, y) in found.items():
+            np.testing.assert_allclose(z, arrays[f"{split}_logits"], 1e-15 if "npz" not in name else 0)
+            np.testing.assert_array_equal(y, arrays[f"{split}_labels"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"val_logits": None}, "val_logits: is missing, the file has val_labels"),
+        ({"val_labels": None}, "val_labels: is missing"),
+        ({"test_labels": None}, "test_labels: is missing"),
+        ({"test_logits": None}, "test_logits: is missing"),
+        ({"tets_logits": np.ones((2, 3))}, "unknown key 'tets_logits'; did you mean 'test_logits'"),
+        ({"val_logits": np.ones(6)}, r"val_logits: expected shape \(N, K\)"),
+        ({"val_logits": np.ones((6, 1))}, "val_logits: .*K >= 2"),
+        ({"val_logits": np.ones((0, 3)), "val_labels": np.ones(0, int)}, "val_logits: has 0 samples"),
+        ({"val_logits": np.ones((6, 3), int)}, "val_logits: has dtype torch.int64"),
+        ({"val_labels": np.ones(5, int)}, "val_labels: has 5 entries for 6 rows"),
+        ({"val_labels": np.ones((6, 1), int)}, "val_labels: expected shape"),
+        ({"val_labels": np.ones(6)}, "val_labels: has dtype torch.float64"),
+        ({"test_labels": np.full(8, 3)}, r"test_labels: contains 3, outside \[0, 3\)"),
+        ({"test_labels": np.full(8, -1)}, "test_labels: contains -1"),
+        ({"test_logits": np.full((8, 3), np.nan)}, "test_logits: contains NaN or infinity, first in row 0"),
+        ({"test_logits": np.ones((8, 4))}, "test_logits: have another number of classes"),
+        ({"test_logits": somebodys()["val_logits"], "test_labels": np.ones(6, int)}, "are val_logits again"),
+        ({"val_labels": np.array([{"a": 1}] * 6, object)}, "allow_pickle=False"),
+        ({"val_labels": np.array(["a"] * 6)}, "val_labels: has dtype <U1"),
+    ],
+)
+def test_a_bad_npz_is_refused_by_name(tmp_path, changed, message):
+    arrays = {name: array for name, array in (somebodys() | changed).items() if array is not None}
+    (tmp_path / "mine.npz").write_bytes(npz_bytes(arrays))
+    with pytest.raises(BadParameter, match=r"mine\.npz: .*" + message):
+        runs.load_logits_file(tmp_path / "mine.npz")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("split,", "part,", "columns: are part, label, logit_0"),
+        ("logit_2", "logit_1", "columns: are split, label, logit_0, logit_1, logit_1.1; name them"),
+        ("logit_0,logit_1,logit_2", "logit_0,logit_1", "columns: are"),
+        ("val,1,", "val,,", "label: has a hole or NaN in line 12"),
+        ("val,1,", "val,1.5,", "val_labels: has dtype torch.float64"),
+        ("val,1,", "val,9,", "val_labels: contains 9"),
+        ("val,1,", "vall,1,", "split: unknown 'vall'; did you mean 'val'"),
+        ("val,1,", "val,1,x", "logit_0: holds what is not a number"),
+        ("val,", "test,", "split: no line says val"),
+        (",", ";", "columns: are split;label"),
+    ],
+)
+def test_a_bad_csv_is_refused_by_name(tmp_path, old, new, message):
+    text = as_csv(somebodys())
+    assert old in text
+    (tmp_path / "mine.csv").write_text(text.replace(old, new, -1 if old in ("val,", ",") else 1))
+    with pytest.raises(BadParameter, match=r"mine\.csv: " + message):
+        runs.load_logits_file(tmp_path / "mine.csv")
+
+
+def test_other_files_are_refused_and_pickles_never_opened(tmp_path):
+    with pytest.raises(BadParameter, match="no such file, seen from"):
+        runs.load_logits_file(tmp_path / "nowhere.npz")
+    (tmp_path / "mine.pt").write_bytes(b"")
+    with pytest.raises(BadParameter, match=r"has the suffix '\.pt'; pass an \.npz or \.csv file"):
+        runs.load_logits_file(tmp_path / "mine.pt")
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    (tmp_path / "pickle.npz").write_bytes(pickle.dumps(Evil()))
+    (tmp_path / "inside.npz").write_bytes(npz_bytes(somebodys() | {"val_labels": np.array([Evil()], object)}))
+    np.save(tmp_path / "single.npy", np.ones((3, 2)))
+    (tmp_path / "single.npy").rename(tmp_path / "single.npz")
+    for name, message in (("pickle", "pickle"), ("inside", "allow_pickle=False"), ("single", "is a single array")):
+        with pytest.raises(BadParameter, match=message):
+            runs.load_logits_file(tmp_path / f"{name}.npz")
+    assert not (tmp_path / "owned").exists()
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.sampled_from(["npz", "csv"]), st.data())
+def test_no_damage_is_believed(tmp_path_factory, suffix, data):
+    """Cut anywhere, or a byte changed anywhere: refused with the house's error, or (a digit in a CSV) well-formed."""
+    arrays = somebodys()
+    good = npz_bytes(arrays) if suffix == "npz" else as_csv(arrays).encode()
+    at = data.draw(st.integers(0, len(good) - 1))
+    byte = data.draw(st.none() | st.integers(0, 255).filter(lambda b: b != good[at]))
+    path = tmp_path_factory.mktemp("damaged") / f"mine.{suffix}"
+    path.write_bytes(good[:at] if byte is None else good[:at] + bytes([byte]) + good[at + 1 :])
+    try:
+        found = runs.load_logits_file(path)
+    except BadParameter:  # any other exception fails the test
+        return
+    if suffix == "npz":  # what zip does not protect, such as a date, changes no number
+        assert byte is not None
+        for split, (z, y) in found.items():
+            np.testing.assert_array_equal(z, arrays[f"{split}_logits"])
+            np.testing.assert_array_equal(y, arrays[f"{split}_labels"])
+    else:
+        assert byte is not None or good[at - 1 : at] == b"\n"  # whole lines may be missing, half ones not
+        assert all(np.isfinite(z).all() and set(y) <= {0, 1, 2} for z, y in found.values())
 
 
 def finished(runs_dir, seed, **results):
