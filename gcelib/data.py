@@ -32,6 +32,13 @@ FASHION, DIGITS = ((0.2860,), (0.3530,)), ((0.3056,), (0.3764,))
 
 FASHION_NAMES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 FASHION_MINI_MD5 = "d5df53379571510d8471edc4339f614d"
+# Debian's dataset-fashion-mnist: the published contents, packed anew
+DEBIAN_MD5 = {
+    "t10k-images-idx3-ubyte.gz": "f78720b4224f21cce2f2ccf2d7a94c9a",
+    "t10k-labels-idx1-ubyte.gz": "0d30e22e447f3c33dab9ed536400ac01",
+    "train-images-idx3-ubyte.gz": "cf8536b0aa1a6ac5fa3f23001093305c",
+    "train-labels-idx1-ubyte.gz": "10bea18fdb374794d4bb42e356e600c9",
+}
 TINY_IMAGENET = ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")
 CIFAR10_C = ("https://zenodo.org/records/2535967/files/CIFAR-10-C.tar", "56bf5dcef84df0e2308c6dcbcbbd8499")
 CORRUPTIONS = (
@@ -119,10 +126,11 @@ def _drawn(groups, n, seed):
 
 
 def _intact(path, md5):
+    """Whether the file has this MD5, or one of those in ``md5``."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest() == md5
+        return hashlib.file_digest(file, "md5").hexdigest() in md5
 
 
 def _fetch(url, md5, folder):
@@ -198,7 +206,9 @@ def _fashion_mnist(root, seed):
     from torchvision.datasets import FashionMNIST
 
     folder, url = root / "FashionMNIST" / "raw", FashionMNIST.mirrors[0]
-    x, y, test, test_labels = (read_idx(_fetch(url + f, md5, folder)) for f, md5 in FashionMNIST.resources)
+    x, y, test, test_labels = (
+        read_idx(_fetch(url + f, f"{md5} {DEBIAN_MD5.get(f)}", folder)) for f, md5 in FashionMNIST.resources
+    )
     return (x[:, None], y), None, (test[:, None], test_labels), FashionMNIST.classes
 
 
@@ -327,8 +337,8 @@ def load_ood(name, like, root=None):
     test split). Grey images are repeated over the channels, colours averaged; sizes change by bilinear interpolation.
     """
     corrupted, folder = check_ood(name), Path(root or os.environ.get("GCELIB_DATA_DIR") or EMBEDDED)
-    if len(like.input_shape) != 3:
-        fail("like", f"{like.name!r} has features, not images", "choose an image data set")
+    if len(getattr(like, "input_shape", ())) != 3:
+        fail("like", f"{getattr(like, 'name', like)!r} has no images", "pass what load() gives for an image data set")
     channels, *size = like.input_shape
     if name == "noise":
         pixels = np.random.RandomState(0).randint(0, 256, (len(like.test[1]), channels, *size), np.uint8)
@@ -385,6 +395,8 @@ def batches(split, batch_size, *, splits, generator=None, augment=False, drop_si
     flips, drawn for each sample (features pass unchanged). drop_single: in random order, leave out a trailing batch
     of one sample, with which batch norm and GCE can do nothing; drop_last: leave out any incomplete batch.
     """
+    if not isinstance(split, (tuple, list)) or len(split) != 2 or np.shape(split[0])[:1] != np.shape(split[1]):
+        fail("split", "is not a pair of images and as many labels", "pass splits.train or another part", TypeError)
     images, labels = (as_tensor("split", t) for t in split)
     size, n, device = number("batch_size", batch_size, 1, integer=True), len(labels), labels.device
     augment = boolean("augment", augment) and images.ndim == 4

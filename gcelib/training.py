@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import datetime
+import inspect
 import io
 import json
+import os
 import math
 import platform
 import re
@@ -68,6 +70,7 @@ def recipe(dataset, model=None, loss="ce", name="paper"):
     return chosen
 
 
+_NO_OPTIONS = ("reduction", "process_group")  # of a loss: TrainConfig has a field for one, and no use for the other
 _WHOLE, _ABOVE = {"integer": True}, {"open_low": True}
 _LIMITS = {
     "seed": (0, 2**31 - 1, _WHOLE),
@@ -148,13 +151,15 @@ class TrainConfig:
         )
         if sorted(set(self.milestones)) != list(self.milestones):
             check.fail("milestones", f"{self.milestones} do not increase", "list each epoch once, in order")
-        if not isinstance(self.variant, str) or not re.fullmatch(r"(\w[\w.-]*)?", self.variant):
+        if not isinstance(self.variant, str) or not re.fullmatch(r"(\w[\w.-]{0,99})?", self.variant):
             check.fail("variant", f"{self.variant!r} cannot name a folder", "use letters, digits, '.', '_' and '-'")
         if not isinstance(self.loss_options, dict):
             check.fail("loss_options", f"must be a mapping, got {self.loss_options!r}", "write {'gamma': 3}", TypeError)
         if self.loss == "dfl":
             self.loss_options = {"gamma": losses.DFL_GAMMA.get((base, self.model), 5.0)} | self.loss_options
-        losses.make_loss(self.loss, **self.loss_options)  # unknown options and bad values are refused here
+        known = [k for k in inspect.signature(losses.LOSSES[self.loss]).parameters if k not in _NO_OPTIONS]
+        check.known_keys("loss_options", self.loss_options, known)
+        losses.make_loss(self.loss, **self.loss_options)  # bad values are refused here
         if base == "av1451" and self.model != "mlp":
             check.fail("model", f"{self.model!r} needs images and av1451 is a table", "use model='mlp'")
         self.ood = tuple(data.OOD_OF[base] if self.ood is None else _sequence("ood", self.ood, "['digits', 'noise']"))
@@ -164,6 +169,8 @@ class TrainConfig:
         if self.precision == "auto":
             bf16 = self.device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
             self.precision = "bf16" if bf16 else "fp32"
+        if not isinstance(self.runs_dir, (str, os.PathLike, type(None))):
+            check.fail("runs_dir", f"{self.runs_dir!r} is no path", "pass a string", TypeError)
         self.runs_dir = str(self.runs_dir or runs.default_runs_dir())
 
     @property
@@ -191,11 +198,12 @@ def _device(name):
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()  # "meta" can be had everywhere, and computes nothing
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         _validate.fail("device", f"{name!r} cannot be used ({reason})", "use 'auto', 'cpu' or 'cuda'")
-    return name
+    return str(device)
 
 
 def _environment(config):
@@ -283,12 +291,12 @@ class _State:
         layout = torch.channels_last if self.images and device.type == "cuda" else torch.contiguous_format
         self.model = model.to(device, memory_format=layout)
         self.layout = layout
-        self.compiled = torch.compile(self.model) if config.compile else self.model
+        # the last, smaller batch gets kernels of its own: those for any size are slower, and would serve all batches
+        self.compiled = torch.compile(self.model, dynamic=False) if config.compile else self.model
         self.criterion = losses.make_loss(config.loss, **config.loss_options).to(device)
         self.adapts = hasattr(self.criterion, "update")
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        options = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+        self.optimizer = torch.optim.SGD(self.model.parameters(), **options, fused=device.type == "cuda" or None)
 
     def resume(self, checkpoint):
         if checkpoint is None:
@@ -309,7 +317,7 @@ class _State:
 
     def _kernels(self):
         """Choice of kernels for this run only; nothing global is left changed."""
-        return torch.backends.cudnn.flags(benchmark=True, allow_tf32=self.config.precision != "fp32")
+        return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self.config.precision != "fp32")
 
     def train_epoch(self, epoch, train):
         """One pass over ``train``; nothing is read back from the device before its end, except on a CPU."""
@@ -320,7 +328,7 @@ class _State:
             group["lr"] = config.learning_rate(epoch)
         self.model.train()
         totals = torch.zeros(4, device=self.device, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
-        first_bad = torch.tensor(-1, device=self.device)
+        first_bad = torch.full((), -1, device=self.device)
         with self._kernels():
             batches = data.batches(
                 train,

@@ -114,6 +114,20 @@ def test_fashion_mini_comes_from_the_original_files(tmp_path):
     np.testing.assert_allclose([pixels.mean(), pixels.std()], np.ravel(data.FASHION), atol=5e-5)
 
 
+@pytest.mark.skipif(not ORIGINALS.is_dir(), reason="needs Debian's dataset-fashion-mnist")
+def test_debians_files_will_do_where_there_is_no_network(tmp_path):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in ORIGINALS.glob("*.gz"):
+        (raw / path.name).symlink_to(path)
+    splits = data.load("fashion_mnist", root=tmp_path)
+    assert [len(part[1]) for part in (splits.train, splits.val, splits.test)] == [54_000, 6_000, 10_000]
+    assert torch.bincount(torch.cat([splits.train[1], splits.val[1]])).tolist() == [6_000] * 10
+    mini = data.load("fashion_mini")
+    known = {x.numpy().tobytes() for x in splits.test[0]}
+    assert all(x.numpy().tobytes() in known for x in mini.test[0][:100])
+
+
 def test_a_damaged_embedded_file_is_refused(tmp_path, monkeypatch):
     content = (data.EMBEDDED / "fashion_mini.npz").read_bytes()
     monkeypatch.setattr(data, "EMBEDDED", tmp_path)

@@ -233,6 +233,16 @@ def test_bf16_follows_fp32(tmp_path):
     assert nll["bf16"] == pytest.approx(nll["fp32"], rel=0.05)
 
 
+def test_cudnn_stays_on_and_only_fp32_forbids_tf32(tmp_path):
+    """``torch.backends.cudnn.flags`` turns off whatever it is not asked to leave on."""
+    for precision in ("fp32", "tf32"):
+        state = training._State(small(tmp_path, precision=precision), data.load("digits", 1), torch.device("cpu"))
+        with state._kernels():
+            assert torch.backends.cudnn.enabled
+            assert torch.backends.cudnn.benchmark
+            assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
+
+
 def test_features_train_with_the_mlp(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     labels = torch.from_numpy(rng.integers(0, 3, 300))
