@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 from scipy.stats import rankdata
 
 from gcelib import _validate, calibration, metrics, runs
+from gcelib.losses import LOSSES
 
 KEYS = ["dataset", "model", "loss", "metric"]
 _read = partial(pd.read_csv, keep_default_na=False, na_values={name: [""] for name in ("mean", "std", "n")})
@@ -168,6 +169,23 @@ def check_claims(results=None, variant="", claims=CLAIMS):
     return pd.DataFrame(rows, columns=columns.split())
 
 
+def summary(results, variant=""):
+    """The outcome in one table: percent, mean ± standard deviation over seeds; a row a data set, network and loss.
+
+    Columns: dataset, model, loss, n (seeds), error, ECE, and the ECE after one temperature (fitted by NLL), after ATS
+    at the paper's settings and after converged ATS. results: of ``runs.load_results`` or ``collect``.
+    """
+    columns = {"error": "raw_error", "ECE": "raw_ece", "ECE, TS": "ts_nll_ece", "ECE, ATS": "ats_ece"}
+    columns |= {"ECE, ATS converged": "ats_converged_ece"}
+    long, rows = _long(results, variant), []
+    for (dataset, model), here in long.groupby(KEYS[:2]):
+        for loss in (name for name in LOSSES if name in set(here.loss)) if "->" not in dataset else ():
+            values = [100 * here.value[(here.loss == loss) & (here.metric == f"test_{c}")] for c in columns.values()]
+            texts = [f"{v.mean():.2f}" + (f" ± {v.std():.2f}" if len(v) > 1 else "") for v in values]
+            rows.append([dataset, model, loss, len(values[0]), *texts])
+    return pd.DataFrame(rows, columns=[*KEYS[:3], "n", *columns])
+
+
 def table(number, results=None, variant="", tidy=False):
     """The paper's table ``number`` with ours under each of its rows, then our own data; percent (Table 6: seconds).
 
@@ -225,3 +243,24 @@ def split_half(val, test, calibrator="ats", repeats=20, seed=0, **options):
         parts = (whole, z, y), (half, z, y), (half, logits[b], labels[b]), (half, z[c], y[c])
         rows.append([metrics.ece(calibrate(inputs), targets) for calibrate, inputs, targets in parts])
     return pd.DataFrame(rows, columns=["full", "half", "seen", "unseen"])
+
+
+def collect(runs_dir=None):
+    """``runs.load_results`` of finished runs with what only their logits and environments tell: a row a run.
+
+    Adds test_ats{5, 10, 15, 20, 25}_<metric> (Table 10), means of five ``split_half`` as half_<fit>_ece for CE and AFL,
+    the versions of torch and gcelib's commit, and the day. About a second a run of 10,000 x 100 logits.
+    """
+    rows = []
+    for row in runs.load_results(runs_dir).to_dict("records"):
+        val, test = (runs.load_logits(row["run_dir"], split) for split in ("val", "test"))
+        for n_bins in (5, 10, 15, 20, 25):
+            calibrate = calibration.AdaptiveTemperatureScaling(n_bins=n_bins).fit(*val)
+            numbers = metrics.evaluate(calibrate(test[0]), test[1])
+            row |= {f"test_ats{n_bins}_{name}": numbers[name] for name in ("ece", "adaptive_ece", "classwise_ece")}
+        if row["loss"] in ("ce", "afl"):
+            row |= split_half(val, test, repeats=5).mean().add_prefix("half_").add_suffix("_ece").to_dict()
+        environment = runs.read_json(f"{row['run_dir']}/metrics.json")["environment"]
+        row |= {name: environment.get(name) for name in ("torch", "commit")}
+        rows.append(row | {"day": environment.get("started", "")[:10]})
+    return pd.DataFrame(rows)
