@@ -128,6 +128,7 @@ GRIDS = {
     "timing": 7 * 10 * 2,
     "ats_bins": 7 * 10,
     "batch_size": 2 * 5 * 6,
+    "demo_lt10": 7 * 10,
     "paper": 7 * 10 * (2 * 4 + 2 + 1 + 2 * 4) + 5 * 2,
 }
 
