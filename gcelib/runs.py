@@ -223,6 +223,7 @@ def load_logits_file(path):
             z, y = _validate.as_tensor(f"{split}_logits", logits), _validate.as_tensor(f"{split}_labels", labels)
             _validate.check_logits(z, f"{split}_logits")
             _validate.check_labels(y, *z.shape, f"{split}_labels")
+            parts[split] = z.numpy(), y.long().numpy()
         if "test" in parts and parts["test"][0].shape[1] != parts["val"][0].shape[1]:
             fail("test_logits", "have another number of classes than val_logits", "pass logits of one model")
         if "test" in parts and np.array_equal(parts["test"][0], parts["val"][0]):
