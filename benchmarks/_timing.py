@@ -14,8 +14,8 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(contenders, seconds=0.02, rounds=15, patience=10):
-    """CPU seconds per call of every contender: ``{name: [one value a round]}``.
+def interleaved(contenders, seconds=0.02, rounds=15, patience=10, clock=time.process_time):
+    """Seconds of ``clock``, by default of CPU time, per call of every contender: ``{name: [one value a round]}``.
 
     A round calls each contender in turn, in an order that rotates, often enough to fill ``seconds``; so whatever
     disturbs the machine disturbs neighbours in time, and ratios within a round are fair. A contender whose first call
@@ -23,15 +23,15 @@ def interleaved(contenders, seconds=0.02, rounds=15, patience=10):
     """
     counts, times = {}, {name: [] for name in contenders}
     for name, call in contenders.items():
-        start = time.process_time()
+        start = clock()
         call()  # warm up, imports and caches included
-        first = time.process_time() - start
+        first = clock() - start
         if first > patience:
             times[name] = [first] * rounds
             continue
-        start = time.process_time()
+        start = clock()
         call()
-        counts[name] = max(1, round(seconds / max(time.process_time() - start, 1e-7)))
+        counts[name] = max(1, round(seconds / max(clock() - start, 1e-7)))
     names = list(counts)
     gc.collect()
     gc.disable()
@@ -39,10 +39,10 @@ def interleaved(contenders, seconds=0.02, rounds=15, patience=10):
         for r in range(rounds):
             for name in names[r % len(names) :] + names[: r % len(names)]:
                 call, count = contenders[name], counts[name]
-                start = time.process_time()
+                start = clock()
                 for _ in range(count):
                     call()
-                times[name].append((time.process_time() - start) / count)
+                times[name].append((clock() - start) / count)
     finally:
         gc.enable()
     return times
