@@ -1,6 +1,7 @@
 # make demo   a bare machine to a trained, measured and drawn model
 # make test   the whole test suite, notebooks included
 # make lab    JupyterLab on the first lesson
+# make bench  losses, metrics and calibrators beside their peers, some minutes
 # make sweep-demo   seven losses, ten seeds, three embedded data sets: hours on a laptop; repeat it to go on after a stop
 #
 # TORCH_INDEX names another pip index for torch and torchvision, such as the CPU-only one that
@@ -35,6 +36,9 @@ sweep-demo: .venv/installed
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: .venv/installed
+	for part in losses metrics calibration; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 clean:
 	rm -rf .venv build *.egg-info notebooks/out*.ipynb

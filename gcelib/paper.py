@@ -178,7 +178,7 @@ def summary(results, variant=""):
     columns = {"error": "raw_error", "ECE": "raw_ece", "ECE, TS": "ts_nll_ece", "ECE, ATS": "ats_ece"}
     columns |= {"ECE, ATS converged": "ats_converged_ece"}
     long, rows = _long(results, variant), []
-    for (dataset, model), here in long.groupby(KEYS[:2]):
+    for (dataset, model), here in long.groupby(KEYS[:2], sort=False):
         for loss in (name for name in LOSSES if name in set(here.loss)) if "->" not in dataset else ():
             values = [100 * here.value[(here.loss == loss) & (here.metric == f"test_{c}")] for c in columns.values()]
             texts = [f"{v.mean():.2f}" + (f" ± {v.std():.2f}" if len(v) > 1 else "") for v in values]
