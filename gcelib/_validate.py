@@ -60,7 +60,11 @@ def number(name, value, low=-math.inf, high=math.inf, *, open_low=False, open_hi
         fail(name, f"must be {what}, got {type(value).__name__} {value!r}", "pass it as a plain number", TypeError)
     below = value <= low if open_low else value < low
     above = value >= high if open_high else value > high
-    if below or above or not math.isfinite(value):
+    try:
+        finite = integer or math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        finite = False
+    if below or above or not finite:
         interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
         fail(name, f"{value!r} is outside {interval}", "choose a value in that range")
     return int(value) if integer else float(value)
@@ -78,6 +82,8 @@ def as_tensor(name, value):
         )
     if value.dtype.kind not in "fiub":
         fail(name, f"has dtype {value.dtype}", "pass real numbers", TypeError)
+    if isinstance(value, np.ma.MaskedArray):
+        fail(name, "is a masked array", "leave its holes out and pass the plain array", TypeError)
     odd = any(step < 0 or step % value.itemsize for step in value.strides)
     if odd or not value.dtype.isnative or value.dtype.itemsize > 8:
         value = value.astype(value.dtype.newbyteorder("=") if value.dtype.itemsize <= 8 else np.float64)
@@ -92,8 +98,8 @@ def check_logits(logits, name="logits", *, min_samples=1, values=True, first_row
 
     first_row: where these rows begin in what the caller was given, for the message.
     """
-    if not logits.is_floating_point():
-        fail(name, f"has dtype {logits.dtype}", "pass floating-point scores, not class ids", TypeError)
+    if not logits.is_floating_point() or logits.dtype.itemsize < 2:
+        fail(name, f"has dtype {logits.dtype}", "pass floating-point scores (16, 32 or 64 bits)", TypeError)
     if logits.ndim != 2 or logits.shape[1] < 2:
         fail(name, f"expected shape (N, K) with K >= 2, got {tuple(logits.shape)}", "pass a row of K scores per sample")
     if logits.shape[0] < min_samples:

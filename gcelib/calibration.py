@@ -53,10 +53,10 @@ class _Calibrator(nn.Module):
 
     def forward(self, logits):
         """Calibrated logits (N, K), differentiable, in the dtype of ``logits`` but at least float32."""
-        if isinstance(logits, np.ndarray):
-            logits = _validate.as_tensor("logits", logits)
         if not torch.compiler.is_compiling():
-            _validate.check_logits(logits.detach(), min_samples=0)
+            detached = _validate.as_tensor("logits", logits)
+            _validate.check_logits(detached, min_samples=0)
+            logits = logits if isinstance(logits, torch.Tensor) else detached
         if not self.fitted:
             _validate.fail("calibrator", "is not fitted", "call fit(logits, labels) or load_state_dict first")
         if logits.shape[1] != self._n_classes:
@@ -344,7 +344,7 @@ CALIBRATORS = {
 }
 
 
-def make_calibrator(name, **options):
+def make_calibrator(name, /, **options):
     """The unfitted calibrator ``name`` of ``CALIBRATORS`` with these options of its constructor."""
     factory = CALIBRATORS[_validate.choice("calibrator", name, CALIBRATORS)]
     _validate.known_keys("calibrator_options", options, inspect.signature(factory).parameters)

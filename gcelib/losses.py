@@ -45,6 +45,7 @@ class _Loss(nn.Module):
         for name, value in (("logits", logits), ("labels", labels)):
             if not isinstance(value, torch.Tensor):
                 _validate.fail(name, f"must be a torch tensor, got {type(value).__name__}", "convert it", TypeError)
+            _validate.as_tensor(name, value)  # refuses sparse ones
         _validate.check_logits(logits, values=False)
         if labels.device != logits.device:
             _validate.fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
@@ -318,7 +319,7 @@ class AdaFocalLoss(_Loss):
 
     def __init__(self, n_bins=15, generative=False, reduction="mean", process_group=None):
         super().__init__(reduction, process_group)
-        n_bins = _validate.number("n_bins", n_bins, 1, integer=True)
+        n_bins = _validate.number("n_bins", n_bins, 1, 10_000, integer=True)
         self.generative = _validate.boolean("generative", generative)
         self.register_buffer("gamma", torch.ones(n_bins))
         self.register_buffer("bin_edges", torch.linspace(0, 1, n_bins + 1))
@@ -366,7 +367,7 @@ LOSSES |= {"ce_ls": partial(CrossEntropyLoss, label_smoothing=0.05), "gce_ls": p
 LOSSES |= {"afl_gce": partial(AdaFocalLoss, generative=True)}
 
 
-def make_loss(name, **options):
+def make_loss(name, /, **options):
     """The loss called ``name`` in ``LOSSES`` with these options; a misspelt name or option proposes the nearest one."""
     factory = LOSSES[_validate.choice("loss", name, LOSSES)]
     _validate.known_keys("loss_options", options, inspect.signature(factory).parameters)

@@ -111,7 +111,7 @@ def make_model(name, n_classes, input_shape):
     ``torch.manual_seed`` first. Raises ValueError or TypeError on anything else.
     """
     build = MODELS[check.choice("name", name, MODELS)]
-    n_classes = check.number("n_classes", n_classes, 2, integer=True)
+    n_classes = check.number("n_classes", n_classes, 2, 1_000_000, integer=True)
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) not in (1, 3):
         check.fail("input_shape", f"expected (C, H, W) or (D,), got {input_shape!r}", "leave the batch dimension out")
     shape = tuple(check.number("input_shape", size, 1, integer=True) for size in input_shape)

@@ -59,8 +59,8 @@ def expand(grid, runs_dir=None):
             given = dict(zip(lists, combination, strict=True))
             if "{" in (variant := str(given.get("variant"))):
                 given["variant"] = re.sub(r"{(\w+)}", lambda m, g=given: str(g.get(m[1], m[0])), variant)
-            given["runs_dir"] = os.path.abspath(runs_dir or given.get("runs_dir") or runs.default_runs_dir())
-            config = training.TrainConfig(**given)
+            config = training.TrainConfig(**given | {"runs_dir": runs_dir or given.get("runs_dir")})
+            given["runs_dir"] = config.runs_dir = os.path.abspath(config.runs_dir)
             run_dir, asked = config.run_dir, config.settings()
             if run_dir not in claims and (run_dir / "config.json").exists():
                 claims[run_dir] = runs.read_json(run_dir / "config.json").get("settings", {})

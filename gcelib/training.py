@@ -6,8 +6,8 @@ import datetime
 import inspect
 import io
 import json
-import os
 import math
+import os
 import platform
 import re
 import subprocess
@@ -136,7 +136,7 @@ class TrainConfig:
             if getattr(self, name) is None:
                 setattr(self, name, value)
         for name, (low, high, options) in _LIMITS.items():
-            if getattr(self, name) is not None:
+            if name != "clip_norm" or self.clip_norm is not None:
                 setattr(self, name, check.number(name, getattr(self, name), low, high, **options))
         if given_milestones is None and given_epochs is not None:  # a shortened run keeps the recipe's shape
             scaled = {round(m * self.epochs / full["epochs"]) for m in full["milestones"]}

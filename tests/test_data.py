@@ -910,7 +910,7 @@ def test_local_ood_sets_take_the_shape_of_the_data():
 
 
 def test_features_have_no_ood_images():
-    with pytest.raises(ValueError, match="like: 'toy' has features"):
+    with pytest.raises(ValueError, match="like: 'toy' has no images"):
         data.load_ood("noise", toy(shape=(7,)))
 
 
