@@ -402,7 +402,8 @@ def test_temperature_one_is_the_identity(name):
         assert torch.equal(calibrator(logits), logits)
 
 
-EXTREMES = [(30, k, m) for k in (2, 20) for m in ("random", "all_right", "all_wrong", "one_class")] + [(1, 3, "random")]
+EXTREMES = [(30, k, m) for k in (2, 20) for m in ("random", "all_right", "all_wrong", "one_class")]
+EXTREMES += [(1, 3, "random"), (3, 20_000, "random"), (3, 20_000, "all_wrong")]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, F64])

@@ -547,6 +547,21 @@ def test_value_and_gradient_are_finite_at_the_extremes(name, dtype, n_classes):
         assert gradient.isfinite().all(), what
 
 
+@pytest.mark.parametrize("name", ["ce", "ce_ls", "brier", "gce", "gce_ls"])
+@pytest.mark.parametrize("n_classes", [2, 10, 20_000])
+def test_soft_targets_are_finite_at_the_extremes(name, n_classes):
+    labels = torch.arange(6) % n_classes
+    even = torch.full((6, n_classes), 1 / n_classes)
+    certain = torch.zeros(6, n_classes).scatter(1, labels[:, None], 1)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        for what, logits, _ in extreme_batches(n_classes):
+            for targets in (even, certain, certain.roll(1, 1)):
+                leaf = logits.to(dtype).requires_grad_()
+                value = make_loss(name)(leaf, targets)
+                assert value.isfinite(), (what, dtype)
+                assert torch.autograd.grad(value, leaf)[0].isfinite().all(), (what, dtype)
+
+
 @EVERY
 def test_fractional_gamma_has_a_zero_gradient_where_the_target_is_certain(name):
     """(1 - t)^gamma with gamma < 1 has an infinite derivative at t = 1, which must not meet a zero."""
