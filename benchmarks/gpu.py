@@ -479,12 +479,13 @@ def write(folder, found, left_over):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, help="default: benchmarks/results; of --quick, a temporary folder")
-    parser.add_argument("--models", nargs="+", choices=list(models.MODELS), default=PAPER, metavar="MODEL")
+    parser.add_argument("--models", nargs="+", choices=list(models.MODELS), metavar="MODEL")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that all runs, measures nothing")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    options.models = list(options.models or (["convnet"] if options.quick else PAPER))
     if options.child:
         return child(json.loads(options.child))
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -499,7 +500,7 @@ def main(arguments=None):
         if there.get(name) != here[name]:
             parser.error(f"{options.out} holds measurements with {name} {there.get(name)}, here it is {here[name]}")
     left_over, slowest = {}, {}
-    for section, model, case, cost, measure in plan(list(options.models), size, device, found, deadline):
+    for section, model, case, cost, measure in plan(options.models, size, device, found, deadline):
         key = section, model, case
         if key in found:
             continue

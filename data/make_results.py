@@ -2,7 +2,7 @@
 
     python data/make_results.py RUNS_DIR [OUTPUT_FOLDER]
 
-Writes <grid>.csv, a row a run, for the grids that the embedded data sets fill; see data/results/README.md. Left out are
+Writes <grid>.csv, a row a run, for the grids below as far as they were run; see data/results/README.md. Left out are
 settings that a data set's recipe fixes, training times (these runs shared their cores with other work), and what the
 calibrators do on the validation split. Six significant digits.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gcelib import paper, runs, sweeps
 
-GRIDS = ("demo", "demo_lt10", "batch_size")
+GRIDS = ("demo", "demo_lt10", "batch_size", "fashion_mnist_gpu")
 SETTINGS = ["dataset", "model", "loss", "variant", "seed", "epochs", "batch_size", "lr"]
 PROVENANCE = ["torch", "commit", "day", "device"]
 

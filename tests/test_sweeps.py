@@ -129,6 +129,7 @@ GRIDS = {
     "ats_bins": 7 * 10,
     "batch_size": 2 * 5 * 6,
     "demo_lt10": 7 * 10,
+    "fashion_mnist_gpu": 7 * 10,
     "paper": 7 * 10 * (2 * 4 + 2 + 1 + 2 * 4) + 5 * 2,
 }
 
@@ -154,7 +155,8 @@ def test_committed_grids_are_whole(name, tmp_path):
 
 
 def test_the_paper_has_nothing_that_its_parts_lack(tmp_path):
-    parts = [name for name in GRIDS if name not in ("smoke", "demo", "batch_size", "paper")]
+    ours = ("smoke", "demo", "demo_lt10", "batch_size", "fashion_mnist_gpu", "paper")
+    parts = [name for name in GRIDS if name not in ours]
     assert {*sweeps.expand("paper", tmp_path)} == {d for name in parts for d in sweeps.expand(name, tmp_path)}
 
 
@@ -447,6 +449,16 @@ def test_each_worker_sees_one_gpu(visible, options, pins, monkeypatch):
     monkeypatch.setattr(sweeps, "SpecCluster", lambda workers, scheduler, **_: workers)
     workers = sweeps.local_cluster(**options)
     assert [w["options"]["env"]["CUDA_VISIBLE_DEVICES"] for w in workers.values()] == pins
+
+
+def test_two_real_workers_share_a_gpu_that_they_alone_see(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    monkeypatch.setattr(sweeps.torch.cuda, "is_available", lambda: True)
+    with sweeps.local_cluster(workers_per_gpu=2) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=PATIENCE)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # what the driver sees no longer matters
+        seen = client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]))
+    assert [*seen.values()] == [("5", str(max(1, CPU_COUNT // 2)))] * 2
 
 
 @pytest.mark.parametrize("workers", [-1, 1.5, "two"])
