@@ -1,0 +1,303 @@
+"""Whatever stops a run, repeating the command ends it with the same bits as a run that nothing stopped.
+
+Single kills at chosen points are in test_training.py; the long loop of random ones here needs ``pytest -m long``.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+
+from gcelib import data, runs, training
+from gcelib.training import TrainConfig, fit
+
+OPTIONS = {"dataset": "digits", "model": "mlp", "loss": "afl", "epochs": 3, "ood": ("noise",), "device": "cpu"}
+POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has neither these signals nor these limits")
+
+
+def config(folder, **changed):
+    return TrainConfig(**OPTIONS | changed, runs_dir=str(folder))
+
+
+def outcome(config):
+    """Bits of all logits, and every result but the time taken."""
+    logits = {p.name: np.load(p)["logits"].tobytes() for p in sorted((config.run_dir / "logits").glob("*.npz"))}
+    results = runs.read_json(config.run_dir / "metrics.json")["results"]
+    return logits, {k: v for k, v in results.items() if k != "train_seconds"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What the run gives when nothing stops it."""
+    undisturbed = config(tmp_path_factory.mktemp("whole"))
+    list(fit(undisturbed))
+    logits, results = outcome(undisturbed)
+    assert list(logits) == ["noise.npz", "test.npz", "val.npz"]
+    return logits, results
+
+
+def finish(stopped, whole):
+    """Repeat the command: the epochs that are left, the same bits, no litter."""
+    epochs = [record["epoch"] for record in fit(stopped)]
+    assert outcome(stopped) == whole
+    lines = (stopped.run_dir / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+    assert not [p.name for p in stopped.run_dir.rglob("*") if "checkpoint" in p.name or ".json." in p.name]
+    return epochs
+
+
+# --- disks ------------------------------------------------------------------------------------------------------------
+
+
+@POSIX
+@pytest.mark.parametrize("file", ["checkpoint.new.pt", "val.npz"])
+def test_a_full_disk_stops_the_run_with_the_file_s_name_and_loses_nothing(tmp_path, whole, file):
+    """A limit on the size of files stands for the full disk: it strikes in the midst of a write, too."""
+    import resource
+
+    stopped, limits = config(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    run = fit(stopped)
+    next(run)
+    if file == "val.npz":
+        next(run), next(run)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=rf"File too large.*{file}"):
+            next(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert finish(stopped, whole) == ([2, 3] if file == "checkpoint.new.pt" else [])
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_disk_that_is_really_full(tmp_path, whole):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "small", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this container may not mount a disk")
+    try:
+        stopped = config(tmp_path)
+        with pytest.raises(OSError, match=r"No space left on device.*checkpoint"):
+            list(fit(stopped))
+        assert 1 <= len(runs.load_checkpoint(stopped.run_dir)["history"]) <= 2
+        subprocess.run(["mount", "-o", "remount,size=10m", str(tmp_path)], check=True)
+        finish(stopped, whole)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@contextlib.contextmanager
+def read_only(folder):
+    """``folder`` and all in it cannot be written; root, whom permissions do not bind, becomes nobody for a while."""
+    every = [folder, *(p for p in folder.rglob("*") if p.is_dir())]
+    for path in every:
+        path.chmod(0o555)
+    if root := os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for path in every:
+            path.chmod(0o755)
+
+
+@POSIX
+def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_lost(whole):
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's, into which nobody but its owner can look
+        stopped = config(folder)
+        with read_only(Path(folder)), pytest.raises(PermissionError, match=folder):
+            next(fit(stopped))
+        run = fit(stopped)
+        next(run)
+        with read_only(Path(folder)), pytest.raises(PermissionError, match="checkpoint"):
+            next(run)
+        assert finish(stopped, whole) == [2, 3]
+        assert stat.S_IMODE((stopped.run_dir / "metrics.json").stat().st_mode) == 0o644  # others may read it
+
+
+def halved(content):
+    return content[: len(content) // 2]
+
+
+def flipped(content):
+    at = random.Random(0).randrange(len(content))
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [halved, flipped])
+@pytest.mark.parametrize(
+    ("names", "left"), [(["checkpoint.pt"], [2, 3]), (["checkpoint.pt", "checkpoint.prev.pt"], [1, 2, 3])]
+)
+def test_a_damaged_checkpoint_costs_epochs_and_never_the_result(tmp_path, whole, names, left, damage):
+    stopped = config(tmp_path)
+    run = fit(stopped)
+    next(run), next(run)
+    run.close()
+    for name in names:
+        path = stopped.run_dir / name
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match=r"checkpoint\S*\.pt is damaged and was not used"):
+        assert finish(stopped, whole) == left
+
+
+# --- clocks, neighbours, interrupts -----------------------------------------------------------------------------------
+
+
+def test_clocks_and_file_times_decide_nothing(tmp_path, whole, monkeypatch):
+    stopped, now = config(tmp_path), time.time()
+    backwards = iter(range(10**6))
+    monkeypatch.setattr(time, "time", lambda: now - 86400 * next(backwards))
+    run = fit(stopped)
+    next(run), next(run)
+    run.close()
+    for when, name in enumerate(["checkpoint.pt", "checkpoint.prev.pt", "history.jsonl", "config.json", ".lock"]):
+        os.utime(stopped.run_dir / name, (4e9 * (when % 2), 4e9 * (when % 2)))  # 1970 or 2096
+    monkeypatch.setattr(time, "time", lambda: now + 1e9)
+    assert finish(stopped, whole) == [3]
+
+
+def test_a_second_writer_is_refused_and_harms_nothing(tmp_path, whole):
+    """The lock is held here as another process would; test_runs.py has the same with a real one, which is killed."""
+    first = config(tmp_path)
+    run = fit(first)
+    next(run)
+    with pytest.raises(RuntimeError, match="another process is writing this run"):
+        next(fit(config(tmp_path)))
+    run.close()
+    with FileLock(first.run_dir / ".lock"), pytest.raises(RuntimeError, match="another process"):
+        next(fit(first))
+    assert finish(first, whole) == [2, 3]
+
+
+@POSIX
+def test_ctrl_c_at_any_point_leaves_a_resumable_run(tmp_path, whole, monkeypatch):
+    stopped = config(tmp_path)
+    places = [(torch.optim.SGD, "step", 30), (os, "fsync", 2), (os, "replace", 3), (runs, "save_logits", 2)]
+    places += [(training.calibration, "make_calibrator", 3), (runs, "discard_checkpoints", 1)]
+    for owner, name, call in places:
+        real, calls = getattr(owner, name), []
+
+        def interrupting(*args, real=real, calls=calls, call=call, **kwargs):
+            calls.append(1)
+            if len(calls) == call:
+                signal.raise_signal(signal.SIGINT)
+            return real(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupting)
+            with pytest.raises(KeyboardInterrupt):
+                list(fit(stopped))
+        assert not runs.is_running(stopped.run_dir)
+    assert finish(stopped, whole) == []
+
+
+def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(tmp_path, whole):
+    """A real kernel, interrupted as JupyterLab does it, while the cell draws between two epochs."""
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(startup_timeout=300)
+
+    def execute(code, interrupt_at=None):
+        request, texts = client.execute(code), []
+        while True:
+            message = client.get_iopub_msg(timeout=300)
+            kind, content = message["msg_type"], message["content"]
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            if kind == "stream" and content["name"] == "stdout":
+                texts += content["text"].split()
+                if interrupt_at in texts:
+                    interrupt_at = manager.interrupt_kernel() or None
+            if kind == "error":
+                texts.append(content["ename"])
+            if kind == "status" and content["execution_state"] == "idle":
+                return texts
+
+    cell = "import threading\nfor record in fit(config):\n    print('epoch', record['epoch'], flush=True)\n"
+    try:
+        options = OPTIONS | {"runs_dir": str(tmp_path)}
+        assert execute(f"from gcelib import TrainConfig, fit\nconfig = TrainConfig(**{options})") == []
+        stop_here = "    threading.Event().wait(300)"  # the time in which one presses the button
+        assert execute(cell + stop_here, interrupt_at="1") == ["epoch", "1", "KeyboardInterrupt"]
+        assert execute(cell) == ["epoch", "2", "epoch", "3"]
+    finally:
+        manager.shutdown_kernel(now=True)
+        client.stop_channels()
+    assert outcome(config(tmp_path)) == whole
+
+
+# --- the loop of kills ------------------------------------------------------------------------------------------------
+
+PHASES = {"save_checkpoint": "checkpointing", "_write_history": "checkpointing", "_finish": "final writes"}
+
+
+def train_and_tell(options, told):
+    """Train, and send the name of every phase as it begins, so that the killer knows where it strikes."""
+    torch.set_num_threads(1)
+
+    def telling(real, phase, after):
+        def call(*args):
+            told.send(phase)
+            try:
+                return real(*args)
+            finally:
+                told.send(after)
+
+        return call
+
+    for name, phase in PHASES.items():
+        owner = runs if name == "save_checkpoint" else training
+        setattr(owner, name, telling(getattr(owner, name), phase, "training"))
+    told.send("training")
+    list(fit(TrainConfig(**options)))
+    told.send("done")
+
+
+@POSIX
+@pytest.mark.long
+def test_killed_at_thirty_random_moments_the_bits_stay_the_same(tmp_path, whole):
+    """SIGKILL strikes a random time after a random phase has begun; runs are resumed till they end, then begin anew."""
+    dice, kills, phases = random.Random(6), Counter(), ["training", "checkpointing", "final writes"]
+    context, finished, began = multiprocessing.get_context("forkserver"), 0, time.monotonic()
+    context.set_forkserver_preload(["gcelib.training", "gcelib.data", "sklearn.datasets"])
+    data.load("digits")
+    while sum(kills.values()) < 36 or min(kills[p] for p in phases) < 10:
+        assert time.monotonic() - began < 1800, f"{kills} and no end"
+        options = OPTIONS | {"runs_dir": str(tmp_path / str(finished))}
+        ear, mouth = context.Pipe(duplex=False)
+        child = context.Process(target=train_and_tell, args=(options, mouth))
+        child.start()
+        mouth.close()
+        target, patience, seen = dice.choice(phases), dice.randint(1, 3), ""
+        while patience and seen != "done" and ear.poll(120):
+            seen = ear.recv()
+            patience -= seen == target
+        if seen != "done":
+            time.sleep(dice.uniform(0, 0.3 if target == "training" else 0.03))
+            child.kill()
+        child.join(120)
+        with contextlib.suppress(EOFError):
+            while ear.poll():
+                seen = ear.recv()
+        if child.exitcode == -signal.SIGKILL and seen != "done":
+            kills[seen] += 1
+        if seen == "done":
+            assert outcome(TrainConfig(**options)) == whole
+            finished += 1
+    finish(TrainConfig(**options), whole)
+    print(f"{sum(kills.values())} kills: {dict(kills)}; {finished} runs ended in between, all with the same bits")
