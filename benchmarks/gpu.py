@@ -3,7 +3,7 @@
 Random images of 32 x 32, batches of 128, the paper's four networks. Writes ``gpu.csv`` and ``gpu.md`` to ``--out``
 (default ``benchmarks/results``) after every measurement, and ends within ``--minutes``: repeat the command to measure
 what the first time left over, or what a kill cut off. ``--device cpu --quick`` goes through the same code in a minute.
-Needs torch, torchvision, pandas, scikit-learn and filelock, no installation, no papermill and no network.
+Needs torch, torchvision, numpy and Pillow; no installation, no papermill and no network.
 """
 
 import argparse
