@@ -11,20 +11,27 @@ import numpy as np
 import papermill
 import pytest
 import torch
+from matplotlib import pyplot
 
 from gcelib import make_calibrator, metrics, runs
 
 LESSON = Path(__file__).resolve().parents[1] / "notebooks" / "04_calibrate.ipynb"
 
 
-@pytest.fixture
-def calibrate(tmp_path, monkeypatch):
-    """Run 04 with parameters from ``tmp_path``, as ``papermill`` does there; returns the text of its outputs."""
+def engineers_part():
+    """Lesson 04 without the cells that its section 7 does not need."""
     notebook = nbformat.read(LESSON, 4)
     sources = [cell.source for cell in notebook.cells]
     lesson, yours = (next(i for i, s in enumerate(sources) if s.startswith(h)) for h in ("## 1 ·", "## 7 · Your own"))
     needed = [i for i, s in enumerate(sources) if "def paired(" in s and lesson < i < yours]
     notebook.cells = [cell for i, cell in enumerate(notebook.cells) if i < lesson or i in needed or i >= yours]
+    return notebook
+
+
+@pytest.fixture
+def calibrate(tmp_path, monkeypatch):
+    """Run 04 with parameters from ``tmp_path``, as ``papermill`` does there; returns the text of its outputs."""
+    notebook = engineers_part()
     (tmp_path / "notebooks").mkdir()
     nbformat.write(notebook, tmp_path / "notebooks" / "04_calibrate.ipynb")
     monkeypatch.chdir(tmp_path)
@@ -92,3 +99,47 @@ def test_a_bad_file_is_refused_before_any_work(calibrate, tmp_path):
         calibrate(logits="mine.npz")
     assert error.value.exec_count == 3  # parameters, papermill's, imports and checks
     assert not (tmp_path / "mine_calibrator.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("claim", "advice", "low", "high"),
+    [
+        (
+            lambda z, p: z,
+            r"Leave the logits as they are: no calibrator is clearly better\.\nSaved all the same: TS",
+            0.9,
+            1.1,
+        ),
+        (lambda z, p: 3 * z, r"Use one temperature: no calibrator is clearly better than that", 2.8, 3.2),
+        (
+            lambda z, p: z * np.where(p > 0.7, 3, 0.4),
+            r"Use (ATS|ATS, converged|spline): it is clearly better than",
+            0,
+            0,
+        ),
+    ],
+    ids=["honest", "exaggerated", "bent"],
+)
+def test_the_advice_fits_the_fault(claim, advice, low, high, tmp_path, monkeypatch, capsys):
+    truth = 2 * np.random.default_rng(3).normal(size=(9000, 4))
+    labels = (truth + np.random.default_rng(4).gumbel(size=truth.shape)).argmax(1)
+    p = np.exp(truth).max(1, keepdims=True) / np.exp(truth).sum(1, keepdims=True)
+    z, val, test = claim(truth, p), slice(0, 3000), slice(3000, None)
+    np.savez(
+        tmp_path / "mine.npz", val_logits=z[val], val_labels=labels[val], test_logits=z[test], test_labels=labels[test]
+    )
+    monkeypatch.chdir(tmp_path)
+    pyplot.switch_backend("agg")
+    parameters, *cells = [cell.source for cell in engineers_part().cells if cell.cell_type == "code"]
+    names = {"In": [""]}
+    for source in (parameters, "logits, bootstrap = 'mine.npz', 300", *cells):
+        exec(compile(source, "04_calibrate", "exec"), names)
+    pyplot.close("all")
+    text = capsys.readouterr().out
+    assert re.search(advice, text)
+    if high:
+        assert low < numbers(r"TS \(NLL\): T = ([\d.]+)", text)[0] < high
+        assert "what is left is within the noise" in text
+    else:
+        change = numbers(r"against TS \(NLL\)\s*: ECE ([-+.\d]+) points \[([-+.\d]+), ([-+.\d]+)\]", text)
+        assert change[2] < 0  # the test samples, which did not choose, agree
