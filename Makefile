@@ -2,6 +2,7 @@
 # make test   the whole test suite, notebooks included
 # make lab    JupyterLab on the first lesson
 # make bench  losses, metrics and calibrators beside their peers, some minutes
+# make lint   style, security rules and types; make audit   known vulnerabilities of the pinned versions (needs the net)
 # make sweep-demo   seven losses, ten seeds, three embedded data sets: hours on a laptop; repeat it to go on after a stop
 #
 # TORCH_INDEX names another pip index for torch and torchvision, such as the CPU-only one that
@@ -39,6 +40,14 @@ lint: .venv/installed
 
 bench: .venv/installed
 	for part in losses metrics calibration; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+
+# Known vulnerabilities of the pinned versions. A version that cannot be looked up is an error, too.
+audit: build/audit/bin/pip-audit
+	$< --strict --no-deps --disable-pip -r constraints.txt
+
+build/audit/bin/pip-audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install -q pip-audit
 
 clean:
 	rm -rf .venv build *.egg-info notebooks/out*.ipynb
