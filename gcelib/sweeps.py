@@ -132,8 +132,10 @@ def _run(cells, path, client, local):
     todo = [run_dir for run_dir in cells if not runs.is_done(run_dir)]
     for run_dir in sorted(cells.keys() - todo):
         yield cells[run_dir][0] | {"run_dir": run_dir, "state": "skipped", "seconds": 0.0, "error": ""}
+    if not todo:  # as_completed would ask for a client
+        return
     with contextlib.ExitStack() as stack:
-        if todo and not isinstance(client, Client):
+        if not isinstance(client, Client):
             cluster = client or stack.enter_context(local_cluster(**local, at_most=len(todo)))
             client = stack.enter_context(Client(cluster))
         tasks = {client.submit(lambda *a: _execute(*a), cells[d][0], d, path, pure=False, retries=1): d for d in todo}

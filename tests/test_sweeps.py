@@ -138,6 +138,15 @@ def test_every_grid_is_listed_here():
     assert {path.stem for path in (sweeps.NOTEBOOKS / "grids").glob("*")} == {*GRIDS}
 
 
+def test_a_finished_sweep_asks_for_no_client(tmp_path, monkeypatch):
+    monkeypatch.delattr(sweeps, "as_completed")  # without any client in this process it raises
+    grid = {"dataset": "digits", "loss": ["ce", "gce"]}
+    for run_dir in sweeps.expand(grid, tmp_path):
+        Path(run_dir).mkdir(parents=True)
+        Path(run_dir, "metrics.json").write_text('{"results": {"train_seconds": 1.0}}')
+    assert [record["state"] for record in sweeps.run(grid, runs_dir=tmp_path)] == ["skipped"] * 2
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_committed_grids_are_whole(name, tmp_path):
     configs = [config for _, config in sweeps.expand(name, tmp_path).values()]
