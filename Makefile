@@ -39,7 +39,7 @@ lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: .venv/installed
-	for part in losses metrics calibration; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+	for part in losses metrics calibration load; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 # Known vulnerabilities of the pinned versions. A version that cannot be looked up is an error, too.
 audit: build/audit/bin/pip-audit

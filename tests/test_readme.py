@@ -23,7 +23,16 @@ def test_code_blocks_run(block, tmp_path, monkeypatch, capsys):
         assert (tmp_path / "ats.pt").exists()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md", "docs/gpu.md", "docs/cluster.md"])
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "data/README.md",
+    *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")),
+]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):

@@ -1,0 +1,110 @@
+"""Load at full size: ``python benchmarks/load.py``, some minutes and 400 MB of disk for a while.
+
+Writes ``benchmarks/results/load.md``: 1,000 finished runs as a table; all metrics of 1,000,000 x 100 logits in a mapped
+file; what checking the input costs.
+"""
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"  # before the libraries start
+
+import _timing
+import numpy as np
+import torch
+
+from gcelib import metrics, runs, sweeps
+
+DEMO = Path(__file__).resolve().parents[1] / "data" / "demo" / "fashion_mini" / "convnet" / "gce" / "seed-01"
+
+
+def timed(call):
+    """Wall-clock and CPU seconds of the best of three calls."""
+    found = []
+    for _ in range(3):
+        wall, cpu = time.perf_counter(), time.process_time()
+        call()
+        found.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return min(found)
+
+
+def thousand_runs(folder):
+    """Rows of the table: listing and tabulating 1,000 finished runs, each with its real ``metrics.json``."""
+    content = runs.read_json(DEMO / "metrics.json")
+    grid = {"dataset": "fashion_mini", "device": "cpu", "seed": range(1, 1001)}
+    for run_dir, (_, config) in sweeps.expand(grid, folder).items():
+        Path(run_dir).mkdir(parents=True)
+        Path(run_dir, "metrics.json").write_text(json.dumps(content | {"config": config.settings()}))
+        Path(run_dir, "config.json").write_text(json.dumps({"settings": config.settings()}))
+    for what, call in (
+        ("`runs.load_results`: one table of 1,000 finished runs", lambda: runs.load_results(folder)),
+        ("`sweeps.status`: how far a grid of 1,000 runs is", lambda: sweeps.status(grid, folder)),
+    ):
+        wall, cpu = timed(call)
+        yield [what, f"{wall:.2f} s", f"{cpu:.2f} s", ""]
+
+
+def private_mib():
+    """This process's own memory in MiB, without the pages of mapped files (Linux)."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) / 1024
+
+
+def mapped(n, k, path):
+    """Print wall-clock and CPU seconds and the MiB that all metrics of n x k mapped logits take: in a fresh process."""
+    rng, step = np.random.default_rng(0), 10_000
+    logits = np.lib.format.open_memmap(path, "w+", np.float32, (n, k))
+    for start in range(0, n, step):
+        logits[start : start + step] = 3 * rng.standard_normal((min(step, n - start), k), np.float32)
+    logits.flush()
+    labels = rng.integers(0, k, n)
+    logits = np.load(path, mmap_mode="r", allow_pickle=False)
+    metrics.evaluate(logits[:1000], labels[:1000])  # code and caches are there
+    before, seen, done = private_mib(), [], threading.Event()
+
+    def watch():
+        while not done.wait(0.01):
+            seen.append(private_mib())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    wall, cpu = time.perf_counter(), time.process_time()
+    metrics.evaluate(logits, labels)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    done.set()
+    watcher.join()
+    print(wall, cpu, max(seen) - before)
+
+
+def main():
+    if sys.argv[1:2] == ["--mapped"]:
+        return mapped(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = list(thousand_runs(folder))
+        command = [sys.executable, __file__, "--mapped", "1000000", "100", str(Path(folder) / "logits.npy")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    wall, cpu, memory = (float(v) for v in done.stdout.split())
+    what = "`metrics.evaluate`: 1,000,000 x 100 logits, float32, 381 MiB mapped into memory"
+    rows.append([what, f"{wall:.1f} s", f"{cpu:.1f} s", f"{memory:.0f} MiB"])
+    text = [
+        f"Measured {datetime.date.today()} on {_timing.processor()}: one thread; tables: best of three calls, files",
+        "in the cache. Own memory: how far the call raises the process's memory, without the file's pages.",
+        "",
+        f"gcelib {_timing.version('gcelib')}, torch {torch.__version__}, numpy {np.__version__}.",
+        "",
+        _timing.table(["", "wall clock", "CPU", "own memory"], rows),
+    ]
+    _timing.publish("load", "\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
