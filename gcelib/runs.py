@@ -240,6 +240,8 @@ def _read_npz(path):
     if isinstance(file, np.ndarray):
         fail("logits", "is a single array", "save all with numpy.savez(path, val_logits=..., val_labels=...)")
     with file:
+        if (size := sum(m.file_size for m in file.zip.infolist())) > 100 * path.stat().st_size + 2**26:
+            fail("logits", f"would expand to {size:,} bytes, over 100 times the file", "save them with numpy.savez")
         names = [f"{split}_{kind}" for split in ("val", "test") for kind in ("logits", "labels")]
         _validate.known_keys("logits", file.files, names)
         for name in names[: 4 if {*names[2:]} & {*file.files} else 2]:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -258,6 +259,13 @@ def test_a_bad_csv_is_refused_by_name(tmp_path, old, new, message):
     (tmp_path / "mine.csv").write_text(text.replace(old, new, -1 if old in ("val,", ",") else 1))
     with pytest.raises(BadParameter, match=r"mine\.csv: " + message):
         runs.load_logits_file(tmp_path / "mine.csv")
+
+
+def test_a_file_that_would_expand_without_limit_is_refused_unread(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("val_logits.npy", bytes(10**8))
+    with pytest.raises(BadParameter, match="logits: would expand to 100,000,000 bytes"):
+        runs.load_logits_file(tmp_path / "bomb.npz")
 
 
 def test_other_files_are_refused_and_pickles_never_opened(tmp_path):
