@@ -30,7 +30,7 @@ _SMALL = _PAPER | dict(model="convnet", lr=0.05, batch_size=64, augment=False, e
 #: What ``TrainConfig`` takes for every field left unset, by data set (long-tailed versions use their parent's).
 #: CIFAR and Tiny-ImageNet: the paper's §5. The other recipes are ours: the paper has no such data (the embedded sets)
 #: or gives neither width nor schedule (AV1451).
-RECIPES = {
+RECIPES: dict[str, dict] = {
     "fashion_mini": _SMALL | dict(epochs=12, milestones=(7, 10)),
     "digits": _SMALL | dict(epochs=20, milestones=(12, 17)),
     "digit_pairs": _SMALL | dict(epochs=10, milestones=(6, 9)),
