@@ -21,7 +21,7 @@ def main(runs_dir, output=Path(__file__).parent / "results"):
     output = Path(output)
     output.mkdir(exist_ok=True)
     table = paper.collect(Path(runs_dir).resolve()).sort_values(["dataset", "variant", "loss", "seed"])
-    parts = ("test_", "val_raw_", "half_")
+    parts = ("test_", "val_raw_", "half_", "ts_nll_temp")
     numbers = sorted(name for name in table if name.startswith(parts) or name.endswith("_auroc"))
     for grid in GRIDS:
         cells = sweeps.expand(grid, runs_dir)

@@ -248,8 +248,9 @@ def split_half(val, test, calibrator="ats", repeats=20, seed=0, **options):
 def collect(runs_dir=None):
     """``runs.load_results`` of finished runs with what only their logits and environments tell: a row a run.
 
-    Adds test_ats{5, 10, 15, 20, 25}_<metric> (Table 10), means of five ``split_half`` as half_<fit>_ece for CE and AFL,
-    the versions of torch and gcelib's commit, and the day. About a second a run of 10,000 x 100 logits.
+    Adds test_ats{5, 10, 15, 20, 25}_<metric> (Table 10); test_raw_error_class<k> if K <= 10; means of five
+    ``split_half`` as half_<fit>_ece for CE and AFL; ts_nll_temperature (above 1: the network claimed too much); the
+    versions of torch and gcelib's commit, and the day. About a second a run of 10,000 x 100 logits.
     """
     rows = []
     for row in runs.load_results(runs_dir).to_dict("records"):
@@ -258,8 +259,12 @@ def collect(runs_dir=None):
             calibrate = calibration.AdaptiveTemperatureScaling(n_bins=n_bins).fit(*val)
             numbers = metrics.evaluate(calibrate(test[0]), test[1])
             row |= {f"test_ats{n_bins}_{name}": numbers[name] for name in ("ece", "adaptive_ece", "classwise_ece")}
+        if test[0].shape[1] <= 10:
+            wrong = pd.Series(test[0].argmax(1) != test[1]).groupby(test[1]).mean()
+            row |= wrong.add_prefix("test_raw_error_class").to_dict()
         if row["loss"] in ("ce", "afl"):
             row |= split_half(val, test, repeats=5).mean().add_prefix("half_").add_suffix("_ece").to_dict()
+        row["ts_nll_temperature"] = calibration.TemperatureScaling("nll").fit(*val).temperature.item()
         environment = runs.read_json(f"{row['run_dir']}/metrics.json")["environment"]
         row |= {name: environment.get(name) for name in ("torch", "commit")}
         rows.append(row | {"day": environment.get("started", "")[:10]})

@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcelib import paper
+from gcelib import calibration, metrics, paper, runs, sweeps
 
 SEVEN = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
 KEYS = ["dataset", "model", "loss"]
@@ -475,3 +476,80 @@ def test_split_half_refuses_bad_input():
         paper.split_half(overconfident(20, 1, 1.0), overconfident(20, 2, 1.0), repeats=0)
     with pytest.raises(ValueError, match="tts_nll"):
         paper.split_half(overconfident(20, 1, 1.0), overconfident(20, 2, 1.0), "tts_nll")
+
+
+# --- what needs run folders ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    """Two finished runs, made of the committed demo run's logits: one of CE, one of AFL."""
+    folder = tmp_path_factory.mktemp("runs")
+    demo = runs.PROJECT / "data" / "demo" / "fashion_mini" / "convnet"
+    for loss in ("ce", "afl", "brier"):
+        shutil.copytree(demo / loss, folder / "fashion_mini" / "convnet" / loss)
+    return folder, paper.collect(folder)
+
+
+def test_collect_adds_what_only_logits_tell(collected):
+    folder, table = collected
+    plain = runs.load_results(folder)
+    pd.testing.assert_frame_equal(table[plain.columns], plain)
+    row = table[table.loss == "ce"].iloc[0]
+    assert row.test_ats15_ece == row.test_ats_ece  # fifteen bins are the paper's settings
+    val, test = (runs.load_logits(row.run_dir, split) for split in ("val", "test"))
+    five = calibration.AdaptiveTemperatureScaling(n_bins=5).fit(*val)
+    assert row.test_ats5_classwise_ece == metrics.classwise_ece(five(test[0]), test[1])
+    assert np.mean([row[f"test_raw_error_class{k}"] for k in range(10)]) == pytest.approx(
+        row.test_raw_error
+    )  # balanced
+    assert row.test_raw_error_class6 == metrics.error(*(part[test[1] == 6] for part in test))
+    assert row.test_ts_nll_nll == metrics.nll(test[0] / np.float32(row.ts_nll_temperature), test[1])
+    control = paper.split_half(val, test, repeats=5).mean()
+    assert row.half_seen_ece == control.seen
+    assert row.half_unseen_ece == control.unseen
+    assert table.set_index("loss").half_seen_ece.notna().to_dict() == {"ce": True, "afl": True, "brier": False}
+    assert table.day.str.fullmatch(r"\d{4}-\d\d-\d\d").all()
+    ten = paper.table(10, table, tidy=True).query("dataset == 'fashion_mini' and metric == 'test_ats5_ece'")
+    assert set(ten.loss[ten.our_n > 0]) == {"ce", "afl", "brier"}
+
+
+def test_collect_of_nothing_is_empty(tmp_path):
+    assert paper.collect(tmp_path).empty
+
+
+def test_summary_is_mean_and_spread_of_the_seeds():
+    table = pd.DataFrame(
+        [
+            {"dataset": "d", "model": "m", "loss": loss, "variant": "", "seed": seed}
+            | {f"test_{name}": 0.1 * seed for name in ("raw_error", "raw_ece", "ts_nll_ece", "ats_ece")}
+            | {"test_ats_converged_ece": 0.01}
+            for loss, seeds in (("gce", 2), ("ce", 1))
+            for seed in range(1, seeds + 1)
+        ]
+    )
+    summary = paper.summary(table)
+    assert summary.loss.tolist() == ["ce", "gce"]  # the paper's order
+    assert summary.n.tolist() == [1, 2]
+    assert summary["error"].tolist() == ["10.00", "15.00 ± 7.07"]
+    assert summary["ECE, ATS converged"].tolist() == ["1.00", "1.00 ± 0.00"]
+    assert paper.summary(None).empty
+    assert paper.summary(table, variant="b16").empty
+
+
+RESULTS = sorted((runs.PROJECT / "data" / "results").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_committed_results_are_whole_and_agree_with_the_demo_runs(path):
+    table = pd.read_csv(path, dtype={"variant": "str"})
+    grid = sweeps.expand(path.stem, "elsewhere").values()
+    key = ["dataset", "model", "loss", "variant", "seed"]
+    asked = sorted(tuple(getattr(config, name) for name in key) for _, config in grid)
+    assert sorted(table[key].fillna("").itertuples(index=False, name=None)) == asked
+    demo = runs.load_results(runs.PROJECT / "data" / "demo")
+    both = table.fillna({"variant": ""}).merge(demo, on=key, suffixes=("", "_demo"))
+    for name in [name for name in table if f"{name}_demo" in both and name.startswith("test_")]:
+        assert np.allclose(both[name], both[f"{name}_demo"], rtol=1e-5), name  # six digits
+    for fit in ("ts_nll", "ts_ece", "ats", "ats_converged"):
+        assert (table[f"test_{fit}_error"] == table.test_raw_error).all()
