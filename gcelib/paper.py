@@ -72,7 +72,7 @@ def _long(results, variant=""):
     ids = [*KEYS[:3], "seed"]
     if lacking := {*ids} - {*results}:
         _validate.fail("results", f"lack the columns {sorted(lacking)}", "pass the table of runs.load_results")
-    kept = results[results["variant"].fillna("") == variant] if "variant" in results else results
+    kept = results[results["variant"].astype(object).fillna("") == variant] if "variant" in results else results
     if kept.duplicated(ids).any():
         _validate.fail("results", f"hold two runs of one seed (variant {variant!r})", "keep one of them")
     if {"train_seconds", "epochs"} <= {*kept}:

@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+
+from gcelib import paper
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,3 +46,24 @@ def test_commands_are_those_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^    make (\w+)", README, re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_results_are_those_of_the_committed_runs():
+    tables = [pd.read_csv(ROOT / "data" / "results" / f"{grid}.csv") for grid in ("demo", "demo_lt10")]
+    summary = paper.summary(pd.concat(tables))
+    assert (summary.n == 10).all()
+    for row in paper.to_markdown(summary.drop(columns=["model", "n"])).splitlines()[2:]:
+        assert row in README
+
+
+def test_speed_is_that_of_the_benchmarks():
+    def numbers(file, first):
+        text = (ROOT / "benchmarks" / "results" / file).read_text(encoding="utf-8")
+        return [[cell.strip(" *") for cell in line.split("|")[2:-1]] for line in text.splitlines() if first in line]
+
+    measured = [row[:4] for row in numbers("metrics.md", "best peer / gcelib")]
+    measured += numbers("losses.md", "`gce`") + numbers("calibration.md", "best peer / gcelib")
+    measured += numbers("calibration.md", "| *ratio*")
+    assert len(measured) == 6
+    for row in measured:
+        assert f" | {' | '.join(row)} |" in README
