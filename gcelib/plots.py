@@ -19,25 +19,26 @@ LOSS_LABELS |= dict(focal="Focal", ce_ls="CE + LS", gce_ls="GCE + LS", afl_gce="
 # protanopia, deuteranopia and tritanopia. Markers and dashes say the same again.
 LOSS_COLORS = dict(ce="#696d72", brier="#1a99fc", mmce="#6ea068", flsd="#88499c", dfl="#e57700", afl="#0952e7")
 LOSS_COLORS |= dict(gce="#c11220", focal="#e667ae", ce_ls="#ca813f", gce_ls="#9d4444", afl_gce="#cd3cd4")
+OTHER_COLORS = ["#0d9c9c", "#745f18", "#802bfc", "#74a102", "#ed0472"]  # for what is no loss, and unlike any of them
 _DASHES = [(), (6, 1.5), (3, 1.5), (1, 1), (6, 2, 1, 2), (3, 1, 1, 1, 1, 1), (), (8, 2), (4, 3), (2, 2), (8, 2, 2, 2)]
-_MARKERS, _HATCHES, _PALETTE = "os^vDPX<hpd", ["", "////", "....", "xxxx"], list(LOSS_COLORS.values())
+_MARKERS, _HATCHES = "os^vDPX<hpd", ["", "////", "....", "xxxx"]
 LABELS = LOSS_LABELS | dict(raw="before", ts_nll="TS (NLL)", ts_ece="TS (ECE)", ets="ETS", ats="ATS")
 LABELS["ats_converged"] = "ATS, converged"
 METRIC_LABELS = dict(error="error (%)", nll="NLL (nats)", brier="Brier score", ece="ECE (%)", auroc="AUROC (%)")
 METRIC_LABELS |= dict(adaptive_ece="AdaECE (%)", classwise_ece="ClasswiseECE (%)")
-_SPLITS = dict(train=("--", "#1a99fc"), val=(":", "#6ea068"), test=("-", "#c11220"))
+_SPLITS = dict(train=("--", OTHER_COLORS[0]), val=(":", OTHER_COLORS[1]), test=("-", OTHER_COLORS[2]))
 _THIN = dict(color="#333333", linewidth=1, linestyle="--")
 _SPAN = dict(fmt="none", ecolor="black", elinewidth=1.2, capsize=2.5)
 
 
 def loss_color(name, index=0):
-    """The colour of the loss ``name``; for any other name the ``index``-th of the palette."""
-    return LOSS_COLORS.get(name, _PALETTE[index % len(_PALETTE)])
+    """The colour of the loss ``name``; for any other name the ``index``-th of ``OTHER_COLORS``."""
+    return LOSS_COLORS.get(name, OTHER_COLORS[index % len(OTHER_COLORS)])
 
 
 def _line(name, index, **changes):
-    i = list(LOSS_COLORS).index(name) if name in LOSS_COLORS else index % len(_PALETTE)
-    line = dict(label=LABELS.get(name, name), color=_PALETTE[i], linestyle=(0, _DASHES[i]), linewidth=1.8)
+    i = list(LOSS_COLORS).index(name) if name in LOSS_COLORS else index % len(_DASHES)
+    line = dict(label=LABELS.get(name, name), color=loss_color(name, index), linestyle=(0, _DASHES[i]), linewidth=1.8)
     return line | dict(marker=_MARKERS[i], markersize=8, markeredgecolor="white", markeredgewidth=0.5) | changes
 
 

@@ -175,7 +175,8 @@ class ReliabilityExplorer(_Explorer):
         shown = [(run["name"], run["color"]) for run in self.setup["runs"] if run["name"] in self.losses]
         for (name, color), ax in zip(shown, figure.subplots(1, n, squeeze=False)[0], strict=False):
             class_name = None if k is None else self._names[k]
-            plots.reliability_diagram(self._bins(name)[1], ax, color=color, class_name=class_name).set_title(name)
+            plots.reliability_diagram(self._bins(name)[1], ax, color=color, class_name=class_name)
+            ax.set_title(plots.LABELS.get(name, name))
         return figure
 
 

@@ -141,7 +141,7 @@ def luminance(color):
 @pytest.mark.parametrize("page", ["#ffffff", "#111111"])
 def test_every_loss_colour_stands_out_on_light_and_dark(page):
     """WCAG 2.1, 1.4.11: graphics need a contrast of 3:1."""
-    for name, color in plots.LOSS_COLORS.items():
+    for name, color in [*plots.LOSS_COLORS.items(), *enumerate(plots.OTHER_COLORS)]:
         low, high = sorted([luminance(color), luminance(page)])
         assert (high + 0.05) / (low + 0.05) >= 2.99, name
 
@@ -169,6 +169,11 @@ def test_the_papers_losses_differ_in_colour_for_every_reader(vision):
     seen = [cielab(plots.LOSS_COLORS[name], VISION[vision]) for name in PAPER]
     apart = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
     assert min(apart) > 20  # about ten times a just noticeable difference
+    others = [cielab(color, VISION[vision]) for color in plots.OTHER_COLORS]
+    assert min(np.linalg.norm(a - b) for i, a in enumerate(others) for b in others[:i]) > 15
+    losses_seen = [cielab(color, VISION["normal"]) for color in plots.LOSS_COLORS.values()]
+    seen = [cielab(color, VISION["normal"]) for color in plots.OTHER_COLORS]
+    assert min(np.linalg.norm(a - b) for a in seen for b in losses_seen) > 25  # no calibrator looks like a loss
 
 
 def test_all_losses_have_their_own_colour_label_and_marker():
@@ -182,8 +187,8 @@ def test_all_losses_have_their_own_colour_label_and_marker():
     assert plots.LOSS_LABELS["gce"] == "GCE"
 
 
-def test_other_names_take_the_palette_in_turn():
-    palette = list(plots.LOSS_COLORS.values())
+def test_other_names_take_their_own_palette_in_turn():
+    palette = plots.OTHER_COLORS
     assert plots.loss_color("gce", 3) == plots.LOSS_COLORS["gce"]
     assert [plots.loss_color("mine", i) for i in range(len(palette) + 1)] == [*palette, palette[0]]
 
