@@ -312,13 +312,14 @@ class AdaptiveTemperatureScaling(_Calibrator):
 def _tabulated_sums(distances, cuts):
     """``sums(temperatures, gap)``: all samples' softmax denominators at their bins' temperatures, from a table.
 
-    As functions of log T they are entire, so 12 Chebyshev nodes within a factor of 1.25 give 14 digits. A bin whose
-    temperature leaves its table gets a new one that lies ahead: upward if its gap is positive.
+    As functions of log T they are entire, so 10 Chebyshev nodes within a factor of 1.25 give temperatures to 1e-9. A
+    bin whose temperature leaves its table gets a new one that lies ahead: upward if its gap is positive.
     """
-    width, order = math.log(1.25), np.arange(12)
-    angles = (order + 0.5) * np.pi / 12
-    to_nodes = np.cos(np.outer(order, angles)) * np.where(order, 2, 1)[:, None] / 12
-    table, out, centre = np.empty((len(distances), 12)), np.empty(len(distances)), np.full(len(cuts) - 1, np.inf)
+    width, n = math.log(1.25), 10
+    order = np.arange(n)
+    angles = (order + 0.5) * np.pi / n
+    to_nodes = np.cos(np.outer(order, angles)) * np.where(order, 2, 1)[:, None] / n
+    table, out, centre = np.empty((len(distances), n)), np.empty(len(distances)), np.full(len(cuts) - 1, np.inf)
     bins = [(distances[a:b], table[a:b], out[a:b]) for a, b in itertools.pairwise(cuts)]
 
     def sums(temperatures, gap):
