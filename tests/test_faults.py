@@ -185,7 +185,10 @@ def test_a_second_writer_is_refused_and_harms_nothing(tmp_path, whole):
 
 
 @POSIX
-def test_ctrl_c_at_any_point_leaves_a_resumable_run(tmp_path, whole, monkeypatch):
+def test_ctrl_c_at_any_point_leaves_a_resumable_run(tmp_path, whole, monkeypatch, request):
+    # a shell starts background jobs with SIGINT ignored, and Python then leaves it so
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     stopped = config(tmp_path)
     places = [(torch.optim.SGD, "step", 30), (os, "fsync", 2), (os, "replace", 3), (runs, "save_logits", 2)]
     places += [(training.calibration, "make_calibrator", 3), (runs, "discard_checkpoints", 1)]
