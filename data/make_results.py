@@ -18,6 +18,8 @@ PROVENANCE = ["torch", "commit", "day", "device"]
 
 
 def main(runs_dir, output=Path(__file__).parent / "results"):
+    if not runs.load_results(runs_dir).size:
+        sys.exit(f"no finished run in {Path(runs_dir).resolve()}")
     output = Path(output)
     output.mkdir(exist_ok=True)
     table = paper.collect(Path(runs_dir).resolve()).sort_values(["dataset", "variant", "loss", "seed"])

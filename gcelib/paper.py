@@ -53,8 +53,14 @@ def wilcoxon(differences):
 
 
 def interval(differences, confidence=0.95):
-    """(mean, low, high) of ``differences`` (n,) by Student's t: the bootstrap of five to ten seeds is too narrow."""
+    """(mean, low, high) of ``differences`` (n,) by Student's t: the bootstrap of five to ten seeds is too narrow.
+
+    nan is what n is too small for: the bounds of one difference, all three of none.
+    """
     d, n = np.asarray(differences, dtype=float), len(differences)
+    confidence = _validate.number("confidence", confidence, 0, 1)
+    if not n:
+        return np.nan, np.nan, np.nan
     half = stdtrit(n - 1, 0.5 + confidence / 2) * d.std(ddof=1) / sqrt(n) if n > 1 else np.nan
     return d.mean(), d.mean() - half, d.mean() + half
 
@@ -67,6 +73,8 @@ def binomial_se(error, n_test):
 
 def _long(results, variant=""):
     """A row a number; data set "a->b": the change from a to its version b with another tail; place: dataset/model."""
+    if not isinstance(results, pd.DataFrame | None):
+        _validate.fail("results", f"cannot be {results!r:.40}", "pass the table of runs.load_results", TypeError)
     if results is None or results.empty:
         return pd.DataFrame({key: pd.Series(dtype="str") for key in [*KEYS, "place"]} | {"seed": [], "value": []})
     ids = [*KEYS[:3], "seed"]
@@ -108,6 +116,7 @@ def compare(results, baseline="gce", metric="test_raw_error", variant="", confid
     this table. p_holm: p corrected for them, at best comparisons x p_min: 66 tests of ten seeds never reach 0.05.
     """
     long, sign, rows = _long(results, variant), 1 if metric.endswith("auroc") else -1, []
+    _validate.choice("baseline", baseline, LOSSES)
     if len(long):
         _validate.choice("metric", metric, long.metric.unique())
     for (dataset, model, _, _, loss, _), d in _differences(long, baseline, metric, ".*"):
@@ -219,10 +228,11 @@ def table(number, results=None, variant="", tidy=False):
 
 
 def to_markdown(frame):
-    """``frame`` as a Markdown table without its index; NaN is blank."""
+    """``frame`` as a Markdown table without its index; NaN is blank, a line break a space."""
     cells = frame.map(lambda v: "" if pd.isna(v) else f"{v:.4g}" if isinstance(v, float) else str(v)).to_numpy()
     rows = [map(str, frame), ["---"] * frame.shape[1], *cells]
-    return "".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |\n" for row in rows)
+    mend = str.maketrans({"|": "\\|", "\n": " "})
+    return "".join("| " + " | ".join(text.translate(mend) for text in row) + " |\n" for row in rows)
 
 
 def split_half(val, test, calibrator="ats", repeats=20, seed=0, **options):

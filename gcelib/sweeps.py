@@ -27,6 +27,13 @@ _LOCK = ".sweep.lock"  # a worker's, from before its notebook starts to its end;
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # with the lambda in _run: workers need not import torch
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads ``lr: 1e-3`` as a number, which YAML 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
+
+
 def load_grid(grid):
     """The dicts (parameter -> values) of ``grid``: a name in ``notebooks/grids``, a YAML file, a dict, or a list."""
     if isinstance(grid, dict) and grid:
@@ -39,7 +46,7 @@ def load_grid(grid):
         names = sorted(path.stem for path in (NOTEBOOKS / "grids").glob("*.yaml"))
         grid = NOTEBOOKS / "grids" / f"{_validate.choice('grid', str(grid), names)}.yaml"
     with open(grid, encoding="utf-8") as file:
-        return load_grid(yaml.safe_load(file))
+        return load_grid(_Loader(file).get_single_data())
 
 
 def expand(grid, runs_dir=None):

@@ -175,6 +175,9 @@ def test_interval_is_students():
     low, high = scipy.stats.t.interval(0.9, 9, d.mean(), scipy.stats.sem(d))
     assert paper.interval(d, 0.9) == pytest.approx((d.mean(), low, high))
     assert np.isnan(paper.interval([1.0])[1:]).all()
+    assert np.isnan(paper.interval([])).all()
+    with pytest.raises(ValueError, match="confidence: 95 is outside"):
+        paper.interval(d, 95)
 
 
 def test_binomial_se_is_the_spread_over_test_sets():
@@ -413,6 +416,15 @@ def test_our_own_data_get_the_same_layout():
     assert last[6].ce == "2.00 ± 0.00"  # seconds an epoch
     assert [*paper.table(5, results).metric[-2:]] == ["digits_ats_auroc", "digits_raw_auroc"]
     assert not paper.table(1, results).dataset.str.contains("->").any()
+
+
+def test_odd_input_is_refused_and_said(copied):
+    for use in (paper.compare, paper.check_claims, paper.summary, lambda results: paper.table(1, results)):
+        with pytest.raises(TypeError, match="results: cannot be 'runs'"):
+            use("runs")
+    with pytest.raises(ValueError, match=r"baseline: unknown 'gcee'; did you mean 'gce'\?"):
+        paper.compare(copied, "gcee")
+    assert paper.to_markdown(pd.DataFrame({"a": ["one\ntwo"]})).splitlines()[2] == "| one two |"
 
 
 def test_tables_survive_csv_and_markdown(copied):

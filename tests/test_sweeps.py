@@ -228,6 +228,8 @@ def test_a_grid_from_a_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("- smoke\n- dataset: digits\n  loss: [dfl, afl]\n  lr: 0.02\n")
     assert len(sweeps.expand(path, tmp_path)) == len(sweeps.expand(str(path), tmp_path)) == 4
+    path.write_text("dataset: digits\nlr: 1e-3\nweight_decay: 5E-04")  # PyYAML alone takes both for text
+    assert sweeps.load_grid(path) == [{"dataset": "digits", "lr": 0.001, "weight_decay": 0.0005}]
     path.write_text("loss: [ce, gce")
     with pytest.raises(Exception, match=r"mine\.yaml"):
         sweeps.expand(path)
