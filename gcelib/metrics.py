@@ -19,7 +19,7 @@ import torch
 
 from gcelib import _validate
 
-_CELLS = 1 << 19  # logits in a block: 2 MiB of float32; much smaller ones are lost in the overhead of calls
+_CELLS = 1 << 19  # logits in a block: 2 MiB of float32; smaller ones are lost in the overhead of calls
 _NUDGE = 1 - 1e-6  # makes truncation mean (lo, hi], and puts back what rounding lifted off an edge
 _RANGES = {"error": 1, "nll": math.inf, "brier": 2, "ece": 1, "adaptive_ece": 1, "classwise_ece": 1}
 
@@ -71,8 +71,18 @@ class _Block(NamedTuple):
         return nll, np.maximum(1 - 2 * self.pick(self.p, y).double().numpy() + squares, 0)  # rounding may leave -1e-7
 
 
-def _per_row(logits, labels, function, width):
-    """What ``function(block, its labels)`` returns, ``width`` vectors, for all rows: float64 ``(width, N)``."""
+def _surely_finite(z):
+    """False if a value is not finite, or if the squares overflow: then look closer. One pass, the cheapest there is."""
+    flat = z.numpy().reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(np.dot(flat, flat))
+
+
+def _per_row(logits, labels, function, width, values=True):
+    """What ``function(block, its labels)`` returns, ``width`` vectors, for all rows: float64 ``(width, N)``.
+
+    values: refuse logits that are not finite; False for a second pass over the same.
+    """
     (n, k), out = logits.shape, np.empty((width, len(logits)))
     step, dim = max(1, _CELLS // k), int(k >= 32)  # few classes come first: reductions run along long columns
     for start in range(0, n, step):
@@ -80,7 +90,7 @@ def _per_row(logits, labels, function, width):
         z = z.float() if z.dtype.itemsize < 4 else z
         z = z.contiguous() if dim else torch.from_numpy(np.ascontiguousarray(z.numpy().T))  # torch copies slower
         values = function(_Block(rows, z, z.softmax(dim), dim), labels[rows])  # a block kept would hold memory
-        if not math.isfinite(z.sum()):  # one pass, now that z is in the cache; finite numbers may overflow: look closer
+        if values and not _surely_finite(z):
             _validate.check_logits(z if dim else z.t(), first_row=start)
         for row, value in zip(out, values, strict=True):
             row[rows] = value
@@ -164,7 +174,7 @@ def classwise_ece(logits, labels, n_bins=20):
     return float(_classwise(*_checked(logits, labels), n_bins)[0])
 
 
-def _classwise(logits, labels, n_bins, weights=None):
+def _classwise(logits, labels, n_bins, weights=None, values=True):
     """``(R,)``: classwise ECE of all rows (R = 1), or of R resamples that hold row i ``weights[r, i]`` times."""
     (n, k), r = logits.shape, 1 if weights is None else len(weights)
     cells, columns = np.zeros((r, k * n_bins)), np.zeros((r, k))
@@ -188,7 +198,7 @@ def _classwise(logits, labels, n_bins, weights=None):
             columns[:] += weights[:, block.rows].astype(p.dtype) @ (p if block.dim else p.T)
         return (block.pick(block.p, y),)
 
-    own = cell(labels.numpy(), _per_row(logits, labels, visit, 1)[0])
+    own = cell(labels.numpy(), _per_row(logits, labels, visit, 1, values)[0])
     by_class = cells.reshape(r, k, n_bins)
     by_class[:, :, 0] = columns - by_class[:, :, 1:].sum(2)
     for i in range(r):
@@ -281,7 +291,7 @@ def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
     n, k = logits.shape
     samples = _per_row(logits, labels, lambda block, y: (*block.top(y), *block.scores(y)), 4)
     samples = samples[:, order := np.argsort(samples[0], kind="stable")]
-    points = [float(v) for v in (*_all_but_classwise(samples, n_bins), *_classwise(logits, labels, n_bins))]
+    points = [float(v) for v in (*_all_but_classwise(samples, n_bins), *_classwise(logits, labels, n_bins, values=False))]
     result = dict(zip(_RANGES, points, strict=True))
     if not bootstrap:
         return result
@@ -289,7 +299,7 @@ def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
     for start in range(0, bootstrap, at_once := max(1, _CELLS // max(n, k * n_bins))):
         drawn = (rng.integers(0, n, n) for _ in range(start, min(start + at_once, bootstrap)))
         weights = np.stack([np.bincount(rows, minlength=n) for rows in drawn])
-        for w, classwise in zip(weights, _classwise(logits, labels, n_bins, weights), strict=True):
+        for w, classwise in zip(weights, _classwise(logits, labels, n_bins, weights, False), strict=True):
             draws.append([*_all_but_classwise(samples[:, np.repeat(np.arange(n), w[order])], n_bins), classwise])
             gaps = samples[0] - (rng.random(n) < samples[0])  # as if the confidences were right
             calibrated.append(np.abs(_slice_sums(gaps, cuts)).sum() / n)
