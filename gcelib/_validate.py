@@ -167,9 +167,13 @@ def check_parameters(cells):
         if isinstance(node, ast.AnnAssign)
     }
     for node in ast.parse(cells[injected]).body:
-        name, value = node.targets[0].id, ast.literal_eval(node.value)
+        name = node.targets[0].id
         if name not in own:
             raise BadParameter(f"unknown parameter {name!r}: {did_you_mean(name, own)}")
+        try:
+            value = ast.literal_eval(node.value)
+        except ValueError:  # papermill writes float('nan')
+            raise BadParameter(f"parameter {name!r} must be {own[name]}, got {ast.unparse(node.value)}") from None
         allowed = re.split(r" or | \| ", own[name])
         if isinstance(value, int) and not isinstance(value, bool) and "float" in allowed:
             continue

@@ -154,7 +154,8 @@ def _fetch(url, md5, folder):
         try:
             reply = urllib.request.urlopen(request, timeout=60)  # noqa: S310
             with reply, part.open("ab" if reply.status == 206 else "wb") as file:
-                total = file.tell() + int(reply.headers.get("Content-Length", 0))
+                length = reply.headers.get("Content-Length", "")
+                total = file.tell() + int(length) if length.isdecimal() else MAX_BYTES
                 while (block := reply.read(2**20)) and file.tell() < MAX_BYTES:
                     file.write(block)
         except (OSError, http.client.HTTPException) as error:

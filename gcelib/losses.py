@@ -143,11 +143,14 @@ class _LargeBatchGCE(torch.autograd.Function):
     """-log t + weight log S per sample, its gradient written out: one exponential per cell and few passes over them."""
 
     @staticmethod
-    def forward(ctx, logits, labels, weight, probs, sums):
-        ctx.save_for_backward(logits, labels, probs, sums)
-        ctx.weight = weight
+    def forward(logits, labels, weight, probs, sums):
         log_t = logits.gather(1, labels[:, None]).squeeze(1) - logits.amax(1) + probs.amax(1).log()
         return weight * sums.log()[labels] - log_t
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # apart from forward, as torch.func asks for
+        logits, labels, ctx.weight, probs, sums = inputs
+        ctx.save_for_backward(logits, labels, probs, sums)
 
     @staticmethod
     def backward(ctx, grad):
@@ -275,7 +278,7 @@ class FLSDLoss(_Loss):
     def per_sample(self, log_probs, labels):
         nll = _nll(log_probs, labels)
         t = (-nll).exp()
-        return _power(1 - t, torch.where(t < 0.2, 5.0, 3.0)) * nll
+        return _power(1 - t, torch.where(t < 0.2, t.new_tensor(5), t.new_tensor(3))) * nll
 
 
 #: gamma of DFL by (dataset, model), from the README of Linwei94/ICML2023-DualFocalLoss. For others use the default 5.

@@ -4,11 +4,11 @@ Every function takes ``logits (N, K)`` (float16 to float64, a torch tensor on an
 and integer ``labels (N,)``; fractions are Python floats. Bad input raises a ValueError or TypeError that names the
 argument. Logits are read in blocks of a few MiB, in at least float32: the extra memory is a few numbers per sample.
 
-Conventions. Bins are half-open ``(lo, hi]``, the first one is closed at 0; what exceeds an edge by a millionth of it or
-less counts as on it. The prediction is the first class with the largest logit, as in ``argmax``. K comes from the
-logits. The published code (Mukhoti et al. 2020) differs in three places, where we count what it drops: the smallest
-confidence belongs to the first equal-mass bin, a probability of exactly 0 belongs to the first bin, and a class that
-no label names is averaged like every other.
+Conventions. Bins are half-open ``(lo, hi]``, the first one is closed at 0; what exceeds an edge of equal width by a
+millionth of it or less counts as on it. The prediction is the first class with the largest logit, as in ``argmax``. K
+comes from the logits. The published code (Mukhoti et al. 2020) differs in three places, where we count what it drops:
+the smallest confidence belongs to the first equal-mass bin, a probability of exactly 0 belongs to the first bin, and a
+class that no label names is averaged like every other.
 """
 
 import math
@@ -153,7 +153,8 @@ def adaptive_ece(logits, labels, n_bins=20):
 
     The edges interpolate the sorted confidences linearly at positions j N / n_bins, j = 0..n_bins, of the index grid
     0..N-1, clamped at its end: the published code's rule, which is not numpy's quantile. Unlike there, the smallest
-    confidence belongs to the first bin. Equal confidences share a bin. Arguments, range and errors as for ``ece``.
+    confidence belongs to the first bin. Equal confidences share a bin; those that only rounding tells apart may not.
+    Arguments, range and errors as for ``ece``.
     """
     n_bins = _bins(n_bins)
     confidences, correct = top_label(logits, labels)
@@ -291,7 +292,9 @@ def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
     n, k = logits.shape
     samples = _per_row(logits, labels, lambda block, y: (*block.top(y), *block.scores(y)), 4)
     samples = samples[:, order := np.argsort(samples[0], kind="stable")]
-    points = [float(v) for v in (*_all_but_classwise(samples, n_bins), *_classwise(logits, labels, n_bins, values=False))]
+    points = [
+        float(v) for v in (*_all_but_classwise(samples, n_bins), *_classwise(logits, labels, n_bins, None, False))
+    ]
     result = dict(zip(_RANGES, points, strict=True))
     if not bootstrap:
         return result

@@ -47,9 +47,9 @@ def wilcoxon(differences):
     if d.ndim != 1 or not d.size or not np.isfinite(d).all():
         _validate.fail("differences", f"expected n >= 1 finite numbers, got shape {d.shape}", "drop what is missing")
     ranks, ways = (2 * rankdata(abs(d))).astype(int), np.ones(1)  # doubled mean ranks are whole
-    for rank in ranks[d != 0]:  # ways[s]: sign flips whose positive ranks sum to s
-        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
-    return float(ways[ranks[d > 0].sum() :].sum() / ways.sum())
+    for rank in ranks[d != 0]:  # ways[s]: part of sign flips whose positive ranks sum to s
+        ways = np.pad(ways, (0, rank)) / 2 + np.pad(ways, (rank, 0)) / 2
+    return float(ways[ranks[d > 0].sum() :].sum())
 
 
 def interval(differences, confidence=0.95):
@@ -275,7 +275,7 @@ def collect(runs_dir=None):
         if row["loss"] in ("ce", "afl"):
             row |= split_half(val, test, repeats=5).mean().add_prefix("half_").add_suffix("_ece").to_dict()
         row["ts_nll_temperature"] = calibration.TemperatureScaling("nll").fit(*val).temperature.item()
-        environment = runs.read_json(f"{row['run_dir']}/metrics.json")["environment"]
+        environment = runs.read_metrics(row["run_dir"])[1]
         row |= {name: environment.get(name) for name in ("torch", "commit")}
         rows.append(row | {"day": environment.get("started", "")[:10]})
     return pd.DataFrame(rows)

@@ -69,11 +69,20 @@ def read_json(path):
     """The JSON object in ``path``; a damaged file is a ValueError that names it."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not readable JSON ({error}); delete it or restore it") from error
     if not isinstance(value, dict):
         fail(path, "does not hold a JSON object", "delete it or restore it")
     return value
+
+
+def read_parts(path, *names):
+    """The JSON objects called ``names`` in the JSON object in ``path``; ValueError that names it if one is lacking."""
+    content = read_json(path)
+    for name in names:
+        if not isinstance(content.get(name), dict):
+            fail(path, f"has no object {name!r}", "delete it or restore it")
+    return [content[name] for name in names]
 
 
 def save_checkpoint(run_dir, state):
@@ -122,15 +131,21 @@ def open_run(run_dir, settings, environment):
         lock.acquire(timeout=1)  # not 0: is_running holds it for an instant
     except Timeout:
         raise RuntimeError(f"{run_dir}: another process is writing this run; wait for it or stop it") from None
+    except PermissionError:
+        if not is_done(run_dir):  # somebody else's finished run may be read
+            raise
     try:
         config = run_dir / "config.json"
         if config.exists():
-            refuse_other_result(run_dir, read_json(config).get("settings", {}), settings)
+            refuse_other_result(run_dir, *read_parts(config, "settings"), settings)
         else:
             write_json(config, {"settings": settings, "environment": environment})
-        for leftover in run_dir.glob(".*.json.*"):
-            leftover.unlink()
+        for pattern in (".*.json*.*", ".weights.pt.*", "logits/.*.npz.*"):  # of killed writes
+            for leftover in run_dir.glob(pattern):
+                leftover.unlink()
         done = is_done(run_dir)
+        if not done and (run_dir / "metrics.json").exists():
+            warnings.warn(f"{run_dir}: metrics.json is damaged; this run is done again", stacklevel=4)
         if done:
             discard_checkpoints(run_dir)
         yield done
@@ -153,8 +168,16 @@ def refuse_other_result(run_dir, there, asked):
 
 
 def is_done(run_dir):
-    """True if the run has finished: ``metrics.json`` is there."""
-    return (Path(run_dir) / "metrics.json").exists()
+    """True if the run has finished: ``metrics.json`` is there, and undamaged (else the run is done again)."""
+    try:
+        return bool(read_metrics(run_dir))
+    except (OSError, ValueError):
+        return False
+
+
+def read_metrics(run_dir):
+    """config, environment and results of a finished run: three dicts. A damaged file is a ValueError that names it."""
+    return read_parts(Path(run_dir) / "metrics.json", "config", "environment", "results")
 
 
 def is_running(run_dir, lock=".lock"):
@@ -166,7 +189,7 @@ def is_running(run_dir, lock=".lock"):
     lock = FileLock(Path(run_dir) / lock)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except (Timeout, PermissionError):  # a lock that we may not touch is somebody else's
         return True
     lock.release()
     return False
@@ -203,7 +226,7 @@ def load_logits(run_dir, split):
         with np.load(path, allow_pickle=False) as file:
             return file["logits"], file["labels"]
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: is damaged ({error}); run this one again") from error
+        raise ValueError(f"{path}: is damaged ({error}); remove {run_dir} and run it again") from error
 
 
 def load_logits_file(path):
@@ -285,7 +308,7 @@ def summary(run_dir, split="test"):
     """A finished run's metrics on ``split``: a row for the raw network and each calibrator; rates in percent."""
     import pandas as pd
 
-    results = read_json(Path(run_dir) / "metrics.json")["results"]
+    results = read_metrics(run_dir)[2]
     columns = {"error": "error %", "nll": "NLL", "brier": "Brier", "ece": "ECE %", "adaptive_ece": "AdaECE %"}
     columns |= {"classwise_ece": "ClasswiseECE %"}
     names = [k[len(split) + 1 : -len("_nll")] for k in results if k.startswith(f"{split}_") and k.endswith("_nll")]
@@ -304,10 +327,10 @@ def load_results(runs_dir=None):
     rows = []
     for path in sorted(Path(runs_dir or default_runs_dir()).glob("*/*/*/seed-*/metrics.json")):
         try:
-            content = read_json(path)
-            row = {**content["config"], **content["results"], "device": content["environment"].get("device")}
-        except (ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{path}: skipped, it is damaged ({error!r}); run this one again", stacklevel=2)
+            config, environment, results = read_metrics(path.parent)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"{path}: skipped ({error}); if it is damaged, run this one again", stacklevel=2)
             continue
+        row = {**config, **results, "device": environment.get("device")}
         rows.append({k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} | {"run_dir": str(path.parent)})
     return pd.DataFrame(rows)

@@ -6,6 +6,7 @@ What is done is read from the run folders alone, so a sweep may be killed, repea
 import contextlib
 import functools
 import itertools
+import json
 import os
 import re
 import sys
@@ -28,7 +29,13 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # with the lambda i
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads ``lr: 1e-3`` as a number, which YAML 1.1 takes for text."""
+    """Reads ``lr: 1e-3`` as a number, which YAML 1.1 takes for text, and refuses a key that is there twice."""
+
+    def construct_mapping(self, node, deep=False):
+        for i, (key, _) in enumerate(node.value):
+            if key.value in [other.value for other, _ in node.value[:i]]:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
@@ -45,8 +52,12 @@ def load_grid(grid):
     if Path(grid).suffix not in (".yaml", ".yml"):
         names = sorted(path.stem for path in (NOTEBOOKS / "grids").glob("*.yaml"))
         grid = NOTEBOOKS / "grids" / f"{_validate.choice('grid', str(grid), names)}.yaml"
-    with open(grid, encoding="utf-8") as file:
-        return load_grid(_Loader(file).get_single_data())
+    try:
+        with open(grid, encoding="utf-8") as file:
+            content = _Loader(file).get_single_data()
+        return load_grid(content or _validate.fail("grid", f"{grid} is empty", "write parameters and their values"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        _validate.fail("grid", f"{grid}: {error}", "mend the file")
 
 
 def expand(grid, runs_dir=None):
@@ -70,7 +81,7 @@ def expand(grid, runs_dir=None):
             given["runs_dir"] = config.runs_dir = os.path.abspath(config.runs_dir)
             run_dir, asked = config.run_dir, config.settings()
             if run_dir not in claims and (run_dir / "config.json").exists():
-                claims[run_dir] = runs.read_json(run_dir / "config.json").get("settings", {})
+                (claims[run_dir],) = runs.read_parts(run_dir / "config.json", "settings")
             there = claims.setdefault(run_dir, asked)
             if given.get("precision", "auto") == "auto":  # the machine that ran it may have chosen another one
                 asked["precision"] = there.get("precision")
@@ -92,8 +103,7 @@ def status(grid, runs_dir=None, measure=False):
         state = "failed" if Path(run_dir, "failed.txt").exists() else "missing"
         row |= {"state": state, "epoch": 0, "seconds": float("nan"), "run_dir": run_dir}
         if runs.is_done(run_dir):
-            results = runs.read_json(Path(run_dir, "metrics.json"))["results"]
-            row |= {"state": "done", "seconds": results["train_seconds"]}
+            row |= {"state": "done", "seconds": runs.read_metrics(run_dir)[2].get("train_seconds")}
         elif runs.is_running(run_dir) or runs.is_running(run_dir, _LOCK):
             row["state"] = "running"
         with contextlib.suppress(OSError):
@@ -167,7 +177,8 @@ def _execute(settings, run_dir, notebook, patience=30):
     with contextlib.suppress(Timeout), FileLock(run_dir / _LOCK, timeout=patience):
         with FileLock(run_dir / ".lock", timeout=patience):
             failed.unlink(missing_ok=True)
-        if (run_dir / "metrics.json").exists():
+        with contextlib.suppress(OSError, ValueError):  # as runs.is_done, but that would import torch
+            json.loads((run_dir / "metrics.json").read_bytes())
             return "skipped", 0.0
         try:
             papermill.log.logger.setLevel("ERROR")  # it takes a parameter annotated "int | None" for unknown

@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 import time
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -142,7 +143,7 @@ class TrainConfig:
             scaled = {round(m * self.epochs / full["epochs"]) for m in full["milestones"]}
             self.milestones = tuple(m for m in sorted(scaled) if 0 < m < self.epochs)
         for name in ("drop_last", "augment", "compile", "keep_weights"):
-            check.boolean(name, getattr(self, name))
+            setattr(self, name, check.boolean(name, getattr(self, name)))
         check.choice("reduction", self.reduction, ("mean", "sum"))
         check.choice("precision", self.precision, ("auto", "fp32", "tf32", "bf16"))
         self.milestones = tuple(
@@ -151,7 +152,7 @@ class TrainConfig:
         )
         if sorted(set(self.milestones)) != list(self.milestones):
             check.fail("milestones", f"{self.milestones} do not increase", "list each epoch once, in order")
-        if not isinstance(self.variant, str) or not re.fullmatch(r"(\w[\w.-]{0,99})?", self.variant):
+        if not isinstance(self.variant, str) or not re.fullmatch(r"([A-Za-z0-9_][\w.-]{0,99})?", self.variant, re.A):
             check.fail("variant", f"{self.variant!r} cannot name a folder", "use letters, digits, '.', '_' and '-'")
         if not isinstance(self.loss_options, dict):
             check.fail("loss_options", f"must be a mapping, got {self.loss_options!r}", "write {'gamma': 3}", TypeError)
@@ -160,18 +161,22 @@ class TrainConfig:
         known = [k for k in inspect.signature(losses.LOSSES[self.loss]).parameters if k not in _NO_OPTIONS]
         check.known_keys("loss_options", self.loss_options, known)
         losses.make_loss(self.loss, **self.loss_options)  # bad values are refused here
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.loss_options.items()}
+        self.loss_options = plain  # JSON knows no numpy
         if base == "av1451" and self.model != "mlp":
             check.fail("model", f"{self.model!r} needs images and av1451 is a table", "use model='mlp'")
         self.ood = tuple(data.OOD_OF[base] if self.ood is None else _sequence("ood", self.ood, "['digits', 'noise']"))
         for name in self.ood:
             data.check_ood(name)
+        if base == "av1451" and self.ood:
+            check.fail("ood", f"{list(self.ood)} are images and av1451 is a table", "leave it out")
         self.device = _device(self.device)
         if self.precision == "auto":
             bf16 = self.device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
             self.precision = "bf16" if bf16 else "fp32"
         if not isinstance(self.runs_dir, (str, os.PathLike, type(None))):
             check.fail("runs_dir", f"{self.runs_dir!r} is no path", "pass a string", TypeError)
-        self.runs_dir = str(self.runs_dir or runs.default_runs_dir())
+        self.runs_dir = os.path.expanduser(self.runs_dir or runs.default_runs_dir())
 
     @property
     def run_dir(self):
@@ -242,12 +247,18 @@ def fit(config):
     with runs.open_run(config.run_dir, config.settings(), _environment(config)) as done:
         if not done:
             yield from _fit(config)
+        elif config.keep_weights and not (config.run_dir / "weights.pt").exists():
+            what = f"{config.run_dir} was finished without keeping its weights"
+            warnings.warn(f"{what}; for weights, remove the folder or choose a variant", stacklevel=2)
 
 
 def _fit(config):
     check_duration(config)
     splits = data.load(config.dataset, config.seed)
     _refuse_if_too_slow(config, len(splits.train[1]), splits.input_shape, splits.n_classes)
+    if config.drop_last and config.batch_size > len(splits.train[1]):
+        what = f"{config.batch_size} with drop_last leaves no batch of {len(splits.train[1])} samples"
+        _validate.fail("batch_size", what, "choose a smaller one")
     device = torch.device(config.device)
     train, val, test = (tuple(t.to(device) for t in part) for part in (splits.train, splits.val, splits.test))
     state = _State(config, splits, device)
@@ -356,9 +367,12 @@ class _State:
                     totals += torch.stack([loss * len(labels), nll, wrong, torch.ones_like(loss) * len(labels)])
                 if self.device.type == "cpu" and bad:
                     break
+            else:  # the last step may have spoilt the weights, and no loss has told of it yet
+                bad = ~torch.stack([p.isfinite().all() for p in self.model.state_dict().values()]).all()
+                first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
         if int(first_bad) >= 0:
             raise FloatingPointError(
-                f"the loss stopped being finite in epoch {epoch + 1}, step {int(first_bad) + 1} (lr "
+                f"the loss or the weights stopped being finite in epoch {epoch + 1}, step {int(first_bad) + 1} (lr "
                 f"{config.learning_rate(epoch):g}); the checkpoint before it is kept in {config.run_dir}. "
                 "A smaller lr or clip_norm=2 is the usual cure"
             )

@@ -32,7 +32,8 @@ def _static(*names):
 def _pair(name, pair):
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         fail(name, f"must hold pairs (logits, labels), got {type(pair).__name__}", "pass {'gce': (logits, labels)}")
-    return [values.cpu() for values in logits_and_labels(*pair)]
+    logits, labels = logits_and_labels(*pair)
+    return (logits if logits.dtype.itemsize > 4 else logits.float()).cpu(), labels.cpu()
 
 
 class _Setting(traitlets.TraitType):

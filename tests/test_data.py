@@ -500,6 +500,24 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
     assert not (tmp_path / "file.bin.part").exists()
 
 
+def test_a_broken_download_of_unknown_length_goes_on(server, tmp_path):
+    server.files["file.bin"], server.cut, server.lengths = CONTENT, 2000, False
+    for arrived in (2000, 4000):
+        with pytest.raises(OSError, match=r"file.bin: .*try again, which resumes"):
+            fetch(server, tmp_path)
+        assert (tmp_path / "file.bin.part").stat().st_size == arrived
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_another_file_of_unknown_length_is_dropped_by_the_second_try(server, tmp_path):
+    server.files["file.bin"], server.lengths = CONTENT + b"more", False
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"file\.bin"):
+            fetch(server, tmp_path)
+    server.files["file.bin"] = CONTENT
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+
+
 def test_a_server_without_ranges_or_lengths_will_do(server, tmp_path):
     server.files["file.bin"], server.ranges, server.lengths = CONTENT, False, False
     (tmp_path / "file.bin.part").write_bytes(b"x" * 100)

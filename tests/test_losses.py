@@ -249,6 +249,25 @@ def test_large_batches_have_the_same_gce_and_derivatives(reduction, weight):
     assert torch.autograd.gradgradcheck(lambda z: loss(z, labels), (logits,), fast_mode=True)
 
 
+@pytest.mark.parametrize("shape", [(50, 40), (260, 400)])
+def test_torch_func_differentiates_gce_of_any_size(shape):
+    logits, labels = batch(*shape, seed=1)
+    expected = torch.autograd.functional.jacobian(lambda z: GCELoss()(z, labels), logits)
+    torch.testing.assert_close(torch.func.grad(lambda z: GCELoss()(z, labels))(logits), expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_default_dtype_does_not_matter(name):
+    logits, labels = batch(20, 5, seed=1, dtype=torch.float32)
+    expected = make_loss(name)(logits, labels)
+    default = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.testing.assert_close(make_loss(name)(logits, labels), expected)
+    finally:
+        torch.set_default_dtype(default)
+
+
 def test_large_batch_with_an_underflowing_class_falls_back_to_log_space():
     logits, labels = batch(260, 400, seed=2, dtype=torch.float32)
     logits[:, 3] = -5e4

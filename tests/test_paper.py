@@ -151,6 +151,8 @@ def test_wilcoxon_is_scipys_permutation_test_with_ties():
 
 
 def test_wilcoxon_extremes():
+    many = np.random.default_rng(0).normal(size=1100)  # 2^1100 is more than a float holds
+    assert paper.wilcoxon(many) == pytest.approx(scipy.stats.wilcoxon(many, alternative="greater").pvalue, abs=1e-3)
     assert paper.wilcoxon(np.arange(1, 11)) == 1 / 1024
     assert paper.wilcoxon(-np.arange(1, 11)) == 1
     assert paper.wilcoxon(np.zeros(4)) == 1

@@ -37,6 +37,7 @@ def test_fitting_parameters_pass(given):
         ('seed = "one"', r"parameter 'seed' must be int, got str 'one'"),
         ("seed = 1.5", r"parameter 'seed' must be int, got float 1\.5"),
         ("seed = True", r"parameter 'seed' must be int, got bool True"),
+        ("lr = float('nan')", r"parameter 'lr' must be float or None, got float\('nan'\)"),
         ("seed = None", r"parameter 'seed' must be int, got NoneType"),
         ("loss = 3", r"parameter 'loss' must be str, got int 3"),
         ("lr = True", r"parameter 'lr' must be float or None, got bool"),

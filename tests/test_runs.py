@@ -118,7 +118,15 @@ def test_metrics_json_alone_means_done(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"left by a kill between the last two steps")
     with opened(tmp_path) as done:
         assert not done
-    runs.write_json(tmp_path / "metrics.json", {})
+    for damaged in ("", '{"config": {', "[]", '{"config": {}, "environment": null, "results": {}}', "[" * 200_000):
+        (tmp_path / "metrics.json").write_text(damaged)
+        with (
+            pytest.warns(UserWarning, match=r"metrics\.json is damaged; this run is done again"),
+            opened(tmp_path) as done,
+        ):
+            assert not done
+    assert (tmp_path / "checkpoint.pt").exists()
+    runs.write_json(tmp_path / "metrics.json", {"config": {}, "environment": {}, "results": {}})
     with opened(tmp_path) as done:
         assert done
     assert not (tmp_path / "checkpoint.pt").exists()
@@ -336,9 +344,37 @@ def test_results_come_from_metrics_json_alone(tmp_path):
 
 def test_a_damaged_result_is_skipped_and_named(tmp_path):
     finished(tmp_path, 1, test_raw_ece=0.5)
-    (finished(tmp_path, 2) / "metrics.json").write_text('{"config": {')
+    damaged = finished(tmp_path, 2) / "metrics.json"
+    for text in (
+        '{"config": {',
+        '{"config": {}, "results": {}, "environment": null}',
+        "[]",
+        "[" * 200_000,
+        '{"a": 1' + "0" * 5000,
+    ):
+        damaged.write_text(text)
+        with pytest.warns(UserWarning, match="seed-02.*skipped"):
+            assert len(runs.load_results(tmp_path)) == 1
+    damaged.unlink()
+    damaged.mkdir()
     with pytest.warns(UserWarning, match="seed-02.*skipped"):
         assert len(runs.load_results(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("text", ['{"settings": null}', "[]", "{}", "[" * 200_000])
+def test_a_damaged_config_names_its_file(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json: .*(delete it or restore it)"), opened(tmp_path):
+        pass
+
+
+def test_what_killed_writes_left_is_removed(tmp_path):
+    (tmp_path / "logits").mkdir()
+    litter = [".metrics.json.ab", ".history.jsonl.x_1", ".weights.pt.zz", "logits/.val.npz.q8"]
+    for name in litter:
+        (tmp_path / name).write_bytes(b"half")
+    with opened(tmp_path):
+        assert not [name for name in litter if (tmp_path / name).exists()]
 
 
 def test_no_runs_is_an_empty_table(tmp_path):

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from gcelib import data, runs, sweeps
 
+FINISHED = '{"config": {}, "environment": {}, "results": {"train_seconds": %s}}'
 SEVEN = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
 PATIENCE = 300  # seconds until a condition that must come true counts as missed
 
@@ -38,7 +39,8 @@ with FileLock(run_dir / ".lock", timeout=0):
     while variant == "waits" and not Path(runs_dir, "gate").exists():
         time.sleep(0.02)
     if loss != "mmce":
-        content = {"results": {"train_seconds": 10.0, "threads": os.environ["OMP_NUM_THREADS"]}}
+        results = {"train_seconds": 10.0, "threads": os.environ["OMP_NUM_THREADS"]}
+        content = {"config": {}, "environment": {}, "results": results}
         (run_dir / "new.json").write_text(json.dumps(content))
         (run_dir / "new.json").rename(run_dir / "metrics.json")
 """
@@ -143,7 +145,7 @@ def test_a_finished_sweep_asks_for_no_client(tmp_path, monkeypatch):
     grid = {"dataset": "digits", "loss": ["ce", "gce"]}
     for run_dir in sweeps.expand(grid, tmp_path):
         Path(run_dir).mkdir(parents=True)
-        Path(run_dir, "metrics.json").write_text('{"results": {"train_seconds": 1.0}}')
+        Path(run_dir, "metrics.json").write_text(FINISHED % 1.0)
     assert [record["state"] for record in sweeps.run(grid, runs_dir=tmp_path)] == ["skipped"] * 2
 
 
@@ -230,8 +232,20 @@ def test_a_grid_from_a_file(tmp_path):
     assert len(sweeps.expand(path, tmp_path)) == len(sweeps.expand(str(path), tmp_path)) == 4
     path.write_text("dataset: digits\nlr: 1e-3\nweight_decay: 5E-04")  # PyYAML alone takes both for text
     assert sweeps.load_grid(path) == [{"dataset": "digits", "lr": 0.001, "weight_decay": 0.0005}]
-    path.write_text("loss: [ce, gce")
-    with pytest.raises(Exception, match=r"mine\.yaml"):
+    for text, problem in (
+        ("loss: [ce, gce", "flow sequence"),
+        ("loss: [ce, gce]\nseed: 1\nloss: [brier]", "'loss' is there twice"),
+        ("\tloss: ce", "cannot start any token"),
+        ("loss: ce\n---\nloss: gce", "another document"),
+        ("loss: !!python/name:os.system", "could not determine a constructor"),
+        ("# nothing but this", "is empty"),
+        (f"- {path}", "recursion"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"^grid: .*mine\.yaml(?s:.*){problem}"):
+            sweeps.expand(path)
+    path.write_bytes(b"variant: \xff")
+    with pytest.raises(ValueError, match=r"mine\.yaml: .*utf-8"):
         sweeps.expand(path)
     with pytest.raises(FileNotFoundError, match=r"other\.yaml"):
         sweeps.expand(tmp_path / "other.yaml")
@@ -257,8 +271,9 @@ def test_status_tells_done_running_failed_missing_and_what_is_left(tmp_path):
     done, slower, running, failed, started = map(Path, sweeps.expand(grid, tmp_path))
     for run_dir in (done, slower, running, failed, started):
         run_dir.mkdir(parents=True)
-    runs.write_json(done / "metrics.json", {"results": {"train_seconds": 8.0}})
-    runs.write_json(slower / "metrics.json", {"results": {"train_seconds": 16.0}})
+    (done / "metrics.json").write_text(FINISHED % 8.0)
+    (slower / "metrics.json").write_text(FINISHED % 16.0)
+    (running / "metrics.json").write_text(FINISHED[:30])  # damaged: not done
     (done / "failed.txt").write_text("once, before it was done")
     (failed / "failed.txt").write_text("ValueError")
     (started / "history.jsonl").write_text("{}\n{}\n{}\n")

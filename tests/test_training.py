@@ -101,6 +101,8 @@ def test_dual_focal_gamma_follows_its_authors_table():
         ({"device": "gpu"}, r"device: 'gpu' cannot be used"),
         ({"max_hours": 0}, r"max_hours: 0 is outside"),
         ({"dataset": "av1451", "model": "resnet50"}, r"model: 'resnet50' needs images"),
+        ({"dataset": "av1451", "model": "mlp", "ood": ["noise"]}, r"ood: \['noise'\] are images"),
+        ({"variant": "\u8a9e" * 90}, r"cannot name a folder"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(tmp_path, changed, message):
@@ -275,6 +277,38 @@ def test_nan_stops_at_once_says_where_and_keeps_the_last_checkpoint(tmp_path, mo
     monkeypatch.undo()
     assert len(runs.load_checkpoint(config.run_dir)["history"]) == 1
     assert [r["epoch"] for r in fit(config)] == [2, 3]
+
+
+def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_kept(tmp_path):
+    run = fit(small(tmp_path, lr=1000.0, batch_size=2000, epochs=30, eval_every=30))  # one step an epoch
+    with pytest.raises(FloatingPointError, match=r"weights stopped being finite in epoch \d+, step 1 "):
+        list(run)
+    kept = runs.load_checkpoint(tmp_path / "digits/convnet/gce/seed-01")
+    assert kept["history"]
+    assert all(values.isfinite().all() for values in kept["model"].values())
+
+
+def test_an_epoch_without_a_batch_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"batch_size: 2000 with drop_last leaves no batch of \d+ samples"):
+        list(fit(small(tmp_path, batch_size=2000, drop_last=True)))
+
+
+def test_settings_of_numpys_types_are_settings(tmp_path):
+    options = {"n_bins": np.int64(5)}
+    config = small(tmp_path, loss="afl", loss_options=options, augment=np.bool_(False), seed=np.int64(1))
+    assert json.loads(json.dumps(config.settings()))["loss_options"] == {"n_bins": 5}
+    assert isinstance(options["n_bins"], np.int64)  # what the caller gave is left alone
+
+
+def test_a_home_folder_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert TrainConfig(dataset="digits", runs_dir="~/mine").run_dir.is_relative_to(tmp_path / "mine")
+
+
+def test_weights_asked_of_a_finished_run_are_not_silently_missing(tmp_path):
+    list(fit(small(tmp_path, epochs=1)))
+    with pytest.warns(UserWarning, match="without keeping its weights"):
+        assert not list(fit(small(tmp_path, epochs=1, keep_weights=True)))
 
 
 # --- killed and resumed ---------------------------------------------------------------------------------------------
