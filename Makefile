@@ -1,3 +1,4 @@
+# make help   this list
 # make demo   a bare machine to a trained, measured and drawn model
 # make test   the whole test suite, notebooks included
 # make lab    JupyterLab on the first lesson
@@ -11,7 +12,10 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: demo test lab lint audit bench sweep-demo clean
+.PHONY: help demo test lab lint audit bench sweep-demo clean
+
+help:
+	@sed -n '/^#/!q;s/^# \?//p' $(firstword $(MAKEFILE_LIST))
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "gcelib needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % v)'

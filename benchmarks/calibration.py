@@ -89,8 +89,8 @@ def temperature_contenders(n, k):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and sizes, printed only")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")

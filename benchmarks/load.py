@@ -4,6 +4,7 @@ Writes ``benchmarks/results/load.md``: 1,000 finished runs as a table; all metri
 file; what checking the input costs.
 """
 
+import argparse
 import datetime
 import json
 import os
@@ -85,6 +86,7 @@ def mapped(n, k, path):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.split(":")[0]).parse_args()
     if sys.argv[1:2] == ["--mapped"]:
         return mapped(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
     torch.set_num_threads(1)

@@ -34,7 +34,7 @@ def step(loss, n, k):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and sizes, printed only")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     losses = {BASE: F.cross_entropy} | {f"`{name}`": make_loss(name) for name in ("gce", *sorted({*LOSSES} - {"gce"}))}

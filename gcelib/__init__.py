@@ -36,11 +36,14 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name):
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module 'gcelib' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'gcelib' has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f".{_MODULE_OF.get(name, name)}", __name__)
+    except ModuleNotFoundError as error:
+        what = f"gcelib.{name} needs {error.name}, which losses, metrics and calibrators do without"
+        raise ModuleNotFoundError(f"{what}: pip install -e '.[all]'", name=error.name) from error
+    return getattr(module, name) if name in _MODULE_OF else module
 
 
 def __dir__():

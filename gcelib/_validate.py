@@ -11,9 +11,12 @@ import math
 import numbers
 import re
 import types
+import warnings
 
 import numpy as np
 import torch
+
+PROBABILITIES = "rows are >= 0 and sum to 1, as probabilities do; pass the scores before the softmax, or log(p)"
 
 
 def fail(name, problem, fix, error=ValueError):
@@ -24,7 +27,7 @@ def fail(name, problem, fix, error=ValueError):
 def did_you_mean(value, allowed):
     """``"did you mean 'gce'? Known: ..."`` for a misspelt ``value``."""
     allowed = [str(a) for a in allowed]
-    close = difflib.get_close_matches(str(value), allowed, n=1)
+    close = difflib.get_close_matches(str(value).lower(), allowed, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}Known: {', '.join(allowed)}"
 
@@ -65,7 +68,7 @@ def number(name, value, low=-math.inf, high=math.inf, *, open_low=False, open_hi
     except OverflowError:  # a whole number that no float can hold
         finite = False
     if below or above or not finite:
-        interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
+        interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high or high == math.inf else ']'}"
         fail(name, f"{value!r} is outside {interval}", "choose a value in that range")
     return int(value) if integer else float(value)
 
@@ -78,7 +81,10 @@ def as_tensor(name, value):
         return value.detach()
     if not isinstance(value, np.ndarray):
         fail(
-            name, f"must be a torch tensor or a numpy array, got {type(value).__name__}", "convert it first", TypeError
+            name,
+            f"must be a torch tensor or a numpy array, got {type(value).__name__}",
+            "convert it first (numpy.asarray(x), in pandas x.to_numpy())",
+            TypeError,
         )
     if value.dtype.kind not in "fiub":
         fail(name, f"has dtype {value.dtype}", "pass real numbers", TypeError)
@@ -101,12 +107,22 @@ def check_logits(logits, name="logits", *, min_samples=1, values=True, first_row
     if not logits.is_floating_point() or logits.dtype.itemsize < 2:
         fail(name, f"has dtype {logits.dtype}", "pass floating-point scores (16, 32 or 64 bits)", TypeError)
     if logits.ndim != 2 or logits.shape[1] < 2:
-        fail(name, f"expected shape (N, K) with K >= 2, got {tuple(logits.shape)}", "pass a row of K scores per sample")
+        cure = "pass a row of K scores per sample"
+        if logits.ndim > 2:
+            cure += "; of dense ones logits.movedim(1, -1).flatten(0, -2), with labels.flatten()"
+        fail(name, f"expected shape (N, K) with K >= 2, got {tuple(logits.shape)}", cure)
     if logits.shape[0] < min_samples:
         fail(name, f"has {logits.shape[0]} samples, at least {min_samples} are needed", "pass more samples")
     if values and logits.device.type == "cpu" and not finite(logits):
         bad = first_row + int((~torch.isfinite(logits)).any(1).nonzero()[0])
         fail(name, f"contains NaN or infinity, first in row {bad}", "look at the model or file that produced it")
+
+
+def warn_of_probabilities(logits):
+    """A UserWarning if the first rows (a look at all would take too long) are a softmax's output, not its input."""
+    head = logits[:8].float()
+    if len(head) > 1 and head.device.type == "cpu" and head.amin() >= 0 and ((head.sum(1) - 1).abs() < 0.002).all():
+        warnings.warn(f"logits: {PROBABILITIES}", UserWarning, stacklevel=5)
 
 
 def finite(values):
@@ -120,7 +136,7 @@ def finite(values):
 def check_labels(labels, n_samples, n_classes, name="labels", *, values=True):
     """Refuse anything but integer labels (N,), and values outside [0, n_classes) if ``values``."""
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        fail(name, f"has dtype {labels.dtype}", "pass integer class ids (labels.long())", TypeError)
+        fail(name, f"has dtype {labels.dtype}", "pass integer class ids (labels.long(), numpy: astype(int))", TypeError)
     if labels.ndim != 1:
         fail(name, f"expected shape ({n_samples},), got {tuple(labels.shape)}", "use labels.squeeze(1) or argmax(1)")
     if labels.shape[0] != n_samples:
@@ -178,4 +194,5 @@ def check_parameters(cells):
         if isinstance(value, int) and not isinstance(value, bool) and "float" in allowed:
             continue
         if type(value).__name__ not in [a.split("[")[0].replace("None", "NoneType") for a in allowed]:
-            raise BadParameter(f"parameter {name!r} must be {own[name]}, got {type(value).__name__} {value!r}")
+            cure = "; write True or False" if "bool" in allowed else ""
+            raise BadParameter(f"parameter {name!r} must be {own[name]}, got {type(value).__name__} {value!r}{cure}")

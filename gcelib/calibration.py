@@ -11,6 +11,7 @@ import functools
 import inspect
 import itertools
 import math
+import warnings
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class _Calibrator(nn.Module):
         logits, labels = _validate.as_tensor("logits", logits), _validate.as_tensor("labels", labels)
         device = logits.device
         logits, labels = _validate.logits_and_labels(logits.cpu(), labels.cpu())
+        _validate.warn_of_probabilities(logits)
         for name, value in self._fit(logits, labels).items():
             setattr(self, name, torch.as_tensor(value, dtype=torch.float64).to(device))
         self._n_classes = logits.shape[1]
@@ -64,15 +66,22 @@ class _Calibrator(nn.Module):
             _validate.fail("logits", problem, "fit a calibrator on logits of this model")
         return self._calibrate(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
+    def extra_repr(self):
+        names = [name for name in inspect.signature(type(self)).parameters if hasattr(self, name)]
+        return ", ".join([*(f"{name}={getattr(self, name)!r}" for name in names), f"fitted={self.fitted}"])
+
     def _apply(self, fn, recurse=True):
         # half() and its like are meant for weights; thresholds close to 1 would collapse. Only the device may change.
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
         for name in self._resizable:
             if prefix + name in state_dict:
                 setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        problems = len(missing) + len(errors)
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        if len(missing) + len(errors) > problems:  # half a state is none
+            self.n_classes = torch.zeros_like(self.n_classes)
         self._n_classes = int(self.n_classes)
 
 
@@ -105,9 +114,9 @@ class TemperatureScaling(_Calibrator):
     """One temperature for all: z / T (Guo et al. 2017). After ``fit``: ``temperature``.
 
     criterion: ``"nll"`` minimises the negative log-likelihood, which is convex in 1/T, to convergence in the dtype of
-    the logits, within [1e-4, 1e4] (a set that is all right has no minimum and ends at 1e-4). ``"ece"`` is the search
-    behind the paper's "naive temperature scaling" (torrvision/focal_calibration, temperature_scaling.py): the first of
-    T = 0.1, 0.2, ..., 10.0 with the smallest ECE in 15 bins, although reports use 20.
+    the logits, within [1e-4, 1e4] (a set that is all right has no minimum: T stays 1, with a UserWarning). ``"ece"`` is
+    the search behind the paper's "naive temperature scaling" (torrvision/focal_calibration, temperature_scaling.py):
+    the first of T = 0.1, 0.2, ..., 10.0 with the smallest ECE in 15 bins, although reports use 20.
     """
 
     def __init__(self, criterion="nll"):
@@ -116,7 +125,11 @@ class TemperatureScaling(_Calibrator):
 
     def _fit(self, logits, labels):
         if self.criterion == "nll":
-            return {"temperature": _minimise_nll(logits, labels)}
+            temperature = _minimise_nll(logits, labels)
+            if temperature == 1e-4:
+                what, temperature = "all samples are classified right, so no temperature is the best", 1.0
+                warnings.warn(f"{what} and it stays 1; fit on held-out samples", UserWarning, stacklevel=4)
+            return {"temperature": temperature}
         distances, correct = _distances(logits.double()), (logits.argmax(1) == labels).double().numpy()
         grid = np.cumsum(np.full(100, 0.1))  # added up as published: 2.5 is 2.500000000000001
         errors = np.array([_ece(confidence, confidence - correct, 15) for confidence in 1 / _sums(distances, 1 / grid)])

@@ -12,6 +12,7 @@ probability* of sample i; S_k = sum_i p[i, k] is the *class sum* over the batch.
 """
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -41,7 +42,15 @@ class _Loss(nn.Module):
             _validate.fail("process_group", what, fix, TypeError)
         self.process_group = process_group
 
+    def extra_repr(self):
+        names = [name for name in inspect.signature(type(self)).parameters if hasattr(self, name)]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names if name != "process_group")
+
     def forward(self, logits, labels):
+        """The loss of logits (N, K) and labels (N,), a scalar (``reduction="none"``: (N,)) of at least float32.
+
+        labels: class ids, or for ``ce``, ``brier`` and ``gce`` soft targets (N, K). Raises ValueError or TypeError.
+        """
         for name, value in (("logits", logits), ("labels", labels)):
             if not isinstance(value, torch.Tensor):
                 _validate.fail(name, f"must be a torch tensor, got {type(value).__name__}", "convert it", TypeError)
@@ -60,6 +69,8 @@ class _Loss(nn.Module):
                 if not (labels.detach().amin() >= 0 and off.amax() < 0.01):
                     _validate.fail("labels", "soft targets are not probabilities", "make them >= 0, rows summing to 1")
             return self.compute(logits, labels.to(logits.dtype))
+        if labels.is_floating_point() and labels.shape == logits.shape:
+            _validate.fail("labels", "are soft targets, which this loss does not take", "pass class ids", TypeError)
         _validate.check_labels(labels, *logits.shape, values=False)
         try:
             return self.compute(logits, labels.long())
@@ -125,10 +136,22 @@ class _AllReduceSum(torch.autograd.Function):
         return _AllReduceSum.apply(grad, ctx.group), None
 
 
+def _may_mask_a_class(log_probs):
+    """Does the first sample hold -inf? True also where nobody can look: on an accelerator, in torch.compile, vmap."""
+    if not log_probs.is_cpu or torch.compiler.is_compiling():
+        return True
+    try:
+        return -math.inf in log_probs.detach()[0].tolist()  # small batches: cheaper than any tensor operation
+    except RuntimeError:
+        return True
+
+
 def _log_ratio(log_probs, weight, group):
     """log p - weight log S, shape (N, K), with the class sums S over the whole process group."""
     if weight == 0:
         return log_probs
+    if _may_mask_a_class(log_probs):  # -inf in every sample is a sum of 0, and its gradient NaN
+        log_probs = log_probs.clamp_min(-1e30)
     if group is None:
         ratio = F.log_softmax(log_probs, dim=0)
     else:  # shifted by the maximum, so that a class whose probabilities all underflow stays finite

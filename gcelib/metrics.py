@@ -101,6 +101,7 @@ def _checked(logits, labels):
     """Both after every check that needs no pass over the logits; labels on the CPU."""
     logits, labels = _validate.logits_and_labels(logits, labels, values=False)
     _validate.check_labels(labels := labels.cpu(), *logits.shape)
+    _validate.warn_of_probabilities(logits)
     return logits, labels
 
 

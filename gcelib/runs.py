@@ -247,6 +247,8 @@ def load_logits_file(path):
         for split, (logits, labels) in parts.items():
             z, y = _validate.as_tensor(f"{split}_logits", logits), _validate.as_tensor(f"{split}_labels", labels)
             _validate.check_logits(z, f"{split}_logits")
+            if z.amin() >= 0 and ((z.double().sum(1) - 1).abs() < 0.002).all():
+                raise ValueError(f"{split}_logits: {_validate.PROBABILITIES}")
             _validate.check_labels(y, *z.shape, f"{split}_labels")
             parts[split] = z.numpy(), y.long().numpy()
         if "test" in parts and parts["test"][0].shape[1] != parts["val"][0].shape[1]:
@@ -259,9 +261,9 @@ def load_logits_file(path):
 
 
 def _read_npz(path):
+    if not zipfile.is_zipfile(path):
+        fail("logits", "is not a whole .npz file", "write it with numpy.savez(path, val_logits=..., val_labels=...)")
     file = np.load(path, allow_pickle=False)
-    if isinstance(file, np.ndarray):
-        fail("logits", "is a single array", "save all with numpy.savez(path, val_logits=..., val_labels=...)")
     with file:
         if (size := sum(m.file_size for m in file.zip.infolist())) > 100 * path.stat().st_size + 2**26:
             fail("logits", f"would expand to {size:,} bytes, over 100 times the file", "save them with numpy.savez")
@@ -270,13 +272,24 @@ def _read_npz(path):
         for name in names[: 4 if {*names[2:]} & {*file.files} else 2]:
             if name not in file.files:
                 fail(name, f"is missing, the file has {', '.join(file.files) or 'nothing'}", "add this array")
-        return {name[:-7]: (file[name], file[f"{name[:-7]}_labels"]) for name in file.files if name[-7:] == "_logits"}
+        arrays = {}
+        for name in file.files:
+            try:
+                arrays[name] = file[name]
+            except ValueError as error:
+                if "Object arrays" not in str(error):
+                    raise
+                fail(name, "holds Python objects, which are never unpickled", "save plain numbers (astype)")
+    return {name[:-7]: (arrays[name], arrays[f"{name[:-7]}_labels"]) for name in arrays if name[-7:] == "_logits"}
 
 
 def _read_csv(path):
     import pandas as pd
 
-    if not path.read_bytes().endswith((b"\n", b"\r")):
+    content = path.read_bytes()
+    if not content or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        fail("logits", "is in UTF-16" if content else "is empty", "write it as UTF-8 text")
+    if not content.endswith((b"\n", b"\r")):
         fail("logits", "the last line does not end, as in a truncated file", "write the file again, or end the line")
     table = pd.read_csv(path, encoding="utf-8-sig", skip_blank_lines=False)
     names = ["split", "label", *(f"logit_{k}" for k in range(table.shape[1] - 2))]

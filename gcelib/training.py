@@ -177,6 +177,8 @@ class TrainConfig:
         if not isinstance(self.runs_dir, (str, os.PathLike, type(None))):
             check.fail("runs_dir", f"{self.runs_dir!r} is no path", "pass a string", TypeError)
         self.runs_dir = os.path.expanduser(self.runs_dir or runs.default_runs_dir())
+        if os.path.exists(self.runs_dir) and not os.path.isdir(self.runs_dir):
+            check.fail("runs_dir", f"{self.runs_dir!r} is a file", "name a folder")
 
     @property
     def run_dir(self):
@@ -259,6 +261,7 @@ def _fit(config):
     if config.drop_last and config.batch_size > len(splits.train[1]):
         what = f"{config.batch_size} with drop_last leaves no batch of {len(splits.train[1])} samples"
         _validate.fail("batch_size", what, "choose a smaller one")
+    ood = {name: data.load_ood(name, splits) for name in config.ood}  # a download that fails, fails before the work
     device = torch.device(config.device)
     train, val, test = (tuple(t.to(device) for t in part) for part in (splits.train, splits.val, splits.test))
     state = _State(config, splits, device)
@@ -283,7 +286,7 @@ def _fit(config):
         _write_history(run_dir, history)
         left = float(np.median([r["seconds"] for r in history])) * (config.epochs - epoch - 1)
         yield record | {"seconds_left": left}
-    _finish(config, state, splits, val, test, history)
+    _finish(config, state, splits, val, test, ood, history)
 
 
 def _write_history(run_dir, history):
@@ -396,11 +399,11 @@ def _watch(split, logits, labels):
     return {f"{split}_{f.__name__}": f(logits, labels) for f in (metrics.nll, metrics.error, metrics.ece)}
 
 
-def _finish(config, state, splits, val, test, history):
+def _finish(config, state, splits, val, test, ood, history):
     logits = {"val": state.predict(val[0]), "test": state.predict(test[0])}
     labels = {"val": splits.val[1], "test": splits.test[1]}
-    for name in config.ood:
-        logits[name] = state.predict(data.load_ood(name, splits))
+    for name, images in ood.items():
+        logits[name] = state.predict(images)
         labels[name] = torch.full((len(logits[name]),), -1)
     for name in logits:
         runs.save_logits(config.run_dir, name.replace(":", "-"), logits[name], labels[name])
@@ -460,7 +463,7 @@ def _refuse_if_too_slow(config, n_train, input_shape, n_classes):
     hours = estimate_hours(config, n_train, input_shape, n_classes)
     if hours > config.max_hours:
         raise ValueError(
-            f"model: {config.model} on {config.dataset} for {config.epochs} epochs would take about {hours:,.0f} hours "
+            f"model: {config.model} on {config.dataset} for {config.epochs} epochs would take about {hours:,.3g} hours "
             f"on {config.device}; use a GPU, a smaller model or fewer epochs, or pass "
             f"max_hours={math.ceil(hours * 1.5)} to run it anyway"
         )

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -201,8 +202,35 @@ def test_nll_temperature_is_the_minimum(scale, dtype):
 
 
 def test_nll_temperature_at_the_ends_of_its_range():
-    assert float(fitted("ts_nll", *all_right()).temperature) == pytest.approx(1e-4, rel=1e-5)
+    with pytest.warns(UserWarning, match="all samples are classified right, .* it stays 1"):
+        assert float(fitted("ts_nll", *all_right()).temperature) == 1
     assert float(fitted("ts_nll", *all_wrong()).temperature) == pytest.approx(1e4, rel=1e-5)
+
+
+def test_half_a_state_is_not_a_fit():
+    logits, labels = sample(300)
+    whole = fitted("ats", logits, labels, n_bins=10).state_dict()
+    other = make_calibrator("ats")
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        other.load_state_dict(whole)
+    temperature = make_calibrator("ts_nll")
+    temperature.load_state_dict(whole, strict=False)
+    for calibrator in (other, temperature):
+        assert not calibrator.fitted
+        with pytest.raises(ValueError, match="calibrator: is not fitted"):
+            calibrator(logits)
+
+
+def test_probabilities_are_not_taken_for_logits_in_silence():
+    logits, labels = sample(300)
+    with pytest.warns(UserWarning, match="logits: rows are >= 0 and sum to 1"):
+        fitted("ats", logits.softmax(1), labels)
+    with pytest.warns(UserWarning, match="logits: rows are >= 0 and sum to 1"):
+        metrics.ece(logits.softmax(1).half(), labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted("ats", logits.log_softmax(1), labels)
+        metrics.ece(logits.sigmoid(), labels)
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,27 @@ def test_large_batches_have_the_same_gce_and_derivatives(reduction, weight):
     assert torch.autograd.gradgradcheck(lambda z: loss(z, labels), (logits,), fast_mode=True)
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (260, 400)])
+@pytest.mark.parametrize("name", ["gce", "gce_ls", "afl_gce"])
+def test_a_class_masked_in_the_whole_batch_is_as_if_it_were_not_there(name, shape):
+    logits, labels = batch(*shape, seed=3)
+    labels = labels.clamp_min(1)
+    loss = make_loss(name, **({"label_smoothing": 0} if name == "gce_ls" else {}))
+    masked = logits.index_fill(1, torch.tensor(0), -torch.inf).requires_grad_()
+    left = logits[:, 1:].clone().requires_grad_()
+    torch.testing.assert_close(loss(masked, labels), loss(left, labels - 1))
+    loss(masked, labels).backward()
+    loss(left, labels - 1).backward()
+    torch.testing.assert_close(masked.grad[:, 1:], left.grad)
+    assert (masked.grad[:, 0] == 0).all()
+
+
+def test_gce_under_vmap():
+    logits, labels = torch.stack([batch(5, 6, seed=s)[0] for s in range(3)]), torch.arange(5)
+    expected = torch.stack([GCELoss()(z, labels) for z in logits])
+    torch.testing.assert_close(torch.vmap(lambda z: GCELoss()(z, labels))(logits), expected)
+
+
 @pytest.mark.parametrize("shape", [(50, 40), (260, 400)])
 def test_torch_func_differentiates_gce_of_any_size(shape):
     logits, labels = batch(*shape, seed=1)
@@ -750,7 +771,7 @@ def test_bad_soft_targets_are_refused(name, bad):
 
 @pytest.mark.parametrize("name", [n for n in LOSSES if not n.startswith(("ce", "brier", "gce"))])
 def test_other_losses_say_that_they_take_class_ids(name):
-    with pytest.raises(TypeError, match=r"^labels: has dtype torch\.float64; pass integer class ids"):
+    with pytest.raises(TypeError, match=r"^labels: are soft targets, which this loss does not take; pass class ids"):
         make_loss(name)(batch()[0], soft_targets())
 
 

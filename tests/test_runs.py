@@ -235,8 +235,9 @@ def test_a_logits_file_gives_back_every_bit(tmp_path, parts):
         ({"test_logits": np.full((8, 3), np.nan)}, "test_logits: contains NaN or infinity, first in row 0"),
         ({"test_logits": np.ones((8, 4))}, "test_logits: have another number of classes"),
         ({"test_logits": somebodys()["val_logits"], "test_labels": np.ones(6, int)}, "are val_logits again"),
-        ({"val_labels": np.array([{"a": 1}] * 6, object)}, "allow_pickle=False"),
+        ({"val_labels": np.array([{"a": 1}] * 6, object)}, "val_labels: holds Python objects"),
         ({"val_labels": np.array(["a"] * 6)}, "val_labels: has dtype <U1"),
+        ({"val_logits": np.full((6, 3), 1 / 3)}, r"val_logits: rows are >= 0 and sum to 1.*or log\(p\)"),
     ],
 )
 def test_a_bad_npz_is_refused_by_name(tmp_path, changed, message):
@@ -269,6 +270,23 @@ def test_a_bad_csv_is_refused_by_name(tmp_path, old, new, message):
         runs.load_logits_file(tmp_path / "mine.csv")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("mine.csv", b"", "is empty"),
+        ("mine.csv", as_csv(somebodys()).encode("utf-16"), "is in UTF-16; write it as UTF-8"),
+        ("mine.csv", as_csv(somebodys()).encode()[:-1], "the last line does not end"),
+        ("mine.npz", b"", "is not a whole .npz file"),
+        ("mine.npz", b"val_logits, 1, 2", "is not a whole .npz file"),
+        ("mine.npz", npz_bytes(somebodys())[:-30], "is not a whole .npz file"),
+    ],
+)
+def test_an_unreadable_file_is_named_for_what_it_is(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadParameter, match=rf"{name}: logits: {message}"):
+        runs.load_logits_file(tmp_path / name)
+
+
 def test_a_file_that_would_expand_without_limit_is_refused_unread(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("val_logits.npy", bytes(10**8))
@@ -291,7 +309,7 @@ def test_other_files_are_refused_and_pickles_never_opened(tmp_path):
     (tmp_path / "inside.npz").write_bytes(npz_bytes(somebodys() | {"val_labels": np.array([Evil()], object)}))
     np.save(tmp_path / "single.npy", np.ones((3, 2)))
     (tmp_path / "single.npy").rename(tmp_path / "single.npz")
-    for name, message in (("pickle", "pickle"), ("inside", "allow_pickle=False"), ("single", "is a single array")):
+    for name, message in (("pickle", "pickle"), ("inside", "Python objects"), ("single", "is not a whole .npz")):
         with pytest.raises(BadParameter, match=message):
             runs.load_logits_file(tmp_path / f"{name}.npz")
     assert not (tmp_path / "owned").exists()

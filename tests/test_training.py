@@ -102,6 +102,7 @@ def test_dual_focal_gamma_follows_its_authors_table():
         ({"max_hours": 0}, r"max_hours: 0 is outside"),
         ({"dataset": "av1451", "model": "resnet50"}, r"model: 'resnet50' needs images"),
         ({"dataset": "av1451", "model": "mlp", "ood": ["noise"]}, r"ood: \['noise'\] are images"),
+        ({"runs_dir": __file__}, r"runs_dir: '.*' is a file; name a folder"),
         ({"variant": "\u8a9e" * 90}, r"cannot name a folder"),
     ],
 )
@@ -245,6 +246,7 @@ def test_cudnn_stays_on_and_only_fp32_forbids_tf32(tmp_path):
             assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
 
 
+@pytest.mark.filterwarnings("ignore:all samples are classified right")
 def test_features_train_with_the_mlp(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     labels = torch.from_numpy(rng.integers(0, 3, 300))
