@@ -118,10 +118,14 @@ def check_logits(logits, name="logits", *, min_samples=1, values=True, first_row
         fail(name, f"contains NaN or infinity, first in row {bad}", "look at the model or file that produced it")
 
 
+def are_probabilities(logits):
+    """True if all rows are >= 0 and sum to 1, unless they are but zeros and ones."""
+    return bool(logits.amin() >= 0 and ((logits.sum(1) - 1).abs() < 0.002).all() and (logits.frac() != 0).any())
+
+
 def warn_of_probabilities(logits):
     """A UserWarning if the first rows (a look at all would take too long) are a softmax's output, not its input."""
-    head = logits[:8].float()
-    if len(head) > 1 and head.device.type == "cpu" and head.amin() >= 0 and ((head.sum(1) - 1).abs() < 0.002).all():
+    if logits.device.type == "cpu" and len(logits) > 1 and are_probabilities(logits[:8].float()):
         warnings.warn(f"logits: {PROBABILITIES}", UserWarning, stacklevel=5)
 
 

@@ -12,7 +12,6 @@ probability* of sample i; S_k = sum_i p[i, k] is the *class sum* over the batch.
 """
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -54,7 +53,8 @@ class _Loss(nn.Module):
         for name, value in (("logits", logits), ("labels", labels)):
             if not isinstance(value, torch.Tensor):
                 _validate.fail(name, f"must be a torch tensor, got {type(value).__name__}", "convert it", TypeError)
-            _validate.as_tensor(name, value)  # refuses sparse ones
+            if value.layout != torch.strided:
+                _validate.as_tensor(name, value)  # refuses it
         _validate.check_logits(logits, values=False)
         if labels.device != logits.device:
             _validate.fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
@@ -141,7 +141,8 @@ def _may_mask_a_class(log_probs):
     if not log_probs.is_cpu or torch.compiler.is_compiling():
         return True
     try:
-        return -math.inf in log_probs.detach()[0].tolist()  # small batches: cheaper than any tensor operation
+        row = log_probs.detach().numpy()[0].tobytes()  # a search for its bytes is cheaper than any tensor operation
+        return b"\0\0\x80\xff" in row or b"\0\0\xf0\xff" in row  # -inf in float32, in float64 (or another number)
     except RuntimeError:
         return True
 
@@ -301,7 +302,7 @@ class FLSDLoss(_Loss):
     def per_sample(self, log_probs, labels):
         nll = _nll(log_probs, labels)
         t = (-nll).exp()
-        return _power(1 - t, torch.where(t < 0.2, t.new_tensor(5), t.new_tensor(3))) * nll
+        return _power(1 - t, torch.where(t < 0.2, 5.0, 3.0).to(t.dtype)) * nll
 
 
 #: gamma of DFL by (dataset, model), from the README of Linwei94/ICML2023-DualFocalLoss. For others use the default 5.

@@ -247,7 +247,7 @@ def load_logits_file(path):
         for split, (logits, labels) in parts.items():
             z, y = _validate.as_tensor(f"{split}_logits", logits), _validate.as_tensor(f"{split}_labels", labels)
             _validate.check_logits(z, f"{split}_logits")
-            if z.amin() >= 0 and ((z.double().sum(1) - 1).abs() < 0.002).all():
+            if _validate.are_probabilities(z):
                 raise ValueError(f"{split}_logits: {_validate.PROBABILITIES}")
             _validate.check_labels(y, *z.shape, f"{split}_labels")
             parts[split] = z.numpy(), y.long().numpy()
