@@ -145,7 +145,13 @@ def check_labels(labels, n_samples, n_classes, name="labels", *, values=True):
         fail(name, f"expected shape ({n_samples},), got {tuple(labels.shape)}", "use labels.squeeze(1) or argmax(1)")
     if labels.shape[0] != n_samples:
         fail(name, f"has {labels.shape[0]} entries for {n_samples} rows of logits", "pass one label per row")
-    if values and labels.device.type == "cpu" and n_samples:
+    if values and labels.device.type == "cpu":
+        check_range(labels, n_classes, name)
+
+
+def check_range(labels, n_classes, name="labels"):
+    """Refuse labels (on the CPU) outside [0, n_classes)."""
+    if len(labels):
         low, high = (int(v) for v in torch.aminmax(labels.long()))
         if low < 0 or high >= n_classes:
             bad = low if low < 0 else high

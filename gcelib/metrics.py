@@ -100,8 +100,7 @@ def _per_row(logits, labels, function, width, values=True):
 def _checked(logits, labels):
     """Both after every check that needs no pass over the logits; labels on the CPU."""
     logits, labels = _validate.logits_and_labels(logits, labels, values=False)
-    _validate.check_labels(labels := labels.cpu(), *logits.shape)
-    _validate.warn_of_probabilities(logits)
+    _validate.check_range(labels := labels.cpu(), logits.shape[1])
     return logits, labels
 
 
@@ -290,6 +289,7 @@ def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
     bootstrap = _validate.number("bootstrap", bootstrap, 0, 1_000_000, integer=True)
     rng = np.random.default_rng(_validate.number("seed", seed, 0, integer=True))
     logits, labels = _checked(logits, labels)
+    _validate.warn_of_probabilities(logits)
     n, k = logits.shape
     samples = _per_row(logits, labels, lambda block, y: (*block.top(y), *block.scores(y)), 4)
     samples = samples[:, order := np.argsort(samples[0], kind="stable")]

@@ -226,11 +226,11 @@ def test_probabilities_are_not_taken_for_logits_in_silence():
     with pytest.warns(UserWarning, match="logits: rows are >= 0 and sum to 1"):
         fitted("ats", logits.softmax(1), labels)
     with pytest.warns(UserWarning, match="logits: rows are >= 0 and sum to 1"):
-        metrics.ece(logits.softmax(1).half(), labels)
+        metrics.evaluate(logits.softmax(1).half(), labels)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fitted("ats", logits.log_softmax(1), labels)
-        metrics.ece(logits.sigmoid(), labels)
+        metrics.evaluate(logits.sigmoid(), labels)
 
 
 @pytest.mark.parametrize(
