@@ -86,9 +86,10 @@ def mapped(n, k, path):
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.split(":")[0]).parse_args()
-    if sys.argv[1:2] == ["--mapped"]:
-        return mapped(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("--mapped", nargs=3, help=argparse.SUPPRESS)
+    if options := parser.parse_args().mapped:
+        return mapped(int(options[0]), int(options[1]), options[2])
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         rows = list(thousand_runs(folder))
