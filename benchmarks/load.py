@@ -1,7 +1,7 @@
 """Load at full size: ``python benchmarks/load.py``, some minutes and 400 MB of disk for a while.
 
 Writes ``benchmarks/results/load.md``: 1,000 finished runs as a table; all metrics of 1,000,000 x 100 logits in a mapped
-file; what checking the input costs.
+file.
 """
 
 import argparse

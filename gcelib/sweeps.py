@@ -177,8 +177,8 @@ def _execute(settings, run_dir, notebook, patience=30):
     with contextlib.suppress(Timeout), FileLock(run_dir / _LOCK, timeout=patience):
         with FileLock(run_dir / ".lock", timeout=patience):
             failed.unlink(missing_ok=True)
-        with contextlib.suppress(OSError, ValueError):  # as runs.is_done, but that would import torch
-            json.loads((run_dir / "metrics.json").read_bytes())
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # runs.is_done would import torch
+            json.loads((run_dir / "metrics.json").read_bytes())["results"]
             return "skipped", 0.0
         try:
             papermill.log.logger.setLevel("ERROR")  # it takes a parameter annotated "int | None" for unknown

@@ -463,7 +463,7 @@ def _refuse_if_too_slow(config, n_train, input_shape, n_classes):
     hours = estimate_hours(config, n_train, input_shape, n_classes)
     if hours > config.max_hours:
         raise ValueError(
-            f"model: {config.model} on {config.dataset} for {config.epochs} epochs would take about {hours:,.3g} hours "
+            f"model: {config.model} on {config.dataset} for {config.epochs} epochs would take about {hours:,.0f} hours "
             f"on {config.device}; use a GPU, a smaller model or fewer epochs, or pass "
             f"max_hours={math.ceil(hours * 1.5)} to run it anyway"
         )
