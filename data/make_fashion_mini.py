@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gcelib.data import FASHION_MINI_MD5, read_idx
+from gcelib.study.data import FASHION_MINI_MD5, read_idx
 
 
 def choose(images, labels, per_class, rng):

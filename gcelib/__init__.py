@@ -11,24 +11,25 @@ _HOME = {
     "calibration": "AdaptiveTemperatureScaling TemperatureScaling EnsembleTemperatureScaling SplineCalibration "
     "CALIBRATORS make_calibrator",
     "models": "MODELS make_model",
-    "runs": "load_logits load_results",
-    "training": "TrainConfig RECIPES fit",
-    "widgets": "ReliabilityExplorer PropernessExplorer",
-    "_validate": "check_parameters",
+    "study.runs": "load_logits load_results",
+    "study.trainer": "TrainConfig RECIPES fit",
+    "view.explorers": "ReliabilityExplorer PropernessExplorer",
+    "_check": "check_parameters",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+#: Short names of modules, wherever they live: ``from gcelib import metrics, plots, runs``.
 _MODULES = {
-    "losses",
-    "metrics",
-    "models",
-    "data",
-    "runs",
-    "calibration",
-    "plots",
-    "training",
-    "paper",
-    "widgets",
-    "sweeps",
+    "losses": "losses",
+    "metrics": "metrics",
+    "models": "models",
+    "calibration": "calibration",
+    "data": "study.data",
+    "runs": "study.runs",
+    "training": "study.trainer",
+    "paper": "study.paper",
+    "sweeps": "study.sweeps",
+    "plots": "view.plots",
+    "widgets": "view.explorers",
 }
 
 __all__ = sorted({*_MODULE_OF, *_MODULES})
@@ -39,7 +40,7 @@ def __getattr__(name):
     if name not in __all__:
         raise AttributeError(f"module 'gcelib' has no attribute {name!r}")
     try:
-        module = importlib.import_module(f".{_MODULE_OF.get(name, name)}", __name__)
+        module = importlib.import_module(f".{_MODULES.get(name) or _MODULE_OF[name]}", __name__)
     except ModuleNotFoundError as error:
         what = f"gcelib.{name} needs {error.name}, which losses, metrics and calibrators do without"
         raise ModuleNotFoundError(f"{what}: pip install -e '.[all]'", name=error.name) from error

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gcelib import _validate
+from gcelib import _check
 
 _NUDGE = 1 - 1e-12  # as in metrics: bins are (lo, hi], whatever rounding does at an edge
 _TIE = 1e-12  # calibration errors closer than this are equal, so that rounding does not choose between candidates
@@ -43,10 +43,10 @@ class _Calibrator(nn.Module):
     @torch.no_grad()
     def fit(self, logits, labels):
         """Fit on held-out logits (N, K) and labels (N,), tensors or numpy arrays of any float dtype; returns self."""
-        logits, labels = _validate.as_tensor("logits", logits), _validate.as_tensor("labels", labels)
+        logits, labels = _check.as_tensor("logits", logits), _check.as_tensor("labels", labels)
         device = logits.device
-        logits, labels = _validate.logits_and_labels(logits.cpu(), labels.cpu())
-        _validate.warn_of_probabilities(logits)
+        logits, labels = _check.logits_and_labels(logits.cpu(), labels.cpu())
+        _check.warn_of_probabilities(logits)
         for name, value in self._fit(logits, labels).items():
             setattr(self, name, torch.as_tensor(value, dtype=torch.float64).to(device))
         self._n_classes = logits.shape[1]
@@ -56,14 +56,14 @@ class _Calibrator(nn.Module):
     def forward(self, logits):
         """Calibrated logits (N, K), differentiable, in the dtype of ``logits`` but at least float32."""
         if not torch.compiler.is_compiling():
-            detached = _validate.as_tensor("logits", logits)
-            _validate.check_logits(detached, min_samples=0)
+            detached = _check.as_tensor("logits", logits)
+            _check.check_logits(detached, min_samples=0)
             logits = logits if isinstance(logits, torch.Tensor) else detached
         if not self.fitted:
-            _validate.fail("calibrator", "is not fitted", "call fit(logits, labels) or load_state_dict first")
+            _check.fail("calibrator", "is not fitted", "call fit(logits, labels) or load_state_dict first")
         if logits.shape[1] != self._n_classes:
             problem = f"have {logits.shape[1]} classes, the calibrator was fitted on {self._n_classes}"
-            _validate.fail("logits", problem, "fit a calibrator on logits of this model")
+            _check.fail("logits", problem, "fit a calibrator on logits of this model")
         return self._calibrate(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
     def extra_repr(self):
@@ -121,7 +121,7 @@ class TemperatureScaling(_Calibrator):
 
     def __init__(self, criterion="nll"):
         super().__init__(temperature=1.0)
-        self.criterion = _validate.choice("criterion", criterion, ("nll", "ece"))
+        self.criterion = _check.choice("criterion", criterion, ("nll", "ece"))
 
     def _fit(self, logits, labels):
         if self.criterion == "nll":
@@ -222,7 +222,7 @@ class SplineCalibration(_Calibrator):
 
     def __init__(self, knots=6):
         super().__init__(scores=(0.0, 1.0), values=(0.0, 1.0))
-        self.knots = _validate.number("knots", knots, 3, 1000, integer=True)
+        self.knots = _check.number("knots", knots, 3, 1000, integer=True)
 
     def _fit(self, logits, labels):
         confidence = _confidence(logits.double()).numpy().round(7)
@@ -266,16 +266,16 @@ class AdaptiveTemperatureScaling(_Calibrator):
     _resizable = ("ece_trace",)
 
     def __init__(self, n_bins=15, rounds=200, step=0.05, max_step=0.1, t_range=(0.1, 10.0), n_ece_bins=20):
-        n_bins = _validate.number("n_bins", n_bins, 1, 10_000, integer=True)
+        n_bins = _check.number("n_bins", n_bins, 1, 10_000, integer=True)
         super().__init__(temperatures=np.ones(n_bins), thresholds=np.linspace(0, 1, n_bins + 1), ece_trace=[])
         self.n_bins = n_bins
-        self.rounds = rounds if rounds is None else _validate.number("rounds", rounds, 1, 1_000_000, integer=True)
-        self.step = _validate.number("step", step, 0, open_low=True)
-        self.max_step = _validate.number("max_step", max_step, 0, open_low=True)
+        self.rounds = rounds if rounds is None else _check.number("rounds", rounds, 1, 1_000_000, integer=True)
+        self.step = _check.number("step", step, 0, open_low=True)
+        self.max_step = _check.number("max_step", max_step, 0, open_low=True)
         if not isinstance(t_range, (tuple, list)) or len(t_range) != 2:
-            _validate.fail("t_range", f"must be a pair (lowest, highest), got {t_range!r}", "pass e.g. (0.1, 10.0)")
-        self.t_range = _validate.number("t_range", t_range[0], 1e-4, 1), _validate.number("t_range", t_range[1], 1, 1e4)
-        self.n_ece_bins = _validate.number("n_ece_bins", n_ece_bins, 1, 1_000_000, integer=True)
+            _check.fail("t_range", f"must be a pair (lowest, highest), got {t_range!r}", "pass e.g. (0.1, 10.0)")
+        self.t_range = _check.number("t_range", t_range[0], 1e-4, 1), _check.number("t_range", t_range[1], 1, 1e4)
+        self.n_ece_bins = _check.number("n_ece_bins", n_ece_bins, 1, 1_000_000, integer=True)
 
     def _fit(self, logits, labels):
         distances = _distances(logits.double())
@@ -360,6 +360,6 @@ CALIBRATORS = {
 
 def make_calibrator(name, /, **options):
     """The unfitted calibrator ``name`` of ``CALIBRATORS`` with these options of its constructor."""
-    factory = CALIBRATORS[_validate.choice("calibrator", name, CALIBRATORS)]
-    _validate.known_keys("calibrator_options", options, inspect.signature(factory).parameters)
+    factory = CALIBRATORS[_check.choice("calibrator", name, CALIBRATORS)]
+    _check.known_keys("calibrator_options", options, inspect.signature(factory).parameters)
     return factory(**options)

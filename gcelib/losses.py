@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-from gcelib import _validate
+from gcelib import _check
 
 _NO_LABEL = -(2**62)  # PyTorch's own choice of a label to ignore, -100, would let a mistake pass in silence
 
@@ -35,10 +35,10 @@ class _Loss(nn.Module):
 
     def __init__(self, reduction="mean", process_group=None):
         super().__init__()
-        self.reduction = _validate.choice("reduction", reduction, self.reductions)
+        self.reduction = _check.choice("reduction", reduction, self.reductions)
         if process_group is not None and not isinstance(process_group, dist.ProcessGroup):
             what, fix = f"must be a ProcessGroup, got {process_group!r}", "pass torch.distributed.group.WORLD"
-            _validate.fail("process_group", what, fix, TypeError)
+            _check.fail("process_group", what, fix, TypeError)
         self.process_group = process_group
 
     def extra_repr(self):
@@ -52,30 +52,30 @@ class _Loss(nn.Module):
         """
         for name, value in (("logits", logits), ("labels", labels)):
             if not isinstance(value, torch.Tensor):
-                _validate.fail(name, f"must be a torch tensor, got {type(value).__name__}", "convert it", TypeError)
+                _check.fail(name, f"must be a torch tensor, got {type(value).__name__}", "convert it", TypeError)
             if value.layout != torch.strided:
-                _validate.as_tensor(name, value)  # refuses it
-        _validate.check_logits(logits, values=False)
+                _check.as_tensor(name, value)  # refuses it
+        _check.check_logits(logits, values=False)
         if labels.device != logits.device:
-            _validate.fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
+            _check.fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
         # Cast up by hand: autocast leaves float32 and float64 alone in all that follows (there are no matrix products).
         logits = logits if logits.dtype == torch.float64 else logits.float()
         if self.soft_targets and labels.is_floating_point() and labels.ndim == 2:
             if labels.shape != logits.shape:
                 what = f"soft targets {tuple(labels.shape)} for logits {tuple(logits.shape)}"
-                _validate.fail("labels", what, "pass one probability per logit")
+                _check.fail("labels", what, "pass one probability per logit")
             if labels.device.type == "cpu" and not torch.compiler.is_compiling():
                 off = (labels.detach().sum(1, dtype=torch.float64) - 1).abs()
                 if not (labels.detach().amin() >= 0 and off.amax() < 0.01):
-                    _validate.fail("labels", "soft targets are not probabilities", "make them >= 0, rows summing to 1")
+                    _check.fail("labels", "soft targets are not probabilities", "make them >= 0, rows summing to 1")
             return self.compute(logits, labels.to(logits.dtype))
         if labels.is_floating_point() and labels.shape == logits.shape:
-            _validate.fail("labels", "are soft targets, which this loss does not take", "pass class ids", TypeError)
-        _validate.check_labels(labels, *logits.shape, values=False)
+            _check.fail("labels", "are soft targets, which this loss does not take", "pass class ids", TypeError)
+        _check.check_labels(labels, *logits.shape, values=False)
         try:
             return self.compute(logits, labels.long())
         except (IndexError, RuntimeError):  # PyTorch's CPU kernels look at every label: no pass of our own before them
-            _validate.check_labels(labels, *logits.shape)
+            _check.check_labels(labels, *logits.shape)
             raise
 
     def compute(self, logits, labels):
@@ -115,7 +115,7 @@ class CrossEntropyLoss(_Loss):
 
     def __init__(self, label_smoothing=0.0, reduction="mean"):
         super().__init__(reduction)
-        self.label_smoothing = _validate.number("label_smoothing", label_smoothing, 0, 1)
+        self.label_smoothing = _check.number("label_smoothing", label_smoothing, 0, 1)
 
     def compute(self, logits, labels):
         options = {"label_smoothing": self.label_smoothing, "reduction": self.reduction, "ignore_index": _NO_LABEL}
@@ -147,7 +147,7 @@ def _may_mask_a_class(log_probs):
         return True
 
 
-def _log_ratio(log_probs, weight, group):
+def gce_log_ratio(log_probs, weight, group):
     """log p - weight log S, shape (N, K), with the class sums S over the whole process group."""
     if weight == 0:
         return log_probs
@@ -180,7 +180,7 @@ class _LargeBatchGCE(torch.autograd.Function):
     def backward(ctx, grad):
         logits, labels, probs, sums = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates twice: let autograd do it
-            losses = _nll(_log_ratio(F.log_softmax(logits, dim=1), ctx.weight, None), labels)
+            losses = _nll(gce_log_ratio(F.log_softmax(logits, dim=1), ctx.weight, None), labels)
             return *torch.autograd.grad(losses, logits, grad, create_graph=True), None, None, None, None
         by_class = torch.zeros_like(sums).index_add_(0, labels, ctx.weight * grad)
         result = probs * torch.where(by_class == 0, 0, by_class / sums)  # the sum of a class without labels may be 0
@@ -212,9 +212,9 @@ class GCELoss(_Loss):
 
     def __init__(self, label_smoothing=0, focal_gamma=0, regularizer_weight=1, reduction="mean", process_group=None):
         super().__init__(reduction, process_group)
-        self.label_smoothing = _validate.number("label_smoothing", label_smoothing, 0, 1)
-        self.focal_gamma = _validate.number("focal_gamma", focal_gamma, 0)
-        self.regularizer_weight = _validate.number("regularizer_weight", regularizer_weight, 0, 1)
+        self.label_smoothing = _check.number("label_smoothing", label_smoothing, 0, 1)
+        self.focal_gamma = _check.number("focal_gamma", focal_gamma, 0)
+        self.regularizer_weight = _check.number("regularizer_weight", regularizer_weight, 0, 1)
 
     def compute(self, logits, labels):
         weight, group, soft = self.regularizer_weight, self.process_group, labels.is_floating_point()
@@ -229,7 +229,7 @@ class GCELoss(_Loss):
             if sums[labels].amin() > 1e-30:  # else a class all but underflows, and only the log space below is exact
                 return self.reduce(_LargeBatchGCE.apply(logits, labels, weight, probs, sums))
         log_probs = F.log_softmax(logits, dim=1)
-        ratio = _log_ratio(log_probs, weight, group)
+        ratio = gce_log_ratio(log_probs, weight, group)
         if plain:
             return _nll(ratio, labels, self.reduction)
         losses = -(labels * ratio).sum(1) if soft else _nll(ratio, labels)
@@ -267,7 +267,7 @@ class MMCELoss(_Loss):
 
     def __init__(self, mmce_weight=2.0, reduction="mean"):
         super().__init__(reduction)
-        self.mmce_weight = _validate.number("mmce_weight", mmce_weight, 0)
+        self.mmce_weight = _check.number("mmce_weight", mmce_weight, 0)
 
     def per_sample(self, log_probs, labels):
         log_confidence, predictions = log_probs.max(1)
@@ -289,7 +289,7 @@ class FocalLoss(_Loss):
 
     def __init__(self, gamma=3.0, reduction="mean"):
         super().__init__(reduction)
-        self.gamma = _validate.number("gamma", gamma, 0)
+        self.gamma = _check.number("gamma", gamma, 0)
 
     def per_sample(self, log_probs, labels):
         nll = _nll(log_probs, labels)
@@ -346,8 +346,8 @@ class AdaFocalLoss(_Loss):
 
     def __init__(self, n_bins=15, generative=False, reduction="mean", process_group=None):
         super().__init__(reduction, process_group)
-        n_bins = _validate.number("n_bins", n_bins, 1, 10_000, integer=True)
-        self.generative = _validate.boolean("generative", generative)
+        n_bins = _check.number("n_bins", n_bins, 1, 10_000, integer=True)
+        self.generative = _check.boolean("generative", generative)
         self.register_buffer("gamma", torch.ones(n_bins))
         self.register_buffer("bin_edges", torch.linspace(0, 1, n_bins + 1))
 
@@ -358,7 +358,7 @@ class AdaFocalLoss(_Loss):
         bins = torch.searchsorted(self.bin_edges[1:-1].to(t.dtype), t.detach(), right=True)
         gamma = self.gamma.to(t.dtype)[bins]
         if self.generative:
-            nll = _nll(_log_ratio(log_probs, 1, self.process_group), labels)
+            nll = _nll(gce_log_ratio(log_probs, 1, self.process_group), labels)
         return _power(1 - gamma.sign() * t, gamma.abs()) * nll
 
     @torch.no_grad()
@@ -371,7 +371,7 @@ class AdaFocalLoss(_Loss):
         exp(gap) if positive, else by exp(-gap); if then |gamma| < 0.2, it becomes -0.2 if positive, else 0.2; then it
         is clipped to [-2, 20]. gamma stays with its bin's index although the edges move.
         """
-        logits, labels = _validate.logits_and_labels(val_logits, val_labels)
+        logits, labels = _check.logits_and_labels(val_logits, val_labels)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         log_confidence, predictions = F.log_softmax(logits, dim=1).max(1)
         confidence, correct = log_confidence.exp().cpu().double().numpy(), (predictions == labels).cpu().numpy()
@@ -396,6 +396,6 @@ LOSSES |= {"afl_gce": partial(AdaFocalLoss, generative=True)}
 
 def make_loss(name, /, **options):
     """The loss called ``name`` in ``LOSSES`` with these options; a misspelt name or option proposes the nearest one."""
-    factory = LOSSES[_validate.choice("loss", name, LOSSES)]
-    _validate.known_keys("loss_options", options, inspect.signature(factory).parameters)
+    factory = LOSSES[_check.choice("loss", name, LOSSES)]
+    _check.known_keys("loss_options", options, inspect.signature(factory).parameters)
     return factory(**options)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from gcelib import _validate
+from gcelib import _check
 
 _CELLS = 1 << 19  # logits in a block: 2 MiB of float32; smaller ones are lost in the overhead of calls
 _NUDGE = 1 - 1e-6  # makes truncation mean (lo, hi], and puts back what rounding lifted off an edge
@@ -91,7 +91,7 @@ def _per_row(logits, labels, function, width, values=True):
         z = z.contiguous() if dim else torch.from_numpy(np.ascontiguousarray(z.numpy().T))  # torch copies slower
         values = function(_Block(rows, z, z.softmax(dim), dim), labels[rows])  # a block kept would hold memory
         if values and not _surely_finite(z):
-            _validate.check_logits(z if dim else z.t(), first_row=start)
+            _check.check_logits(z if dim else z.t(), first_row=start)
         for row, value in zip(out, values, strict=True):
             row[rows] = value
     return out
@@ -99,13 +99,13 @@ def _per_row(logits, labels, function, width, values=True):
 
 def _checked(logits, labels):
     """Both after every check that needs no pass over the logits; labels on the CPU."""
-    logits, labels = _validate.logits_and_labels(logits, labels, values=False)
-    _validate.check_range(labels := labels.cpu(), logits.shape[1])
+    logits, labels = _check.logits_and_labels(logits, labels, values=False)
+    _check.check_range(labels := labels.cpu(), logits.shape[1])
     return logits, labels
 
 
 def _bins(n_bins):
-    return _validate.number("n_bins", n_bins, 1, 10_000, integer=True)
+    return _check.number("n_bins", n_bins, 1, 10_000, integer=True)
 
 
 def top_label(logits, labels):
@@ -228,12 +228,12 @@ def binned_samples(logits, labels, n_bins=20, binning="width", class_index=None)
     """The samples behind ``reliability``: ``(edges, cuts, samples, probs, hits)``; bin b is the slice
     ``cuts[b]:cuts[b + 1]`` of samples (sorted indices), of their binned probabilities and of their hits.
     """
-    n_bins, binning = _bins(n_bins), _validate.choice("binning", binning, ("width", "mass"))
+    n_bins, binning = _bins(n_bins), _check.choice("binning", binning, ("width", "mass"))
     if class_index is None:
         values, hits = top_label(logits, labels)
     else:
         logits, labels = _checked(logits, labels)
-        k = _validate.number("class_index", class_index, 0, logits.shape[1] - 1, integer=True)
+        k = _check.number("class_index", class_index, 0, logits.shape[1] - 1, integer=True)
         values, hits = _per_row(logits, labels, lambda block, y: (block.p.select(block.dim, k), y == k), 2)
     order = np.argsort(values, kind="stable")
     edges, cuts = _cuts(values[order], n_bins, binning)
@@ -254,15 +254,15 @@ def reliability(logits, labels, n_bins=20, binning="width", class_index=None):
 
 def entropy(logits):
     """Shannon entropy of each row's softmax in nats, in [0, log K]: a float64 ``(N,)`` numpy array."""
-    logits = _validate.as_tensor("logits", logits)
-    _validate.check_logits(logits, values=False)
+    logits = _check.as_tensor("logits", logits)
+    _check.check_logits(logits, values=False)
     return _per_row(logits, logits, lambda block, _: (torch.special.entr(block.p).sum(block.dim),), 1)[0]
 
 
 def ood_auroc(logits_in, logits_ood):
     """Chance that an out-of-distribution sample has more ``entropy``, ties half: the area under the ROC curve."""
     for name, logits in (("logits_in", logits_in), ("logits_ood", logits_ood)):
-        _validate.check_logits(_validate.as_tensor(name, logits), name)
+        _check.check_logits(_check.as_tensor(name, logits), name)
     scores_in, scores_ood = np.sort(entropy(logits_in)), entropy(logits_ood)
     below, not_above = (np.searchsorted(scores_in, scores_ood, side).mean() for side in ("left", "right"))
     return float((below + not_above) / (2 * len(scores_in)))
@@ -286,10 +286,10 @@ def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
     95 % only where the error stands clear of its noise; for ``classwise_ece`` that takes many samples of each class.
     """
     n_bins = _bins(n_bins)
-    bootstrap = _validate.number("bootstrap", bootstrap, 0, 1_000_000, integer=True)
-    rng = np.random.default_rng(_validate.number("seed", seed, 0, integer=True))
+    bootstrap = _check.number("bootstrap", bootstrap, 0, 1_000_000, integer=True)
+    rng = np.random.default_rng(_check.number("seed", seed, 0, integer=True))
     logits, labels = _checked(logits, labels)
-    _validate.warn_of_probabilities(logits)
+    _check.warn_of_probabilities(logits)
     n, k = logits.shape
     samples = _per_row(logits, labels, lambda block, y: (*block.top(y), *block.scores(y)), 4)
     samples = samples[:, order := np.argsort(samples[0], kind="stable")]

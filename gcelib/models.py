@@ -11,7 +11,7 @@ from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import MLP
 
-from gcelib import _validate as check
+from gcelib import _check as check
 
 
 def _stem(in_channels, width):

@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock
 
 from gcelib import data, runs, training
-from gcelib.training import TrainConfig, fit
+from gcelib.study.trainer import TrainConfig, fit
 
 OPTIONS = {"dataset": "digits", "model": "mlp", "loss": "afl", "epochs": 3, "ood": ("noise",), "device": "cpu"}
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has neither these signals nor these limits")
@@ -277,7 +277,7 @@ def test_killed_at_thirty_random_moments_the_bits_stay_the_same(tmp_path, whole)
     """SIGKILL strikes a random time after a random phase has begun; runs are resumed till they end, then begin anew."""
     dice, kills, phases = random.Random(6), Counter(), ["training", "checkpointing", "final writes"]
     context, finished, began = multiprocessing.get_context("forkserver"), 0, time.monotonic()
-    context.set_forkserver_preload(["gcelib.training", "gcelib.data", "sklearn.datasets"])
+    context.set_forkserver_preload(["gcelib.study.trainer", "gcelib.study.data", "sklearn.datasets"])
     data.load("digits")
     while sum(kills.values()) < 30 or min(kills[p] for p in phases) < 10:
         assert time.monotonic() - began < 1800, f"{kills} and no end"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gcelib import data, runs, sweeps
-from gcelib.training import TrainConfig, fit
+from gcelib.study.trainer import TrainConfig, fit
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "data" / "demo" / "fashion_mini" / "convnet" / "gce" / "seed-01"

@@ -6,7 +6,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from gcelib import check_parameters
-from gcelib._validate import BadParameter
+from gcelib._check import BadParameter
 
 OWN = """loss: str = "gce"  # the loss
 seed: int = 1

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcelib import runs
-from gcelib._validate import BadParameter
+from gcelib._check import BadParameter
 
 SETTINGS = {"dataset": "digits", "model": "convnet", "loss": "gce", "variant": "", "seed": 1, "milestones": (3, 5)}
 

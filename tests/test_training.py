@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gcelib import data, losses, metrics, runs, training
-from gcelib.training import RECIPES, TrainConfig, fit, recipe
+from gcelib.study.trainer import RECIPES, TrainConfig, fit, recipe
 
 
 def small(tmp_path, **changed):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 
 from gcelib import calibration, data, losses, metrics, runs
-from gcelib.widgets import PropernessExplorer, ReliabilityExplorer
+from gcelib.view.explorers import PropernessExplorer, ReliabilityExplorer
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["ant", "bee", "cat", "dog"]
@@ -274,8 +274,8 @@ def test_a_saved_notebook_needs_no_widget_state():
 
 
 def test_the_drawing_is_packaged():
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["gcelib"]
-    for path in (ROOT / "gcelib" / "static").iterdir():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["gcelib.view"]
+    for path in (ROOT / "gcelib" / "view" / "static").iterdir():
         assert any(fnmatch.fnmatch(f"static/{path.name}", pattern) for pattern in patterns), path.name
 
 

@@ -17,10 +17,12 @@ import traitlets
 from matplotlib import colormaps, colors
 from matplotlib.figure import Figure
 
-from gcelib import calibration, data, metrics, plots
-from gcelib._validate import choice, fail, known_keys, logits_and_labels, number
-from gcelib.losses import _log_ratio, make_loss
-from gcelib.runs import load_logits, read_json
+from gcelib import calibration, metrics
+from gcelib._check import choice, fail, known_keys, logits_and_labels, number
+from gcelib.losses import gce_log_ratio, make_loss
+from gcelib.study import data
+from gcelib.study.runs import load_logits, read_json
+from gcelib.view import plots
 
 _whole = functools.partial(number, integer=True)
 
@@ -227,7 +229,7 @@ class PropernessExplorer(_Explorer):
         truths = torch.cat((q, q if alike else 0.1 + 0.7 * torch.eye(3, dtype=torch.float64)))
         log_probs = truths.log()[:, None].repeat(1, len(probs), 1)
         log_probs[: 1 + alike] = log_p
-        ratio = _log_ratio(log_probs.flatten(1), self.weight, None).view_as(log_probs)  # each column by itself
+        ratio = gce_log_ratio(log_probs.flatten(1), self.weight, None).view_as(log_probs)  # each column by itself
         return -(truths[:, None] * ratio).sum((0, 2)) / len(truths)
 
     def _minimiser(self, risk):

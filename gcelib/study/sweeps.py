@@ -21,7 +21,9 @@ from dask.system import CPU_COUNT
 from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
 from filelock import FileLock, Timeout
 
-from gcelib import _validate, data, runs, training
+from gcelib import _check
+from gcelib.study import data, runs
+from gcelib.study import trainer as training
 
 NOTEBOOKS = runs.PROJECT / "notebooks"
 _LOCK = ".sweep.lock"  # a worker's, from before its notebook starts to its end; the run's own lock is the kernel's
@@ -48,16 +50,16 @@ def load_grid(grid):
     if isinstance(grid, (list, tuple)) and grid:
         return [part for item in grid for part in load_grid(item)]
     if not isinstance(grid, (str, Path)):
-        _validate.fail("grid", f"cannot be {grid!r}", "give a name, a YAML file, a dict or a list of these", TypeError)
+        _check.fail("grid", f"cannot be {grid!r}", "give a name, a YAML file, a dict or a list of these", TypeError)
     if Path(grid).suffix not in (".yaml", ".yml"):
         names = sorted(path.stem for path in (NOTEBOOKS / "grids").glob("*.yaml"))
-        grid = NOTEBOOKS / "grids" / f"{_validate.choice('grid', str(grid), names)}.yaml"
+        grid = NOTEBOOKS / "grids" / f"{_check.choice('grid', str(grid), names)}.yaml"
     try:
         with open(grid, encoding="utf-8") as file:
             content = _Loader(file).get_single_data()
-        return load_grid(content or _validate.fail("grid", f"{grid} is empty", "write parameters and their values"))
+        return load_grid(content or _check.fail("grid", f"{grid} is empty", "write parameters and their values"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        _validate.fail("grid", f"{grid}: {error}", "mend the file")
+        _check.fail("grid", f"{grid}: {error}", "mend the file")
 
 
 def expand(grid, runs_dir=None):
@@ -69,10 +71,10 @@ def expand(grid, runs_dir=None):
     """
     cells, claims = {}, {}
     for part in load_grid(grid):
-        _validate.known_keys("grid", part, training.TrainConfig.__annotations__)
+        _check.known_keys("grid", part, training.TrainConfig.__annotations__)
         lists = {k: v if isinstance(v, (list, tuple, range)) else [v] for k, v in part.items()}
         for name in (name for name, values in lists.items() if not values):
-            _validate.fail("grid", f"{name!r} has no values", "give it at least one, or leave it out")
+            _check.fail("grid", f"{name!r} has no values", "give it at least one, or leave it out")
         for combination in itertools.product(*lists.values()):
             given = dict(zip(lists, combination, strict=True))
             if "{" in (variant := str(given.get("variant"))):
@@ -141,7 +143,7 @@ def run(grid, notebook="03_train.ipynb", client=None, *, runs_dir=None, **local)
     for row in () if client else status(grid, runs_dir, measure=True).itertuples():
         if (hours := row.left / 3600) > cells[row.run_dir][1].max_hours:
             problem = f"{row.model} on {row.dataset} would take about {hours:,.0f} hours a run on this machine"
-            _validate.fail("grid", problem, "use a GPU, a cluster or fewer epochs, or raise max_hours")
+            _check.fail("grid", problem, "use a GPU, a cluster or fewer epochs, or raise max_hours")
     return _run(cells, str(path.resolve(strict=True)), client, local)
 
 
@@ -200,7 +202,7 @@ def local_cluster(workers=None, workers_per_gpu=1, at_most=None):
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
     gpus = visible.split(",") if torch.cuda.is_available() else []
-    workers = _validate.number("workers", workers or len(gpus) * workers_per_gpu or CPU_COUNT, 1, integer=True)
+    workers = _check.number("workers", workers or len(gpus) * workers_per_gpu or CPU_COUNT, 1, integer=True)
     threads = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], CPU_COUNT // workers or 1)
     here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "dashboard": False}
     alone, spec = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": "CRITICAL"}, {}

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import _validate
-from ._validate import fail
+from gcelib import _check
+from gcelib._check import fail
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def default_runs_dir():
@@ -245,11 +245,11 @@ def load_logits_file(path):
         read = {".npz": _read_npz, ".csv": _read_csv}.get(path.suffix.lower())
         parts = read(path) if read else fail("logits", f"has the suffix {path.suffix!r}", "pass an .npz or .csv file")
         for split, (logits, labels) in parts.items():
-            z, y = _validate.as_tensor(f"{split}_logits", logits), _validate.as_tensor(f"{split}_labels", labels)
-            _validate.check_logits(z, f"{split}_logits")
-            if _validate.are_probabilities(z):
-                raise ValueError(f"{split}_logits: {_validate.PROBABILITIES}")
-            _validate.check_labels(y, *z.shape, f"{split}_labels")
+            z, y = _check.as_tensor(f"{split}_logits", logits), _check.as_tensor(f"{split}_labels", labels)
+            _check.check_logits(z, f"{split}_logits")
+            if _check.are_probabilities(z):
+                raise ValueError(f"{split}_logits: {_check.PROBABILITIES}")
+            _check.check_labels(y, *z.shape, f"{split}_labels")
             parts[split] = z.numpy(), y.long().numpy()
         if "test" in parts and parts["test"][0].shape[1] != parts["val"][0].shape[1]:
             fail("test_logits", "have another number of classes than val_logits", "pass logits of one model")
@@ -257,7 +257,7 @@ def load_logits_file(path):
             fail("test_logits", "are val_logits again", "leave them out: what a calibrator has seen cannot test it")
         return parts
     except Exception as error:  # a damaged file makes numpy, zipfile and pandas raise all sorts
-        raise _validate.BadParameter(f"{path}: {error}") from error
+        raise _check.BadParameter(f"{path}: {error}") from error
 
 
 def _read_npz(path):
@@ -268,7 +268,7 @@ def _read_npz(path):
         if (size := sum(m.file_size for m in file.zip.infolist())) > 100 * path.stat().st_size + 2**26:
             fail("logits", f"would expand to {size:,} bytes, over 100 times the file", "save them with numpy.savez")
         names = [f"{split}_{kind}" for split in ("val", "test") for kind in ("logits", "labels")]
-        _validate.known_keys("logits", file.files, names)
+        _check.known_keys("logits", file.files, names)
         for name in names[: 4 if {*names[2:]} & {*file.files} else 2]:
             if name not in file.files:
                 fail(name, f"is missing, the file has {', '.join(file.files) or 'nothing'}", "add this array")
@@ -302,7 +302,7 @@ def _read_csv(path):
         if name != "split" and column.dtype.kind not in "iuf":
             fail(name, f"holds what is not a number, read as {column.dtype}", "write plain numbers")
     for split in table["split"].unique():
-        _validate.choice("split", split, ("val", "test"))
+        _check.choice("split", split, ("val", "test"))
     if "val" not in set(table["split"]):
         fail("split", "no line says val", "calibrators are fitted on validation samples")
     groups = {split: table[table["split"] == split] for split in ("val", "test")}

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from gcelib._validate import as_tensor, boolean, choice, fail, number
+from gcelib._check import as_tensor, boolean, choice, fail, number
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "data"
+EMBEDDED = Path(__file__).resolve().parents[3] / "data"
 MAX_BYTES = 4 * 2**30  # no download and no unpacked archive is larger
 
 # (mean, std) of pixels in [0, 1]. CIFAR and IMAGENET are the published code's (torrvision/focal_calibration), which

@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.special import bdtrik
 
-from gcelib import _validate, metrics
+from gcelib import _check, metrics
 
 LOSS_LABELS = dict(ce="CE", brier="Brier", mmce="MMCE", flsd="FLSD", dfl="DFL", afl="AFL", gce="GCE")
 LOSS_LABELS |= dict(focal="Focal", ce_ls="CE + LS", gce_ls="GCE + LS", afl_gce="AFL + GCE")
@@ -67,7 +67,7 @@ def reliability_diagram(bins, ax=None, *, color=LOSS_COLORS["ce"], band=0.95, cl
     (Bröcker & Smith 2007). ``ax.child_axes[0]`` holds the counts, on a logarithmic axis.
     """
     if not isinstance(bins, metrics.Reliability):
-        _validate.fail("bins", f"got {type(bins).__name__}", "pass metrics.reliability(logits, labels)", TypeError)
+        _check.fail("bins", f"got {type(bins).__name__}", "pass metrics.reliability(logits, labels)", TypeError)
     ax, full = _axes(ax, 4.4, 5), bins.counts > 0
     left, width, n = bins.edges[:-1][full], np.diff(bins.edges)[full], bins.counts[full]
     solid = dict(width=width, align="edge", color=color, edgecolor="white", linewidth=0.5)
@@ -75,7 +75,7 @@ def reliability_diagram(bins, ax=None, *, color=LOSS_COLORS["ce"], band=0.95, cl
     ax.bar(left, bins.accuracy[full], label="accuracy", **solid)
     ax.bar(left, bins.gap[full], bottom=bins.accuracy[full], label="gap to confidence", **hatched)
     if band is not None:
-        tail = (1 - _validate.number("band", band, 0, 1, open_low=True, open_high=True)) / 2
+        tail = (1 - _check.number("band", band, 0, 1, open_low=True, open_high=True)) / 2
         c = bins.confidence[full].clip(1e-12, 1 - 1e-12)
         low, high = (np.ceil(np.nan_to_num(bdtrik(q, n, c))).clip(0, n) / n for q in (tail, 1 - tail))
         ax.errorbar(left + width / 2, (low + high) / 2, (high - low) / 2, label=f"{band:.0%} if calibrated", **_SPAN)
@@ -96,11 +96,11 @@ def reliability_diagram(bins, ax=None, *, color=LOSS_COLORS["ce"], band=0.95, cl
 
 def confusion_matrix(logits, labels, class_names=None, ax=None):
     """Where the samples of each class (rows) go (columns), in percent of the row; an absent class has a blank row."""
-    logits, labels = (t.cpu().numpy() for t in _validate.logits_and_labels(logits, labels))
+    logits, labels = (t.cpu().numpy() for t in _check.logits_and_labels(logits, labels))
     k = logits.shape[1]
     names, few = list(range(k) if class_names is None else class_names), k <= 12
     if len(names) != k:
-        _validate.fail("class_names", f"has {len(names)} names for {k} classes", "pass one name per column of logits")
+        _check.fail("class_names", f"has {len(names)} names for {k} classes", "pass one name per column of logits")
     counts = np.bincount(labels * k + logits.argmax(1), minlength=k * k).reshape(k, k)
     shares = 100 * pd.DataFrame(counts, names, names).div(np.where(counts.any(1), counts.sum(1), np.nan), axis=0)
     ax, step = _axes(ax, *(2 * [1.8 + 0.45 * min(k, 10)])), 1 if few else -(-k // 10)
@@ -140,7 +140,7 @@ def temperatures(calibrators, ax=None):
     for i, (name, calibrator) in enumerate(calibrators.items()):
         values = getattr(calibrator, "temperatures", getattr(calibrator, "temperature", None))
         if values is None or not calibrator.fitted:
-            _validate.fail("calibrators", f"{name!r} has no temperature", "pass fitted TS, ETS or ATS")
+            _check.fail("calibrators", f"{name!r} has no temperature", "pass fitted TS, ETS or ATS")
         values = np.atleast_1d(values.cpu().numpy())
         grid, step = np.linspace(0, 1, len(values) + 1), -(-len(values) // 8)
         ax.stairs(values, grid, baseline=None, **{k: v for k, v in _line(name, i).items() if "marker" not in k})
@@ -173,7 +173,7 @@ def bars_with_intervals(table, metric="ece", x="loss", hue=None, ax=None, points
     ``<metric>_high``, named as by ``metrics.evaluate`` and drawn in this order.
     points: markers, on an axis that need not start at 0, for differences too small for bars.
     """
-    _validate.known_keys("table", [column for column in (x, hue, metric) if column], list(table))
+    _check.known_keys("table", [column for column in (x, hue, metric) if column], list(table))
     places, kinds = list(table[x].unique()), list(table[hue].unique()) if hue else [None]
     ax, width = _axes(ax, max(5, 1.5 + 0.25 * len(places) * (len(kinds) + 1)), 3.6), 0.84 / max(len(kinds), 1.4)
     by_x = x == "loss" or not hue  # what the colours tell; markers or hatches then tell the hue

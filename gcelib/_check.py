@@ -9,7 +9,9 @@ import ast
 import difflib
 import math
 import numbers
+import os
 import re
+import sys
 import types
 import warnings
 
@@ -22,6 +24,25 @@ PROBABILITIES = "rows are >= 0 and sum to 1, as probabilities do; pass the score
 def fail(name, problem, fix, error=ValueError):
     """Raise ``error`` with the house's one-line message."""
     raise error(f"{name}: {problem}; {fix}")
+
+
+_OWN_FOLDERS = tuple(
+    os.path.dirname(module.__file__) + os.sep for module in (sys.modules["gcelib"], torch)
+)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's own code, however deep inside gcelib the reason was found.
+
+    The line is the innermost one that belongs neither to gcelib nor to torch (which calls
+    a module's ``forward``): in a notebook, the line of the cell.
+    """
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, category, stacklevel=level - 1)
 
 
 def did_you_mean(value, allowed):

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import _validate, calibration, data, losses, metrics, models, runs
+from gcelib import _check, calibration, losses, metrics, models
+from gcelib.study import data, runs
 
 _PAPER = dict(
     lr=0.1, momentum=0.9, weight_decay=5e-4, batch_size=128, reduction="mean", clip_norm=None, drop_last=False
@@ -51,7 +52,7 @@ def recipe(dataset, model=None, loss="ce", name="paper"):
     the rate dropped one epoch early, Tiny-ImageNet in batches of 64; the Brier loss averaged all the same, with 550
     epochs for WRN on CIFAR-10, 430 for ResNet-110 on CIFAR-100 and lr 0.035 on Tiny-ImageNet.
     """
-    _validate.choice("recipe", name, ("paper", "published_code"))
+    _check.choice("recipe", name, ("paper", "published_code"))
     base = data.parent(dataset)
     chosen = dict(RECIPES[base])
     if model is not None:
@@ -126,7 +127,7 @@ class TrainConfig:
     runs_dir: str | None = None
 
     def __post_init__(self):
-        check = _validate
+        check = _check
         base = data.parent(self.dataset)
         if self.model is not None:
             check.choice("model", self.model, models.MODELS)
@@ -197,7 +198,7 @@ class TrainConfig:
 
 def _sequence(name, value, example):
     if not isinstance(value, (list, tuple)):
-        _validate.fail(name, f"must be a list, got {value!r}", f"write {example}", TypeError)
+        _check.fail(name, f"must be a list, got {value!r}", f"write {example}", TypeError)
     return value
 
 
@@ -209,7 +210,7 @@ def _device(name):
         torch.zeros(1, device=device).cpu()  # "meta" can be had everywhere, and computes nothing
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        _validate.fail("device", f"{name!r} cannot be used ({reason})", "use 'auto', 'cpu' or 'cuda'")
+        _check.fail("device", f"{name!r} cannot be used ({reason})", "use 'auto', 'cpu' or 'cuda'")
     return str(device)
 
 
@@ -260,7 +261,7 @@ def _fit(config):
     _refuse_if_too_slow(config, len(splits.train[1]), splits.input_shape, splits.n_classes)
     if config.drop_last and config.batch_size > len(splits.train[1]):
         what = f"{config.batch_size} with drop_last leaves no batch of {len(splits.train[1])} samples"
-        _validate.fail("batch_size", what, "choose a smaller one")
+        _check.fail("batch_size", what, "choose a smaller one")
     ood = {name: data.load_ood(name, splits) for name in config.ood}  # a download that fails, fails before the work
     device = torch.device(config.device)
     train, val, test = (tuple(t.to(device) for t in part) for part in (splits.train, splits.val, splits.test))

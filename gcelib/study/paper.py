@@ -14,8 +14,9 @@ import pandas as pd
 from scipy.special import stdtrit
 from scipy.stats import rankdata
 
-from gcelib import _validate, calibration, metrics, runs
+from gcelib import _check, calibration, metrics
 from gcelib.losses import LOSSES
+from gcelib.study import runs
 
 KEYS = ["dataset", "model", "loss", "metric"]
 _read = partial(pd.read_csv, keep_default_na=False, na_values={name: [""] for name in ("mean", "std", "n")})
@@ -34,7 +35,7 @@ def published(table=None):
     grid (which of ``notebooks/grids`` runs it), doubt (why it is uncertain, else ""), note (what our text reads).
     """
     numbers = _read(runs.PROJECT / "data" / "paper" / "tables.csv")
-    return numbers if table is None else numbers[numbers.table == _validate.number("table", table, 1, 10, integer=True)]
+    return numbers if table is None else numbers[numbers.table == _check.number("table", table, 1, 10, integer=True)]
 
 
 def wilcoxon(differences):
@@ -45,7 +46,7 @@ def wilcoxon(differences):
     """
     d = np.round(np.asarray(differences, dtype=float), 12)
     if d.ndim != 1 or not d.size or not np.isfinite(d).all():
-        _validate.fail("differences", f"expected n >= 1 finite numbers, got shape {d.shape}", "drop what is missing")
+        _check.fail("differences", f"expected n >= 1 finite numbers, got shape {d.shape}", "drop what is missing")
     ranks, ways = (2 * rankdata(abs(d))).astype(int), np.ones(1)  # doubled mean ranks are whole
     for rank in ranks[d != 0]:  # ways[s]: part of sign flips whose positive ranks sum to s
         ways = np.pad(ways, (0, rank)) / 2 + np.pad(ways, (rank, 0)) / 2
@@ -58,7 +59,7 @@ def interval(differences, confidence=0.95):
     nan is what n is too small for: the bounds of one difference, all three of none.
     """
     d, n = np.asarray(differences, dtype=float), len(differences)
-    confidence = _validate.number("confidence", confidence, 0, 1)
+    confidence = _check.number("confidence", confidence, 0, 1)
     if not n:
         return np.nan, np.nan, np.nan
     half = stdtrit(n - 1, 0.5 + confidence / 2) * d.std(ddof=1) / sqrt(n) if n > 1 else np.nan
@@ -67,22 +68,22 @@ def interval(differences, confidence=0.95):
 
 def binomial_se(error, n_test):
     """Standard error of a test ``error`` (fraction) from drawing its ``n_test`` samples, however many seeds."""
-    error = _validate.number("error", error, 0, 1)
-    return sqrt(error * (1 - error) / _validate.number("n_test", n_test, 1, integer=True))
+    error = _check.number("error", error, 0, 1)
+    return sqrt(error * (1 - error) / _check.number("n_test", n_test, 1, integer=True))
 
 
 def _long(results, variant=""):
     """A row a number; data set "a->b": the change from a to its version b with another tail; place: dataset/model."""
     if not isinstance(results, pd.DataFrame | None):
-        _validate.fail("results", f"cannot be {results!r:.40}", "pass the table of runs.load_results", TypeError)
+        _check.fail("results", f"cannot be {results!r:.40}", "pass the table of runs.load_results", TypeError)
     if results is None or results.empty:
         return pd.DataFrame({key: pd.Series(dtype="str") for key in [*KEYS, "place"]} | {"seed": [], "value": []})
     ids = [*KEYS[:3], "seed"]
     if lacking := {*ids} - {*results}:
-        _validate.fail("results", f"lack the columns {sorted(lacking)}", "pass the table of runs.load_results")
+        _check.fail("results", f"lack the columns {sorted(lacking)}", "pass the table of runs.load_results")
     kept = results[results["variant"].astype(object).fillna("") == variant] if "variant" in results else results
     if kept.duplicated(ids).any():
-        _validate.fail("results", f"hold two runs of one seed (variant {variant!r})", "keep one of them")
+        _check.fail("results", f"hold two runs of one seed (variant {variant!r})", "keep one of them")
     if {"train_seconds", "epochs"} <= {*kept}:
         kept = kept.assign(seconds_per_epoch=kept.train_seconds / kept.epochs)
     long = kept.melt(ids, kept.select_dtypes("number").columns.difference(ids), "metric").dropna(subset="value")
@@ -116,9 +117,9 @@ def compare(results, baseline="gce", metric="test_raw_error", variant="", confid
     this table. p_holm: p corrected for them, at best comparisons x p_min: 66 tests of ten seeds never reach 0.05.
     """
     long, sign, rows = _long(results, variant), 1 if metric.endswith("auroc") else -1, []
-    _validate.choice("baseline", baseline, LOSSES)
+    _check.choice("baseline", baseline, LOSSES)
     if len(long):
-        _validate.choice("metric", metric, long.metric.unique())
+        _check.choice("metric", metric, long.metric.unique())
     for (dataset, model, _, _, loss, _), d in _differences(long, baseline, metric, ".*"):
         if "->" not in dataset:
             rows.append([dataset, model, loss, metric, len(d), *interval(d, confidence), wilcoxon(sign * d)])
@@ -243,10 +244,10 @@ def split_half(val, test, calibrator="ats", repeats=20, seed=0, **options):
     (AFL) makes seen lower than unseen. One run's gap is mostly the luck of its validation draw, and in long tails the
     two differ anyway: average over seeds and compare with CE, which never looked.
     """
-    (logits, labels), (z, y) = _validate.logits_and_labels(*val), _validate.logits_and_labels(*test)
+    (logits, labels), (z, y) = _check.logits_and_labels(*val), _check.logits_and_labels(*test)
     rng, size, rows = np.random.default_rng(seed), min(len(labels) // 2, len(y)), []
     whole = calibration.make_calibrator(calibrator, **options).fit(logits, labels)
-    for _ in range(_validate.number("repeats", repeats, 1, integer=True)):
+    for _ in range(_check.number("repeats", repeats, 1, integer=True)):
         a, b = np.split(rng.permutation(len(labels))[: 2 * size], 2)
         c = rng.choice(len(y), size, replace=False)
         half = calibration.make_calibrator(calibrator, **options).fit(logits[a], labels[a])

@@ -1,0 +1,1 @@
+"""Running experiments: data, training runs, sweeps and the tables of the paper."""
