@@ -3,7 +3,7 @@
 # make test   the whole test suite, notebooks included
 # make lab    JupyterLab on the first lesson
 # make bench  losses, metrics and calibrators beside their peers, some minutes
-# make lint   style, security rules and types; make audit   known vulnerabilities of the pinned versions (needs the net)
+# make lint   style, docstrings, security rules, types here and in a client; make audit   known vulnerabilities of the pinned versions (needs the net)
 # make sweep-demo   seven losses, ten seeds, three embedded data sets: hours on a laptop; repeat it to go on after a stop
 #
 # TORCH_INDEX names another pip index for torch and torchvision, such as the CPU-only one that
@@ -40,7 +40,7 @@ sweep-demo: .venv/installed
 	@echo 'The table of what is done: notebooks/out_sweep.ipynb. The results are in runs/.'
 
 lint: .venv/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -q tests/test_typing.py
 
 bench: .venv/installed
 	for part in losses metrics calibration load; do $(BIN)/python benchmarks/$$part.py || exit 1; done

@@ -1,9 +1,11 @@
-"""Test set-up shared by the Python tests and the notebooks."""
+"""Test set-up shared by tests, examples in docstrings and notebooks."""
 
 import os
 import re
 import tempfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent
 LESSON = re.compile(r"\d\d_\w+\.ipynb")
@@ -12,11 +14,16 @@ LESSON = re.compile(r"\d\d_\w+\.ipynb")
 def pytest_configure(config):
     option = config.option
     if getattr(option, "nbval", False) or getattr(option, "nbval_lax", False):
-        option.nbval_sanitize_with = option.nbval_sanitize_with or str(ROOT / "tests" / "nbval_sanitize.cfg")
-    # Runs made by tests and tested notebooks go to a folder of their own, never to the user's runs/.
+        sanitize = str(ROOT / "tests" / "nbval_sanitize.cfg")
+        option.nbval_sanitize_with = option.nbval_sanitize_with or sanitize
+    # Runs made by tests and tested notebooks go to a folder of their own, never to
+    # the user's runs/.
     if "GCELIB_TEST_RUNS" not in os.environ:
-        config._gcelib_runs = tempfile.TemporaryDirectory(prefix="gcelib-test-", ignore_cleanup_errors=True)
-        os.environ["GCELIB_RUNS_DIR"] = os.environ["GCELIB_TEST_RUNS"] = config._gcelib_runs.name
+        config._gcelib_runs = tempfile.TemporaryDirectory(
+            prefix="gcelib-test-", ignore_cleanup_errors=True
+        )
+        os.environ["GCELIB_TEST_RUNS"] = config._gcelib_runs.name
+        os.environ["GCELIB_RUNS_DIR"] = config._gcelib_runs.name
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
 
@@ -27,7 +34,22 @@ def pytest_unconfigure(config):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Of the notebooks, the lessons and their solutions are tests: not the out.ipynb that a run leaves beside them."""
+    """Of the notebooks, the lessons and their solutions are tests.
+
+    Not so the out.ipynb that a run leaves beside them.
+    """
     if collection_path.suffix == ".ipynb":
-        return not (LESSON.fullmatch(collection_path.name) or collection_path.parent.name == "solutions")
+        a_lesson = LESSON.fullmatch(collection_path.name)
+        return not (a_lesson or collection_path.parent.name == "solutions")
     return None
+
+
+@pytest.fixture(autouse=True)
+def _an_example_starts_clean(request):
+    """An example in a docstring runs in a folder of its own, from a known seed."""
+    if isinstance(request.node, pytest.DoctestItem):
+        folder = request.getfixturevalue("tmp_path")
+        request.getfixturevalue("monkeypatch").chdir(folder)
+        import torch
+
+        torch.manual_seed(0)

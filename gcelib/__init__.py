@@ -1,51 +1,191 @@
 """gcelib: calibrated classification with Generative Cross-Entropy.
 
-The public names below are imported on first use, so that ``from gcelib import GCELoss`` needs only torch and numpy.
+Everything public can be imported from here: ``from gcelib import GCELoss, ece, fit``.
+A name is loaded when it is first used, so that losses, metrics and calibrators need
+torch and numpy alone. Type checkers and editors read the imports below instead;
+``tests/test_setup.py`` keeps both lists equal.
+
+A name whose libraries are not installed is absent: ``hasattr(gcelib, name)`` is False,
+``from gcelib import *`` leaves it out, and asking for it says what to install.
 """
 
 import importlib
+import sys
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "losses": "GCELoss BrierLoss MMCELoss FocalLoss FLSDLoss DualFocalLoss AdaFocalLoss LOSSES make_loss",
-    "metrics": "ece adaptive_ece classwise_ece nll brier error entropy ood_auroc reliability evaluate",
-    "calibration": "AdaptiveTemperatureScaling TemperatureScaling EnsembleTemperatureScaling SplineCalibration "
-    "CALIBRATORS make_calibrator",
-    "models": "MODELS make_model",
-    "study.runs": "load_logits load_results",
-    "study.trainer": "TrainConfig RECIPES fit",
-    "view.explorers": "ReliabilityExplorer PropernessExplorer",
-    "_check": "check_parameters",
-}
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
-#: Short names of modules, wherever they live: ``from gcelib import metrics, plots, runs``.
+if TYPE_CHECKING:
+    from gcelib import (
+        calibration as calibration,
+        losses as losses,
+        metrics as metrics,
+        models as models,
+    )
+    from gcelib._check import check_parameters as check_parameters
+    from gcelib.calibration import (
+        CALIBRATORS as CALIBRATORS,
+        AdaptiveTemperatureScaling as AdaptiveTemperatureScaling,
+        EnsembleTemperatureScaling as EnsembleTemperatureScaling,
+        SplineCalibration as SplineCalibration,
+        TemperatureScaling as TemperatureScaling,
+        make_calibrator as make_calibrator,
+    )
+    from gcelib.losses import (
+        LOSSES as LOSSES,
+        AdaFocalLoss as AdaFocalLoss,
+        BrierLoss as BrierLoss,
+        DualFocalLoss as DualFocalLoss,
+        FLSDLoss as FLSDLoss,
+        FocalLoss as FocalLoss,
+        GCELoss as GCELoss,
+        MMCELoss as MMCELoss,
+        make_loss as make_loss,
+    )
+    from gcelib.metrics import (
+        Reliability as Reliability,
+        adaptive_ece as adaptive_ece,
+        brier as brier,
+        classwise_ece as classwise_ece,
+        ece as ece,
+        entropy as entropy,
+        error as error,
+        evaluate as evaluate,
+        mce as mce,
+        nll as nll,
+        ood_auroc as ood_auroc,
+        reliability as reliability,
+    )
+    from gcelib.models import MODELS as MODELS, make_model as make_model
+    from gcelib.study import (
+        data as data,
+        paper as paper,
+        runs as runs,
+        sweeps as sweeps,
+        trainer,
+    )
+    from gcelib.study.runs import (
+        load_logits as load_logits,
+        load_results as load_results,
+    )
+    from gcelib.study.trainer import (
+        RECIPES as RECIPES,
+        TrainConfig as TrainConfig,
+        fit as fit,
+    )
+    from gcelib.view import explorers, plots as plots
+    from gcelib.view.explorers import (
+        PropernessExplorer as PropernessExplorer,
+        ReliabilityExplorer as ReliabilityExplorer,
+    )
+
+    training = trainer
+    widgets = explorers
+
+__version__ = "0.1.0"
+
+#: Short names of modules, wherever they live: ``from gcelib import metrics, plots``.
 _MODULES = {
+    "calibration": "calibration",
+    "data": "study.data",
     "losses": "losses",
     "metrics": "metrics",
     "models": "models",
-    "calibration": "calibration",
-    "data": "study.data",
-    "runs": "study.runs",
-    "training": "study.trainer",
     "paper": "study.paper",
-    "sweeps": "study.sweeps",
     "plots": "view.plots",
+    "runs": "study.runs",
+    "sweeps": "study.sweeps",
+    "training": "study.trainer",
     "widgets": "view.explorers",
 }
 
-__all__ = sorted({*_MODULE_OF, *_MODULES})
-__version__ = "0.1.0"
+#: The module of every other public name, with its names.
+_NAMES = {
+    "calibration": (
+        "CALIBRATORS",
+        "AdaptiveTemperatureScaling",
+        "EnsembleTemperatureScaling",
+        "SplineCalibration",
+        "TemperatureScaling",
+        "make_calibrator",
+    ),
+    "losses": (
+        "LOSSES",
+        "AdaFocalLoss",
+        "BrierLoss",
+        "DualFocalLoss",
+        "FLSDLoss",
+        "FocalLoss",
+        "GCELoss",
+        "MMCELoss",
+        "make_loss",
+    ),
+    "metrics": (
+        "Reliability",
+        "adaptive_ece",
+        "brier",
+        "classwise_ece",
+        "ece",
+        "entropy",
+        "error",
+        "evaluate",
+        "mce",
+        "nll",
+        "ood_auroc",
+        "reliability",
+    ),
+    "models": ("MODELS", "make_model"),
+    "study.runs": ("load_logits", "load_results"),
+    "study.trainer": ("RECIPES", "TrainConfig", "fit"),
+    "view.explorers": ("PropernessExplorer", "ReliabilityExplorer"),
+    "_check": ("check_parameters",),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 
-def __getattr__(name):
-    if name not in __all__:
-        raise AttributeError(f"module 'gcelib' has no attribute {name!r}")
+def _load(name: str) -> object:
+    """Import the public object ``name``."""
+    if name in _MODULES:
+        return importlib.import_module(f"gcelib.{_MODULES[name]}")
+    return getattr(importlib.import_module(f"gcelib.{_HOME[name]}"), name)
+
+
+def _available() -> list[str]:
+    """List the public names whose libraries are installed."""
+    names = []
+    for name in __dir__():
+        try:
+            _load(name)
+        except ModuleNotFoundError:
+            continue
+        names.append(name)
+    return names
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use, or say what it lacks."""
+    if name == "__all__":  # what ``from gcelib import *`` asks for
+        return _available()
+    this = sys.modules[__name__]
+    if name not in _MODULES and name not in _HOME:
+        problem = f"module 'gcelib' has no attribute {name!r}"
+        raise AttributeError(problem, name=name, obj=this)
     try:
-        module = importlib.import_module(f".{_MODULES.get(name) or _MODULE_OF[name]}", __name__)
-    except ModuleNotFoundError as error:
-        what = f"gcelib.{name} needs {error.name}, which losses, metrics and calibrators do without"
-        raise ModuleNotFoundError(f"{what}: pip install -e '.[all]'", name=error.name) from error
-    return getattr(module, name) if name in _MODULE_OF else module
+        value = _load(name)
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("gcelib"):
+            raise
+        problem = (
+            f"gcelib.{name} needs {missing.name}, which losses, metrics and calibrators"
+            " do without: pip install 'gcelib[all]'"
+        )
+        # An import statement shows only its own kind of error. hasattr() and
+        # getattr(..., default) understand AttributeError alone.
+        if sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap":
+            raise ModuleNotFoundError(problem, name=missing.name) from missing
+        raise AttributeError(problem, name=name, obj=this) from missing
+    globals()[name] = value  # the next use finds it without coming here
+    return value
 
 
-def __dir__():
-    return __all__
+def __dir__() -> list[str]:
+    """List all public names, also those whose libraries are missing."""
+    return sorted({*_MODULES, *_HOME})

@@ -1,6 +1,8 @@
-"""Installation files agree with one another, the core is light, and the test command collects what it should."""
+"""Installation files agree, the core is light, the test command collects its own."""
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -15,7 +17,9 @@ from packaging.version import Version
 import gcelib
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+    "project"
+]
 
 
 def pins():
@@ -26,7 +30,10 @@ def pins():
 
 def requirements():
     extras = PROJECT["optional-dependencies"].values()
-    every = [Requirement(r) for r in [*PROJECT["dependencies"], *(r for extra in extras for r in extra)]]
+    every = [
+        Requirement(r)
+        for r in [*PROJECT["dependencies"], *(r for extra in extras for r in extra)]
+    ]
     return [r for r in every if r.name != "gcelib"]
 
 
@@ -42,46 +49,114 @@ def test_conda_gives_python_and_pip_and_pip_gives_the_rest():
 def test_every_requirement_is_pinned_at_a_version_it_allows():
     pinned = pins()
     for requirement in requirements():
-        assert Version(pinned[canonicalize_name(requirement.name)]) in requirement.specifier, requirement
+        assert (
+            Version(pinned[canonicalize_name(requirement.name)])
+            in requirement.specifier
+        ), requirement
 
 
 def test_what_was_pinned_is_a_pair_that_imports_together():
     torch, torchvision = Version(pins()["torch"]), Version(pins()["torchvision"])
     # torchvision 0.N goes with torch 2.(N - 15)
-    assert (torch.major, torchvision.major, torchvision.minor - torch.minor) == (2, 0, 15)
+    assert (torch.major, torchvision.major, torchvision.minor - torch.minor) == (
+        2,
+        0,
+        15,
+    )
     import torchvision
 
     assert torchvision.ops.nms is not None
 
 
-def test_the_core_needs_only_torch_and_numpy():
-    absent = "torchvision pandas scipy sklearn matplotlib filelock dask papermill IPython ipywidgets anywidget seaborn"
-    code = (
-        f"import sys; sys.modules.update(dict.fromkeys('{absent}'.split())); "
-        "import gcelib.losses, gcelib.metrics, gcelib.calibration; "
-        "from gcelib import GCELoss, ece, AdaptiveTemperatureScaling"
+ABSENT = [
+    *("anywidget", "dask", "distributed", "filelock", "IPython", "ipywidgets"),
+    *("matplotlib", "pandas", "papermill", "platformdirs", "scipy", "seaborn"),
+    *("sklearn", "torchvision", "traitlets", "yaml"),
+]
+BARE = f"""
+import sys
+sys.modules.update(dict.fromkeys({ABSENT!r}))
+import gcelib
+there = {{name for name in dir(gcelib) if hasattr(gcelib, name)}}
+from gcelib import *
+assert there == set(gcelib.__all__)
+assert "plots" not in globals()
+assert getattr(gcelib, "plots", None) is None
+try:
+    from gcelib import plots
+except ModuleNotFoundError as error:
+    print(error)
+try:
+    gcelib.plots
+except AttributeError as error:
+    print(error)
+print(*sorted(there))
+"""
+
+
+def test_with_torch_and_numpy_alone_the_core_works_and_the_rest_is_absent():
+    done = subprocess.run(
+        [sys.executable, "-c", BARE],
+        check=True,
+        cwd=ROOT,
+        timeout=300,
+        capture_output=True,
+        text=True,
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=300)
+    imported, asked, there = done.stdout.splitlines()
+    for sentence in (imported, asked):
+        assert re.match(r"gcelib\.plots needs \w+, .*pip install", sentence)
+    core = ("losses", "metrics", "calibration")
+    names = {n for n, home in gcelib._HOME.items() if home in core}
+    assert names | {*core} <= set(there.split())
 
 
 def test_every_public_name_is_there():
     for name in gcelib.__all__:
         assert getattr(gcelib, name) is not None
+    assert gcelib.__all__ == dir(gcelib)
     with pytest.raises(AttributeError, match="GCELos"):
         _ = gcelib.GCELos
     assert gcelib.__version__ == PROJECT["version"]
+    parameters = inspect.signature(gcelib.ece).parameters
+    assert [*parameters][:3] == ["logits", "labels", "n_bins"]
+
+
+def test_type_checkers_read_the_names_that_are_loaded_when_used():
+    tree = ast.parse((ROOT / "gcelib" / "__init__.py").read_text(encoding="utf-8"))
+    [block] = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    read = {}
+    for node in block.body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                read[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        else:  # a module with another short name
+            read[node.targets[0].id] = read.pop(node.value.id)
+    loaded = {name: f"gcelib.{path}" for name, path in gcelib._MODULES.items()}
+    loaded |= {name: f"gcelib.{path}.{name}" for name, path in gcelib._HOME.items()}
+    assert read == loaded
 
 
 def imported_modules(path):
     """Full names of the gcelib modules that the file imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gcelib"):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "gcelib"
+        ):
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def test_the_core_knows_nothing_of_study_and_study_nothing_of_view():
-    above = {"core": ("gcelib.study", "gcelib.view"), "study": ("gcelib.view",), "view": ()}
+    above = {
+        "core": ("gcelib.study", "gcelib.view"),
+        "study": ("gcelib.view",),
+        "view": (),
+    }
     for path in (ROOT / "gcelib").rglob("*.py"):
         part = path.relative_to(ROOT / "gcelib").parts[0]
         if path.parent == ROOT / "gcelib":

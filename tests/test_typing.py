@@ -1,0 +1,69 @@
+"""What type checkers and editors see of gcelib, in code that uses it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jedi
+import pytest
+
+import gcelib
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def readme_snippets():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What pyright says of each file: {name: [(line, rule or None), ...]}."""
+    folder = tmp_path_factory.mktemp("client")
+    every_name = [f"from gcelib import {name} as {name}" for name in dir(gcelib)]
+    (folder / "every_name.py").write_text("\n".join(every_name), encoding="utf-8")
+    for i, snippet in enumerate(readme_snippets()):
+        (folder / f"readme_{i}.py").write_text(snippet, encoding="utf-8")
+    files = sorted(str(path) for path in folder.glob("*.py"))
+    pyright = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
+    done = subprocess.run(
+        [*pyright, "--outputjson", *files],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    report = json.loads(done.stdout)
+    assert report["summary"]["filesAnalyzed"] == len(files)
+    messages = {Path(file).name: [] for file in files}
+    for message in report["generalDiagnostics"]:
+        line = message["range"]["start"]["line"] + 1
+        kind = message.get("rule"), message["message"]
+        messages[Path(message["file"]).name].append((line, *kind))
+    return messages
+
+
+def test_a_client_that_imports_every_public_name_has_no_error(found):
+    assert found["every_name.py"] == []
+
+
+def test_the_snippets_of_the_readme_have_no_error(found):
+    snippets = [name for name in found if name.startswith("readme_")]
+    assert len(snippets) >= 2
+    for name in snippets:
+        assert found[name] == []
+
+
+def completions(code):
+    return [completion.name for completion in jedi.Script(code).complete()]
+
+
+def test_an_editor_completes_names_and_shows_signatures():
+    assert completions("import gcelib\ngcelib.GCEL") == ["GCELoss"]
+    assert "reliability_diagram" in completions("from gcelib import plots\nplots.reli")
+    [signature] = jedi.Script("import gcelib\ngcelib.ece(").get_signatures()
+    assert [p.name for p in signature.params][:3] == ["logits", "labels", "n_bins"]
