@@ -1,10 +1,11 @@
 """The one place where bad input is refused, in one style of message.
 
-Every refusal is a ``ValueError`` or ``TypeError`` that reads ``<argument>: <what was wrong>; <what to do>``.
-Shapes and dtypes are always checked. Values are checked on CPU tensors only: reading a value on an
-accelerator would stall it.
+Every refusal is a ``ValueError`` or ``TypeError`` that reads
+``<argument>: <what was wrong>; <what to do>``. Shapes and dtypes are always checked.
+Values are checked on CPU tensors only: to read one on an accelerator would stall it.
 """
 
+import array
 import ast
 import difflib
 import math
@@ -14,179 +15,442 @@ import re
 import sys
 import types
 import warnings
+from collections.abc import Iterable
+from typing import Literal, NoReturn, TypeAlias, cast, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
-PROBABILITIES = "rows are >= 0 and sum to 1, as probabilities do; pass the scores before the softmax, or log(p)"
+#: What the library takes for numbers: tensors, arrays, memory maps, nested lists,
+#: DataFrames and Series.
+Array: TypeAlias = Tensor | npt.ArrayLike
+
+PROBABILITIES = (
+    "rows are >= 0 and sum to 1, as probabilities do; pass the scores before the"
+    " softmax, or logits_from_probabilities(p)"
+)
+_SLACK = 0.004  # how far a softmax's row may be from 1: bfloat16 has 8 bits
+_LOOKED_AT = 64  # rows, spread over the set
 
 
-def fail(name, problem, fix, error=ValueError):
+def fail(
+    name: str, problem: str, fix: str, error: type[Exception] = ValueError
+) -> NoReturn:
     """Raise ``error`` with the house's one-line message."""
     raise error(f"{name}: {problem}; {fix}")
 
 
 _OWN_FOLDERS = tuple(
-    os.path.dirname(module.__file__) + os.sep for module in (sys.modules["gcelib"], torch)
+    os.path.dirname(str(module.__file__)) + os.sep
+    for module in (sys.modules["gcelib"], torch)
 )
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line of the user's own code, however deep inside gcelib the reason was found.
+    """Warn at the line of the user's own code, however deep inside gcelib the cause.
 
-    The line is the innermost one that belongs neither to gcelib nor to torch (which calls
-    a module's ``forward``): in a notebook, the line of the cell.
+    The line is the innermost one that belongs neither to gcelib nor to torch (which
+    calls a module's ``forward``): in a notebook, the line of the cell.
     """
     frame = sys._getframe(1)
-    level = 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
+    level = 2  # of the frame, as warnings.warn counts
+    while frame.f_back and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
         frame = frame.f_back
         level += 1
-    warnings.warn(message, category, stacklevel=level - 1)
+    warnings.warn(message, category, stacklevel=level)
 
 
-def did_you_mean(value, allowed):
+# --------------------------------------------------------------------------------------
+# Plain arguments
+
+
+def did_you_mean(value: object, allowed: Iterable[object]) -> str:
     """``"did you mean 'gce'? Known: ..."`` for a misspelt ``value``."""
-    allowed = [str(a) for a in allowed]
-    close = difflib.get_close_matches(str(value).lower(), allowed, n=1)
+    known = [str(a) for a in allowed]
+    close = difflib.get_close_matches(str(value).lower(), known, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}Known: {', '.join(allowed)}"
+    return f"{hint}Known: {', '.join(known)}"
 
 
-def choice(name, value, allowed):
-    """``value`` if it is one of the strings ``allowed``, else an error that proposes the nearest."""
+def choice(name: str, value: object, allowed: Iterable[str]) -> str:
+    """``value`` if it is one of the strings ``allowed``, else propose the nearest."""
+    allowed = list(allowed)
+    hint = did_you_mean(value, allowed)
     if not isinstance(value, str):
-        fail(name, f"must be a string, got {type(value).__name__} {value!r}", did_you_mean(value, allowed), TypeError)
+        problem = f"must be a string, got {type(value).__name__} {value!r}"
+        fail(name, problem, hint, TypeError)
     if value not in allowed:
-        fail(name, f"unknown {value!r}", did_you_mean(value, allowed))
+        fail(name, f"unknown {value!r}", hint)
     return value
 
 
-def known_keys(name, given, allowed):
+def known_keys(name: str, given: Iterable[object], allowed: Iterable[object]) -> None:
     """Refuse keys of the mapping ``given`` that are not in ``allowed``."""
+    allowed = list(allowed)
     for key in given:
         if key not in allowed:
             fail(name, f"unknown key {key!r}", did_you_mean(key, allowed))
 
 
-def boolean(name, value):
-    """``value`` if it is True or False (text such as ``"false"`` is truthy and therefore refused)."""
+def boolean(name: str, value: object) -> bool:
+    """``value`` if it is True or False: text such as ``"false"`` is refused."""
     if not isinstance(value, (bool, np.bool_)):
-        fail(name, f"must be True or False, got {type(value).__name__} {value!r}", "write it without quotes", TypeError)
+        problem = f"must be True or False, got {type(value).__name__} {value!r}"
+        fail(name, problem, "write it without quotes", TypeError)
     return bool(value)
 
 
-def number(name, value, low=-math.inf, high=math.inf, *, open_low=False, open_high=False, integer=False):
-    """``value`` as int or float if it lies between ``low`` and ``high`` (closed unless said), else an error."""
+@overload
+def number(
+    name: str,
+    value: object,
+    low: float = ...,
+    high: float = ...,
+    *,
+    open_low: bool = ...,
+    open_high: bool = ...,
+    integer: Literal[False] = ...,
+) -> float: ...
+@overload
+def number(
+    name: str,
+    value: object,
+    low: float = ...,
+    high: float = ...,
+    *,
+    open_low: bool = ...,
+    open_high: bool = ...,
+    integer: Literal[True],
+) -> int: ...
+def number(
+    name: str,
+    value: object,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+    integer: bool = False,
+) -> float:
+    """``value`` as int or float if it lies between ``low`` and ``high``.
+
+    The interval is closed unless said.
+    """
     kind = numbers.Integral if integer else numbers.Real
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
         what = "a whole number" if integer else "a number"
-        fail(name, f"must be {what}, got {type(value).__name__} {value!r}", "pass it as a plain number", TypeError)
-    below = value <= low if open_low else value < low
-    above = value >= high if open_high else value > high
+        problem = f"must be {what}, got {type(value).__name__} {value!r}"
+        fail(name, problem, "pass it as a plain number", TypeError)
+    real = cast(float, value)
+    below = real <= low if open_low else real < low
+    above = real >= high if open_high else real > high
     try:
-        finite = integer or math.isfinite(value)
+        finite = integer or math.isfinite(real)
     except OverflowError:  # a whole number that no float can hold
         finite = False
     if below or above or not finite:
-        interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high or high == math.inf else ']'}"
-        fail(name, f"{value!r} is outside {interval}", "choose a value in that range")
-    return int(value) if integer else float(value)
+        left = "(" if open_low else "["
+        right = ")" if open_high or high == math.inf else "]"
+        problem = f"{value!r} is outside {left}{low}, {high}{right}"
+        fail(name, problem, "choose a value in that range")
+    return int(real) if integer else float(real)
 
 
-def as_tensor(name, value):
-    """A torch tensor sharing memory with ``value`` (tensor or numpy array) where possible: never write to it."""
-    if isinstance(value, torch.Tensor):
-        if value.layout != torch.strided:
-            fail(name, f"has layout {value.layout}", "pass a dense tensor (to_dense())", TypeError)
-        return value.detach()
-    if not isinstance(value, np.ndarray):
-        fail(
-            name,
-            f"must be a torch tensor or a numpy array, got {type(value).__name__}",
-            "convert it first (numpy.asarray(x), in pandas x.to_numpy())",
-            TypeError,
-        )
-    if value.dtype.kind not in "fiub":
-        fail(name, f"has dtype {value.dtype}", "pass real numbers", TypeError)
-    if isinstance(value, np.ma.MaskedArray):
-        fail(name, "is a masked array", "leave its holes out and pass the plain array", TypeError)
-    odd = any(step < 0 or step % value.itemsize for step in value.strides)
-    if odd or not value.dtype.isnative or value.dtype.itemsize > 8:
-        value = value.astype(value.dtype.newbyteorder("=") if value.dtype.itemsize <= 8 else np.float64)
-    if not value.flags.writeable:  # torch warns of read-only memory; a file mapped into memory must not be copied
-        memory = {**value.__array_interface__, "data": (value.__array_interface__["data"][0], False)}
-        value = np.asarray(types.SimpleNamespace(__array_interface__=memory, owner=value))
-    return torch.from_numpy(value)
+# --------------------------------------------------------------------------------------
+# Arrays
 
 
-def check_logits(logits, name="logits", *, min_samples=1, values=True, first_row=0):
-    """Refuse anything but floating-point logits (N, K), N >= ``min_samples``, K >= 2; finite ones, if ``values``.
+def as_tensor(name: str, value: object) -> Tensor:
+    """Turn what can be read as an array of real numbers into a tensor.
 
-    first_row: where these rows begin in what the caller was given, for the message.
+    The tensor shares memory with a tensor or an array where it can: never write to it.
     """
-    if not logits.is_floating_point() or logits.dtype.itemsize < 2:
-        fail(name, f"has dtype {logits.dtype}", "pass floating-point scores (16, 32 or 64 bits)", TypeError)
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        cure = "pass a row of K scores per sample"
-        if logits.ndim > 2:
-            cure += "; of dense ones logits.movedim(1, -1).flatten(0, -2), with labels.flatten()"
-        fail(name, f"expected shape (N, K) with K >= 2, got {tuple(logits.shape)}", cure)
-    if logits.shape[0] < min_samples:
-        fail(name, f"has {logits.shape[0]} samples, at least {min_samples} are needed", "pass more samples")
-    if values and logits.device.type == "cpu" and not finite(logits):
-        bad = first_row + int((~torch.isfinite(logits)).any(1).nonzero()[0])
-        fail(name, f"contains NaN or infinity, first in row {bad}", "look at the model or file that produced it")
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            problem = f"has layout {value.layout}"
+            fail(name, problem, "pass a dense tensor (to_dense())", TypeError)
+        return value.detach()
+    numbers_in = value if isinstance(value, np.ndarray) else _as_numpy(name, value)
+    if isinstance(numbers_in, np.ma.MaskedArray):
+        cure = "leave its holes out and pass the plain array"
+        fail(name, "is a masked array", cure, TypeError)
+    if numbers_in.dtype.kind not in "fiub":
+        cure = "pass real numbers (of a table the numeric columns, astype(float))"
+        fail(name, f"has dtype {numbers_in.dtype}", cure, TypeError)
+    return torch.from_numpy(_readable_by_torch(numbers_in))
 
 
-def are_probabilities(logits):
-    """True if all rows are >= 0 and sum to 1, unless they are but zeros and ones."""
-    return bool(logits.amin() >= 0 and ((logits.sum(1) - 1).abs() < 0.002).all() and (logits.frac() != 0).any())
+def _as_numpy(name: str, value: object) -> npt.NDArray[np.generic]:
+    """What is no tensor and no array as an array, if numpy makes one of it."""
+    listed = isinstance(value, (list, tuple, range, array.array, memoryview))
+    if not listed and (isinstance(value, type) or not hasattr(value, "__array__")):
+        problem = f"must be a tensor, an array or a list, got {type(value).__name__}"
+        fail(name, problem, "convert it first (numpy.asarray(x))", TypeError)
+    try:
+        return np.asarray(value)
+    except Exception as error:  # numpy and the object's own __array__ raise all sorts
+        cure = "make all rows equally long and pass numbers"
+        fail(name, f"cannot be read as an array ({error})", cure, TypeError)
 
 
-def warn_of_probabilities(logits):
-    """A UserWarning if the first rows (a look at all would take too long) are a softmax's output, not its input."""
-    if logits.device.type == "cpu" and len(logits) > 1 and are_probabilities(logits[:8].float()):
-        warnings.warn(f"logits: {PROBABILITIES}", UserWarning, stacklevel=5)
+def _readable_by_torch(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """The same numbers in memory that torch can share, copied only where it must be."""
+    odd = any(step < 0 or step % values.itemsize for step in values.strides)
+    wide = values.dtype.itemsize > 8
+    if odd or wide or not values.dtype.isnative:
+        dtype = np.dtype(np.float64) if wide else values.dtype.newbyteorder("=")
+        values = values.astype(dtype)
+    if not values.flags.writeable:
+        # torch warns of read-only memory, and a file mapped into memory must not be
+        # copied: show torch the same memory as if it were writable.
+        memory = dict(values.__array_interface__)
+        memory["data"] = (memory["data"][0], False)
+        view = types.SimpleNamespace(__array_interface__=memory, owner=values)
+        values = np.asarray(view)
+    return values
 
 
-def finite(values):
-    """True if every value is finite; one pass, no temporary the size of ``values``."""
+def finite(values: Tensor) -> bool:
+    """Tell whether every value is finite; one pass, no temporary of their size."""
     if not values.numel():
         return True
     low, high = torch.aminmax(values)
     return math.isfinite(low) and math.isfinite(high)
 
 
-def check_labels(labels, n_samples, n_classes, name="labels", *, values=True):
-    """Refuse anything but integer labels (N,), and values outside [0, n_classes) if ``values``."""
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        fail(name, f"has dtype {labels.dtype}", "pass integer class ids (labels.long(), numpy: astype(int))", TypeError)
+def check_logits(
+    logits: Tensor,
+    name: str = "logits",
+    *,
+    min_samples: int = 1,
+    values: bool = True,
+    first_row: int = 0,
+) -> None:
+    """Refuse anything but floating-point logits (N, K), N >= min_samples, K >= 2.
+
+    ``values``: refuse what is not finite, too. ``first_row``: where these rows begin
+    in what the caller was given, for the message.
+    """
+    if not logits.is_floating_point() or logits.dtype.itemsize < 2:
+        cure = "pass floating-point scores (16, 32 or 64 bits)"
+        fail(name, f"has dtype {logits.dtype}", cure, TypeError)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        problem = f"expected shape (N, K) with K >= 2, got {tuple(logits.shape)}"
+        fail(name, problem, _cure_of_shape(logits.shape))
+    if logits.shape[0] < min_samples:
+        problem = f"has {logits.shape[0]} samples, at least {min_samples} are needed"
+        fail(name, problem, "pass more samples")
+    if values and logits.device.type == "cpu" and not finite(logits):
+        not_finite(logits, name, first_row)
+
+
+def _cure_of_shape(shape: torch.Size) -> str:
+    """What to do with scores of another shape than (N, K)."""
+    if len(shape) > 2:
+        return (
+            "pass a row of K scores per sample; of dense ones"
+            " logits.movedim(1, -1).flatten(0, -2), with labels.flatten()"
+        )
+    if len(shape) == 1 or shape[1:] == (1,):
+        first = "s = s[:, 0]; " if len(shape) == 2 else ""
+        return (
+            "pass a row of K scores per sample; of one score s for class 1 in two "
+            f"classes: {first}numpy.stack([0 * s, s], 1), or torch.stack; of its "
+            "probability p: numpy.stack([1 - p, p], 1) with probabilities=True"
+        )
+    return "pass a row of K scores per sample"
+
+
+def not_finite(logits: Tensor, name: str = "logits", first_row: int = 0) -> NoReturn:
+    """Refuse logits (N, K) by their first row that is not finite."""
+    bad = int((~torch.isfinite(logits)).any(1).nonzero()[0])
+    problem = f"contains NaN or infinity, first in row {first_row + bad}"
+    if bool(torch.isneginf(logits[bad]).any() and not torch.isnan(logits[bad]).any()):
+        cure = (
+            "if it is log(p) of a probability 0, pass the probabilities: metrics take"
+            " probabilities=True, logits_from_probabilities(p) is finite"
+        )
+        fail(name, problem, cure)
+    fail(name, problem, "look at the model or file that produced it")
+
+
+def check_probabilities(p: Tensor, name: str = "logits", first_row: int = 0) -> None:
+    """Refuse rows of floating-point ``p`` (N, K) that are no distribution.
+
+    Values may miss [0, 1], and sums miss 1, by a thousandth (in 16 bits by a
+    hundredth), for rounding; nan is refused.
+    """
+    slack = 0.001 if p.dtype.itemsize > 2 else 0.01
+    low, high = torch.aminmax(p, dim=1)
+    off = (p.sum(1, dtype=torch.float32) - 1).abs()
+    good = (low >= -slack) & (high <= 1 + slack) & (off <= slack)
+    if bool(good.all()):
+        return
+    at = int((~good).nonzero()[0])
+    row = f"row {first_row + at}"
+    if not bool(torch.isfinite(p[at]).all()):
+        cure = "look at the model or file that produced it"
+        fail(name, f"contains NaN or infinity, first in {row}", cure)
+    if bool(low[at] < -slack) or bool(high[at] > 1 + slack):
+        problem = f"hold {float(low[at]):.4g} to {float(high[at]):.4g} in {row}"
+        cure = "probabilities lie in [0, 1]; of logits leave probabilities=True out"
+        fail(name, problem, cure)
+    problem = f"sum to {float(p[at].double().sum()):.4g} in {row}, not to 1"
+    cure = "of rounded probabilities divide each row by its sum; of one probability "
+    cure += "for each class by itself (sigmoid) there is no distribution to measure"
+    fail(name, problem, cure)
+
+
+# --------------------------------------------------------------------------------------
+# Probabilities where logits are expected
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Tell whether rows spread over the set are distributions (or rounded ones)."""
+    return _kind_of_probabilities(logits) == PROBABILITIES.partition(";")[0]
+
+
+def _kind_of_probabilities(logits: Tensor) -> str | None:
+    """What makes the rows that are looked at seem probabilities, None if nothing."""
+    n_samples = len(logits)
+    if n_samples == 0 or logits.device.type == "meta":
+        return None
+    if float(logits[0].amin()) < -_SLACK:  # nearly always true of logits: done
+        return None
+    looked_at = logits[:: max(1, n_samples // _LOOKED_AT)]
+    low, high = (float(value) for value in torch.aminmax(looked_at))
+    if not (low >= -_SLACK and high <= 100 + 100 * _SLACK):
+        return None
+    rows = looked_at.cpu().double()
+    enough = rows.numel() >= 32  # less may be small or coarse by chance
+    if high <= 1 + _SLACK:
+        slack = _slack_of_sums(rows)
+        sums_to_one = bool(((rows.sum(1) - 1).abs() <= slack).all())
+        whole = bool((rows.frac() == 0).all())
+        few = n_samples < 2 if not whole else n_samples < 4
+        if sums_to_one and (enough or (slack < 0.06 and not few)):
+            return "rows are >= 0 and sum to 1, as probabilities do"
+        if enough and high > low:
+            return "all values lie in [0, 1], as probabilities do"
+        return None
+    slack = 100 * _slack_of_sums(rows / 100)
+    if bool(((rows.sum(1) - 100).abs() <= slack).all()) and (enough or n_samples > 1):
+        return "rows are >= 0 and sum to 100, as percentages do"
+    if enough and float(rows.amax(1).median()) > 50:
+        return "all values lie in [0, 100], as percentages do"
+    return None
+
+
+def _slack_of_sums(rows: Tensor) -> float:
+    """How far sums may be from 1: K/2 units of the last digit, if there is one."""
+    for digits in range(1, 7):
+        scaled = rows * 10**digits
+        if bool(((scaled - scaled.round()).abs() <= 1e-6 * 10**digits + 1e-9).all()):
+            return max(_SLACK, 0.5 * rows.shape[1] * 10.0**-digits)
+    return _SLACK
+
+
+def warn_of_probabilities(
+    logits: Tensor,
+    name: str = "logits",
+    cure: str = "pass probabilities=True, or logits_from_probabilities(p)",
+) -> None:
+    """Warn if ``logits`` (N, K) look like probabilities, which came in by mistake.
+
+    Looks at 64 to 127 rows spread evenly over the set, for rows that sum to 1 (also
+    rounded to any number of digits, also one-hot) or to 100, and for values that all
+    lie in [0, 1] or fill [0, 100]. Cost: one row, 5 microseconds, where it holds a
+    negative number, as logits of a network do; else those rows, 0.1 ms at 100 classes.
+    On an accelerator it reads the same rows, and waits for them.
+    """
+    kind = _kind_of_probabilities(logits)
+    if kind is None:
+        return
+    if "percent" in kind:
+        cure = "divide them by 100; then " + cure
+    elif "sum" not in kind:
+        cure = (
+            "of logits (or similarities) this is no mistake; of probabilities, whose"
+            f" rows must sum to 1, {cure}"
+        )
+    warn(f"{name}: {kind}; {cure}")
+
+
+# --------------------------------------------------------------------------------------
+# Labels
+
+
+def check_labels(
+    labels: Tensor,
+    n_samples: int,
+    n_classes: int,
+    name: str = "labels",
+    *,
+    values: bool = True,
+) -> None:
+    """Refuse all but integer labels (N,), if ``values`` those outside [0, K) too."""
     if labels.ndim != 1:
-        fail(name, f"expected shape ({n_samples},), got {tuple(labels.shape)}", "use labels.squeeze(1) or argmax(1)")
+        problem = f"expected shape ({n_samples},), got {tuple(labels.shape)}"
+        fail(name, problem, _cure_of_labels(labels))
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        cure = (
+            "pass integer class ids: of a tensor labels.long(), of an array"
+            " labels.astype(int), in a file whole numbers (3, not 3.0)"
+        )
+        fail(name, f"has dtype {labels.dtype}", cure, TypeError)
     if labels.shape[0] != n_samples:
-        fail(name, f"has {labels.shape[0]} entries for {n_samples} rows of logits", "pass one label per row")
+        problem = f"has {labels.shape[0]} entries for {n_samples} rows of logits"
+        fail(name, problem, "pass one label per row")
     if values and labels.device.type == "cpu":
         check_range(labels, n_classes, name)
 
 
-def check_range(labels, n_classes, name="labels"):
+def _cure_of_labels(labels: Tensor) -> str:
+    """What to do with labels that are no vector."""
+    if labels.ndim != 2:
+        return "pass one class id per row"
+    if labels.shape[1] == 1:
+        return "pass labels[:, 0]"
+    if labels.device.type != "cpu" or labels.is_complex():
+        return "pass one class id per row (of one-hot rows labels.argmax(1))"
+    zeros_and_ones = bool(((labels == 0) | (labels == 1)).all())
+    ones = labels.double().sum(1)
+    if zeros_and_ones and bool((ones == 1).all()):
+        return "these rows are one-hot: pass labels.argmax(1)"
+    if zeros_and_ones:
+        counts = f"{int((ones == 0).sum())} rows without a class, "
+        counts += f"{int((ones > 1).sum())} with several"
+        return (
+            f"there are {counts}: several labels per sample are another task, measure"
+            " each class by itself (labels[:, k] with its two probabilities)"
+        )
+    return "pass one class id per row; soft labels have no single class to be right on"
+
+
+def check_range(labels: Tensor, n_classes: int, name: str = "labels") -> None:
     """Refuse labels (on the CPU) outside [0, n_classes)."""
     if len(labels):
         low, high = (int(v) for v in torch.aminmax(labels.long()))
         if low < 0 or high >= n_classes:
             bad = low if low < 0 else high
-            fail(name, f"contains {bad}, outside [0, {n_classes})", "class ids count from 0 to K - 1")
+            problem = f"contains {bad}, outside [0, {n_classes})"
+            fail(name, problem, "class ids count from 0 to K - 1")
 
 
-def logits_and_labels(logits, labels, *, values=True):
-    """The pair as checked tensors: logits (N, K) floating, labels (N,) int64, on one device, N >= 1."""
-    logits, labels = as_tensor("logits", logits), as_tensor("labels", labels)
-    check_logits(logits, values=values)
-    check_labels(labels, *logits.shape, values=values)
-    if logits.device != labels.device:
-        fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
-    return logits, labels.long()
+def logits_and_labels(
+    logits: object, labels: object, *, values: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Both as checked tensors: (N, K) floating, (N,) int64, on one device, N >= 1."""
+    scores = as_tensor("logits", logits)
+    classes = as_tensor("labels", labels)
+    check_logits(scores, values=values)
+    check_labels(classes, *scores.shape, values=values)
+    if scores.device != classes.device:
+        problem = f"are on {classes.device}, logits on {scores.device}"
+        fail("labels", problem, "move both to one device")
+    return scores, classes.long()
 
 
 class BadParameter(ValueError):
@@ -205,7 +469,14 @@ def check_parameters(cells):
     cell, which starts with ``# Parameters``.
     Raises BadParameter (a ValueError) that names the parameter and the nearest known one.
     """
-    injected = next((i for i, source in enumerate(cells) if source.lstrip().startswith("# Parameters\n")), 0)
+    injected = next(
+        (
+            i
+            for i, source in enumerate(cells)
+            if source.lstrip().startswith("# Parameters\n")
+        ),
+        0,
+    )
     if not injected:
         return
     own = {
@@ -220,10 +491,20 @@ def check_parameters(cells):
         try:
             value = ast.literal_eval(node.value)
         except ValueError:  # papermill writes float('nan')
-            raise BadParameter(f"parameter {name!r} must be {own[name]}, got {ast.unparse(node.value)}") from None
+            raise BadParameter(
+                f"parameter {name!r} must be {own[name]}, got {ast.unparse(node.value)}"
+            ) from None
         allowed = re.split(r" or | \| ", own[name])
-        if isinstance(value, int) and not isinstance(value, bool) and "float" in allowed:
+        if (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and "float" in allowed
+        ):
             continue
-        if type(value).__name__ not in [a.split("[")[0].replace("None", "NoneType") for a in allowed]:
+        if type(value).__name__ not in [
+            a.split("[")[0].replace("None", "NoneType") for a in allowed
+        ]:
             cure = "; write True or False" if "bool" in allowed else ""
-            raise BadParameter(f"parameter {name!r} must be {own[name]}, got {type(value).__name__} {value!r}{cure}")
+            raise BadParameter(
+                f"parameter {name!r} must be {own[name]}, got {type(value).__name__} {value!r}{cure}"
+            )

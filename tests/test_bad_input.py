@@ -30,7 +30,7 @@ PAIR |= {"afl.update": lambda z, y: make_loss("afl").update(z, y)}
 # ---------------------------------------------------------------------------------------------------------------------
 # Spoiled values: (words that tell them apart, value)
 
-NONSENSE = [None, 3, "logits", b"bytes", [], {}, (1, 2), object, 1j, True, [[0.5, 0.5]], {"logits": 1}]
+NONSENSE = [None, 3, "logits", b"bytes", [], {}, (1, 2), object, 1j, True, [[0.5], [1, 2]], {"logits": 1}]
 nonsense = st.sampled_from(NONSENSE).map(lambda v: (repr(v), v))
 
 

@@ -515,7 +515,7 @@ def test_calibrated_band_holds_calibrated_models_and_not_others():
 
 GOOD = np.eye(4, 3, dtype=np.float32), np.array([0, 1, 2, 0])
 BAD = {
-    "list": (GOOD[0].tolist(), GOOD[1], "logits"),
+    "ragged list": ([[1.0, 2.0], [1.0]], GOOD[1], "logits"),
     "whole numbers": (GOOD[0].astype(int), GOOD[1], "logits"),
     "complex": (torch.eye(4, 3, dtype=torch.complex64), GOOD[1], "logits"),
     "sparse": (torch.eye(4, 3).to_sparse(), GOOD[1], "logits"),
