@@ -1,8 +1,12 @@
 """The figures: what is drawn equals the numbers, says what it is, fits the page and leaves the settings alone."""
 
+import subprocess
+import sys
 import warnings
 
 import matplotlib as mpl
+import nbconvert
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,8 +21,10 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from matplotlib.text import Text
+from nbclient import NotebookClient
 
 from gcelib import calibration, losses, metrics, plots
+from gcelib.view import alt
 
 PAPER = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
 
@@ -41,7 +47,9 @@ def sample(n=400, k=5, scale=3.0, seed=0):
 
 
 def bars(ax):
-    return [container for container in ax.containers if isinstance(container, BarContainer)]
+    return [
+        container for container in ax.containers if isinstance(container, BarContainer)
+    ]
 
 
 def whiskers(container):
@@ -57,7 +65,11 @@ def legend_texts(ax):
 def history(epochs=4, every=2):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"epoch": range(1, epochs + 1)})
-    for column in ("train_nll", "train_error", *(f"{s}_{m}" for s in ("val", "test") for m in ("nll", "error", "ece"))):
+    for column in (
+        "train_nll",
+        "train_error",
+        *(f"{s}_{m}" for s in ("val", "test") for m in ("nll", "error", "ece")),
+    ):
         table[column] = rng.random(epochs)
         if not column.startswith("train"):
             table.loc[table.epoch % every > 0, column] = np.nan
@@ -73,27 +85,49 @@ def table_of_losses(hue=True):
     for i, loss in enumerate(PAPER):
         for j, calibrator in enumerate(("raw", "ts_nll", "ats")[: 3 if hue else 1]):
             ece = 0.01 * (i + 1) + 0.001 * j
-            rows.append(dict(loss=loss, calibrator=calibrator, ece=ece, ece_low=ece - 0.004, ece_high=ece - 0.001))
+            rows.append(
+                dict(
+                    loss=loss,
+                    calibrator=calibrator,
+                    ece=ece,
+                    ece_low=ece - 0.004,
+                    ece_high=ece - 0.001,
+                )
+            )
     return pd.DataFrame(rows)  # basic intervals of ECE may well end below the point
 
 
 FIGURES = {
     "reliability": lambda: plots.reliability_diagram(metrics.reliability(*sample())),
-    "reliability by mass": lambda: plots.reliability_diagram(metrics.reliability(*sample(), binning="mass")),
+    "reliability by mass": lambda: plots.reliability_diagram(
+        metrics.reliability(*sample(), binning="mass")
+    ),
     "one class": lambda: plots.reliability_diagram(
         metrics.reliability(*sample(), class_index=2), class_name="Ankle boot"
     ),
-    "confusion": lambda: plots.confusion_matrix(*sample(), class_names=["T-shirt/top", "Ankle boot", "c", "d", "e"]),
+    "confusion": lambda: plots.confusion_matrix(
+        *sample(), class_names=["T-shirt/top", "Ankle boot", "c", "d", "e"]
+    ),
     "confusion of 100": lambda: plots.confusion_matrix(*sample(3000, 100)),
     "curves": lambda: plots.training_curves(history())[0],
     "two curves": lambda: plots.training_curves({"ce": history(), "gce": history()})[0],
-    "temperatures": lambda: plots.temperatures({n: fitted(n) for n in ("ts_nll", "ats", "ats_converged")}),
-    "risks": lambda: plots.risk_curves(np.linspace(0, 1, 50), {"ce": np.linspace(-1, 1, 50) ** 2}, truth=0.5),
+    "temperatures": lambda: plots.temperatures(
+        {n: fitted(n) for n in ("ts_nll", "ats", "ats_converged")}
+    ),
+    "risks": lambda: plots.risk_curves(
+        np.linspace(0, 1, 50), {"ce": np.linspace(-1, 1, 50) ** 2}, truth=0.5
+    ),
     "bars": lambda: plots.bars_with_intervals(table_of_losses(hue=False)),
-    "bars by calibrator": lambda: plots.bars_with_intervals(table_of_losses(), hue="calibrator"),
-    "points": lambda: plots.bars_with_intervals(table_of_losses(), x="calibrator", hue="loss", points=True),
+    "bars by calibrator": lambda: plots.bars_with_intervals(
+        table_of_losses(), hue="calibrator"
+    ),
+    "points": lambda: plots.bars_with_intervals(
+        table_of_losses(), x="calibrator", hue="loss", points=True
+    ),
     "roc": lambda: plots.roc_curves({"gce": (sample()[0], sample(scale=0.5)[0])}),
-    "entropy": lambda: plots.entropy_histograms({"test": sample()[0], "noise": sample(scale=0.5)[0]}),
+    "entropy": lambda: plots.entropy_histograms(
+        {"test": sample()[0], "noise": sample(scale=0.5)[0]}
+    ),
 }
 
 
@@ -135,7 +169,11 @@ def test_given_axes_are_used_and_returned_without_pyplot(name):
 
 def luminance(color):
     rgb = np.array(to_rgb(color))
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
 
 
 @pytest.mark.parametrize("page", ["#ffffff", "#111111"])
@@ -149,9 +187,21 @@ def test_every_loss_colour_stands_out_on_light_and_dark(page):
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB
 VISION = {
     "normal": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.01182, 0.04294, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.3039],
+    ],
 }
 
 
@@ -159,8 +209,12 @@ def cielab(color, vision):
     rgb = np.array(to_rgb(color))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(np.array(vision) @ linear, 0, 1)
-    to_xyz = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
-    x, y, z = np.cbrt(to_xyz @ seen / to_xyz.sum(1))  # linear part near black is not needed here
+    to_xyz = np.array(
+        [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]]
+    )
+    x, y, z = np.cbrt(
+        to_xyz @ seen / to_xyz.sum(1)
+    )  # linear part near black is not needed here
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
@@ -170,27 +224,165 @@ def test_the_papers_losses_differ_in_colour_for_every_reader(vision):
     apart = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
     assert min(apart) > 20  # about ten times a just noticeable difference
     others = [cielab(color, VISION[vision]) for color in plots.OTHER_COLORS]
-    assert min(np.linalg.norm(a - b) for i, a in enumerate(others) for b in others[:i]) > 15
-    losses_seen = [cielab(color, VISION["normal"]) for color in plots.LOSS_COLORS.values()]
+    assert (
+        min(np.linalg.norm(a - b) for i, a in enumerate(others) for b in others[:i])
+        > 15
+    )
+    losses_seen = [
+        cielab(color, VISION["normal"]) for color in plots.LOSS_COLORS.values()
+    ]
     seen = [cielab(color, VISION["normal"]) for color in plots.OTHER_COLORS]
-    assert min(np.linalg.norm(a - b) for a in seen for b in losses_seen) > 25  # no calibrator looks like a loss
+    assert (
+        min(np.linalg.norm(a - b) for a in seen for b in losses_seen) > 25
+    )  # no calibrator looks like a loss
 
 
-def test_all_losses_have_their_own_colour_label_and_marker():
+def test_all_losses_and_calibrators_have_their_own_colour_label_and_marker():
     assert set(plots.LOSS_COLORS) == set(plots.LOSS_LABELS) == set(losses.LOSSES)
-    assert len(set(plots.LOSS_COLORS.values())) == len(set(plots.LOSS_LABELS.values())) == len(losses.LOSSES)
+    for names in (list(losses.LOSSES), ["raw", *calibration.CALIBRATORS]):
+        rows = [plots.STYLES[name] for name in names]
+        for field in ("label", "color", "marker"):
+            assert len({getattr(row, field) for row in rows}) == len(names), field
+        assert all(
+            plots.LABELS[name] == row.label
+            for name, row in zip(names, rows, strict=True)
+        )
     p = np.linspace(0, 1, 5)
     lines = plots.risk_curves(p, {name: p for name in plots.LOSS_COLORS}).lines
-    assert len({line.get_marker() for line in lines}) == len(losses.LOSSES)
-    assert [to_hex(line.get_color()) for line in lines] == list(plots.LOSS_COLORS.values())
+    assert [line.get_marker() for line in lines] == [
+        plots.STYLES[n].marker for n in losses.LOSSES
+    ]
+    assert [to_hex(line.get_color()) for line in lines] == list(
+        plots.LOSS_COLORS.values()
+    )
     assert [line.get_label() for line in lines] == list(plots.LOSS_LABELS.values())
-    assert plots.LOSS_LABELS["gce"] == "GCE"
+
+
+def test_calibrators_are_told_apart_by_every_reader_and_look_like_no_loss():
+    colors = [
+        row.color for name, row in plots.STYLES.items() if name not in losses.LOSSES
+    ]
+    for vision in VISION.values():
+        seen = [cielab(color, vision) for color in colors]
+        assert (
+            min(np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i])
+            > 15
+        )
+    normal = VISION["normal"]
+    of_losses = [cielab(color, normal) for color in plots.LOSS_COLORS.values()]
+    assert (
+        min(
+            np.linalg.norm(cielab(c, normal) - loss)
+            for c in colors
+            for loss in of_losses
+        )
+        > 12
+    )
 
 
 def test_other_names_take_their_own_palette_in_turn():
     palette = plots.OTHER_COLORS
     assert plots.loss_color("gce", 3) == plots.LOSS_COLORS["gce"]
-    assert [plots.loss_color("mine", i) for i in range(len(palette) + 1)] == [*palette, palette[0]]
+    assert [plots.loss_color("mine", i) for i in range(len(palette) + 1)] == [
+        *palette,
+        palette[0],
+    ]
+    assert plots.LABELS["mine"] == plots.style("mine", 20).label == "mine"
+
+
+def test_a_calibrator_keeps_its_colour_wherever_it_stands():
+    one = plots.temperatures({name: fitted(name) for name in ("ts_nll", "ets")})
+    other = plots.temperatures({name: fitted(name) for name in ("ets", "ts_nll")})
+    looks = [
+        {p.get_label(): p.get_edgecolor() for p in ax.patches} for ax in (one, other)
+    ]
+    assert looks[0] == looks[1]
+
+
+def test_twenty_names_that_nobody_knows_can_be_drawn():
+    names = [f"loss {i}" for i in range(20)]
+    p = np.linspace(0, 1, 5)
+    assert len(plots.risk_curves(p, {name: p for name in names}).lines) == 20
+    table = pd.DataFrame({"loss": names, "fit": names, "ece": 0.1})
+    assert len(bars(plots.bars_with_intervals(table, hue="fit"))) == 20
+    pairs = {name: (sample()[0], sample(scale=0.5)[0]) for name in names}
+    assert len(plots.roc_curves(pairs).lines) == 21
+    logits = {name: sample()[0] for name in names}
+    assert len(plots.entropy_histograms(logits).patches) == 20
+
+
+ODD = ["$^$", r"\$^$", "a$b", "_x", "\ud800", "\x00", "two\nlines", " ", "", r"$\frac$"]
+
+
+def test_any_name_can_be_drawn_and_stays_in_the_legend():
+    p = np.linspace(0, 1, 5)
+    logits, labels = sample()
+    half = pd.DataFrame({"loss": "ce", "fit": ODD, "ece": 0.1})
+    table = pd.concat([half, half.assign(loss="gce")])
+    drawn = [
+        plots.risk_curves(p, {name: p for name in ODD}),
+        plots.roc_curves({name: (logits, logits) for name in ODD}),
+        plots.entropy_histograms({name: logits for name in ODD}),
+        plots.bars_with_intervals(table, hue="fit"),
+        plots.bars_with_intervals(table, x="fit", hue="loss", points=True),
+        plots.temperatures({name: fitted("ts_nll") for name in ODD}),
+        plots.training_curves({name: history() for name in ODD if name})[0],
+        plots.confusion_matrix(*sample(k=len(ODD)), class_names=ODD),
+    ]
+    bins = metrics.reliability(logits, labels, class_index=1)
+    drawn += [
+        plots.reliability_diagram(bins, class_name=name) for name in ("$^$", "\ud800")
+    ]
+    for ax in drawn:
+        ax.figure.canvas.draw()
+    for ax in (drawn[0], drawn[1], drawn[2], drawn[3], drawn[5]):
+        assert len(legend_texts(ax)) == len(ODD)
+
+
+def test_importing_the_figures_loads_no_drawing_library():
+    code = "import sys, gcelib.view.plots; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"matplotlib", "seaborn", "scipy", "pandas"} & set(run.stdout.split())
+
+
+# Descriptions
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_says_in_words_what_its_axes_show(name):
+    ax = FIGURES[name]()
+    words = alt.description(ax.figure)
+    lowest = ax.child_axes[0] if ax.child_axes else ax
+    assert lowest.get_xlabel() in words
+    assert ax.get_ylabel() in words
+    assert plots.describe(ax, "A cat\n  sits.") is ax
+    assert alt.description(ax.figure) == "A cat sits."
+
+
+def test_a_notebooks_figures_reach_html_with_their_descriptions(caplog):
+    sources = [
+        "import matplotlib.pyplot as plt; from gcelib import plots",
+        "plt.plot([1, 2]); plt.xlabel('epoch'); plt.ylabel('5 < $x$')",
+        "plots.describe(plots.risk_curves([0.1, 0.2], {'ce': [1, 2]}), 'Falling & rising.')",
+    ]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    pictures = [
+        o.data
+        for c in notebook.cells
+        for o in c.outputs
+        if "image/png" in o.get("data", {})
+    ]
+    assert len(pictures) == 2
+    for data in pictures:
+        assert "".join(data["image/png"].split()) in data["text/html"]
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+    assert "Alternative text is missing" not in caplog.text
+    assert 'alt="Figure: 5 &lt; $x$' in page
+    assert 'alt="Falling &amp; rising."' in page
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -198,7 +390,9 @@ def test_an_axis_called_percent_multiplies_fractions_by_100(name):
     ax = FIGURES[name]()
     axes = ax.figure.axes if name.endswith("curves") else [ax, *ax.child_axes]
     for axis in [axis for one in axes for axis in (one.xaxis, one.yaxis)]:
-        if axis.get_label_text() and "ticks:" not in axis.get_label_text():  # those have texts of their own
+        if (
+            axis.get_label_text() and "ticks:" not in axis.get_label_text()
+        ):  # those have texts of their own
             percent = axis.get_major_formatter()(0.25, 0) == "25"
             assert percent == ("(%)" in axis.get_label_text()), axis.get_label_text()
 
@@ -209,28 +403,54 @@ def test_an_axis_called_percent_multiplies_fractions_by_100(name):
 @pytest.mark.parametrize("binning", ["width", "mass"])
 @pytest.mark.parametrize("class_index", [None, 1])
 def test_reliability_bars_are_the_bins(binning, class_index):
-    bins = metrics.reliability(*sample(), n_bins=12, binning=binning, class_index=class_index)
+    bins = metrics.reliability(
+        *sample(), n_bins=12, binning=binning, class_index=class_index
+    )
     ax = plots.reliability_diagram(bins, color="#123456")
     full = bins.counts > 0
     accuracy, gap = bars(ax)
     (counts,) = bars(ax.child_axes[0])
     np.testing.assert_allclose([b.get_height() for b in accuracy], bins.accuracy[full])
     np.testing.assert_allclose([b.get_y() for b in gap], bins.accuracy[full])
-    np.testing.assert_allclose([b.get_y() + b.get_height() for b in gap], bins.confidence[full])
+    np.testing.assert_allclose(
+        [b.get_y() + b.get_height() for b in gap], bins.confidence[full]
+    )
     np.testing.assert_array_equal([b.get_height() for b in counts], bins.counts[full])
     for container in (accuracy, gap, counts):
-        np.testing.assert_allclose([b.get_x() for b in container], bins.edges[:-1][full])
-        np.testing.assert_allclose([b.get_width() for b in container], np.diff(bins.edges)[full])
-    assert to_hex(accuracy[0].get_facecolor()) == to_hex(counts[0].get_facecolor()) == "#123456"
-    assert ax.get_legend().get_title().get_text() == f"ECE {100 * bins.ece:.2f} %, n = 400"
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["0", "20", "40", "60", "80", "100"]
+        np.testing.assert_allclose(
+            [b.get_x() for b in container], bins.edges[:-1][full]
+        )
+        np.testing.assert_allclose(
+            [b.get_width() for b in container], np.diff(bins.edges)[full]
+        )
+    assert (
+        to_hex(accuracy[0].get_facecolor())
+        == to_hex(counts[0].get_facecolor())
+        == "#123456"
+    )
+    assert (
+        ax.get_legend().get_title().get_text() == f"ECE {100 * bins.ece:.2f} %, n = 400"
+    )
+    assert [t.get_text() for t in ax.get_yticklabels()] == [
+        "0",
+        "20",
+        "40",
+        "60",
+        "80",
+        "100",
+    ]
 
 
 def test_reliability_leaves_empty_bins_out():
     logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.0, 0.1]])
-    ax = plots.reliability_diagram(metrics.reliability(logits, np.array([0, 1, 1]), n_bins=10))
+    ax = plots.reliability_diagram(
+        metrics.reliability(logits, np.array([0, 1, 1]), n_bins=10)
+    )
     accuracy, _ = bars(ax)
-    assert [(round(b.get_x(), 6), b.get_height()) for b in accuracy] == [(0.5, 1.0), (0.9, 0.5)]
+    assert [(round(b.get_x(), 6), b.get_height()) for b in accuracy] == [
+        (0.5, 1.0),
+        (0.9, 0.5),
+    ]
 
 
 @pytest.mark.parametrize("band", [0.5, 0.95])
@@ -240,7 +460,9 @@ def test_reliability_band_is_the_central_binomial_range(band):
     ax = plots.reliability_diagram(bins, band=band)
     (container,) = [c for c in ax.containers if isinstance(c, ErrorbarContainer)]
     n, c = bins.counts[full], bins.confidence[full]
-    low, high = (scipy.stats.binom.ppf(q, n, c) / n for q in ((1 - band) / 2, (1 + band) / 2))
+    low, high = (
+        scipy.stats.binom.ppf(q, n, c) / n for q in ((1 - band) / 2, (1 + band) / 2)
+    )
     np.testing.assert_allclose(whiskers(container)[:, 1], low, atol=1e-12)
     np.testing.assert_allclose(whiskers(container)[:, 2], high, atol=1e-12)
     assert f"{band:.0%} if calibrated" in legend_texts(ax)
@@ -267,7 +489,11 @@ def test_reliability_without_band_and_of_certain_predictions():
     bins = metrics.reliability(np.array([[800.0, 0.0], [0.0, 800.0]]), np.array([0, 1]))
     ax = plots.reliability_diagram(bins, band=None)
     assert not any(isinstance(c, ErrorbarContainer) for c in ax.containers)
-    (container,) = [c for c in plots.reliability_diagram(bins).containers if isinstance(c, ErrorbarContainer)]
+    (container,) = [
+        c
+        for c in plots.reliability_diagram(bins).containers
+        if isinstance(c, ErrorbarContainer)
+    ]
     np.testing.assert_allclose(whiskers(container)[:, 1:], [[1, 1]])
 
 
@@ -281,12 +507,19 @@ def test_reliability_of_one_class_is_named():
 def test_reliability_title_stays_clear_of_the_legend():
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     for ax in figure.subplots(1, 2):
-        plots.reliability_diagram(metrics.reliability(*sample()), ax=ax).set_title("as trained")
+        plots.reliability_diagram(metrics.reliability(*sample()), ax=ax).set_title(
+            "as trained"
+        )
     figure.draw_without_rendering()
     for ax in figure.axes:
-        legend, title = ax.get_legend().get_window_extent(), ax.title.get_window_extent()
+        legend, title = (
+            ax.get_legend().get_window_extent(),
+            ax.title.get_window_extent(),
+        )
         assert title.y0 >= legend.y1
-        assert legend.y0 >= ax.transData.transform((0, 1))[1]  # nor does the legend cover a bar
+        assert (
+            legend.y0 >= ax.transData.transform((0, 1))[1]
+        )  # nor does the legend cover a bar
 
 
 def test_reliability_refuses_what_is_not_bins():
@@ -304,7 +537,14 @@ def test_confusion_matrix_shows_percent_of_each_row():
     predictions = np.array([0] * 150 + [1] * 49 + [2] + [1, 1, 2, 0])
     logits = np.eye(3)[predictions]
     ax = plots.confusion_matrix(logits, labels, class_names=["a", "b", "c"])
-    assert [t.get_text() for t in ax.texts] == ["75", "24", "", "25", "50", "25"]  # nothing in c: its row is blank
+    assert [t.get_text() for t in ax.texts] == [
+        "75",
+        "24",
+        "",
+        "25",
+        "50",
+        "25",
+    ]  # nothing in c: its row is blank
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b", "c"]
     values = ax.collections[0].get_array().filled(np.nan)
     np.testing.assert_allclose(values, [[75, 24.5, 0.5], [25, 50, 25], [np.nan] * 3])
@@ -314,7 +554,9 @@ def test_confusion_matrix_of_many_classes_has_a_colour_bar_and_few_ticks():
     ax = plots.confusion_matrix(*sample(2000, 100))
     assert len(ax.texts) == 0
     assert ax.figure.axes[1].get_ylabel() == "% of the row"
-    assert [t.get_text() for t in ax.get_xticklabels()] == [str(i) for i in range(0, 100, 10)]
+    assert [t.get_text() for t in ax.get_xticklabels()] == [
+        str(i) for i in range(0, 100, 10)
+    ]
 
 
 def test_confusion_matrix_refuses_a_wrong_number_of_names():
@@ -344,7 +586,12 @@ def test_training_curves_draw_what_was_evaluated():
 
 def test_training_curves_of_losses_wear_their_colours():
     axes = plots.training_curves({"ce": history(), "gce": history()})
-    assert [line.get_label() for line in axes[0].lines] == ["CE train", "CE test", "GCE train", "GCE test"]
+    assert [line.get_label() for line in axes[0].lines] == [
+        "CE train",
+        "CE test",
+        "GCE train",
+        "GCE test",
+    ]
     expected = [plots.LOSS_COLORS[name] for name in ("ce", "ce", "gce", "gce")]
     assert [line.get_color() for line in axes[0].lines] == expected
 
@@ -352,7 +599,9 @@ def test_training_curves_of_losses_wear_their_colours():
 def test_training_curves_begin_with_one_epoch_or_none_evaluated():
     axes = plots.training_curves(history(epochs=1, every=5))
     assert [len(line.get_xdata()) for line in axes[0].lines] == [1, 0, 0]
-    assert axes[0].lines[0].get_marker() == "."  # a single point has no line to be seen by
+    assert (
+        axes[0].lines[0].get_marker() == "."
+    )  # a single point has no line to be seen by
 
 
 # Temperatures
@@ -371,7 +620,9 @@ def test_temperatures_are_a_step_a_bin():
     np.testing.assert_allclose(ticks, 100 * ats.thresholds, rtol=1e-3)
 
 
-@pytest.mark.parametrize("calibrator", [calibration.TemperatureScaling(), calibration.SplineCalibration()])
+@pytest.mark.parametrize(
+    "calibrator", [calibration.TemperatureScaling(), calibration.SplineCalibration()]
+)
 def test_temperatures_refuse_a_calibrator_that_has_none(calibrator):
     with pytest.raises(ValueError, match="calibrators: 'mine' has no temperature"):
         plots.temperatures({"mine": calibrator})
@@ -382,7 +633,10 @@ def test_temperatures_refuse_a_calibrator_that_has_none(calibrator):
 
 def test_risk_curves_touch_zero_at_the_marked_minimiser():
     p = np.linspace(0.01, 0.99, 99)
-    risks = {"ce": -(0.7 * np.log(p) + 0.3 * np.log(1 - p)), "brier": torch.tensor(2 * (p - 0.7) ** 2 + 1).numpy()}
+    risks = {
+        "ce": -(0.7 * np.log(p) + 0.3 * np.log(1 - p)),
+        "brier": torch.tensor(2 * (p - 0.7) ** 2 + 1).numpy(),
+    }
     ax = plots.risk_curves(p, risks, truth=0.7)
     for line, risk in zip(ax.lines, risks.values(), strict=False):
         np.testing.assert_allclose(line.get_ydata(), risk - risk.min())
@@ -400,10 +654,18 @@ def test_bars_have_the_heights_colours_and_intervals_of_the_table():
     ax = plots.bars_with_intervals(table)
     (heights,) = bars(ax)
     np.testing.assert_allclose([b.get_height() for b in heights], table.ece)
-    assert [to_hex(b.get_facecolor()) for b in heights] == [plots.LOSS_COLORS[name] for name in PAPER]
+    assert [to_hex(b.get_facecolor()) for b in heights] == [
+        plots.LOSS_COLORS[name] for name in PAPER
+    ]
     (container,) = [c for c in ax.containers if isinstance(c, ErrorbarContainer)]
-    np.testing.assert_allclose(whiskers(container), np.c_[np.arange(7), table.ece_low, table.ece_high], atol=1e-12)
-    assert [t.get_text() for t in ax.get_xticklabels()] == [plots.LOSS_LABELS[name] for name in PAPER]
+    np.testing.assert_allclose(
+        whiskers(container),
+        np.c_[np.arange(7), table.ece_low, table.ece_high],
+        atol=1e-12,
+    )
+    assert [t.get_text() for t in ax.get_xticklabels()] == [
+        plots.LOSS_LABELS[name] for name in PAPER
+    ]
     assert ax.get_ylabel() == "ECE (%)"
     assert ax.get_legend() is None
 
@@ -413,10 +675,18 @@ def test_grouped_bars_stand_in_the_order_of_the_table():
     ax = plots.bars_with_intervals(table, hue="calibrator")
     assert legend_texts(ax) == ["before", "TS (NLL)", "ATS"]
     for container, name in zip(bars(ax), ("raw", "ts_nll", "ats"), strict=True):
-        np.testing.assert_allclose([b.get_height() for b in container], table[table.calibrator == name].ece)
-        assert [to_hex(b.get_facecolor()) for b in container] == [plots.LOSS_COLORS[name] for name in PAPER]
-    assert len({container[0].get_hatch() for container in bars(ax)}) == 3  # told apart without colour
-    centres = np.array([[b.get_x() + b.get_width() / 2 for b in container] for container in bars(ax)])
+        np.testing.assert_allclose(
+            [b.get_height() for b in container], table[table.calibrator == name].ece
+        )
+        assert [to_hex(b.get_facecolor()) for b in container] == [
+            plots.LOSS_COLORS[name] for name in PAPER
+        ]
+    assert (
+        len({container[0].get_hatch() for container in bars(ax)}) == 3
+    )  # told apart without colour
+    centres = np.array(
+        [[b.get_x() + b.get_width() / 2 for b in container] for container in bars(ax)]
+    )
     np.testing.assert_allclose(centres[1], np.arange(7), atol=1e-12)
     assert (np.diff(centres, axis=0) > 0).all()
     assert (centres[2, :-1] + 0.14 < centres[0, 1:] - 0.14).all()  # groups do not touch
@@ -425,11 +695,15 @@ def test_grouped_bars_stand_in_the_order_of_the_table():
 def test_losses_within_groups_keep_their_colours():
     ax = plots.bars_with_intervals(table_of_losses(), x="calibrator", hue="loss")
     assert legend_texts(ax) == [plots.LOSS_LABELS[name] for name in PAPER]
-    assert [to_hex(c[0].get_facecolor()) for c in bars(ax)] == [plots.LOSS_COLORS[name] for name in PAPER]
+    assert [to_hex(c[0].get_facecolor()) for c in bars(ax)] == [
+        plots.LOSS_COLORS[name] for name in PAPER
+    ]
 
 
 def test_points_need_no_zero():
-    table = table_of_losses().assign(ece=lambda t: t.ece + 0.5)[["loss", "calibrator", "ece"]]
+    table = table_of_losses().assign(ece=lambda t: t.ece + 0.5)[
+        ["loss", "calibrator", "ece"]
+    ]
     ax = plots.bars_with_intervals(table, x="calibrator", hue="loss", points=True)
     assert ax.get_ylim()[0] > 0.4
     drawn = np.concatenate([c.get_offsets()[:, 1] for c in ax.collections])
@@ -438,14 +712,22 @@ def test_points_need_no_zero():
 
 
 def test_bars_of_an_unknown_metric_and_missing_cells():
-    table = pd.DataFrame({"dataset": ["a", "b", "b"], "loss": ["ce", "ce", "gce"], "seconds": [3.0, 5.0, 4.0]})
+    table = pd.DataFrame(
+        {
+            "dataset": ["a", "b", "b"],
+            "loss": ["ce", "ce", "gce"],
+            "seconds": [3.0, 5.0, 4.0],
+        }
+    )
     ax = plots.bars_with_intervals(table, "seconds", x="dataset", hue="loss")
     assert ax.get_ylabel() == "seconds"
     assert [[b.get_height() for b in c] for c in bars(ax)] == [[3, 5], [4]]
 
 
 def test_bars_refuse_a_missing_column():
-    with pytest.raises(ValueError, match=r"table: unknown key 'calibratr'; did you mean 'calibrator'"):
+    with pytest.raises(
+        ValueError, match=r"table: unknown key 'calibratr'; did you mean 'calibrator'"
+    ):
         plots.bars_with_intervals(table_of_losses(), hue="calibratr")
 
 
@@ -454,9 +736,13 @@ def test_bars_refuse_a_missing_column():
 
 def test_roc_curve_has_the_area_that_its_legend_states():
     inside, outside = sample()[0], sample(scale=1.0, seed=1)[0]
-    inside[:50] = outside[:50] = np.float32([900, 0, 0, 0, 0])  # ties: entropies of exactly zero on both sides
+    inside[:50] = outside[:50] = np.float32(
+        [900, 0, 0, 0, 0]
+    )  # ties: entropies of exactly zero on both sides
     ax = plots.roc_curves({"gce": (inside, outside), "ce": (outside, inside)})
-    for line, pair in zip(ax.lines, [(inside, outside), (outside, inside)], strict=False):
+    for line, pair in zip(
+        ax.lines, [(inside, outside), (outside, inside)], strict=False
+    ):
         x, y = line.get_data()
         assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
         assert np.trapezoid(y, x) == pytest.approx(metrics.ood_auroc(*pair), abs=1e-12)
@@ -465,10 +751,14 @@ def test_roc_curve_has_the_area_that_its_legend_states():
 
 
 def test_entropy_histograms_are_shares_over_the_whole_range():
-    ax = plots.entropy_histograms({"test": sample()[0], "noise": np.zeros((50, 5), np.float32)}, n_bins=10)
+    ax = plots.entropy_histograms(
+        {"test": sample()[0], "noise": np.zeros((50, 5), np.float32)}, n_bins=10
+    )
     first, second = (patch.get_data() for patch in ax.patches)
     assert first.values.sum() == pytest.approx(1)
-    np.testing.assert_allclose(second.values, [0] * 9 + [1])  # uniform predictions: all at log K, none lost
+    np.testing.assert_allclose(
+        second.values, [0] * 9 + [1]
+    )  # uniform predictions: all at log K, none lost
     np.testing.assert_allclose(first.edges[[0, -1]], [0, np.log(5)])
     assert [patch.get_fill() for patch in ax.patches] == [True, False]
     assert legend_texts(ax) == ["test", "noise"]

@@ -1,224 +1,706 @@
-"""Every static figure. A loss looks the same wherever it appears. Data are fractions, axes show percent.
+"""Every static figure. A loss looks the same wherever it appears.
 
-Each function draws on the axes ``ax`` (or on a new figure) and returns them. None touches matplotlib's global settings.
+Each function draws on the axes ``ax`` (or on a new figure) and returns them. None
+touches matplotlib's global settings. Data are fractions, axes show percent. In a
+notebook every figure carries a description for those who do not see it: its own, by
+``describe``, else one that is read off its axes.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-import pandas as pd
-import seaborn as sns
-from matplotlib import pyplot as plt
-from matplotlib.colors import PowerNorm
-from matplotlib.ticker import LogLocator, MaxNLocator
-from scipy.special import bdtrik
+from numpy.typing import ArrayLike, NDArray
 
 from gcelib import _check, metrics
+from gcelib.view import alt
+from gcelib.view.alt import describe
+from gcelib.view.styles import (
+    LABELS,
+    LOSS_COLORS,
+    LOSS_LABELS,
+    OTHER_COLORS,
+    STYLES,
+    Style,
+    drawable,
+    loss_color,
+    style,
+)
 
-LOSS_LABELS = dict(ce="CE", brier="Brier", mmce="MMCE", flsd="FLSD", dfl="DFL", afl="AFL", gce="GCE")
-LOSS_LABELS |= dict(focal="Focal", ce_ls="CE + LS", gce_ls="GCE + LS", afl_gce="AFL + GCE")
-# Searched for: at least 3:1 against white and against #111111, and the paper's seven as far apart as that allows with
-# protanopia, deuteranopia and tritanopia. Markers and dashes say the same again.
-LOSS_COLORS = dict(ce="#696d72", brier="#1a99fc", mmce="#6ea068", flsd="#88499c", dfl="#e57700", afl="#0952e7")
-LOSS_COLORS |= dict(gce="#c11220", focal="#e667ae", ce_ls="#ca813f", gce_ls="#9d4444", afl_gce="#cd3cd4")
-OTHER_COLORS = ["#0d9c9c", "#745f18", "#802bfc", "#74a102", "#ed0472"]  # for what is no loss, and unlike any of them
-_DASHES = [(), (6, 1.5), (3, 1.5), (1, 1), (6, 2, 1, 2), (3, 1, 1, 1, 1, 1), (), (8, 2), (4, 3), (2, 2), (8, 2, 2, 2)]
-_MARKERS, _HATCHES = "os^vDPX<hpd", ["", "////", "....", "xxxx"]
-LABELS = LOSS_LABELS | dict(raw="before", ts_nll="TS (NLL)", ts_ece="TS (ECE)", ets="ETS", ats="ATS")
-LABELS["ats_converged"] = "ATS, converged"
-METRIC_LABELS = dict(error="error (%)", nll="NLL (nats)", brier="Brier score", ece="ECE (%)", auroc="AUROC (%)")
-METRIC_LABELS |= dict(adaptive_ece="AdaECE (%)", classwise_ece="ClasswiseECE (%)")
-_SPLITS = dict(train=("--", OTHER_COLORS[0]), val=(":", OTHER_COLORS[1]), test=("-", OTHER_COLORS[2]))
-_THIN = dict(color="#333333", linewidth=1, linestyle="--")
-_SPAN = dict(fmt="none", ecolor="black", elinewidth=1.2, capsize=2.5)
+if TYPE_CHECKING:  # drawing libraries are imported where they draw
+    from matplotlib.axes import Axes
+    from matplotlib.ticker import Formatter
+    from pandas import DataFrame
+    from torch import Tensor
+
+    from gcelib.metrics import Reliability
+
+__all__ = [
+    "LABELS",
+    "LOSS_COLORS",
+    "LOSS_LABELS",
+    "METRIC_LABELS",
+    "OTHER_COLORS",
+    "STYLES",
+    "Style",
+    "bars_with_intervals",
+    "confusion_matrix",
+    "describe",
+    "entropy_histograms",
+    "loss_color",
+    "reliability_diagram",
+    "risk_curves",
+    "roc_curves",
+    "style",
+    "temperatures",
+    "training_curves",
+]
+
+alt.install()
+
+#: What axes call a metric; those in percent show fractions times 100.
+METRIC_LABELS: dict[str, str] = {
+    "error": "error (%)",
+    "nll": "NLL (nats)",
+    "brier": "Brier score",
+    "ece": "ECE (%)",
+    "auroc": "AUROC (%)",
+    "adaptive_ece": "AdaECE (%)",
+    "classwise_ece": "ClasswiseECE (%)",
+}
+_HATCHES = ("", "////", "....", "xxxx")
+_SPLIT_DASHES = {"train": "--", "val": ":", "test": "-"}
+_SPLIT_COLORS = dict(zip(_SPLIT_DASHES, OTHER_COLORS, strict=False))
+_THIN: dict[str, Any] = {"color": "#333333", "linewidth": 1, "linestyle": "--"}
+_SPAN: dict[str, Any] = {
+    "fmt": "none",
+    "ecolor": "black",
+    "elinewidth": 1.2,
+    "capsize": 2.5,
+}
 
 
-def loss_color(name, index=0):
-    """The colour of the loss ``name``; for any other name the ``index``-th of ``OTHER_COLORS``."""
-    return LOSS_COLORS.get(name, OTHER_COLORS[index % len(OTHER_COLORS)])
+def _label(name: object) -> str:
+    """The label of ``name`` as matplotlib can write it."""
+    return drawable(style(name).label)
 
 
-def _line(name, index, **changes):
-    i = list(LOSS_COLORS).index(name) if name in LOSS_COLORS else index % len(_DASHES)
-    line = dict(label=LABELS.get(name, name), color=loss_color(name, index), linestyle=(0, _DASHES[i]), linewidth=1.8)
-    return line | dict(marker=_MARKERS[i], markersize=8, markeredgecolor="white", markeredgewidth=0.5) | changes
+def _line(name: object, index: int) -> dict[str, Any]:
+    """What matplotlib is told about the line of ``name``."""
+    look = style(name, index)
+    return {
+        "label": drawable(look.label),
+        "color": look.color,
+        "linestyle": (0, look.dash),
+        "linewidth": 1.8,
+        "marker": look.marker,
+        "markersize": 8,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.5,
+    }
 
 
-def _axes(ax, width, height, columns=1):
-    return plt.subplots(1, columns, figsize=(width, height), layout="constrained")[1] if ax is None else ax
+def _without_marker(line: dict[str, Any]) -> dict[str, Any]:
+    """The same line for something that has no points to mark."""
+    return {key: value for key, value in line.items() if "marker" not in key}
 
 
-def _finish(ax, xlabel, ylabel, legend=None, percent=""):
-    """Labels, legend, no box; ``ylabel`` may be a metric; the axes named in ``percent`` show fractions times 100."""
+def _new_axes(width: float, height: float) -> Axes:
+    """The only axes of a new figure, in inches."""
+    from matplotlib import pyplot as plt
+
+    _, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    return ax
+
+
+def _percent() -> Formatter:
+    """Tick labels that show fractions times 100."""
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda value, _: f"{100 * value:g}")
+
+
+def _finish(
+    ax: Axes,
+    xlabel: str,
+    ylabel: str,
+    legend: dict[str, Any] | None = None,
+    percent: str = "",
+) -> Axes:
+    """Labels, legend, no box; the axes named in ``percent`` show fractions times 100.
+
+    ``ylabel`` may be a metric: its label then says whether it is in percent.
+    """
     label = METRIC_LABELS.get(ylabel, ylabel)
-    ax.set(xlabel=xlabel, ylabel=label)
-    for axis in percent + "y" * (label != ylabel and "%" in label):
-        getattr(ax, f"{axis}axis").set_major_formatter(lambda value, _: f"{100 * value:g}")
-    sns.despine(ax=ax)
-    if legend is not None:
-        ax.legend(**dict(frameon=False, fontsize=9, title_fontsize=9) | legend)
+    ax.set(xlabel=drawable(xlabel) if xlabel else "", ylabel=drawable(label))
+    if "x" in percent:
+        ax.xaxis.set_major_formatter(_percent())
+    if "y" in percent or (label != ylabel and "%" in label):
+        ax.yaxis.set_major_formatter(_percent())
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    if legend is not None and ax.get_legend_handles_labels()[1]:
+        ax.legend(**{"frameon": False, "fontsize": 9, "title_fontsize": 9, **legend})
     return ax
 
 
-def reliability_diagram(bins, ax=None, *, color=LOSS_COLORS["ce"], band=0.95, class_name=None):
-    """How often is the model right (bars) when it says c (diagonal)? Below: how many samples each bar stands for.
+def consistency_band(
+    bins: Reliability, share: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where a bin's accuracy would lie if its confidence were right.
 
-    bins: ``metrics.reliability(logits, labels)``; with its ``class_index`` the view of one class, named ``class_name``.
-    Hatched: the gap between accuracy and mean confidence; above the bar it is overconfidence. band: where this share of
-    such bars would end if the confidence were right, or None; the exact binomial limit of consistency resampling
-    (Bröcker & Smith 2007). ``ax.child_axes[0]`` holds the counts, on a logarithmic axis.
+    Parameters
+    ----------
+    bins : Reliability
+        ``metrics.reliability(logits, labels)``.
+    share : float, default 0.95
+        In (0, 1): of calibrated models' bars this share end inside.
+
+    Returns
+    -------
+    low, high : (n_bins,) float64 arrays
+        Fractions in [0, 1]; nan where the bin is empty.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``share`` is not in (0, 1).
+
+    References
+    ----------
+    Bröcker and Smith, Weather and Forecasting 2007: consistency resampling, of which
+    this is the exact binomial limit.
+
+    Examples
+    --------
+    >>> bins = metrics.Reliability(
+    ...     np.array([0.0, 1.0]), np.array([100]), np.array([0.5]), np.array([0.4])
+    ... )
+    >>> consistency_band(bins)
+    (array([0.4]), array([0.6]))
     """
+    from scipy.special import bdtrik
+
+    share = _check.number("band", share, 0, 1, open_low=True, open_high=True)
+    tail = (1 - share) / 2
+    n = bins.counts
+    full = n > 0
+    confidence = np.where(full, bins.confidence, 0.5).clip(1e-12, 1 - 1e-12)
+    limits = []
+    for quantile in (tail, 1 - tail):
+        hits = np.ceil(np.nan_to_num(bdtrik(quantile, n, confidence))).clip(0, n)
+        limits.append(np.where(full, hits / np.maximum(n, 1), np.nan))
+    return limits[0], limits[1]
+
+
+def reliability_diagram(
+    bins: Reliability,
+    ax: Axes | None = None,
+    *,
+    color: str = LOSS_COLORS["ce"],
+    band: float | None = 0.95,
+    class_name: str | None = None,
+) -> Axes:
+    """How often is the model right (bars) when it says c (diagonal)?
+
+    Hatched is the gap between accuracy and mean confidence; above the bar it is
+    overconfidence. Below, on a logarithmic axis: how many samples each bar stands for.
+
+    Parameters
+    ----------
+    bins : Reliability
+        ``metrics.reliability(logits, labels)``; with its ``class_index`` the view of
+        one class.
+    ax : Axes, optional
+        Where to draw; a new figure of 4.4 x 5 inches if absent.
+    color : str
+        Of the bars.
+    band : float or None, default 0.95
+        Where this share of such bars would end if the confidence were right.
+    class_name : str, optional
+        Of the class that ``bins`` belong to.
+
+    Returns
+    -------
+    Axes
+        ``ax.child_axes[0]`` holds the counts.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``bins`` are no bins or ``band`` is not in (0, 1).
+
+    Examples
+    --------
+    >>> bins = metrics.reliability(np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 0]))
+    >>> reliability_diagram(bins).get_ylabel()
+    'accuracy (%)'
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     if not isinstance(bins, metrics.Reliability):
-        _check.fail("bins", f"got {type(bins).__name__}", "pass metrics.reliability(logits, labels)", TypeError)
-    ax, full = _axes(ax, 4.4, 5), bins.counts > 0
-    left, width, n = bins.edges[:-1][full], np.diff(bins.edges)[full], bins.counts[full]
-    solid = dict(width=width, align="edge", color=color, edgecolor="white", linewidth=0.5)
-    hatched = solid | dict(color="none", edgecolor="#333333", hatch="/////")
-    ax.bar(left, bins.accuracy[full], label="accuracy", **solid)
-    ax.bar(left, bins.gap[full], bottom=bins.accuracy[full], label="gap to confidence", **hatched)
+        _check.fail(
+            "bins",
+            f"got {type(bins).__name__}",
+            "pass metrics.reliability(logits, labels)",
+            TypeError,
+        )
+    ax = _new_axes(4.4, 5) if ax is None else ax
+    full = bins.counts > 0
+    left = bins.edges[:-1][full]
+    width = np.diff(bins.edges)[full]
+    counts = bins.counts[full]
+    accuracy = bins.accuracy[full]
+    solid: dict[str, Any] = {
+        "width": width,
+        "align": "edge",
+        "color": color,
+        "edgecolor": "white",
+        "linewidth": 0.5,
+    }
+    hatched = {**solid, "color": "none", "edgecolor": "#333333", "hatch": "/////"}
+    ax.bar(left, accuracy, label="accuracy", **solid)
+    ax.bar(left, bins.gap[full], bottom=accuracy, label="gap to confidence", **hatched)
     if band is not None:
-        tail = (1 - _check.number("band", band, 0, 1, open_low=True, open_high=True)) / 2
-        c = bins.confidence[full].clip(1e-12, 1 - 1e-12)
-        low, high = (np.ceil(np.nan_to_num(bdtrik(q, n, c))).clip(0, n) / n for q in (tail, 1 - tail))
-        ax.errorbar(left + width / 2, (low + high) / 2, (high - low) / 2, label=f"{band:.0%} if calibrated", **_SPAN)
+        low, high = (limit[full] for limit in consistency_band(bins, band))
+        ax.errorbar(
+            left + width / 2,
+            (low + high) / 2,
+            (high - low) / 2,
+            label=f"{band:.0%} if calibrated",
+            **_SPAN,
+        )
     ax.plot([0, 1], [0, 1], label="perfect calibration", **_THIN)
-    ax.set(xlim=(0, 1), ylim=(0, 1.36), yticks=np.linspace(0, 1, 6))  # above 100 % there is room for the legend
+    # above 100 % there is room for the legend
+    ax.set(xlim=(0, 1), ylim=(0, 1.36), yticks=np.linspace(0, 1, 6))
     ax.tick_params(labelbottom=False)
-    names = (f"probability of {class_name}", f"truly {class_name}") if class_name else ("confidence", "accuracy")
-    title = f"ECE {100 * bins.ece:.2f} %, n = {bins.counts.sum():,}"
-    legend = dict(loc="upper center", ncols=2, columnspacing=1, borderaxespad=0, title=title)
-    _finish(ax, "", f"{names[1]} (%)", legend, "y").spines["left"].set_bounds(0, 1)
+    asked = f"probability of {class_name}" if class_name else "confidence"
+    happened = f"truly {class_name}" if class_name else "accuracy"
+    legend = {
+        "loc": "upper center",
+        "ncols": 2,
+        "columnspacing": 1,
+        "borderaxespad": 0,
+        "title": f"ECE {100 * bins.ece:.2f} %, n = {bins.counts.sum():,}",
+    }
+    _finish(ax, "", f"{happened} (%)", legend, "y")
+    ax.spines["left"].set_bounds(0, 1)
     below = ax.inset_axes((0, -0.25, 1, 0.2), sharex=ax)
-    below.bar(left, n, log=True, **solid)
+    below.bar(left, counts, log=True, **solid)
     below.set_ylim(0.7, None)
-    below.yaxis.set(major_locator=LogLocator(numticks=4), major_formatter=lambda value, _: f"{value:,.0f}")
-    _finish(below, f"{names[0]} (%)", "samples", percent="x")
+    below.yaxis.set_major_locator(LogLocator(numticks=4))
+    below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    below.yaxis.set_minor_formatter(NullFormatter())
+    _finish(below, f"{asked} (%)", "samples\n(log scale)", percent="x")
     return ax
 
 
-def confusion_matrix(logits, labels, class_names=None, ax=None):
-    """Where the samples of each class (rows) go (columns), in percent of the row; an absent class has a blank row."""
-    logits, labels = (t.cpu().numpy() for t in _check.logits_and_labels(logits, labels))
-    k = logits.shape[1]
-    names, few = list(range(k) if class_names is None else class_names), k <= 12
-    if len(names) != k:
-        _check.fail("class_names", f"has {len(names)} names for {k} classes", "pass one name per column of logits")
-    counts = np.bincount(labels * k + logits.argmax(1), minlength=k * k).reshape(k, k)
-    shares = 100 * pd.DataFrame(counts, names, names).div(np.where(counts.any(1), counts.sum(1), np.nan), axis=0)
-    ax, step = _axes(ax, *(2 * [1.8 + 0.45 * min(k, 10)])), 1 if few else -(-k // 10)
-    text = dict(annot=shares.map("{:.0f}".format).replace("0", "") if few else None, fmt="", annot_kws={"fontsize": 9})
-    look = dict(square=True, cmap="Blues", norm=PowerNorm(0.5, 0, 100), xticklabels=step, yticklabels=step)
-    sns.heatmap(shares, ax=ax, cbar=not few, cbar_kws=dict(label="% of the row", shrink=0.7), **look, **text)
-    ax.set(xlabel="predicted class (% of the row)" if few else "predicted class", ylabel="true class")
-    return ax
+def confusion_matrix(
+    logits: ArrayLike | Tensor,
+    labels: ArrayLike | Tensor,
+    class_names: Sequence[object] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Where the samples of each class (rows) go (columns), in percent of the row.
 
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores, of which the first largest is the prediction.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    class_names : sequence of K names, optional
+        Else the ids.
+    ax : Axes, optional
+        Where to draw; a new figure if absent.
 
-def training_curves(history, axes=None):
-    """NLL, error and ECE by epoch of the splits that ``history`` has; returns three axes.
+    Returns
+    -------
+    Axes
+        A class without samples has a blank row. Up to 12 classes the cells hold
+        numbers, beyond that there is a colour bar.
 
-    history: ``runs.load_history(run_dir)``, or a mapping from losses to such tables, drawn without validation curves.
-    Training values are means over the epoch, while the network changes.
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed.
+
+    Examples
+    --------
+    >>> ax = confusion_matrix(np.eye(2), np.array([0, 0]), ["cat", "dog"])
+    >>> [text.get_text() for text in ax.texts]
+    ['50', '50']
     """
-    axes, runs = _axes(axes, 10, 3.2, columns=3), history if isinstance(history, dict) else {"": history}
+    import pandas as pd
+    import seaborn as sns
+    from matplotlib.colors import PowerNorm
+
+    scores, truth = _check.logits_and_labels(logits, labels)
+    k = scores.shape[1]
+    names = list(range(k)) if class_names is None else list(class_names)
+    if len(names) != k:
+        _check.fail(
+            "class_names",
+            f"has {len(names)} names for {k} classes",
+            "pass one name per column of logits",
+        )
+    predictions = scores.cpu().numpy().argmax(1)
+    pairs = truth.cpu().numpy() * k + predictions
+    counts = np.bincount(pairs, minlength=k * k).reshape(k, k)
+    totals = np.where(counts.any(1), counts.sum(1), np.nan)
+    written = [drawable(name) for name in names]
+    shares = pd.DataFrame(100 * counts / totals[:, None], written, written)
+    few = k <= 12
+    if ax is None:
+        side = 1.8 + 0.45 * min(k, 10)
+        ax = _new_axes(side, side)
+    step = 1 if few else -(-k // 10)
+    sns.heatmap(
+        shares,
+        ax=ax,
+        square=True,
+        cmap="Blues",
+        norm=PowerNorm(0.5, 0, 100),
+        xticklabels=step,
+        yticklabels=step,
+        annot=shares.map("{:.0f}".format).replace(["0", "nan"], "") if few else None,
+        fmt="",
+        annot_kws={"fontsize": 9},
+        cbar=not few,
+        cbar_kws={"label": "% of the row", "shrink": 0.7},
+    )
+    across = "predicted class (% of the row)" if few else "predicted class"
+    ax.set(xlabel=across, ylabel="true class")
+    return ax
+
+
+def training_curves(
+    history: DataFrame | Mapping[str, DataFrame], axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """NLL, error and ECE by epoch of the splits that ``history`` has.
+
+    Parameters
+    ----------
+    history : DataFrame or mapping from losses to DataFrames
+        ``runs.load_history(run_dir)``: columns ``epoch``, ``train_nll``, ``test_ece``,
+        ... A mapping is drawn without validation curves. Training values are means over
+        the epoch, while the network changes.
+    axes : three Axes, optional
+        Where to draw; a new figure of 10 x 3.2 inches if absent.
+
+    Returns
+    -------
+    sequence of three Axes
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"epoch": [1, 2], "train_nll": [1.0, 0.5]})
+    >>> [line.get_label() for line in training_curves(table)[0].lines]
+    ['train']
+    """
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    if axes is None:
+        _, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+    assert axes is not None
+    tables = dict(history) if isinstance(history, dict) else {"": history}
     for ax, metric in zip(axes, ("nll", "error", "ece"), strict=True):
-        for i, (name, table) in enumerate(runs.items()):
-            for split, (dash, color) in _SPLITS.items():
-                if (column := f"{split}_{metric}") in table and not (name and split == "val"):
-                    color, label = loss_color(name, i) if name else color, f"{LABELS.get(name, name)} {split}".strip()
-                    ax.plot("epoch", column, "." + dash, data=table.dropna(subset=column), color=color, label=label)
+        for index, (name, table) in enumerate(tables.items()):
+            for split, dash in _SPLIT_DASHES.items():
+                column = f"{split}_{metric}"
+                if column not in table or (name and split == "val"):
+                    continue
+                drawn = table.dropna(subset=column)
+                ax.plot(
+                    drawn["epoch"],
+                    drawn[column],
+                    "." + dash,
+                    color=loss_color(name, index) if name else _SPLIT_COLORS[split],
+                    label=f"{_label(name)} {split}" if name else split,
+                )
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_ylim(0, None)
         _finish(ax, "epoch", metric, {} if metric == "nll" else None)
     return axes
 
 
-def temperatures(calibrators, ax=None):
-    """The temperature by confidence; above 1 softens, below 1 sharpens. Each bin is as wide as its share of samples.
+def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """The temperature by confidence; above 1 softens, below 1 sharpens.
 
-    calibrators: mapping from names to fitted calibrators, with ``temperatures`` (ATS: a step a bin; all on the same
-    validation samples) or one ``temperature``.
+    Parameters
+    ----------
+    calibrators : mapping from names to fitted calibrators
+        With ``temperatures`` (ATS: a step a bin, as wide as its share of the
+        validation samples, which must be the same for all) or one ``temperature``.
+    ax : Axes, optional
+        Where to draw; a new figure of 6.4 x 3.6 inches if absent.
+
+    Returns
+    -------
+    Axes
+        Its vertical axis is logarithmic.
+
+    Raises
+    ------
+    ValueError
+        If a calibrator has no temperature or is not fitted.
+
+    Examples
+    --------
+    >>> from gcelib import TemperatureScaling
+    >>> logits, labels = np.array([[1.0, 0.0]] * 4), np.array([0, 0, 0, 1])
+    >>> ax = temperatures({"ts_nll": TemperatureScaling().fit(logits, labels)})
+    >>> ax.get_ylabel()
+    'temperature'
     """
-    ax = _axes(ax, 6.4, 3.6)
-    for i, (name, calibrator) in enumerate(calibrators.items()):
-        values = getattr(calibrator, "temperatures", getattr(calibrator, "temperature", None))
-        if values is None or not calibrator.fitted:
-            _check.fail("calibrators", f"{name!r} has no temperature", "pass fitted TS, ETS or ATS")
-        values = np.atleast_1d(values.cpu().numpy())
-        grid, step = np.linspace(0, 1, len(values) + 1), -(-len(values) // 8)
-        ax.stairs(values, grid, baseline=None, **{k: v for k, v in _line(name, i).items() if "marker" not in k})
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax = _new_axes(6.4, 3.6) if ax is None else ax
+    for index, (name, calibrator) in enumerate(calibrators.items()):
+        one = getattr(calibrator, "temperature", None)
+        found = getattr(calibrator, "temperatures", one)
+        if found is None or not calibrator.fitted:
+            _check.fail(
+                "calibrators",
+                f"{name!r} has no temperature",
+                "pass fitted TS, ETS or ATS",
+            )
+        values = np.atleast_1d(found.cpu().numpy())
+        grid = np.linspace(0, 1, len(values) + 1)
+        line = _without_marker(_line(name, index))
+        ax.stairs(values, grid, baseline=None, **line)
         if len(values) > 1:
-            ax.set_xticks(grid[::step], [f"{100 * edge:.4g}" for edge in calibrator.thresholds[::step].tolist()])
+            step = -(-len(values) // 8)
+            edges = calibrator.thresholds[::step].tolist()
+            ax.set_xticks(grid[::step], [f"{100 * edge:.4g}" for edge in edges])
     ax.axhline(1, **_THIN)
-    ax.set(yscale="log", xlim=(0, 1), ylim=(min(ax.get_ylim()[0], 0.7), max(ax.get_ylim()[1], 1.5)))
-    ax.yaxis.set(major_locator=LogLocator(subs=(1, 1.5, 2, 3, 5, 7)), major_formatter="{x:g}", minor_formatter="")
-    return _finish(ax, "validation samples, least confident first; ticks: their confidence (%)", "temperature", {})
+    low, high = ax.get_ylim()
+    ax.set(yscale="log", xlim=(0, 1), ylim=(min(low, 0.7), max(high, 1.5)))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    across = "validation samples, least confident first; ticks: their confidence (%)"
+    return _finish(ax, across, "temperature", {})
 
 
-def risk_curves(p, risks, truth=None, ax=None):
-    """Expected loss of predicting the probability ``p`` (M,), above its minimum, which the marker shows.
+def risk_curves(
+    p: ArrayLike,
+    risks: Mapping[str, ArrayLike],
+    truth: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Expected loss of a predicted probability, above its minimum (the marker).
 
-    risks: mapping from losses to risks (M,).   truth: the true probability; strictly proper losses have markers there.
+    Parameters
+    ----------
+    p : (M,) array
+        Predicted probabilities.
+    risks : mapping from losses to (M,) arrays
+        The expected loss of each prediction.
+    truth : float, optional
+        The true probability; strictly proper losses have their markers there.
+    ax : Axes, optional
+        Where to draw; a new figure of 5.2 x 3.8 inches if absent.
+
+    Returns
+    -------
+    Axes
+
+    Examples
+    --------
+    >>> p = np.array([0.2, 0.5, 0.8])
+    >>> ax = risk_curves(p, {"brier": (p - 0.5) ** 2}, truth=0.5)
+    >>> [line.get_label() for line in ax.lines]
+    ['Brier', 'truth']
     """
-    ax = _axes(ax, 5.2, 3.8)
-    for i, (name, risk) in enumerate(risks.items()):
-        ax.plot(p, risk - np.min(risk), **_line(name, i, markevery=[int(np.argmin(risk))], clip_on=False, zorder=3))
+    ax = _new_axes(5.2, 3.8) if ax is None else ax
+    for index, (name, values) in enumerate(risks.items()):
+        risk = np.asarray(values)
+        best = int(np.argmin(risk))
+        line = _line(name, index)
+        ax.plot(p, risk - risk[best], markevery=[best], clip_on=False, zorder=3, **line)
     if truth is not None:
         ax.axvline(truth, label="truth", **_THIN)
     ax.set_ylim(0, None)
     return _finish(ax, "predicted probability", "expected loss above its minimum", {})
 
 
-def bars_with_intervals(table, metric="ece", x="loss", hue=None, ax=None, points=False):
-    """``metric`` with its interval for each ``x`` and, side by side, each ``hue`` (the paper's Figures 1 and 2).
+def bars_with_intervals(
+    table: DataFrame,
+    metric: str = "ece",
+    x: str = "loss",
+    hue: str | None = None,
+    ax: Axes | None = None,
+    points: bool = False,
+) -> Axes:
+    """``metric`` with its interval for each ``x`` and, side by side, each ``hue``.
 
-    table: DataFrame with the columns ``x``, ``hue``, ``metric`` and, where there are intervals, ``<metric>_low`` and
-    ``<metric>_high``, named as by ``metrics.evaluate`` and drawn in this order.
-    points: markers, on an axis that need not start at 0, for differences too small for bars.
+    Parameters
+    ----------
+    table : DataFrame
+        With the columns ``x``, ``hue``, ``metric`` and, where there are intervals,
+        ``<metric>_low`` and ``<metric>_high``, as ``metrics.evaluate`` names them;
+        drawn in this order.
+    metric : str, default "ece"
+        What the bars show.
+    x, hue : str
+        Columns of places and of kinds. If ``x`` is the loss, colours tell losses, and
+        hatches (or markers) tell the hue.
+    ax : Axes, optional
+        Where to draw; a new figure if absent.
+    points : bool, default False
+        Markers, on an axis that need not start at 0, for differences too small for
+        bars.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
+
+    References
+    ----------
+    The paper's Figures 1 and 2.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"loss": ["ce", "gce"], "ece": [0.04, 0.02]})
+    >>> [text.get_text() for text in bars_with_intervals(table).get_xticklabels()]
+    ['CE', 'GCE']
     """
-    _check.known_keys("table", [column for column in (x, hue, metric) if column], list(table))
-    places, kinds = list(table[x].unique()), list(table[hue].unique()) if hue else [None]
-    ax, width = _axes(ax, max(5, 1.5 + 0.25 * len(places) * (len(kinds) + 1)), 3.6), 0.84 / max(len(kinds), 1.4)
-    by_x = x == "loss" or not hue  # what the colours tell; markers or hatches then tell the hue
+    needed = [column for column in (x, hue, metric) if column]
+    _check.known_keys("table", needed, list(table))
+    places = list(table[x].unique())
+    kinds = list(table[hue].unique()) if hue else [None]
+    if ax is None:
+        ax = _new_axes(max(5, 1.5 + 0.25 * len(places) * (len(kinds) + 1)), 3.6)
+    width = 0.84 / max(len(kinds), 1.4)
+    colors_tell_x = x == "loss" or not hue
     for j, kind in enumerate(kinds):
         rows = table[table[hue] == kind] if hue else table
-        spots, values = np.array([places.index(place) for place in rows[x]]), rows[metric].to_numpy(float)
-        at, label = spots + (j - (len(kinds) - 1) / 2) * width, LABELS.get(kind, kind)
-        colors = [loss_color(*((row, i) if by_x else (kind, j))) for row, i in zip(rows[x], spots, strict=True)]
-        if points:
-            ax.scatter(at, values, 50, c=colors, marker=_line(kind, j)["marker"], label=label)
+        spots = np.array([places.index(place) for place in rows[x]])
+        values = rows[metric].to_numpy(float)
+        at = spots + (j - (len(kinds) - 1) / 2) * width
+        label = _label(kind) if hue else None
+        if colors_tell_x:
+            found = zip(rows[x], spots, strict=True)
+            colors = [loss_color(place, spot) for place, spot in found]
         else:
-            stage = dict(alpha=0.3 + 0.7 * (j + 1) / len(kinds), hatch=_HATCHES[j % 4]) if hue and by_x else {}
-            ax.bar(at, values, width, color=colors, edgecolor="white", linewidth=0.5, label=label, **stage)
+            colors = [loss_color(kind, j)] * len(rows)
+        if points:
+            marker = style(kind, j).marker
+            ax.scatter(at, values, 50, c=colors, marker=marker, label=label)
+        else:
+            look: dict[str, Any] = {}
+            if hue and colors_tell_x:
+                look = {
+                    "alpha": 0.3 + 0.7 * (j + 1) / len(kinds),
+                    "hatch": _HATCHES[j % len(_HATCHES)],
+                }
+            look |= {"edgecolor": "white", "linewidth": 0.5, "label": label}
+            ax.bar(at, values, width, color=colors, **look)
         if f"{metric}_low" in table:
-            low, high = rows[f"{metric}_low"].to_numpy(float), rows[f"{metric}_high"].to_numpy(float)
-            ax.errorbar(at, (low + high) / 2, (high - low) / 2, zorder=0 if points else 3, **_SPAN)
-    ax.set_xticks(range(len(places)), [LABELS.get(place, place) for place in places])
-    return _finish(ax, x, metric, dict(loc="upper left", bbox_to_anchor=(1, 1), title=hue) if hue else None)
+            low = rows[f"{metric}_low"].to_numpy(float)
+            high = rows[f"{metric}_high"].to_numpy(float)
+            middle = (low + high) / 2
+            order = 0 if points else 3
+            ax.errorbar(at, middle, (high - low) / 2, zorder=order, **_SPAN)
+    ax.set_xticks(range(len(places)), [_label(place) for place in places])
+    legend = {"loc": "upper left", "bbox_to_anchor": (1, 1), "title": hue}
+    return _finish(ax, x, metric, legend if hue else None)
 
 
-def roc_curves(pairs, ax=None):
-    """How well entropy tells out-of-distribution samples from test samples, threshold by threshold, with the AUROC.
+def roc_curves(
+    pairs: Mapping[str, tuple[ArrayLike | Tensor, ArrayLike | Tensor]],
+    ax: Axes | None = None,
+) -> Axes:
+    """How well entropy tells out-of-distribution samples from test samples.
 
-    pairs: mapping from names to (in-distribution logits, out-of-distribution logits).
+    Parameters
+    ----------
+    pairs : mapping from names to (in-distribution logits, OOD logits)
+        Each (N, K); the curve runs over all thresholds.
+    ax : Axes, optional
+        Where to draw; a new figure of 4.6 x 4.4 inches if absent.
+
+    Returns
+    -------
+    Axes
+        The legend states each AUROC in percent.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If logits are malformed.
+
+    Examples
+    --------
+    >>> sure, unsure = np.array([[9.0, 0.0]]), np.array([[0.0, 0.0]])
+    >>> roc_curves({"gce": (sure, unsure)}).lines[0].get_label()
+    'GCE, 100.0 %'
     """
-    ax = _axes(ax, 4.6, 4.4)
-    for i, (name, (inside, outside)) in enumerate(pairs.items()):
+    ax = _new_axes(4.6, 4.4) if ax is None else ax
+    for index, (name, (inside, outside)) in enumerate(pairs.items()):
         scores = [np.sort(metrics.entropy(logits)) for logits in (inside, outside)]
-        steps = np.concatenate(([np.inf], np.unique(np.concatenate(scores))[::-1]))
+        thresholds = np.unique(np.concatenate(scores))[::-1]
+        steps = np.concatenate(([np.inf], thresholds))
         alarms, found = (1 - np.searchsorted(s, steps) / len(s) for s in scores)
-        label = f"{LABELS.get(name, name)}, {100 * metrics.ood_auroc(inside, outside):.1f} %"
-        ax.plot(alarms, found, **_line(name, i, label=label, markevery=(0.03 * i + 0.03, 0.3)))
+        line = _line(name, index)
+        line["label"] += f", {100 * metrics.ood_auroc(inside, outside):.1f} %"
+        ax.plot(alarms, found, markevery=(0.03 * index + 0.03, 0.3), **line)
     ax.plot([0, 1], [0, 1], **_THIN)
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
-    return _finish(ax, "false alarms (%)", "OOD samples detected (%)", dict(loc="lower right", title="AUROC"), "xy")
+    legend = {"loc": "lower right", "title": "AUROC"}
+    return _finish(ax, "false alarms (%)", "OOD samples detected (%)", legend, "xy")
 
 
-def entropy_histograms(logits, ax=None, n_bins=30):
+def entropy_histograms(
+    logits: Mapping[str, Any], ax: Axes | None = None, n_bins: int = 30
+) -> Axes:
     """The entropy of the predictions in each data set, as shares of its samples.
 
-    logits: mapping from the data sets' names to logits (N, K); the first, in-distribution, is drawn filled.
+    Parameters
+    ----------
+    logits : mapping from the data sets' names to logits (N, K)
+        The first, in-distribution, is drawn filled.
+    ax : Axes, optional
+        Where to draw; a new figure of 5.2 x 3.6 inches if absent.
+    n_bins : int, default 30
+        Of equal width over [0, log K].
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If logits are malformed.
+
+    Examples
+    --------
+    >>> ax = entropy_histograms({"test": np.array([[9.0, 0.0]])})
+    >>> ax.get_xlabel()
+    'entropy of the prediction (nats)'
     """
-    ax, top = _axes(ax, 5.2, 3.6), np.log(max(z.shape[1] for _, z in logits.items()))
-    for i, (name, z) in enumerate(logits.items()):
-        counts, edges = np.histogram(metrics.entropy(z).clip(0, top), n_bins, (0, top))
-        style = dict(linestyle=(0, _DASHES[i % 11]), linewidth=1.8) if i else dict(fill=True, alpha=0.5)
-        ax.stairs(counts / len(z), edges, color=loss_color(None, i), label=name, **style)
-    return _finish(ax, "entropy of the prediction (nats)", "share of the samples (%)", {}, "y")
+    ax = _new_axes(5.2, 3.6) if ax is None else ax
+    top = np.log(max(z.shape[1] for z in logits.values()))
+    for index, (name, z) in enumerate(logits.items()):
+        entropies = metrics.entropy(z).clip(0, top)
+        counts, edges = np.histogram(entropies, n_bins, (0, top))
+        line = _without_marker(_line(None, index))
+        line["label"] = drawable(name)
+        if index == 0:
+            line = {"color": line["color"], "label": line["label"]}
+            line |= {"fill": True, "alpha": 0.5}
+        ax.stairs(counts / len(z), edges, **line)
+    across = "entropy of the prediction (nats)"
+    return _finish(ax, across, "share of the samples (%)", {}, "y")
