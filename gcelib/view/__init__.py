@@ -1,1 +1,1 @@
-"""Looking at results: figures, one style for each name, and explorers that answer to the hand."""
+"""Looking at results: figures, one style for each name, explorers to play with."""

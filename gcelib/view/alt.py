@@ -135,7 +135,7 @@ def install() -> None:
     formatters = shell.display_formatter.formatters
     last: dict[str, Any] = {}
 
-    def as_png(figure: Figure) -> Any:
+    def as_png(figure: Figure) -> object:
         """The figure as the notebook's own settings draw it."""
         if last.get("figure") is not figure:
             return last["draw"](figure)
@@ -159,5 +159,5 @@ def install() -> None:
         last["png"] = drawn
         return image(picture, description(figure))
 
-    # The inline backend, when it starts, forgets all printers of Figure; not this one's.
+    # The inline backend, when it starts, forgets printers of Figure, not of its base.
     formatters["text/html"].for_type_by_name("matplotlib.figure", "FigureBase", as_html)

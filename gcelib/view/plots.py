@@ -203,7 +203,7 @@ def reliability_diagram(
     band: float | None = 0.95,
     class_name: str | None = None,
 ) -> Axes:
-    """How often is the model right (bars) when it says c (diagonal)?
+    """Show how often the model is right (bars) when it says c (diagonal).
 
     Hatched is the gap between accuracy and mean confidence; above the bar it is
     overconfidence. Below, on a logarithmic axis: how many samples each bar stands for.
@@ -405,9 +405,11 @@ def training_curves(
     from matplotlib.ticker import MaxNLocator
 
     if axes is None:
-        _, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
-    assert axes is not None
-    tables = dict(history) if isinstance(history, dict) else {"": history}
+        figure = plt.figure(figsize=(10, 3.2), layout="constrained")
+        axes = list(figure.subplots(1, 3))
+    tables: dict[str, Any] = (
+        dict(history) if isinstance(history, dict) else {"": history}
+    )
     for ax, metric in zip(axes, ("nll", "error", "ece"), strict=True):
         for index, (name, table) in enumerate(tables.items()):
             for split, dash in _SPLIT_DASHES.items():
@@ -462,7 +464,7 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
     ax = _new_axes(6.4, 3.6) if ax is None else ax
     for index, (name, calibrator) in enumerate(calibrators.items()):
         one = getattr(calibrator, "temperature", None)
-        found = getattr(calibrator, "temperatures", one)
+        found: Any = getattr(calibrator, "temperatures", one)
         if found is None or not calibrator.fitted:
             _check.fail(
                 "calibrators",

@@ -109,7 +109,7 @@ class Labels(dict[str, str]):
         return str(name)
 
 
-#: Labels of losses, in the order of ``LOSSES``; of everything that has a row or may get one.
+#: Labels of losses, in the order of ``LOSSES``; then of everything that has a row.
 LOSS_LABELS: Mapping[str, str] = Labels((name, style(name).label) for name in LOSSES)
 LABELS: Mapping[str, str] = Labels(
     (name, style(name).label)
