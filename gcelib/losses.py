@@ -1,401 +1,775 @@
-"""Training losses: Generative Cross-Entropy (GCE) and the baselines that its paper compares it with.
+"""The training losses that GCE's paper compares, and the registry of all of them.
 
-Every loss is an ``nn.Module`` called as ``loss(logits, labels)``, so it replaces ``nn.CrossEntropyLoss``. ``logits`` is
-(N, K) floating point, N >= 1, K >= 2; ``labels`` is (N,) integer in [0, K). ``ce``, ``brier``, ``gce`` also take soft
-targets: floating point (N, K), rows that sum to 1. ``reduction`` is ``"mean"`` (default), ``"sum"`` or ``"none"``. All
-work in log space, in the logits' dtype but at least float32, also under autocast; so is the result. Malformed input
-raises ``ValueError`` or ``TypeError``; label values are checked on the CPU only (elsewhere it would stall the device).
-Logits that are NaN or infinite are *not* refused: ``torch.amp.GradScaler`` must see that loss in order to skip a step.
+Every loss is an ``nn.Module`` called as ``loss(logits, labels)``, so it replaces
+``nn.CrossEntropyLoss``. ``logits`` is (N, K) floating point, N >= 1, K >= 2; ``labels``
+is (N,) integer in [0, K). ``ce``, ``brier`` and ``gce`` also take soft targets: floating
+point (N, K), rows that sum to 1. ``reduction`` is ``"mean"`` (default), ``"sum"`` or
+``"none"``. All work in log space, in the logits' dtype but at least float32, also under
+autocast; so is the result. A logit of -inf is a probability of 0, as
+:class:`gcelib.GCELoss` explains. Malformed input raises ``ValueError`` or ``TypeError``.
 
-"The paper" is Zhan, Zhou and Shen, arXiv 2604.06689 (2026). p = softmax(logits); t = p[i, y_i] is the *target
-probability* of sample i; S_k = sum_i p[i, k] is the *class sum* over the batch.
+"The paper" is Zhan, Zhou and Shen, arXiv 2604.06689 (2026). p = softmax(logits); t is the
+*target probability* p[i, y_i] of sample i.
 """
 
 import inspect
-import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import torch.distributed as dist
-from torch import nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from gcelib import _check
+from gcelib.gce import GCELoss, GroupLoss, ProcessGroup, gce_log_ratio
+from gcelib.loss_base import NO_LABEL, Loss, label_nll, power
 
-_NO_LABEL = -(2**62)  # PyTorch's own choice of a label to ignore, -100, would let a mistake pass in silence
+__all__ = [
+    "DFL_GAMMA",
+    "LOSSES",
+    "AdaFocalLoss",
+    "BrierLoss",
+    "CrossEntropyLoss",
+    "DualFocalLoss",
+    "FLSDLoss",
+    "FocalLoss",
+    "GCELoss",
+    "Loss",
+    "LossRow",
+    "MMCELoss",
+    "gce_log_ratio",
+    "make_loss",
+]
 
 
-class _Loss(nn.Module):
-    """What the losses share: input checks, at least float32, and the reduction of the losses of single samples."""
+class CrossEntropyLoss(Loss):
+    """Negative log-likelihood -log t, exactly as ``nn.CrossEntropyLoss``.
 
-    soft_targets = False
-    reductions: tuple[str, ...] = ("mean", "sum", "none")
+    Only of soft targets with a logit of -inf is the value another one: 0 log 0 is 0 here,
+    and NaN there.
 
-    def __init__(self, reduction="mean", process_group=None):
-        super().__init__()
-        self.reduction = _check.choice("reduction", reduction, self.reductions)
-        if process_group is not None and not isinstance(process_group, dist.ProcessGroup):
-            what, fix = f"must be a ProcessGroup, got {process_group!r}", "pass torch.distributed.group.WORLD"
-            _check.fail("process_group", what, fix, TypeError)
-        self.process_group = process_group
+    Parameters
+    ----------
+    label_smoothing : float, default 0
+        alpha in [0, 1]: targets become (1 - alpha) target + alpha / K. ``ce_ls`` and
+        ``gce_ls`` take 0.05: the paper gives no alpha; "smoothing_0.05" is in file names
+        of the code it builds on (torrvision/focal_calibration).
+    reduction : {"mean", "sum", "none"}, default "mean"
+    ignore_index : int, optional
+        Samples with this label are left out.
 
-    def extra_repr(self):
-        names = [name for name in inspect.signature(type(self)).parameters if hasattr(self, name)]
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names if name != "process_group")
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is malformed; the message begins with its name.
 
-    def forward(self, logits, labels):
-        """The loss of logits (N, K) and labels (N,), a scalar (``reduction="none"``: (N,)) of at least float32.
+    Examples
+    --------
+    >>> CrossEntropyLoss()(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
+    tensor(0.1269)
+    """
 
-        labels: class ids, or for ``ce``, ``brier`` and ``gce`` soft targets (N, K). Raises ValueError or TypeError.
+    soft_targets = True
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        *,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(reduction, ignore_index=ignore_index)
+        self.label_smoothing = _check.number("label_smoothing", label_smoothing, 0, 1)
+
+    def compute(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The reduced loss of checked float32 or float64 logits.
+
+        Parameters
+        ----------
+        logits : (N, K) float32 or float64 tensor
+        labels : (N,) int64 tensor, or soft targets (N, K) in the logits' dtype
+
+        Returns
+        -------
+        scalar tensor, or (N,) with ``reduction="none"``
         """
-        for name, value in (("logits", logits), ("labels", labels)):
-            if not isinstance(value, torch.Tensor):
-                _check.fail(name, f"must be a torch tensor, got {type(value).__name__}", "convert it", TypeError)
-            if value.layout != torch.strided:
-                _check.as_tensor(name, value)  # refuses it
-        _check.check_logits(logits, values=False)
-        if labels.device != logits.device:
-            _check.fail("labels", f"are on {labels.device}, logits on {logits.device}", "move both to one device")
-        # Cast up by hand: autocast leaves float32 and float64 alone in all that follows (there are no matrix products).
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        if self.soft_targets and labels.is_floating_point() and labels.ndim == 2:
-            if labels.shape != logits.shape:
-                what = f"soft targets {tuple(labels.shape)} for logits {tuple(logits.shape)}"
-                _check.fail("labels", what, "pass one probability per logit")
-            if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-                off = (labels.detach().sum(1, dtype=torch.float64) - 1).abs()
-                if not (labels.detach().amin() >= 0 and off.amax() < 0.01):
-                    _check.fail("labels", "soft targets are not probabilities", "make them >= 0, rows summing to 1")
-            return self.compute(logits, labels.to(logits.dtype))
-        if labels.is_floating_point() and labels.shape == logits.shape:
-            _check.fail("labels", "are soft targets, which this loss does not take", "pass class ids", TypeError)
-        _check.check_labels(labels, *logits.shape, values=False)
-        try:
-            return self.compute(logits, labels.long())
-        except (IndexError, RuntimeError):  # PyTorch's CPU kernels look at every label: no pass of our own before them
-            _check.check_labels(labels, *logits.shape)
-            raise
-
-    def compute(self, logits, labels):
-        return self.reduce(self.per_sample(F.log_softmax(logits, dim=1), labels))
-
-    def reduce(self, losses):
-        """Reduce ``losses`` (N,); with a process group over all of its samples, as ``GCELoss`` explains."""
-        if self.reduction == "none":
-            return losses
-        if self.process_group is None:
-            return losses.mean() if self.reduction == "mean" else losses.sum()
-        total, count = losses.sum() * self.process_group.size(), losses.new_full((), len(losses))
-        if self.reduction == "sum":
-            return total
-        dist.all_reduce(count, group=self.process_group)
-        return total / count
+        if labels.is_floating_point() and self.label_smoothing == 0:
+            # A class without mass may have any logit, -inf too.
+            log_probs = F.log_softmax(logits, dim=1).masked_fill(labels == 0, 0)
+            cells = log_probs * labels
+            if self.reduction == "none":
+                return -cells.sum(1)
+            total = -cells.sum()
+            return total / len(labels) if self.reduction == "mean" else total
+        return F.cross_entropy(
+            logits,
+            labels,
+            label_smoothing=self.label_smoothing,
+            reduction=self.reduction,
+            ignore_index=NO_LABEL,
+        )
 
 
-def _nll(log_probs, labels, reduction="none"):
-    """-log_probs[i, labels[i]], shape (N,)."""
-    return F.nll_loss(log_probs, labels, reduction=reduction, ignore_index=_NO_LABEL)
+class BrierLoss(Loss):
+    """Squared distance between the probabilities and the one-hot or soft target.
 
+    *Summed* over the classes: 0 to 2 for each sample.
 
-def _power(base, gamma):
-    """``base ** gamma`` for base >= 0, with gradient 0 at base = 0 (where gamma < 1 would give infinity, then NaN)."""
-    return base.clamp_min(1e-20) ** gamma
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}, default "mean"
+    ignore_index : int, optional
+        Samples with this label are left out.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is malformed; the message begins with its name.
 
-class CrossEntropyLoss(_Loss):
-    """Negative log-likelihood -log t, exactly as ``nn.CrossEntropyLoss`` (``ce``; ``ce_ls``: with label smoothing).
-
-    label_smoothing: alpha in [0, 1]; targets become (1 - alpha) target + alpha / K. ``ce_ls`` and ``gce_ls`` take 0.05:
-    the paper gives no alpha; "smoothing_0.05" is in file names of the code it builds on (torrvision/focal_calibration).
+    Examples
+    --------
+    >>> BrierLoss()(torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
+    tensor(0.5000)
     """
 
     soft_targets = True
 
-    def __init__(self, label_smoothing=0.0, reduction="mean"):
-        super().__init__(reduction)
-        self.label_smoothing = _check.number("label_smoothing", label_smoothing, 0, 1)
+    def __init__(
+        self, reduction: str = "mean", *, ignore_index: int | None = None
+    ) -> None:
+        super().__init__(reduction, ignore_index=ignore_index)
 
-    def compute(self, logits, labels):
-        options = {"label_smoothing": self.label_smoothing, "reduction": self.reduction, "ignore_index": _NO_LABEL}
-        return F.cross_entropy(logits, labels, **options)
+    def per_sample(self, log_probs: Tensor, labels: Tensor) -> Tensor:
+        """The losses of the samples.
 
+        Parameters
+        ----------
+        log_probs : (N, K) float32 or float64 tensor
+        labels : (N,) int64 tensor, or soft targets (N, K) in the same dtype
 
-class _AllReduceSum(torch.autograd.Function):
-    """Sum over the processes of a group; so is the gradient, because every process uses the sum."""
-
-    @staticmethod
-    def forward(ctx, values, group):
-        ctx.group, values = group, values.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(values, group=group)
-        return values
-
-    @staticmethod
-    def backward(ctx, grad):
-        return _AllReduceSum.apply(grad, ctx.group), None
-
-
-def _may_mask_a_class(log_probs):
-    """Does the first sample hold -inf? True also where nobody can look: on an accelerator, in torch.compile, vmap."""
-    if not log_probs.is_cpu or torch.compiler.is_compiling():
-        return True
-    try:
-        row = log_probs.detach().numpy()[0].tobytes()  # a search for its bytes is cheaper than any tensor operation
-        return b"\0\0\x80\xff" in row or b"\0\0\xf0\xff" in row  # -inf in float32, in float64 (or another number)
-    except RuntimeError:
-        return True
-
-
-def gce_log_ratio(log_probs, weight, group):
-    """log p - weight log S, shape (N, K), with the class sums S over the whole process group."""
-    if weight == 0:
-        return log_probs
-    if _may_mask_a_class(log_probs):  # -inf in every sample is a sum of 0, and its gradient NaN
-        log_probs = log_probs.clamp_min(-1e30)
-    if group is None:
-        ratio = F.log_softmax(log_probs, dim=0)
-    else:  # shifted by the maximum, so that a class whose probabilities all underflow stays finite
-        shift = log_probs.detach().amax(0)
-        dist.all_reduce(shift, dist.ReduceOp.MAX, group=group)
-        ratio = log_probs - shift
-        ratio = ratio - _AllReduceSum.apply(ratio.exp().sum(0), group).log()
-    return ratio if weight == 1 else torch.lerp(log_probs, ratio, weight)
-
-
-class _LargeBatchGCE(torch.autograd.Function):
-    """-log t + weight log S per sample, its gradient written out: one exponential per cell and few passes over them."""
-
-    @staticmethod
-    def forward(logits, labels, weight, probs, sums):
-        log_t = logits.gather(1, labels[:, None]).squeeze(1) - logits.amax(1) + probs.amax(1).log()
-        return weight * sums.log()[labels] - log_t
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):  # apart from forward, as torch.func asks for
-        logits, labels, ctx.weight, probs, sums = inputs
-        ctx.save_for_backward(logits, labels, probs, sums)
-
-    @staticmethod
-    def backward(ctx, grad):
-        logits, labels, probs, sums = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody differentiates twice: let autograd do it
-            losses = _nll(gce_log_ratio(F.log_softmax(logits, dim=1), ctx.weight, None), labels)
-            return *torch.autograd.grad(losses, logits, grad, create_graph=True), None, None, None, None
-        by_class = torch.zeros_like(sums).index_add_(0, labels, ctx.weight * grad)
-        result = probs * torch.where(by_class == 0, 0, by_class / sums)  # the sum of a class without labels may be 0
-        result.addcmul_(probs, (grad - result.sum(1))[:, None])
-        return result.scatter_add_(1, labels[:, None], -grad[:, None]), None, None, None, None
-
-
-class GCELoss(_Loss):
-    """Generative Cross-Entropy: how improbable is each *image* given its class, among the images of the batch?
-
-    The mean of -log(t_i / S_{y_i}), the paper's Eq. 4. In one line: the negative log-likelihood of ``log_softmax`` over
-    the batch of ``log_softmax`` over the classes. It is cross-entropy + (1/N) sum_k N_k log S_k (Eq. 7; N_k labels are
-    k). It couples the samples: the batch size belongs to its definition, gradients accumulated over small batches are
-    not those of a large one, and its minimum is (1/N) sum_k N_k log N_k, not 0. One sample gives 0, and a UserWarning.
-
-    label_smoothing: alpha in [0, 1] of Eq. 5 and 6: targets become (1 - alpha) target + alpha / K.
-    focal_gamma: gamma >= 0 of Eq. 9: each sample's term is multiplied by (1 - t_i)^gamma, and gradient flows through
-        that. For soft targets q, t_i = sum_k q_ik p_ik (our choice); smoothing does not change t_i.
-    regularizer_weight: lambda in [0, 1], the weight of Eq. 7's second term: 0 is cross-entropy, 1 GCE. Above 1 the loss
-        is unbounded below, so refused. Below 1, a convex mix with cross-entropy, it is strictly proper without the rank
-        condition of Theorem 1 (ours, not the paper's).
-    process_group: a ``torch.distributed`` group; class sums and mean (or sum) run over its global batch. Opt-in, since
-        an implicit one would deadlock an evaluation on one process: all must call the loss, with a sample or more each.
-        Values are scaled by the number of processes, so that their *average* is the global loss, and the gradients that
-        DDP averages equal one process's on the whole batch, also for shards of unequal size. ``"none"`` is not scaled.
-    """
-
-    soft_targets = True
-
-    def __init__(self, label_smoothing=0, focal_gamma=0, regularizer_weight=1, reduction="mean", process_group=None):
-        super().__init__(reduction, process_group)
-        self.label_smoothing = _check.number("label_smoothing", label_smoothing, 0, 1)
-        self.focal_gamma = _check.number("focal_gamma", focal_gamma, 0)
-        self.regularizer_weight = _check.number("regularizer_weight", regularizer_weight, 0, 1)
-
-    def compute(self, logits, labels):
-        weight, group, soft = self.regularizer_weight, self.process_group, labels.is_floating_point()
-        if len(logits) == 1 and weight > 0 and group is None:
-            what = "GCE compares the samples of a batch: with one sample its class term cancels the loss"
-            warnings.warn(f"{what}; use larger batches or drop_last=True", UserWarning, stacklevel=5)
-        plain = not (soft or group is not None or self.label_smoothing or self.focal_gamma)
-        # On a CPU, and from about 1e5 cells on, exponentials and passes over the cells are what costs.
-        if plain and logits.numel() > 1e5 and logits.device.type == "cpu" and not torch.compiler.is_compiling():
-            probs = F.softmax(logits.detach(), dim=1)
-            sums = probs.sum(0)
-            if sums[labels].amin() > 1e-30:  # else a class all but underflows, and only the log space below is exact
-                return self.reduce(_LargeBatchGCE.apply(logits, labels, weight, probs, sums))
-        log_probs = F.log_softmax(logits, dim=1)
-        ratio = gce_log_ratio(log_probs, weight, group)
-        if plain:
-            return _nll(ratio, labels, self.reduction)
-        losses = -(labels * ratio).sum(1) if soft else _nll(ratio, labels)
-        if self.label_smoothing:
-            losses = torch.lerp(losses, -ratio.mean(1), self.label_smoothing)
-        if self.focal_gamma:
-            target = (labels * log_probs.exp()).sum(1) if soft else (-_nll(log_probs, labels)).exp()
-            losses = _power(1 - target, self.focal_gamma) * losses
-        return self.reduce(losses)
-
-
-class BrierLoss(_Loss):
-    """Squared distance between probabilities and (one-hot or soft) target, *summed* over classes: 0 to 2 per sample."""
-
-    soft_targets = True
-
-    def per_sample(self, log_probs, labels):
+        Returns
+        -------
+        (N,) tensor, in [0, 2]
+        """
         probs = log_probs.exp()
-        if not labels.is_floating_point():
-            return probs.scatter_add(1, labels[:, None], probs.new_full((len(probs), 1), -1)).square().sum(1)
-        return (probs - labels).square().sum(1)
+        if labels.is_floating_point():
+            return (probs - labels).square().sum(1)
+        minus_one = probs.new_full((len(probs), 1), -1)
+        return probs.scatter_add(1, labels[:, None], minus_one).square().sum(1)
 
 
-class MMCELoss(_Loss):
-    """Cross-entropy + ``mmce_weight`` x the weighted maximum mean calibration error (MMCE) of Kumar et al. 2018.
+class MMCELoss(Loss):
+    """Cross-entropy + ``mmce_weight`` x the weighted maximum mean calibration error.
 
-    As torrvision/focal_calibration trains it (Losses/mmce.py): with top-1 confidences c, m right (R) and n wrong (W)
-    predictions, k = exp(-|c - c'| / 0.4), and means over pairs of samples, MMCE is 0 if m or n is 0, else the root of
-    mean_RR[(1-c)(1-c')k] / (m^2 + 1e-5) + mean_WW[c c' k] / (n^2 + 1e-5) - 2 mean_RW[(1-c) c' k] / (mn + 1e-5) + 1e-10.
-    So that code divides by the counts twice, which makes the term small; we keep that and its weight. MMCE belongs to
-    the batch: reduction ``"sum"`` is N times the mean (the published loop), ``"none"`` is refused. O(N^2) memory.
+    As torrvision/focal_calibration trains it (Losses/mmce.py): with top-1 confidences c,
+    m right (R) and n wrong (W) predictions, the kernel k = exp(-|c - c'| / 0.4), and
+    means over pairs of samples, MMCE is 0 if m or n is 0, else the root of
+    mean_RR[(1-c)(1-c')k] / (m^2 + 1e-5) + mean_WW[c c' k] / (n^2 + 1e-5)
+    - 2 mean_RW[(1-c) c' k] / (mn + 1e-5) + 1e-10. So that code divides by the counts
+    twice, which makes the term small; we keep that and its weight.
+
+    MMCE belongs to the batch, of each process by itself: reduction ``"sum"`` is N times
+    the mean (the published loop), ``"none"`` is refused. Memory is O(N^2).
+
+    Parameters
+    ----------
+    mmce_weight : float, default 2
+        >= 0.
+    reduction : {"mean", "sum"}, default "mean"
+    ignore_index : int, optional
+        Samples with this label are left out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is malformed; the message begins with its name.
+
+    References
+    ----------
+    Kumar, Sarawagi and Jain, *Trainable Calibration Measures for Neural Networks from
+    Kernel Mean Embeddings*, ICML 2018.
+
+    Examples
+    --------
+    >>> MMCELoss()(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
+    tensor(2.0448)
     """
 
     reductions = ("mean", "sum")
 
-    def __init__(self, mmce_weight=2.0, reduction="mean"):
-        super().__init__(reduction)
+    def __init__(
+        self,
+        mmce_weight: float = 2.0,
+        reduction: str = "mean",
+        *,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(reduction, ignore_index=ignore_index)
         self.mmce_weight = _check.number("mmce_weight", mmce_weight, 0)
 
-    def per_sample(self, log_probs, labels):
+    def per_sample(self, log_probs: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of each sample, and to each the batch's MMCE.
+
+        Parameters
+        ----------
+        log_probs : (N, K) float32 or float64 tensor
+        labels : (N,) int64 tensor
+
+        Returns
+        -------
+        (N,) tensor
+        """
         log_confidence, predictions = log_probs.max(1)
-        confidence, correct = log_confidence.exp(), (predictions == labels).to(log_probs.dtype)
-        right, wrong = correct * (1 - confidence), (1 - correct) * confidence
-        m, n = correct.sum(), (1 - correct).sum()
-        m2, n2, mn = ((x * y).clamp_min(1) for x, y in ((m, m), (n, n), (m, n)))  # finite where the result is masked
-        kernel = ((confidence[:, None] - confidence).abs() / -0.4).exp()
-        to_wrong = (kernel * wrong).sum(1)
-        squared = (right * (kernel * right).sum(1)).sum() / (m2 * (m2 + 1e-5))
-        squared = squared + (wrong * to_wrong).sum() / (n2 * (n2 + 1e-5))
-        squared = squared - 2 * (right * to_wrong).sum() / (mn * (mn + 1e-5))
-        mmce = torch.where(m * n > 0, (squared.clamp_min(0) + 1e-10).sqrt(), 0)
-        return _nll(log_probs, labels) + self.mmce_weight * mmce
+        confidence = log_confidence.exp()
+        correct = (predictions == labels).to(log_probs.dtype)
+        mmce = _mmce(confidence, correct)
+        return label_nll(log_probs, labels) + self.mmce_weight * mmce
 
 
-class FocalLoss(_Loss):
-    """Focal loss -(1 - t)^gamma log t of Lin et al. 2017; gamma >= 0, where 0 is cross-entropy."""
+def _mmce(confidence: Tensor, correct: Tensor) -> Tensor:
+    """The calibration error of a batch, as ``MMCELoss`` describes it; a scalar."""
+    right = correct * (1 - confidence)
+    wrong = (1 - correct) * confidence
+    n_right = correct.sum()
+    n_wrong = (1 - correct).sum()
+    # Counts of pairs, at least 1: finite also where the result is masked below.
+    right_pairs = (n_right * n_right).clamp_min(1)
+    wrong_pairs = (n_wrong * n_wrong).clamp_min(1)
+    mixed_pairs = (n_right * n_wrong).clamp_min(1)
+    kernel = ((confidence[:, None] - confidence).abs() / -0.4).exp()
+    to_right = (kernel * right).sum(1)
+    to_wrong = (kernel * wrong).sum(1)
+    squared = (right * to_right).sum() / (right_pairs * (right_pairs + 1e-5))
+    squared = squared + (wrong * to_wrong).sum() / (wrong_pairs * (wrong_pairs + 1e-5))
+    mixed = 2 * (right * to_wrong).sum() / (mixed_pairs * (mixed_pairs + 1e-5))
+    root = ((squared - mixed).clamp_min(0) + 1e-10).sqrt()
+    return torch.where(n_right * n_wrong > 0, root, 0)
 
-    def __init__(self, gamma=3.0, reduction="mean"):
-        super().__init__(reduction)
+
+class FocalLoss(Loss):
+    """Focal loss -(1 - t)^gamma log t.
+
+    Parameters
+    ----------
+    gamma : float, default 3
+        >= 0, where 0 is cross-entropy.
+    reduction : {"mean", "sum", "none"}, default "mean"
+    ignore_index : int, optional
+        Samples with this label are left out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is malformed; the message begins with its name.
+
+    References
+    ----------
+    Lin, Goyal, Girshick, He and Dollar, *Focal Loss for Dense Object Detection*, ICCV
+    2017.
+
+    Examples
+    --------
+    >>> FocalLoss(gamma=1)(torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
+    tensor(0.3466)
+    """
+
+    def __init__(
+        self,
+        gamma: float = 3.0,
+        reduction: str = "mean",
+        *,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(reduction, ignore_index=ignore_index)
         self.gamma = _check.number("gamma", gamma, 0)
 
-    def per_sample(self, log_probs, labels):
-        nll = _nll(log_probs, labels)
-        return _power(1 - (-nll).exp(), self.gamma) * nll
+    def per_sample(self, log_probs: Tensor, labels: Tensor) -> Tensor:
+        """The losses of the samples.
+
+        Parameters
+        ----------
+        log_probs : (N, K) float32 or float64 tensor
+        labels : (N,) int64 tensor
+
+        Returns
+        -------
+        (N,) tensor
+        """
+        nll = label_nll(log_probs, labels)
+        return power(1 - (-nll).exp(), self.gamma) * nll
 
 
-class FLSDLoss(_Loss):
-    """Focal loss with sample-dependent gamma, FLSD-53 of Mukhoti et al. 2020: 5 where t < 0.2, 3 elsewhere."""
+class FLSDLoss(Loss):
+    """Focal loss with sample-dependent gamma, FLSD-53: 5 where t < 0.2, 3 elsewhere.
 
-    def per_sample(self, log_probs, labels):
-        nll = _nll(log_probs, labels)
-        t = (-nll).exp()
-        return _power(1 - t, torch.where(t < 0.2, 5.0, 3.0).to(t.dtype)) * nll
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}, default "mean"
+    ignore_index : int, optional
+        Samples with this label are left out.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is malformed; the message begins with its name.
 
-#: gamma of DFL by (dataset, model), from the README of Linwei94/ICML2023-DualFocalLoss. For others use the default 5.
-DFL_GAMMA = {
-    (dataset, model): gamma
-    for dataset, row in {
-        "cifar10": {"resnet50": 5.0, "resnet110": 4.5, "wrn_28_10": 2.6, "densenet121": 5.0},
-        "cifar100": {"resnet50": 5.0, "resnet110": 6.1, "wrn_28_10": 3.9, "densenet121": 3.4},
-        "tiny_imagenet": {"resnet50": 2.3},
-    }.items()
-    for model, gamma in row.items()
-}
+    References
+    ----------
+    Mukhoti, Kulharia, Sanyal, Golodetz, Torr and Dokania, *Calibrating Deep Neural
+    Networks using Focal Loss*, NeurIPS 2020.
 
-
-class DualFocalLoss(FocalLoss):
-    """Dual focal loss (DFL) of Tao et al. 2023: -(1 - t + q)^gamma log t; gamma >= 0, see ``DFL_GAMMA``.
-
-    q is the largest probability *strictly below* t (0 if there is none), and gradient flows through it, as in the
-    authors' dual_focal_loss.py. The paper's "highest non-target logit" differs from that where the prediction is wrong.
+    Examples
+    --------
+    >>> FLSDLoss()(torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
+    tensor(0.0866)
     """
 
-    def __init__(self, gamma=5.0, reduction="mean"):
-        super().__init__(gamma, reduction)
+    def __init__(
+        self, reduction: str = "mean", *, ignore_index: int | None = None
+    ) -> None:
+        super().__init__(reduction, ignore_index=ignore_index)
 
-    def per_sample(self, log_probs, labels):
-        nll, probs = _nll(log_probs, labels), log_probs.exp()
-        t = probs.gather(1, labels[:, None])
-        rival = torch.where(probs < t, probs, 0).max(1).values
-        return _power(1 - t.squeeze(1) + rival, self.gamma) * nll
+    def per_sample(self, log_probs: Tensor, labels: Tensor) -> Tensor:
+        """The losses of the samples.
+
+        Parameters
+        ----------
+        log_probs : (N, K) float32 or float64 tensor
+        labels : (N,) int64 tensor
+
+        Returns
+        -------
+        (N,) tensor
+        """
+        nll = label_nll(log_probs, labels)
+        target = (-nll).exp()
+        gamma = torch.where(target < 0.2, 5.0, 3.0).to(target.dtype)
+        return power(1 - target, gamma) * nll
 
 
-class AdaFocalLoss(_Loss):
-    """AdaFocal (AFL) of Ghosh et al. 2022: focal loss whose gamma follows the calibration gap on validation data.
+class DualFocalLoss(Loss):
+    """Dual focal loss (DFL): -(1 - t + q)^gamma log t.
 
-    A sample takes the gamma of the bin that its target probability t falls in. Its loss is -(1 - t)^gamma log t if
-    gamma > 0, and the inverse focal loss -(1 + t)^|gamma| log t if gamma < 0. Call ``update`` after every epoch. With
-    ``generative=True`` the same factor precedes GCE's -log(t / S) (the paper's Eq. 16, ``afl_gce``; ``process_group``
-    as in ``GCELoss``). Buffers, kept by ``state_dict``: ``gamma`` (n_bins,), at first 1, and ``bin_edges``
-    (n_bins + 1,), at first equally spaced. The rule is 3mcloud/adafocal's (losses/adafocal.py, main.py).
+    q is the largest probability *strictly below* t (0 if there is none), and gradient
+    flows through it, as in the authors' dual_focal_loss.py. The paper's "highest
+    non-target logit" differs from that where the prediction is wrong.
+
+    Parameters
+    ----------
+    gamma : float, default 5
+        >= 0; the authors' choices are in ``gcelib.losses.DFL_GAMMA``.
+    reduction : {"mean", "sum", "none"}, default "mean"
+    ignore_index : int, optional
+        Samples with this label are left out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is malformed; the message begins with its name.
+
+    References
+    ----------
+    Tao, Dong and Xu, *Dual Focal Loss for Calibration*, ICML 2023.
+
+    Examples
+    --------
+    >>> DualFocalLoss(gamma=1)(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    tensor(0.1685)
     """
 
-    def __init__(self, n_bins=15, generative=False, reduction="mean", process_group=None):
-        super().__init__(reduction, process_group)
+    def __init__(
+        self,
+        gamma: float = 5.0,
+        reduction: str = "mean",
+        *,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(reduction, ignore_index=ignore_index)
+        self.gamma = _check.number("gamma", gamma, 0)
+
+    def per_sample(self, log_probs: Tensor, labels: Tensor) -> Tensor:
+        """The losses of the samples.
+
+        Parameters
+        ----------
+        log_probs : (N, K) float32 or float64 tensor
+        labels : (N,) int64 tensor
+
+        Returns
+        -------
+        (N,) tensor
+        """
+        nll = label_nll(log_probs, labels)
+        probs = log_probs.exp()
+        target = probs.gather(1, labels[:, None])
+        rival = torch.where(probs < target, probs, 0).max(1).values
+        return power(1 - target.squeeze(1) + rival, self.gamma) * nll
+
+
+class AdaFocalLoss(GroupLoss):
+    """AdaFocal (AFL): focal loss whose gamma follows the gap on validation data.
+
+    A sample takes the gamma of the bin that its target probability t falls in. Its loss
+    is -(1 - t)^gamma log t if gamma > 0, and the inverse focal loss -(1 + t)^|gamma|
+    log t if gamma < 0. Call ``update`` after every epoch. The rule is 3mcloud/adafocal's
+    (losses/adafocal.py, main.py).
+
+    The buffers stay at least float32 under ``.half()`` and ``.bfloat16()``, where edges
+    close to 1 would collapse. ``load_state_dict`` refuses a state that ``update`` could
+    not have left.
+
+    Parameters
+    ----------
+    n_bins : int, default 15
+        1 to 10,000.
+    generative : bool, default False
+        The same factor precedes GCE's -log(t / S) (the paper's Eq. 16, ``afl_gce``).
+    reduction : {"mean", "sum", "none"}, default "mean"
+    process_group : ProcessGroup, "world" or "local", optional
+        As :class:`gcelib.GCELoss` explains.
+    ignore_index : int, optional
+        Samples with this label are left out.
+
+    Attributes
+    ----------
+    gamma : (n_bins,) tensor
+        At first 1; between -2 and 20. Kept by ``state_dict``.
+    bin_edges : (n_bins + 1,) tensor
+        At first equally spaced in [0, 1]. Kept by ``state_dict``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is malformed; the message begins with its name.
+
+    References
+    ----------
+    Ghosh, Schaaf and Gormley, *AdaFocal: Calibration-aware Adaptive Focal Loss*, NeurIPS
+    2022.
+
+    Examples
+    --------
+    >>> loss = AdaFocalLoss(n_bins=2)
+    >>> loss(torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
+    tensor(0.3466)
+    >>> loss.update(torch.tensor([[3.0, 0.0], [4.0, 0.0]]), torch.tensor([1, 1]))
+    >>> loss.gamma
+    tensor([1.0000, 2.6695])
+    """
+
+    gamma: Tensor
+    bin_edges: Tensor
+
+    def __init__(
+        self,
+        n_bins: int = 15,
+        generative: bool = False,
+        reduction: str = "mean",
+        process_group: ProcessGroup = None,
+        *,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(reduction, process_group, ignore_index=ignore_index)
         n_bins = _check.number("n_bins", n_bins, 1, 10_000, integer=True)
         self.generative = _check.boolean("generative", generative)
-        self.register_buffer("gamma", torch.ones(n_bins))
-        self.register_buffer("bin_edges", torch.linspace(0, 1, n_bins + 1))
+        # Whatever the default dtype is: a trainer may have set it to bfloat16.
+        self.register_buffer("gamma", torch.ones(n_bins, dtype=torch.float32))
+        edges = torch.linspace(0, 1, n_bins + 1, dtype=torch.float32)
+        self.register_buffer("bin_edges", edges)
 
-    def per_sample(self, log_probs, labels):
-        nll = _nll(log_probs, labels)
-        t = (-nll).exp()
-        # First bin: t < its upper edge. Last: t >= its lower edge. Between: lower <= t < upper.
-        bins = torch.searchsorted(self.bin_edges[1:-1].to(t.dtype), t.detach(), right=True)
-        gamma = self.gamma.to(t.dtype)[bins]
+    def per_sample(self, log_probs: Tensor, labels: Tensor) -> Tensor:
+        """The losses of the samples.
+
+        Parameters
+        ----------
+        log_probs : (N, K) float32 or float64 tensor
+        labels : (N,) int64 tensor
+
+        Returns
+        -------
+        (N,) tensor
+        """
+        nll = label_nll(log_probs, labels)
+        target = (-nll).exp()
+        # First bin: t < its upper edge. Last: t >= its lower edge. Between: lower <= t <
+        # upper.
+        inner_edges = self.bin_edges[1:-1].to(target.dtype)
+        bins = torch.searchsorted(inner_edges, target.detach(), right=True)
+        gamma = self.gamma.to(target.dtype)[bins]
         if self.generative:
-            nll = _nll(gce_log_ratio(log_probs, 1, self.process_group), labels)
-        return _power(1 - gamma.sign() * t, gamma.abs()) * nll
+            group = self.group_of_class_sums()
+            nll = label_nll(gce_log_ratio(log_probs, 1, group), labels)
+        return power(1 - gamma.sign() * target, gamma.abs()) * nll
 
     @torch.no_grad()
-    def update(self, val_logits, val_labels):
-        """Move every bin's gamma by the bin's calibration gap, then draw new bins of equal mass.
+    def update(
+        self,
+        val_logits: Tensor | npt.NDArray[Any],
+        val_labels: Tensor | npt.NDArray[Any],
+    ) -> None:
+        """Move every bin's gamma by the bin's calibration gap, then draw new bins.
 
-        val_logits (N, K), val_labels (N,): finite, of the validation set in evaluation mode; the same on every process.
-        Edge j of the bins (lower, upper] lies at position j N / n_bins of the sorted top-1 confidences; the smallest is
-        in no bin, as in the authors' code. gap = mean confidence - accuracy, 0 in an empty bin. gamma is multiplied by
-        exp(gap) if positive, else by exp(-gap); if then |gamma| < 0.2, it becomes -0.2 if positive, else 0.2; then it
-        is clipped to [-2, 20]. gamma stays with its bin's index although the edges move.
+        The new bins have equal mass: edge j of the bins (lower, upper] lies at position
+        j N / n_bins of the sorted top-1 confidences; the smallest is in no bin, as in the
+        authors' code. gap = mean confidence - accuracy, 0 in an empty bin. gamma is
+        multiplied by exp(gap) if positive, else by exp(-gap); if then |gamma| < 0.2, it
+        becomes -0.2 if positive, else 0.2; then it is clipped to [-2, 20]. gamma stays
+        with its bin's index although the edges move.
+
+        Parameters
+        ----------
+        val_logits : (N, K) tensor or array
+            Finite, of the validation set in evaluation mode; the same on every process.
+        val_labels : (N,) tensor or array of integers
+            Class ids in [0, K).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they are malformed; nothing has changed then.
         """
         logits, labels = _check.logits_and_labels(val_logits, val_labels)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        if logits.dtype != torch.float64:
+            logits = logits.float()
         log_confidence, predictions = F.log_softmax(logits, dim=1).max(1)
-        confidence, correct = log_confidence.exp().cpu().double().numpy(), (predictions == labels).cpu().numpy()
-        n_bins, n_samples = len(self.gamma), len(confidence)
-        edges = np.interp(np.linspace(0, n_samples, n_bins + 1), np.arange(n_samples), np.sort(confidence))
-        inside = confidence > edges[0]
-        bins = np.searchsorted(edges, confidence[inside]) - 1
-        gap = np.bincount(bins, (confidence - correct)[inside], n_bins) / np.bincount(bins, minlength=n_bins).clip(1)
-        gamma = self.gamma.cpu().double().numpy()
-        gamma = gamma * np.exp(np.where(gamma > 0, gap, -gap))
-        gamma = np.where(np.abs(gamma) < 0.2, np.where(gamma > 0, -0.2, 0.2), gamma).clip(-2, 20)
+        confidence = log_confidence.exp().cpu().double().numpy()
+        correct = (predictions == labels).cpu().numpy()
+        edges = _equal_mass_edges(confidence, len(self.gamma))
+        gap = _calibration_gap(confidence, correct, edges)
+        gamma = _next_gamma(self.gamma.cpu().double().numpy(), gap)
         self.gamma.copy_(torch.from_numpy(gamma))
         self.bin_edges.copy_(torch.from_numpy(edges))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move buffers as told, but never below float32: half() is meant for weights."""
 
-#: Every loss by its name in configurations, run folders and tables: the paper's seven in its order, then variants.
-LOSSES: dict[str, Callable[..., nn.Module]] = {"ce": CrossEntropyLoss, "brier": BrierLoss, "mmce": MMCELoss}
-LOSSES |= {"flsd": FLSDLoss, "dfl": DualFocalLoss, "afl": AdaFocalLoss, "gce": GCELoss, "focal": FocalLoss}
-LOSSES |= {"ce_ls": partial(CrossEntropyLoss, label_smoothing=0.05), "gce_ls": partial(GCELoss, label_smoothing=0.05)}
-LOSSES |= {"afl_gce": partial(AdaFocalLoss, generative=True)}
+        def wide(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            if moved.dtype.itemsize >= 4:
+                return moved
+            return tensor.to(moved.device, torch.float32)
+
+        return super()._apply(wide, recurse)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *options: Any
+    ) -> None:
+        """Refuse a state that ``update`` could not have left; half a state is none."""
+        gamma = state_dict.get(prefix + "gamma")
+        edges = state_dict.get(prefix + "bin_edges")
+        if isinstance(gamma, Tensor) and isinstance(edges, Tensor):
+            _check_adafocal_state(gamma, edges, len(self.gamma))
+        super()._load_from_state_dict(state_dict, prefix, *options)
 
 
-def make_loss(name, /, **options):
-    """The loss called ``name`` in ``LOSSES`` with these options; a misspelt name or option proposes the nearest one."""
-    factory = LOSSES[_check.choice("loss", name, LOSSES)]
-    _check.known_keys("loss_options", options, inspect.signature(factory).parameters)
-    return factory(**options)
+def _equal_mass_edges(
+    confidence: npt.NDArray[np.float64], n_bins: int
+) -> npt.NDArray[np.float64]:
+    """Edges (n_bins + 1,) at the quantiles of the sorted confidences."""
+    n_samples = len(confidence)
+    positions = np.linspace(0, n_samples, n_bins + 1)
+    return np.interp(positions, np.arange(n_samples), np.sort(confidence))
+
+
+def _calibration_gap(
+    confidence: npt.NDArray[np.float64],
+    correct: npt.NDArray[np.bool_],
+    edges: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Mean confidence - accuracy of each bin (lower, upper]; 0 in an empty one."""
+    n_bins = len(edges) - 1
+    inside = confidence > edges[0]
+    bins = np.searchsorted(edges, confidence[inside]) - 1
+    totals = np.bincount(bins, (confidence - correct)[inside], n_bins)
+    counts = np.bincount(bins, minlength=n_bins)
+    gap: npt.NDArray[np.float64] = totals / counts.clip(1)
+    return gap
+
+
+def _next_gamma(
+    gamma: npt.NDArray[np.float64], gap: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """AdaFocal's step, with its switch of sign and its limits."""
+    gamma = gamma * np.exp(np.where(gamma > 0, gap, -gap))
+    switched = np.where(gamma > 0, -0.2, 0.2)
+    return np.where(np.abs(gamma) < 0.2, switched, gamma).clip(-2, 20)
+
+
+def _check_adafocal_state(gamma: Tensor, edges: Tensor, n_bins: int) -> None:
+    """Refuse a state of ``AdaFocalLoss`` that its ``update`` could not have left."""
+    cure = "load a state that an AdaFocalLoss saved"
+    for name, values, length in (("gamma", gamma, n_bins), ("bin_edges", edges, n_bins + 1)):
+        if tuple(values.shape) != (length,):
+            problem = f"has shape {tuple(values.shape)}, this loss has {n_bins} bins"
+            _check.fail(name, problem, "construct it with the n_bins of that state")
+        if values.dtype not in (torch.float32, torch.float64):
+            _check.fail(name, f"has dtype {values.dtype}, which loses digits", cure)
+    if not ((gamma >= -2) & (gamma <= 20)).all():
+        _check.fail("gamma", "holds values outside [-2, 20], or NaN", cure)
+    if not ((edges >= -1e-6) & (edges <= 1 + 1e-6)).all():
+        _check.fail("bin_edges", "hold values outside [0, 1], or NaN", cure)
+    if not (edges.diff() >= 0).all():
+        _check.fail("bin_edges", "are not in order", cure)
+
+
+#: gamma of DFL by (data set, network), from the README of Linwei94/ICML2023-DualFocalLoss.
+DFL_GAMMA: dict[tuple[str, str], float] = {
+    ("cifar10", "resnet50"): 5.0,
+    ("cifar10", "resnet110"): 4.5,
+    ("cifar10", "wrn_28_10"): 2.6,
+    ("cifar10", "densenet121"): 5.0,
+    ("cifar100", "resnet50"): 5.0,
+    ("cifar100", "resnet110"): 6.1,
+    ("cifar100", "wrn_28_10"): 3.9,
+    ("cifar100", "densenet121"): 3.4,
+    ("tiny_imagenet", "resnet50"): 2.3,
+}
+
+# Options that a run's config does not set by ``loss_options``: the reduction is a field of
+# its own, and the others have no use there.
+_NO_RUN_OPTIONS = ("reduction", "process_group", "ignore_index")
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """What gcelib knows of a loss: a row of ``LOSSES``.
+
+    Parameters
+    ----------
+    build : subclass of Loss
+        Called with ``options`` and the user's own.
+    options : mapping, optional
+        Options that make this row differ from another one of the same class.
+    in_paper : bool, default False
+        Is it one of the seven columns of the paper's tables?
+    couples_samples : bool, default False
+        Does the loss of a batch not fall apart into those of its samples? Then batch size
+        and ``drop_last`` belong to its definition.
+    published_reduction : {"sum", "mean"}, default "sum"
+        What the training loop that the paper builds on does with the batch.
+    simplex_options : tuple of str, optional
+        The options that the explorer of the simplex has sliders for; None (default) if it
+        does not offer the loss.
+    tuned : mapping, optional
+        Options by (data set, network), as the loss's authors chose them.
+    tuned_default : mapping, optional
+        Options of a run for all other data sets and networks.
+
+    Examples
+    --------
+    >>> LOSSES["gce"].couples_samples, LOSSES["gce"].soft_targets
+    (True, True)
+    """
+
+    build: type[Loss]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    in_paper: bool = False
+    couples_samples: bool = False
+    published_reduction: str = "sum"
+    simplex_options: tuple[str, ...] | None = None
+    tuned: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    tuned_default: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def soft_targets(self) -> bool:
+        """Does the loss take soft targets (N, K)?"""
+        return self.build.soft_targets
+
+    @property
+    def reductions(self) -> tuple[str, ...]:
+        """The reductions that the loss has."""
+        return self.build.reductions
+
+    @property
+    def adapts(self) -> bool:
+        """Is ``update(val_logits, val_labels)`` to be called after each epoch?"""
+        return hasattr(self.build, "update")
+
+    @property
+    def run_options(self) -> tuple[str, ...]:
+        """Names of the options that ``TrainConfig.loss_options`` may set."""
+        names = inspect.signature(self.build).parameters
+        return tuple(name for name in names if name not in _NO_RUN_OPTIONS)
+
+    def options_of_run(self, dataset: str, model: str) -> dict[str, Any]:
+        """The options that a run of this network on this data set is given.
+
+        Parameters
+        ----------
+        dataset, model : str
+            Names in the registries; others get the default.
+
+        Returns
+        -------
+        dict
+
+        Examples
+        --------
+        >>> LOSSES["dfl"].options_of_run("cifar100", "resnet110")
+        {'gamma': 6.1}
+        """
+        return dict(self.tuned.get((dataset, model), self.tuned_default))
+
+
+#: Every loss by its name in configurations, run folders and tables: the paper's seven in
+#: its order, then variants.
+LOSSES: dict[str, LossRow] = {
+    "ce": LossRow(CrossEntropyLoss, in_paper=True, simplex_options=()),
+    "brier": LossRow(
+        BrierLoss, in_paper=True, published_reduction="mean", simplex_options=()
+    ),
+    "mmce": LossRow(MMCELoss, in_paper=True, couples_samples=True),
+    "flsd": LossRow(FLSDLoss, in_paper=True, simplex_options=()),
+    "dfl": LossRow(
+        DualFocalLoss,
+        in_paper=True,
+        simplex_options=("gamma",),
+        tuned={setting: {"gamma": gamma} for setting, gamma in DFL_GAMMA.items()},
+        tuned_default={"gamma": 5.0},
+    ),
+    "afl": LossRow(AdaFocalLoss, in_paper=True),
+    "gce": LossRow(
+        GCELoss,
+        in_paper=True,
+        couples_samples=True,
+        simplex_options=("regularizer_weight",),
+    ),
+    "focal": LossRow(FocalLoss, simplex_options=("gamma",)),
+    "ce_ls": LossRow(CrossEntropyLoss, {"label_smoothing": 0.05}),
+    "gce_ls": LossRow(GCELoss, {"label_smoothing": 0.05}, couples_samples=True),
+    "afl_gce": LossRow(AdaFocalLoss, {"generative": True}, couples_samples=True),
+}
+
+
+def make_loss(name: str, /, **options: Any) -> Loss:
+    """The loss called ``name`` in ``LOSSES``.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``LOSSES``.
+    **options
+        Options of its class, over those of its row.
+
+    Returns
+    -------
+    Loss
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the name or an option is unknown (the nearest one is proposed), or a value is
+        out of range.
+
+    Examples
+    --------
+    >>> make_loss("gce_ls")
+    GCELoss(label_smoothing=0.05, focal_gamma=0.0, regularizer_weight=1.0, reduction='mean')
+    """
+    row = LOSSES[_check.choice("loss", name, LOSSES)]
+    known = inspect.signature(row.build).parameters
+    _check.known_keys("loss_options", options, known)
+    return row.build(**{**row.options, **options})
