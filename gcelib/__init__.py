@@ -37,7 +37,9 @@ if TYPE_CHECKING:
         FLSDLoss as FLSDLoss,
         FocalLoss as FocalLoss,
         GCELoss as GCELoss,
+        LossRow as LossRow,
         MMCELoss as MMCELoss,
+        gce_log_ratio as gce_log_ratio,
         make_loss as make_loss,
     )
     from gcelib.metrics import (
@@ -54,7 +56,11 @@ if TYPE_CHECKING:
         ood_auroc as ood_auroc,
         reliability as reliability,
     )
-    from gcelib.models import MODELS as MODELS, make_model as make_model
+    from gcelib.models import (
+        MODELS as MODELS,
+        ModelRow as ModelRow,
+        make_model as make_model,
+    )
     from gcelib.study import (
         data as data,
         paper as paper,
@@ -115,7 +121,9 @@ _NAMES = {
         "FLSDLoss",
         "FocalLoss",
         "GCELoss",
+        "LossRow",
         "MMCELoss",
+        "gce_log_ratio",
         "make_loss",
     ),
     "metrics": (

@@ -1,10 +1,11 @@
 """Generative Cross-Entropy (GCE): the equation, its fast path, its distributed path.
 
-"The paper" is Zhan, Zhou and Shen, arXiv 2604.06689 (2026). p = softmax(logits); t is the
-*target probability* p[i, y_i] of sample i; S_k = sum_i p[i, k] is the *class sum* over
-the batch. GCE is the mean of -log(t_i / S_{y_i}).
+"The paper" is Zhan, Zhou and Shen, arXiv 2604.06689 (2026). p = softmax(logits); t is
+the *target probability* p[i, y_i] of sample i; S_k = sum_i p[i, k] is the *class sum*
+over the batch. GCE is the mean of -log(t_i / S_{y_i}).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from gcelib import _check
@@ -31,11 +33,11 @@ _LARGE = 1e5
 def gce_log_ratio(
     log_probs: Tensor, weight: float = 1.0, group: dist.ProcessGroup | None = None
 ) -> Tensor:
-    """log p - weight log S: how probable is each *sample* given a class.
+    """How probable each *sample* is given a class: log p - weight log S.
 
     With weight 1 this is ``log_softmax`` over the batch of ``log_softmax`` over the
-    classes. A probability of 0 (a logit of -inf) has the ratio -inf, also where no sample
-    of the batch gives its class anything and S is 0 as well.
+    classes. A probability of 0 (a logit of -inf) has the ratio -inf, also where no
+    sample of the batch gives its class anything and S is 0 as well.
 
     Parameters
     ----------
@@ -96,6 +98,13 @@ def _may_hold_an_empty_class(log_probs: Tensor) -> bool:
 # The fast path ------------------------------------------------------------------------
 
 
+class _LargeBatchContext(FunctionCtx):
+    """What the fast path keeps for its gradient."""
+
+    weight: float
+    saved_tensors: tuple[Tensor, ...]
+
+
 class _LargeBatchGCE(torch.autograd.Function):
     """-log t + weight log S of each sample, with its gradient written out.
 
@@ -104,7 +113,7 @@ class _LargeBatchGCE(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _LargeBatchContext,
         logits: Tensor,
         labels: Tensor,
         weight: float,
@@ -119,7 +128,7 @@ class _LargeBatchGCE(torch.autograd.Function):
         return weight * sums.log()[labels] - log_target
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _LargeBatchContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         logits, labels, probs, sums = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody differentiates twice: let autograd do it
@@ -136,11 +145,17 @@ class _LargeBatchGCE(torch.autograd.Function):
         return result, None, None, None, None
 
 
+def _tangent_of(tensor: Tensor) -> Tensor | None:
+    """The derivative that forward-mode differentiation carries along, if it runs."""
+    unpack: Callable[[Tensor], tuple[Tensor, Tensor | None]] = forward_ad.unpack_dual
+    return unpack(tensor)[1]
+
+
 def _large_batch_losses(logits: Tensor, labels: Tensor, weight: float) -> Tensor | None:
     """GCE of each sample by the fast path; None where that is not to be taken."""
     if logits.numel() <= _LARGE or not values_can_be_read(logits):
         return None
-    if forward_ad.unpack_dual(logits).tangent is not None:
+    if _tangent_of(logits) is not None:
         return None  # the gradient that is written out is reverse mode's
     probs = F.softmax(logits.detach(), dim=1)
     sums = probs.sum(0)
@@ -153,33 +168,40 @@ def _large_batch_losses(logits: Tensor, labels: Tensor, weight: float) -> Tensor
 # The distributed path -----------------------------------------------------------------
 
 
+class _GroupContext(FunctionCtx):
+    """What a sum over processes keeps for its gradient."""
+
+    group: dist.ProcessGroup
+
+
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over a group's processes; so is the gradient, as each of them uses the sum."""
+    """Sum over a group's processes; so is the gradient, as each uses the sum."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup) -> Tensor:
+    def forward(ctx: _GroupContext, values: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
         total = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _GroupContext, *grads: Tensor) -> tuple[Tensor, None]:
         (grad,) = grads
-        return _AllReduceSum.apply(grad, ctx.group), None
+        total: Tensor = _AllReduceSum.apply(grad, ctx.group)
+        return total, None
 
 
 def _log_ratio_of_group(log_probs: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """log p - log S with the class sums over all processes of ``group``."""
+    """The log p - log S with the class sums over all processes of ``group``."""
     if len(log_probs):
         shift = log_probs.detach().amax(0)
     else:  # every sample of this process was left out; the others still wait for it
         shift = log_probs.new_full(log_probs.shape[1:], -torch.inf)
     dist.all_reduce(shift, dist.ReduceOp.MAX, group=group)
-    # Shifted by the maximum, a class whose probabilities all underflow stays finite. The
-    # bounds are for a class without any probability, whose ratio is -inf.
+    # Shifted by the maximum, a class whose probabilities all underflow stays finite.
+    # The bounds are for a class without any probability, whose ratio is -inf.
     shifted = log_probs - shift.clamp_min(-1e30)
-    sums = _AllReduceSum.apply(shifted.exp().sum(0), group)
+    sums: Tensor = _AllReduceSum.apply(shifted.exp().sum(0), group)
     return shifted - sums.clamp_min(1e-30).log()
 
 
@@ -300,18 +322,19 @@ class GroupLoss(Loss):
         Raises
         ------
         ValueError
-            In training mode, if torch.distributed runs several processes and nobody said
-            which of them the class sums are to run over; and if the group was lost.
+            In training mode, if torch.distributed runs several processes and nobody
+            said which of them the class sums are to run over; and if the group was
+            lost.
         """
         group = self.group_of_this_call()
         if self._holder.group is None and self.training and _n_processes() > 1:
             problem = (
-                f"is None, as torch.distributed.group.WORLD is before init_process_group, "
-                f"and {_n_processes()} processes train together"
+                "is None, as torch.distributed.group.WORLD is before"
+                f" init_process_group, and {_n_processes()} processes train together"
             )
             cure = (
-                "pass 'world' for class sums over the samples of all of them, or 'local' "
-                "if each is to use its own alone"
+                "pass 'world' for class sums over the samples of all of them, or"
+                " 'local' if each is to use its own alone"
             )
             _check.fail("process_group", problem, cure)
         return group
@@ -345,7 +368,7 @@ class GroupLoss(Loss):
 
 
 class GCELoss(GroupLoss):
-    """Generative Cross-Entropy: how improbable is each *image* given its class?
+    """Generative Cross-Entropy: how improbable each *image* is given its class.
 
     Among the images of the batch, that is: the mean of -log(t_i / S_{y_i}), the paper's
     Eq. 4. In one line, the negative log-likelihood of ``log_softmax`` over the batch of
@@ -354,8 +377,8 @@ class GCELoss(GroupLoss):
 
     It couples the samples: the batch size belongs to its definition, gradients
     accumulated over small batches are not those of a large one (but see
-    :func:`gcelib.accumulated_backward`), and its minimum is (1/N) sum_k N_k log N_k, not
-    0. One sample gives 0, and a UserWarning.
+    :func:`gcelib.accumulated_backward`), and its minimum is (1/N) sum_k N_k log N_k,
+    not 0. One sample gives 0, and a UserWarning.
 
     A logit of -inf is a probability of 0. A target that puts mass there makes the loss
     infinite, as in ``nn.CrossEntropyLoss``, and so does any label smoothing; otherwise
@@ -377,12 +400,12 @@ class GCELoss(GroupLoss):
     reduction : {"mean", "sum", "none"}, default "mean"
     process_group : ProcessGroup, "world" or "local", optional
         The ``torch.distributed`` group over whose global batch the class sums and the
-        mean (or sum) run. All its processes must call the loss. Values are scaled by the
-        number of processes, so that their *average* is the global loss, and the gradients
-        that DDP averages equal one process's on the whole batch, also for shards of
-        unequal size. ``"none"`` is not scaled. ``"world"`` is looked up when the loss is
-        called, and is this process alone where torch.distributed does not run: pass it
-        rather than ``torch.distributed.group.WORLD``, which is None before
+        mean (or sum) run. All its processes must call the loss. Values are scaled by
+        the number of processes, so that their *average* is the global loss, and the
+        gradients that DDP averages equal one process's on the whole batch, also for
+        shards of unequal size. ``"none"`` is not scaled. ``"world"`` is looked up when
+        the loss is called, and is this process alone where torch.distributed does not
+        run: pass it rather than ``torch.distributed.group.WORLD``, which is None before
         ``init_process_group``. By default the sums are this process's; where several
         train together, that default is refused, and ``"local"`` says that it is meant.
         A deep copy uses the same group. A pickle remembers the world alone.
@@ -482,6 +505,6 @@ class GCELoss(GroupLoss):
 def _warn_of_one_sample() -> None:
     """Warn that GCE of one sample is 0 whatever the network says."""
     _check.warn(
-        "GCE compares the samples of a batch: with one sample its class term cancels the "
-        "loss; use larger batches or drop_last=True"
+        "GCE compares the samples of a batch: with one sample its class term cancels"
+        " the loss; use larger batches or drop_last=True"
     )

@@ -6,7 +6,7 @@ which gets the logits, where the batch cannot be taken apart into samples.
 """
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,8 @@ class Loss(nn.Module):
         Samples with this label are left out before anything else is computed, so that
         they enter no class sum and no mean; with ``reduction="none"`` their loss is 0.
         The mean over no sample at all is NaN, as PyTorch's. By default no label is
-        ignored. On an accelerator, leaving samples out waits for the device, and neither
-        ``torch.vmap`` nor ``torch.compile(fullgraph=True)`` can do it.
+        ignored. On an accelerator, leaving samples out waits for the device, and
+        neither ``torch.vmap`` nor ``torch.compile(fullgraph=True)`` can do it.
 
     Raises
     ------
@@ -87,12 +87,14 @@ class Loss(nn.Module):
 
     if TYPE_CHECKING:  # nn.Module's returns Any
 
-        def __call__(self, logits: Tensor, labels: Tensor) -> Tensor: ...
+        def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+            """Call ``forward``."""
+            ...
 
     else:
 
-        def __call__(self, *inputs, **named):
-            """Call ``forward``; say what PyTorch's ``input`` and ``target`` are here."""
+        def __call__(self, *inputs: object, **named: object) -> Tensor:
+            """Call ``forward``; say what PyTorch's ``input``, ``target`` are here."""
             for name in named:
                 if name in _FOREIGN_INPUTS:
                     ours = _FOREIGN_INPUTS[name]
@@ -165,7 +167,9 @@ class Loss(nn.Module):
             problem = "applies to class ids, and the labels are soft targets"
             _check.fail("ignore_index", problem, "leave those rows out yourself")
         if labels.shape != logits.shape:
-            problem = f"soft targets {tuple(labels.shape)} for logits {tuple(logits.shape)}"
+            problem = (
+                f"soft targets {tuple(labels.shape)} for logits {tuple(logits.shape)}"
+            )
             _check.fail("labels", problem, "pass one probability per logit")
         if not values_can_be_read(labels):
             return
@@ -238,7 +242,7 @@ def _refuse_option(name: str) -> None:
     _check.fail(name, "is no option of this loss", _FOREIGN_OPTIONS[name], TypeError)
 
 
-def _check_tensors(logits: Any, labels: Any) -> None:
+def _check_tensors(logits: Tensor, labels: Tensor) -> None:
     """Refuse what is not a pair of dense tensors on one device, logits (N, K)."""
     for name, value in (("logits", logits), ("labels", labels)):
         if not isinstance(value, Tensor):
@@ -253,7 +257,7 @@ def _check_tensors(logits: Any, labels: Any) -> None:
 
 
 def values_can_be_read(tensor: Tensor) -> bool:
-    """Can Python look at the values of ``tensor`` without harm?
+    """Whether Python can look at the values of ``tensor`` without harm.
 
     Parameters
     ----------
@@ -263,13 +267,15 @@ def values_can_be_read(tensor: Tensor) -> bool:
     -------
     bool
         False on an accelerator, which would stall; while torch.compile or torch.export
-        trace; under the transformations of ``torch.func``; and for subclasses of Tensor,
-        which may hold no values.
+        trace; under the transformations of ``torch.func``; and for subclasses of
+        Tensor, which may hold no values.
 
     Examples
     --------
-    >>> values_can_be_read(torch.zeros(3)), values_can_be_read(torch.zeros(3).to("meta"))
-    (True, False)
+    >>> values_can_be_read(torch.zeros(3))
+    True
+    >>> values_can_be_read(torch.zeros(3, device="meta"))
+    False
     """
     return (
         type(tensor) is Tensor

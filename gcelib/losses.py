@@ -2,20 +2,21 @@
 
 Every loss is an ``nn.Module`` called as ``loss(logits, labels)``, so it replaces
 ``nn.CrossEntropyLoss``. ``logits`` is (N, K) floating point, N >= 1, K >= 2; ``labels``
-is (N,) integer in [0, K). ``ce``, ``brier`` and ``gce`` also take soft targets: floating
-point (N, K), rows that sum to 1. ``reduction`` is ``"mean"`` (default), ``"sum"`` or
-``"none"``. All work in log space, in the logits' dtype but at least float32, also under
-autocast; so is the result. A logit of -inf is a probability of 0, as
-:class:`gcelib.GCELoss` explains. Malformed input raises ``ValueError`` or ``TypeError``.
+is (N,) integer in [0, K). ``ce``, ``brier`` and ``gce`` also take soft targets:
+floating point (N, K), rows that sum to 1. ``reduction`` is ``"mean"`` (default),
+``"sum"`` or ``"none"``. All work in log space, in the logits' dtype but at least
+float32, also under autocast; so is the result. A logit of -inf is a probability of 0,
+as :class:`gcelib.GCELoss` explains. Malformed input raises ``ValueError`` or
+``TypeError``.
 
-"The paper" is Zhan, Zhou and Shen, arXiv 2604.06689 (2026). p = softmax(logits); t is the
-*target probability* p[i, y_i] of sample i.
+"The paper" is Zhan, Zhou and Shen, arXiv 2604.06689 (2026). p = softmax(logits); t is
+the *target probability* p[i, y_i] of sample i.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,15 +49,15 @@ __all__ = [
 class CrossEntropyLoss(Loss):
     """Negative log-likelihood -log t, exactly as ``nn.CrossEntropyLoss``.
 
-    Only of soft targets with a logit of -inf is the value another one: 0 log 0 is 0 here,
-    and NaN there.
+    Only of soft targets with a logit of -inf is the value another one: 0 log 0 is 0
+    here, and NaN there.
 
     Parameters
     ----------
     label_smoothing : float, default 0
         alpha in [0, 1]: targets become (1 - alpha) target + alpha / K. ``ce_ls`` and
-        ``gce_ls`` take 0.05: the paper gives no alpha; "smoothing_0.05" is in file names
-        of the code it builds on (torrvision/focal_calibration).
+        ``gce_ls`` take 0.05: the paper gives no alpha; "smoothing_0.05" is in file
+        names of the code it builds on (torrvision/focal_calibration).
     reduction : {"mean", "sum", "none"}, default "mean"
     ignore_index : int, optional
         Samples with this label are left out.
@@ -164,12 +165,12 @@ class BrierLoss(Loss):
 class MMCELoss(Loss):
     """Cross-entropy + ``mmce_weight`` x the weighted maximum mean calibration error.
 
-    As torrvision/focal_calibration trains it (Losses/mmce.py): with top-1 confidences c,
-    m right (R) and n wrong (W) predictions, the kernel k = exp(-|c - c'| / 0.4), and
+    As torrvision/focal_calibration trains it (Losses/mmce.py): with top-1 confidences
+    c, m right (R) and n wrong (W) predictions, the kernel k = exp(-|c - c'| / 0.4), and
     means over pairs of samples, MMCE is 0 if m or n is 0, else the root of
-    mean_RR[(1-c)(1-c')k] / (m^2 + 1e-5) + mean_WW[c c' k] / (n^2 + 1e-5)
-    - 2 mean_RW[(1-c) c' k] / (mn + 1e-5) + 1e-10. So that code divides by the counts
-    twice, which makes the term small; we keep that and its weight.
+    mean_RR[(1-c)(1-c')k] / (m^2 + 1e-5) + mean_WW[c c' k] / (n^2 + 1e-5) - 2
+    mean_RW[(1-c) c' k] / (mn + 1e-5) + 1e-10. So that code divides by the counts twice,
+    which makes the term small; we keep that and its weight.
 
     MMCE belongs to the batch, of each process by itself: reduction ``"sum"`` is N times
     the mean (the published loop), ``"none"`` is refused. Memory is O(N^2).
@@ -195,7 +196,7 @@ class MMCELoss(Loss):
     Examples
     --------
     >>> MMCELoss()(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
-    tensor(2.0448)
+    tensor(2.0297)
     """
 
     reductions = ("mean", "sum")
@@ -414,8 +415,8 @@ class AdaFocalLoss(GroupLoss):
 
     A sample takes the gamma of the bin that its target probability t falls in. Its loss
     is -(1 - t)^gamma log t if gamma > 0, and the inverse focal loss -(1 + t)^|gamma|
-    log t if gamma < 0. Call ``update`` after every epoch. The rule is 3mcloud/adafocal's
-    (losses/adafocal.py, main.py).
+    log t if gamma < 0. Call ``update`` after every epoch. The rule is that of
+    3mcloud/adafocal (losses/adafocal.py, main.py).
 
     The buffers stay at least float32 under ``.half()`` and ``.bfloat16()``, where edges
     close to 1 would collapse. ``load_state_dict`` refuses a state that ``update`` could
@@ -447,8 +448,8 @@ class AdaFocalLoss(GroupLoss):
 
     References
     ----------
-    Ghosh, Schaaf and Gormley, *AdaFocal: Calibration-aware Adaptive Focal Loss*, NeurIPS
-    2022.
+    Ghosh, Schaaf and Gormley, *AdaFocal: Calibration-aware Adaptive Focal Loss*,
+    NeurIPS 2022.
 
     Examples
     --------
@@ -457,7 +458,7 @@ class AdaFocalLoss(GroupLoss):
     tensor(0.3466)
     >>> loss.update(torch.tensor([[3.0, 0.0], [4.0, 0.0]]), torch.tensor([1, 1]))
     >>> loss.gamma
-    tensor([1.0000, 2.6695])
+    tensor([2.6698, 1.0000])
     """
 
     gamma: Tensor
@@ -494,8 +495,8 @@ class AdaFocalLoss(GroupLoss):
         """
         nll = label_nll(log_probs, labels)
         target = (-nll).exp()
-        # First bin: t < its upper edge. Last: t >= its lower edge. Between: lower <= t <
-        # upper.
+        # First bin: t < its upper edge. Last: t >= its lower edge. Between: lower <= t
+        # < upper.
         inner_edges = self.bin_edges[1:-1].to(target.dtype)
         bins = torch.searchsorted(inner_edges, target.detach(), right=True)
         gamma = self.gamma.to(target.dtype)[bins]
@@ -513,8 +514,8 @@ class AdaFocalLoss(GroupLoss):
         """Move every bin's gamma by the bin's calibration gap, then draw new bins.
 
         The new bins have equal mass: edge j of the bins (lower, upper] lies at position
-        j N / n_bins of the sorted top-1 confidences; the smallest is in no bin, as in the
-        authors' code. gap = mean confidence - accuracy, 0 in an empty bin. gamma is
+        j N / n_bins of the sorted top-1 confidences; the smallest is in no bin, as in
+        the authors' code. gap = mean confidence - accuracy, 0 in an empty bin. gamma is
         multiplied by exp(gap) if positive, else by exp(-gap); if then |gamma| < 0.2, it
         becomes -0.2 if positive, else 0.2; then it is clipped to [-2, 20]. gamma stays
         with its bin's index although the edges move.
@@ -543,8 +544,8 @@ class AdaFocalLoss(GroupLoss):
         self.gamma.copy_(torch.from_numpy(gamma))
         self.bin_edges.copy_(torch.from_numpy(edges))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Move buffers as told, but never below float32: half() is meant for weights."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move buffers as told, never below float32: half() is meant for weights."""
 
         def wide(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -552,7 +553,8 @@ class AdaFocalLoss(GroupLoss):
                 return moved
             return tensor.to(moved.device, torch.float32)
 
-        return super()._apply(wide, recurse)
+        apply: Callable[..., Self] = super()._apply
+        return apply(wide, recurse)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *options: Any
@@ -601,7 +603,10 @@ def _next_gamma(
 def _check_adafocal_state(gamma: Tensor, edges: Tensor, n_bins: int) -> None:
     """Refuse a state of ``AdaFocalLoss`` that its ``update`` could not have left."""
     cure = "load a state that an AdaFocalLoss saved"
-    for name, values, length in (("gamma", gamma, n_bins), ("bin_edges", edges, n_bins + 1)):
+    for name, values, length in (
+        ("gamma", gamma, n_bins),
+        ("bin_edges", edges, n_bins + 1),
+    ):
         if tuple(values.shape) != (length,):
             problem = f"has shape {tuple(values.shape)}, this loss has {n_bins} bins"
             _check.fail(name, problem, "construct it with the n_bins of that state")
@@ -615,7 +620,8 @@ def _check_adafocal_state(gamma: Tensor, edges: Tensor, n_bins: int) -> None:
         _check.fail("bin_edges", "are not in order", cure)
 
 
-#: gamma of DFL by (data set, network), from the README of Linwei94/ICML2023-DualFocalLoss.
+#: gamma of DFL by (data set, network), from the README of
+#: Linwei94/ICML2023-DualFocalLoss.
 DFL_GAMMA: dict[tuple[str, str], float] = {
     ("cifar10", "resnet50"): 5.0,
     ("cifar10", "resnet110"): 4.5,
@@ -628,8 +634,8 @@ DFL_GAMMA: dict[tuple[str, str], float] = {
     ("tiny_imagenet", "resnet50"): 2.3,
 }
 
-# Options that a run's config does not set by ``loss_options``: the reduction is a field of
-# its own, and the others have no use there.
+# Options that a run's config does not set by ``loss_options``: the reduction is a field
+# of its own, and the others have no use there.
 _NO_RUN_OPTIONS = ("reduction", "process_group", "ignore_index")
 
 
@@ -646,13 +652,13 @@ class LossRow:
     in_paper : bool, default False
         Is it one of the seven columns of the paper's tables?
     couples_samples : bool, default False
-        Does the loss of a batch not fall apart into those of its samples? Then batch size
-        and ``drop_last`` belong to its definition.
+        Does the loss of a batch not fall apart into those of its samples? Then batch
+        size and ``drop_last`` belong to its definition.
     published_reduction : {"sum", "mean"}, default "sum"
         What the training loop that the paper builds on does with the batch.
     simplex_options : tuple of str, optional
-        The options that the explorer of the simplex has sliders for; None (default) if it
-        does not offer the loss.
+        The options that the explorer of the simplex has sliders for; None (default)
+        if it does not offer the loss.
     tuned : mapping, optional
         Options by (data set, network), as the loss's authors chose them.
     tuned_default : mapping, optional
@@ -675,7 +681,7 @@ class LossRow:
 
     @property
     def soft_targets(self) -> bool:
-        """Does the loss take soft targets (N, K)?"""
+        """Whether the loss takes soft targets (N, K)."""
         return self.build.soft_targets
 
     @property
@@ -685,7 +691,7 @@ class LossRow:
 
     @property
     def adapts(self) -> bool:
-        """Is ``update(val_logits, val_labels)`` to be called after each epoch?"""
+        """Whether ``update(val_logits, val_labels)`` is due after each epoch."""
         return hasattr(self.build, "update")
 
     @property
@@ -714,8 +720,8 @@ class LossRow:
         return dict(self.tuned.get((dataset, model), self.tuned_default))
 
 
-#: Every loss by its name in configurations, run folders and tables: the paper's seven in
-#: its order, then variants.
+#: Every loss by its name in configurations, run folders and tables: the paper's seven
+#: in its order, then variants.
 LOSSES: dict[str, LossRow] = {
     "ce": LossRow(CrossEntropyLoss, in_paper=True, simplex_options=()),
     "brier": LossRow(
@@ -766,8 +772,8 @@ def make_loss(name: str, /, **options: Any) -> Loss:
 
     Examples
     --------
-    >>> make_loss("gce_ls")
-    GCELoss(label_smoothing=0.05, focal_gamma=0.0, regularizer_weight=1.0, reduction='mean')
+    >>> make_loss("ce_ls")
+    CrossEntropyLoss(label_smoothing=0.05, reduction='mean')
     """
     row = LOSSES[_check.choice("loss", name, LOSSES)]
     known = inspect.signature(row.build).parameters

@@ -3,8 +3,8 @@
 The four networks of the paper are built from torchvision's. They follow the public code
 on which the paper builds (Mukhoti et al. 2020, ``Net/`` of
 github.com/torrvision/focal_calibration) down to parameter counts and initial
-distributions. torchvision is imported when one of them is built: it brings all of torch's
-compiler with it.
+distributions. torchvision is imported when one of them is built: it brings all of
+torch's compiler with it.
 """
 
 import math
@@ -32,7 +32,7 @@ Shape = tuple[int, ...]
 
 
 def _stem(in_channels: int, width: int) -> nn.Conv2d:
-    """A 3x3 convolution of stride 1: ImageNet's 7x7 one would lose too much of an image."""
+    """A 3x3 convolution of stride 1: ImageNet's 7x7 one would lose too much."""
     return nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
 
 
@@ -50,22 +50,24 @@ def _fan_out_init(convolution: nn.Conv2d) -> None:
 
 
 def _resnet(layers: list[int], n_classes: int, input_shape: Shape) -> nn.Module:
-    """Bottleneck ResNet with the small-image stem; from 64 px on, the reference's variant.
+    """Bottleneck ResNet with the small-image stem.
 
-    That Tiny-ImageNet variant pools to 2x2 instead of 1x1 (8192 inputs to the last layer)
-    and keeps torchvision's Kaiming-normal fan-out weights; the 32-pixel networks of the
-    reference start from PyTorch's defaults.
+    From 64 pixels on, the reference's variant: that for Tiny-ImageNet pools to 2x2
+    instead of 1x1 (8192 inputs to the last layer) and keeps torchvision's
+    Kaiming-normal fan-out weights; the 32-pixel networks of the reference start from
+    PyTorch's defaults.
     """
     from torchvision.models.resnet import Bottleneck, ResNet
 
-    net = ResNet(Bottleneck, layers, n_classes)
-    net.conv1 = _stem(input_shape[0], 64)
+    net: nn.Module = ResNet(Bottleneck, layers, n_classes)
+    stem = _stem(input_shape[0], 64)
+    net.conv1 = stem
     net.maxpool = nn.Identity()
     if min(input_shape[1:]) < 64:
         return _default_init(net)
-    _fan_out_init(net.conv1)
+    _fan_out_init(stem)
     net.avgpool = nn.AdaptiveAvgPool2d(2)
-    net.fc = nn.Linear(4 * net.fc.in_features, n_classes)
+    net.fc = nn.Linear(4 * 512 * Bottleneck.expansion, n_classes)  # 2x2 of 2048
     return net
 
 
@@ -173,10 +175,11 @@ def wrn_28_10(n_classes: int, input_shape: Shape) -> nn.Module:
 
 
 def densenet121(n_classes: int, input_shape: Shape) -> nn.Module:
-    """DenseNet-121: growth 32, blocks [6, 12, 24, 16], compression 0.5, 7.0 M parameters.
+    """DenseNet-121: growth 32, blocks [6, 12, 24, 16], 7.0 M parameters.
 
-    The stem is the bare convolution. torchvision appends new features after the old ones,
-    the reference puts them before: the same network with its channels renumbered.
+    Compression is 0.5. The stem is the bare convolution. torchvision appends new
+    features after the old ones, the reference puts them before: the same network with
+    its channels renumbered.
 
     Parameters
     ----------
@@ -190,8 +193,8 @@ def densenet121(n_classes: int, input_shape: Shape) -> nn.Module:
 
     References
     ----------
-    Huang, Liu, van der Maaten and Weinberger, *Densely Connected Convolutional Networks*,
-    CVPR 2017.
+    Huang, Liu, van der Maaten and Weinberger, *Densely Connected Convolutional
+    Networks*, CVPR 2017.
 
     Examples
     --------
@@ -229,15 +232,17 @@ def mlp(n_classes: int, input_shape: Shape) -> nn.Module:
     """
     from torchvision.ops import MLP
 
-    return nn.Sequential(nn.Flatten(), MLP(math.prod(input_shape), [128, 128, n_classes]))
+    return nn.Sequential(
+        nn.Flatten(), MLP(math.prod(input_shape), [128, 128, n_classes])
+    )
 
 
 def convnet(n_classes: int, input_shape: Shape) -> nn.Module:
     """The small default for CPUs: three 3x3 convolutions, then one linear layer.
 
-    Stride 2 with batch norm, 16, 48 and 96 channels, 64,218 parameters for 28x28x1 and 10
-    classes. Sized by measurement: on 5,000 images of Fashion-MNIST a dozen epochs reach
-    about 86 % in seconds, and cross-entropy ends up clearly over-confident.
+    Stride 2 with batch norm, 16, 48 and 96 channels, 64,218 parameters for 28x28x1 and
+    10 classes. Sized by measurement: on 5,000 images of Fashion-MNIST a dozen epochs
+    reach about 86 % in seconds, and cross-entropy ends up clearly over-confident.
 
     Parameters
     ----------
@@ -294,7 +299,7 @@ class ModelRow:
     in_paper: bool = False
 
     def takes(self, input_shape: Sequence[int]) -> bool:
-        """Can the network be built for inputs of this shape?
+        """Whether the network can be built for inputs of this shape.
 
         Parameters
         ----------
@@ -336,8 +341,8 @@ def make_model(name: str, n_classes: int, input_shape: Sequence[int]) -> nn.Modu
     Returns
     -------
     nn.Module
-        Maps inputs ``(N, *input_shape)`` to logits ``(N, n_classes)``. Weights are float32
-        on PyTorch's default device, drawn from its global generator: call
+        Maps inputs ``(N, *input_shape)`` to logits ``(N, n_classes)``. Weights are
+        float32 on PyTorch's default device, drawn from its global generator: call
         ``torch.manual_seed`` first.
 
     Raises
@@ -361,7 +366,9 @@ def make_model(name: str, n_classes: int, input_shape: Sequence[int]) -> nn.Modu
     )
     if not row.takes(shape):
         pixels = f"{row.min_pixels}x{row.min_pixels}"
-        problem = f"{name!r} needs images (C, H, W) of at least {pixels} pixels, got {shape}"
+        problem = (
+            f"{name!r} needs images (C, H, W) of at least {pixels} pixels, got {shape}"
+        )
         others = [other for other, its in MODELS.items() if its.takes(shape)]
         _check.fail("input_shape", problem, f"use {' or '.join(map(repr, others))}")
     return row.build(n_classes, shape)

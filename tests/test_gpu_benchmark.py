@@ -147,7 +147,7 @@ def test_a_wait_for_the_device_would_be_noticed(gpu, monkeypatch):
         def compute(self, logits, labels):
             return super().compute(logits, labels) * float(logits.detach().mean() > -1e9)
 
-    monkeypatch.setitem(losses.LOSSES, "waits", Waits)
+    monkeypatch.setitem(losses.LOSSES, "waits", losses.LossRow(Waits))
     with pytest.raises(RuntimeError, match="meta"):
         gpu.waits("convnet", "waits", gpu.QUICK, torch.device("cpu"))
     assert data.batches is training.data.batches

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from gcelib import losses
-from gcelib.losses import DFL_GAMMA, LOSSES, AdaFocalLoss, BrierLoss, CrossEntropyLoss, GCELoss, MMCELoss, make_loss
+from gcelib.losses import (
+    DFL_GAMMA,
+    LOSSES,
+    AdaFocalLoss,
+    BrierLoss,
+    CrossEntropyLoss,
+    GCELoss,
+    MMCELoss,
+    make_loss,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Slow versions: plain Python loops over float64 numbers, one formula each.
@@ -41,7 +50,10 @@ def slow_ce(logits, labels, alpha=0.0):
 
 def slow_brier(logits, labels):
     return mean(
-        [sum((v - (k == y)) ** 2 for k, v in enumerate(p)) for p, y in zip(softmax_rows(logits), labels, strict=True)]
+        [
+            sum((v - (k == y)) ** 2 for k, v in enumerate(p))
+            for p, y in zip(softmax_rows(logits), labels, strict=True)
+        ]
     )
 
 
@@ -68,7 +80,9 @@ def slow_mmce_term(confidences, correct):
     """Section 2.3 of the specification: O(N^2) pairs, counts divided out twice."""
 
     def pair_mean(first, second, weight):
-        values = [weight(u, v) * math.exp(-abs(u - v) / 0.4) for u in first for v in second]
+        values = [
+            weight(u, v) * math.exp(-abs(u - v) / 0.4) for u in first for v in second
+        ]
         return sum(values) / len(values)
 
     right = [c for c, a in zip(confidences, correct, strict=True) if a]
@@ -86,7 +100,9 @@ def slow_mmce(weight):
     def loss(logits, labels):
         probs = softmax_rows(logits)
         correct = [p.index(max(p)) == y for p, y in zip(probs, labels, strict=True)]
-        return slow_ce(logits, labels) + weight * slow_mmce_term([max(p) for p in probs], correct)
+        return slow_ce(logits, labels) + weight * slow_mmce_term(
+            [max(p) for p in probs], correct
+        )
 
     return loss
 
@@ -101,7 +117,11 @@ def slow_gce(alpha=0.0, gamma=0.0, weight=1.0, gamma_of=None):
         total = 0.0
         for p, y in zip(probs, labels, strict=True):
             q = [(1 - alpha) * (k == y) + alpha / n_classes for k in range(n_classes)]
-            term = -sum(q[k] * (math.log(p[k]) - weight * math.log(sums[k])) for k in range(n_classes) if q[k])
+            term = -sum(
+                q[k] * (math.log(p[k]) - weight * math.log(sums[k]))
+                for k in range(n_classes)
+                if q[k]
+            )
             g = gamma if gamma_of is None else gamma_of(p[y])
             total += term * ((1 - p[y]) ** g if g >= 0 else (1 + p[y]) ** -g)
         return total / n_samples
@@ -123,7 +143,9 @@ def slow_adafocal(gammas, edges):
         terms = []
         for p, y in zip(softmax_rows(logits), labels, strict=True):
             g = gammas[slow_bin(p[y], edges)]
-            terms.append(-((1 - p[y]) ** g if g >= 0 else (1 + p[y]) ** -g) * math.log(p[y]))
+            terms.append(
+                -((1 - p[y]) ** g if g >= 0 else (1 + p[y]) ** -g) * math.log(p[y])
+            )
         return mean(terms)
 
     return loss
@@ -143,7 +165,11 @@ def slow_adafocal_update(gammas, logits, labels):
     new = []
     for b, gamma in enumerate(gammas):
         inside = [i for i, c in enumerate(confidences) if edges[b] < c <= edges[b + 1]]
-        gap = mean([confidences[i] for i in inside]) - mean([correct[i] for i in inside]) if inside else 0.0
+        gap = (
+            mean([confidences[i] for i in inside]) - mean([correct[i] for i in inside])
+            if inside
+            else 0.0
+        )
         gamma = gamma * math.exp(gap) if gamma > 0 else gamma * math.exp(-gap)
         if abs(gamma) < 0.2:
             gamma = -0.2 if gamma > 0 else 0.2
@@ -157,13 +183,17 @@ def slow_adafocal_update(gammas, logits, labels):
 
 def batch(n_samples=12, n_classes=5, scale=2.0, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
-    logits = scale * torch.randn(n_samples, n_classes, generator=generator, dtype=torch.float64)
+    logits = scale * torch.randn(
+        n_samples, n_classes, generator=generator, dtype=torch.float64
+    )
     return logits.to(dtype), torch.randint(n_classes, (n_samples,), generator=generator)
 
 
 def soft_targets(n_samples=12, n_classes=5, seed=7):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n_samples, n_classes, generator=generator, dtype=torch.float64).softmax(1)
+    return torch.randn(
+        n_samples, n_classes, generator=generator, dtype=torch.float64
+    ).softmax(1)
 
 
 SIGNED_GAMMA = [-1.5, 0.0, 3.0, 0.3, -0.2, 20.0]
@@ -173,7 +203,9 @@ def adafocal(**options):
     """An AdaFocalLoss whose state no first epoch would have: signs mixed, bins unequal."""
     loss = AdaFocalLoss(n_bins=6, **options).double()
     loss.gamma.copy_(torch.tensor(SIGNED_GAMMA, dtype=torch.float64))
-    loss.bin_edges.copy_(torch.tensor([0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 1.0], dtype=torch.float64))
+    loss.bin_edges.copy_(
+        torch.tensor([0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 1.0], dtype=torch.float64)
+    )
     return loss
 
 
@@ -194,10 +226,16 @@ CASES = {
     "dfl": (make_loss("dfl"), slow_dfl(5.0)),
     "dfl, 2.3": (make_loss("dfl", gamma=2.3), slow_dfl(2.3)),
     "afl, first epoch": (make_loss("afl"), slow_focal(lambda t: 1.0)),
-    "afl": (adafocal(), slow_focal(lambda t: 1.0)),  # its slow version is replaced below: the gamma has signs
+    "afl": (
+        adafocal(),
+        slow_focal(lambda t: 1.0),
+    ),  # its slow version is replaced below: the gamma has signs
     "gce": (GCELoss(), slow_gce()),
     "gce_ls": (make_loss("gce_ls"), slow_gce(alpha=0.05)),
-    "gce, smoothing and focal": (GCELoss(label_smoothing=0.1, focal_gamma=2), slow_gce(alpha=0.1, gamma=2.0)),
+    "gce, smoothing and focal": (
+        GCELoss(label_smoothing=0.1, focal_gamma=2),
+        slow_gce(alpha=0.1, gamma=2.0),
+    ),
     "gce, focal 0.5": (GCELoss(focal_gamma=0.5), slow_gce(gamma=0.5)),
     "gce, lambda": (GCELoss(regularizer_weight=0.3), slow_gce(weight=0.3)),
     "gce, everything": (
@@ -206,7 +244,10 @@ CASES = {
     ),
     "afl_gce": (adafocal(generative=True), slow_gce(gamma_of=adafocal_gamma_of)),
 }
-CASES["afl"] = (adafocal(), slow_adafocal(SIGNED_GAMMA, [0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 1.0]))
+CASES["afl"] = (
+    adafocal(),
+    slow_adafocal(SIGNED_GAMMA, [0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 1.0]),
+)
 EVERY = pytest.mark.parametrize("name", CASES)
 
 
@@ -219,8 +260,12 @@ EVERY = pytest.mark.parametrize("name", CASES)
 def test_equals_the_equation_written_out_slowly(name, shape):
     loss, slow = CASES[name]
     logits, labels = batch(*shape, seed=shape[0])
-    assert loss(logits, labels).item() == pytest.approx(slow(logits.numpy(), labels.tolist()), rel=1e-10, abs=1e-12)
-    assert loss(logits.float(), labels).item() == pytest.approx(slow(logits.numpy(), labels.tolist()), rel=3e-5)
+    assert loss(logits, labels).item() == pytest.approx(
+        slow(logits.numpy(), labels.tolist()), rel=1e-10, abs=1e-12
+    )
+    assert loss(logits.float(), labels).item() == pytest.approx(
+        slow(logits.numpy(), labels.tolist()), rel=3e-5
+    )
 
 
 @EVERY
@@ -229,7 +274,9 @@ def test_gradient_is_the_derivative_of_the_value(name):
     logits, labels = batch(9, 4, seed=3)
     logits.requires_grad_()
     if "gce" in name:
-        assert torch.autograd.gradgradcheck(lambda z: loss(z, labels), (logits,), fast_mode=True)
+        assert torch.autograd.gradgradcheck(
+            lambda z: loss(z, labels), (logits,), fast_mode=True
+        )
     assert torch.autograd.gradcheck(lambda z: loss(z, labels), (logits,))
 
 
@@ -245,8 +292,12 @@ def test_large_batches_have_the_same_gce_and_derivatives(reduction, weight):
     logits.requires_grad_()
     if reduction == "none":  # nothing follows the written-out gradient
         assert "LargeBatchGCE" in type(loss(logits, labels).grad_fn).__name__
-    assert torch.autograd.gradcheck(lambda z: loss(z, labels), (logits,), fast_mode=True)
-    assert torch.autograd.gradgradcheck(lambda z: loss(z, labels), (logits,), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda z: loss(z, labels), (logits,), fast_mode=True
+    )
+    assert torch.autograd.gradgradcheck(
+        lambda z: loss(z, labels), (logits,), fast_mode=True
+    )
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (260, 400)])
@@ -265,16 +316,25 @@ def test_a_class_masked_in_the_whole_batch_is_as_if_it_were_not_there(name, shap
 
 
 def test_gce_under_vmap():
-    logits, labels = torch.stack([batch(5, 6, seed=s)[0] for s in range(3)]), torch.arange(5)
+    logits, labels = (
+        torch.stack([batch(5, 6, seed=s)[0] for s in range(3)]),
+        torch.arange(5),
+    )
     expected = torch.stack([GCELoss()(z, labels) for z in logits])
-    torch.testing.assert_close(torch.vmap(lambda z: GCELoss()(z, labels))(logits), expected)
+    torch.testing.assert_close(
+        torch.vmap(lambda z: GCELoss()(z, labels))(logits), expected
+    )
 
 
 @pytest.mark.parametrize("shape", [(50, 40), (260, 400)])
 def test_torch_func_differentiates_gce_of_any_size(shape):
     logits, labels = batch(*shape, seed=1)
-    expected = torch.autograd.functional.jacobian(lambda z: GCELoss()(z, labels), logits)
-    torch.testing.assert_close(torch.func.grad(lambda z: GCELoss()(z, labels))(logits), expected)
+    expected = torch.autograd.functional.jacobian(
+        lambda z: GCELoss()(z, labels), logits
+    )
+    torch.testing.assert_close(
+        torch.func.grad(lambda z: GCELoss()(z, labels))(logits), expected
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -292,7 +352,9 @@ def test_the_default_dtype_does_not_matter(name):
 def test_large_batch_with_an_underflowing_class_falls_back_to_log_space():
     logits, labels = batch(260, 400, seed=2, dtype=torch.float32)
     logits[:, 3] = -5e4
-    labels[:5] = 3  # every sample gives class 3 probability exp(-50000) = 0 in float32 and float64
+    labels[:5] = (
+        3  # every sample gives class 3 probability exp(-50000) = 0 in float32 and float64
+    )
     logits.requires_grad_()
     loss = GCELoss()(logits, labels)
     expected = F.nll_loss(F.log_softmax(F.log_softmax(logits, 1), 0), labels)
@@ -310,10 +372,14 @@ def test_large_batch_without_some_classes():
     loss = GCELoss()(logits, labels)
     expected = F.nll_loss(F.log_softmax(F.log_softmax(logits, 1), 0), labels)
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], torch.autograd.grad(expected, logits)[0])
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, logits)[0], torch.autograd.grad(expected, logits)[0]
+    )
 
 
-@given(st.integers(2, 30), st.integers(2, 12), st.floats(0.1, 30), st.integers(0, 2**20))
+@given(
+    st.integers(2, 30), st.integers(2, 12), st.floats(0.1, 30), st.integers(0, 2**20)
+)
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_identities_of_gce(n_samples, n_classes, scale, seed):
     logits, labels = batch(n_samples, n_classes, scale, seed)
@@ -321,13 +387,17 @@ def test_identities_of_gce(n_samples, n_classes, scale, seed):
     ce = F.cross_entropy(logits, labels)
     close = {"rtol": 1e-9, "atol": 1e-9}
     # the negative log-likelihood of log_softmax over the batch of log_softmax over the classes
-    torch.testing.assert_close(gce, F.nll_loss(logits.log_softmax(1).log_softmax(0), labels), **close)
+    torch.testing.assert_close(
+        gce, F.nll_loss(logits.log_softmax(1).log_softmax(0), labels), **close
+    )
     # Equation 7: cross-entropy and sum_k N_k log S_k
     counts = torch.bincount(labels, minlength=n_classes)
     log_sums = logits.log_softmax(1).logsumexp(0)
     torch.testing.assert_close(gce, ce + (counts * log_sums).sum() / n_samples, **close)
     # lambda interpolates between cross-entropy and GCE
-    torch.testing.assert_close(GCELoss(regularizer_weight=0)(logits, labels), ce, **close)
+    torch.testing.assert_close(
+        GCELoss(regularizer_weight=0)(logits, labels), ce, **close
+    )
     between = GCELoss(regularizer_weight=0.25)(logits, labels)
     torch.testing.assert_close(between, 0.75 * ce + 0.25 * gce, **close)
     # the smallest possible value is sum_k N_k/N log N_k
@@ -336,8 +406,12 @@ def test_identities_of_gce(n_samples, n_classes, scale, seed):
     # neither the order of the samples, nor the names of the classes, nor a constant added to a sample's logits matter
     order, names = torch.randperm(n_samples), torch.randperm(n_classes)
     torch.testing.assert_close(GCELoss()(logits[order], labels[order]), gce, **close)
-    torch.testing.assert_close(GCELoss()(logits[:, names], names.argsort()[labels]), gce, **close)
-    torch.testing.assert_close(GCELoss()(logits + 9 * torch.rand(n_samples, 1), labels), gce, **close)
+    torch.testing.assert_close(
+        GCELoss()(logits[:, names], names.argsort()[labels]), gce, **close
+    )
+    torch.testing.assert_close(
+        GCELoss()(logits + 9 * torch.rand(n_samples, 1), labels), gce, **close
+    )
 
 
 def test_the_smallest_gce_is_reached_by_the_truth():
@@ -363,7 +437,9 @@ def test_soft_targets(name):
         "gce": lambda i, k: -targets[i, k] * math.log(probs[i, k] / probs[:, k].sum()),
     }[name]
     expected = sum(slow(i, k) for i in range(12) for k in range(5)) / 12
-    assert make_loss(name)(logits, targets).item() == pytest.approx(float(expected), rel=1e-12)
+    assert make_loss(name)(logits, targets).item() == pytest.approx(
+        float(expected), rel=1e-12
+    )
     logits.requires_grad_()
     assert torch.autograd.gradcheck(lambda z: make_loss(name)(z, targets), (logits,))
 
@@ -384,13 +460,18 @@ def test_soft_targets_with_a_focal_weight():
 def test_label_smoothing_is_linear_in_the_targets(factory, alpha, seed):
     logits, labels = batch(seed=seed)
     uniform = torch.full((12, 5), 0.2, dtype=torch.float64)
-    expected = (1 - alpha) * factory()(logits, labels) + alpha * factory()(logits, uniform)
+    expected = (1 - alpha) * factory()(logits, labels) + alpha * factory()(
+        logits, uniform
+    )
     torch.testing.assert_close(factory(label_smoothing=alpha)(logits, labels), expected)
     mixed = (1 - alpha) * F.one_hot(labels, 5) + alpha * uniform
     torch.testing.assert_close(factory()(logits, mixed), expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"reduction": "sum"}, {"reduction": "none"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"label_smoothing": 0.1}, {"reduction": "sum"}, {"reduction": "none"}],
+)
 @pytest.mark.parametrize("soft", [False, True])
 def test_ce_is_torch_s(options, soft):
     logits, labels = batch(dtype=torch.float32)
@@ -429,24 +510,40 @@ def test_mmce_is_plain_cross_entropy_where_all_are_right_or_all_wrong():
         z = logits.clone().requires_grad_()
         loss, ce = MMCELoss()(z, labels), F.cross_entropy(z, labels)
         assert loss.item() == ce.item()
-        torch.testing.assert_close(*(torch.autograd.grad(v, z)[0] for v in (loss, ce)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            *(torch.autograd.grad(v, z)[0] for v in (loss, ce)), rtol=0, atol=0
+        )
 
 
 def test_mmce_of_equal_confidences_and_single_samples():
-    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0]], dtype=torch.float64, requires_grad=True)  # the kernel's kink
+    logits = torch.tensor(
+        [[2.0, 0.0], [2.0, 0.0]], dtype=torch.float64, requires_grad=True
+    )  # the kernel's kink
     loss = MMCELoss()(logits, torch.tensor([0, 1]))
     assert loss.item() == pytest.approx(slow_mmce(2.0)(logits.detach().numpy(), [0, 1]))
     assert torch.autograd.grad(loss, logits)[0].isfinite().all()
-    assert MMCELoss()(logits[:1], torch.tensor([1])).item() == pytest.approx(2 + math.log1p(math.exp(-2)))
+    assert MMCELoss()(logits[:1], torch.tensor([1])).item() == pytest.approx(
+        2 + math.log1p(math.exp(-2))
+    )
 
 
 def test_dfl_rival_is_strictly_below_the_target():
     loss = make_loss("dfl", gamma=2)
-    probs = torch.tensor([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [0.5, 0.3, 0.2], [0.2, 0.5, 0.3]], dtype=torch.float64)
+    probs = torch.tensor(
+        [[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [0.5, 0.3, 0.2], [0.2, 0.5, 0.3]],
+        dtype=torch.float64,
+    )
     # ties with the target do not count, nor does the winner of a wrong prediction; the lowest target has no rival
     rivals = [0.2, 0.0, 0.3, 0.0]
-    expected = mean([-((1 - p[0] + q) ** 2) * math.log(p[0]) for p, q in zip(probs.tolist(), rivals, strict=True)])
-    assert loss(probs.log(), torch.zeros(4, dtype=torch.long)).item() == pytest.approx(expected)
+    expected = mean(
+        [
+            -((1 - p[0] + q) ** 2) * math.log(p[0])
+            for p, q in zip(probs.tolist(), rivals, strict=True)
+        ]
+    )
+    assert loss(probs.log(), torch.zeros(4, dtype=torch.long)).item() == pytest.approx(
+        expected
+    )
 
 
 def test_dfl_gradient_flows_through_the_rival():
@@ -457,7 +554,9 @@ def test_dfl_gradient_flows_through_the_rival():
     def loss(frozen):
         probs = logits.softmax(1)[0]
         target, rival = probs[labels[0]], probs.sort().values[-2]
-        return -((1 - target + (rival.detach() if frozen else rival)) ** 5) * target.log()
+        return (
+            -((1 - target + (rival.detach() if frozen else rival)) ** 5) * target.log()
+        )
 
     (ours,) = torch.autograd.grad(make_loss("dfl")(logits, labels), logits)
     torch.testing.assert_close(ours, torch.autograd.grad(loss(frozen=False), logits)[0])
@@ -474,12 +573,29 @@ def test_dfl_gammas():
 def test_adafocal_bins_at_their_edges():
     """A target probability on an edge belongs to the bin above; outside all bins, to the nearest."""
     loss = AdaFocalLoss(n_bins=4, reduction="none").double()
-    edges = [0.125, 0.25, 0.5, 0.5, 0.75]  # as after an update: neither from 0 nor to 1, and with an empty bin
+    edges = [
+        0.125,
+        0.25,
+        0.5,
+        0.5,
+        0.75,
+    ]  # as after an update: neither from 0 nor to 1, and with an empty bin
     loss.bin_edges.copy_(torch.tensor(edges))
     loss.gamma.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    for t, gamma in [(0.0625, 1), (0.125, 1), (0.2499, 1), (0.25, 2), (0.4999, 2), (0.5, 4), (0.75, 4), (0.9, 4)]:
+    for t, gamma in [
+        (0.0625, 1),
+        (0.125, 1),
+        (0.2499, 1),
+        (0.25, 2),
+        (0.4999, 2),
+        (0.5, 4),
+        (0.75, 4),
+        (0.9, 4),
+    ]:
         assert gamma == slow_bin(t, edges) + 1
-        value = loss(torch.tensor([[t, 1 - t]], dtype=torch.float64).log(), torch.tensor([0])).item()
+        value = loss(
+            torch.tensor([[t, 1 - t]], dtype=torch.float64).log(), torch.tensor([0])
+        ).item()
         assert value == pytest.approx(-((1 - t) ** gamma) * math.log(t)), t
 
 
@@ -489,9 +605,15 @@ def test_adafocal_update_follows_the_slow_version_through_the_sign_switch_and_bo
     # overconfident for long (gamma grows to 20), then underconfident (shrinks, changes sign, falls to -2), and back
     for epoch, scale in enumerate([9.0] * 12 + [0.15] * 30 + [6.0] * 20):
         logits, _ = batch(150, 4, 1.0, seed=epoch)
-        labels = (logits + 0.6 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(epoch))).argmax(1)
+        labels = (
+            logits
+            + 0.6
+            * torch.randn(logits.shape, generator=torch.Generator().manual_seed(epoch))
+        ).argmax(1)
         before = list(gammas)
-        gammas, edges = slow_adafocal_update(gammas, (scale * logits).numpy(), labels.tolist())
+        gammas, edges = slow_adafocal_update(
+            gammas, (scale * logits).numpy(), labels.tolist()
+        )
         loss.update(scale * logits, labels)
         np.testing.assert_allclose(loss.gamma.numpy(), gammas, rtol=1e-9)
         np.testing.assert_allclose(loss.bin_edges.numpy(), edges, rtol=1e-9)
@@ -504,21 +626,29 @@ def test_adafocal_update_follows_the_slow_version_through_the_sign_switch_and_bo
 
 def test_adafocal_reaches_its_upper_limit():
     loss, gammas = AdaFocalLoss(n_bins=2).double(), [1.0, 1.0]
-    logits = torch.tensor([[3.0, 0.0], [4.0, 0.0], [5.0, 0.0], [6.0, 0.0]], dtype=torch.float64)
+    logits = torch.tensor(
+        [[3.0, 0.0], [4.0, 0.0], [5.0, 0.0], [6.0, 0.0]], dtype=torch.float64
+    )
     for _ in range(5):
-        loss.update(logits, torch.ones(4, dtype=torch.long))  # always wrong, always sure: the gap is almost 1
+        loss.update(
+            logits, torch.ones(4, dtype=torch.long)
+        )  # always wrong, always sure: the gap is almost 1
         gammas, _ = slow_adafocal_update(gammas, logits.numpy(), [1, 1, 1, 1])
         np.testing.assert_allclose(loss.gamma.numpy(), gammas, rtol=1e-12)
     assert loss.gamma.tolist() == [20.0, 20.0]
 
 
 def test_adafocal_update_of_saturated_few_and_half_precision_samples():
-    saturated = torch.tensor([[900.0, 0.0], [800.0, 0.0], [0.3, 0.0], [0.0, 0.9]], dtype=torch.float64)
+    saturated = torch.tensor(
+        [[900.0, 0.0], [800.0, 0.0], [0.3, 0.0], [0.0, 0.9]], dtype=torch.float64
+    )
     labels = torch.tensor([0, 1, 1, 1])
     for logits in (saturated, saturated[2:], saturated[3:]):
         loss = AdaFocalLoss(n_bins=3).double()
         loss.update(logits, labels[-len(logits) :])
-        gammas, edges = slow_adafocal_update([1.0] * 3, logits.numpy(), labels[-len(logits) :].tolist())
+        gammas, edges = slow_adafocal_update(
+            [1.0] * 3, logits.numpy(), labels[-len(logits) :].tolist()
+        )
         np.testing.assert_allclose(loss.gamma.numpy(), gammas, rtol=1e-12)
         np.testing.assert_allclose(loss.bin_edges.numpy(), edges, rtol=1e-12)
     half = AdaFocalLoss()
@@ -534,7 +664,11 @@ def test_adafocal_state_survives_a_checkpoint(tmp_path):
     torch.save(loss.state_dict(), tmp_path / "loss.pt")
     other = AdaFocalLoss()
     other.load_state_dict(torch.load(tmp_path / "loss.pt", weights_only=True))
-    assert other(*batch(seed=2)).item() == loss(*batch(seed=2)).item() != AdaFocalLoss()(*batch(seed=2)).item()
+    assert (
+        other(*batch(seed=2)).item()
+        == loss(*batch(seed=2)).item()
+        != AdaFocalLoss()(*batch(seed=2)).item()
+    )
 
 
 def test_adafocal_update_refuses_what_would_poison_its_state():
@@ -557,23 +691,37 @@ def extreme_batches(n_classes):
     n_samples = 6
     generator = torch.Generator().manual_seed(n_classes)
     labels = torch.arange(n_samples) % n_classes
-    signs = EXTREME * (2.0 * torch.randint(2, (n_samples, n_classes), generator=generator) - 1)
-    right = torch.full((n_samples, n_classes), -EXTREME).scatter(1, labels[:, None], EXTREME)
+    signs = EXTREME * (
+        2.0 * torch.randint(2, (n_samples, n_classes), generator=generator) - 1
+    )
+    right = torch.full((n_samples, n_classes), -EXTREME).scatter(
+        1, labels[:, None], EXTREME
+    )
     moderate = 3 * torch.randn(n_samples, n_classes, generator=generator)
     underflow = moderate.clone()
     underflow[:, 0] = -EXTREME
     yield "all +-6e4", signs, labels
-    yield "uniform in +-6e4", EXTREME * (2 * torch.rand(n_samples, n_classes, generator=generator) - 1), labels
+    yield (
+        "uniform in +-6e4",
+        EXTREME * (2 * torch.rand(n_samples, n_classes, generator=generator) - 1),
+        labels,
+    )
     yield "all right", right, labels
     yield "all wrong", -right, labels
     yield "absent classes", moderate, labels * 0 + 1
     yield "underflowing class", underflow, labels * 0
     yield "all equal", torch.zeros(n_samples, n_classes), labels
-    yield "just saturated", torch.zeros(n_samples, n_classes).scatter(1, labels[:, None], 17.5), labels
+    yield (
+        "just saturated",
+        torch.zeros(n_samples, n_classes).scatter(1, labels[:, None], 17.5),
+        labels,
+    )
 
 
 @EVERY
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+)
 @pytest.mark.parametrize("n_classes", [2, 10, 20_000])
 def test_value_and_gradient_are_finite_at_the_extremes(name, dtype, n_classes):
     loss, _ = CASES[name]
@@ -599,7 +747,10 @@ def test_soft_targets_are_finite_at_the_extremes(name, n_classes):
                 leaf = logits.to(dtype).requires_grad_()
                 value = make_loss(name)(leaf, targets)
                 assert value.isfinite(), (what, dtype)
-                assert torch.autograd.grad(value, leaf)[0].isfinite().all(), (what, dtype)
+                assert torch.autograd.grad(value, leaf)[0].isfinite().all(), (
+                    what,
+                    dtype,
+                )
 
 
 @EVERY
@@ -673,7 +824,10 @@ def test_no_synchronisation_with_a_cuda_device(name):
     torch.testing.assert_close(value.cpu(), expected)
 
 
-@pytest.mark.parametrize("name", ["ce_ls", "brier", "mmce", "flsd", "dfl", "afl", "afl_gce", "gce, everything"])
+@pytest.mark.parametrize(
+    "name",
+    ["ce_ls", "brier", "mmce", "flsd", "dfl", "afl", "afl_gce", "gce, everything"],
+)
 def test_traced_without_a_break(name):
     """torch.compile(fullgraph=True) without its code generator: the whole loss is one graph."""
     torch.compiler.reset()
@@ -687,15 +841,22 @@ def test_compiled_gce():
     torch.compiler.reset()
     logits, labels = batch(300, 400, dtype=torch.float32)
     logits.requires_grad_()
-    compiled = torch.compile(GCELoss(), fullgraph=True, options={"cpp_cache_precompile_headers": False})  # faster once
+    compiled = torch.compile(
+        GCELoss(), fullgraph=True, options={"cpp_cache_precompile_headers": False}
+    )  # faster once
     try:
         value = compiled(logits, labels)
     except Exception as error:
-        if "InvalidCxxCompiler" in str(error) or "InvalidCxxCompiler" in type(error).__name__:
+        if (
+            "InvalidCxxCompiler" in str(error)
+            or "InvalidCxxCompiler" in type(error).__name__
+        ):
             pytest.skip("torch.compile finds no C++ compiler on this machine")
         raise
     torch.testing.assert_close(value, GCELoss()(logits, labels))
-    gradients = [torch.autograd.grad(v, logits)[0] for v in (value, GCELoss()(logits, labels))]
+    gradients = [
+        torch.autograd.grad(v, logits)[0] for v in (value, GCELoss()(logits, labels))
+    ]
     torch.testing.assert_close(*gradients)
 
 
@@ -714,25 +875,79 @@ def test_one_sample_is_said_to_be_void():
     assert torch.autograd.grad(value, logits)[0].abs().max() < 1e-15
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        GCELoss(regularizer_weight=0)(logits, labels)  # cross-entropy: nothing to warn of
+        GCELoss(regularizer_weight=0)(
+            logits, labels
+        )  # cross-entropy: nothing to warn of
 
 
 BAD = {
     "no sample": (lambda z, y: (z[:0], y[:0]), ValueError, "logits: has 0 samples"),
-    "labels (N, 1)": (lambda z, y: (z, y[:, None]), ValueError, r"labels: expected shape \(12,\)"),
-    "labels float 1-D": (lambda z, y: (z, y.float()), TypeError, "labels: has dtype torch.float32"),
+    "labels (N, 1)": (
+        lambda z, y: (z, y[:, None]),
+        ValueError,
+        r"labels: expected shape \(12,\)",
+    ),
+    "labels float 1-D": (
+        lambda z, y: (z, y.float()),
+        TypeError,
+        "labels: has dtype torch.float32",
+    ),
     "labels bool": (lambda z, y: (z, y > 1), TypeError, "labels: has dtype torch.bool"),
-    "labels too large": (lambda z, y: (z, y + 1 + 4 * (y < 4)), ValueError, r"labels: contains \d, outside \[0, 5\)"),
-    "labels negative": (lambda z, y: (z, y - 9), ValueError, r"labels: contains -9, outside"),
-    "torch's ignored label": (lambda z, y: (z, y.clone().fill_(-100)), ValueError, "labels: contains -100, outside"),
-    "too few labels": (lambda z, y: (z, y[1:]), ValueError, "labels: has 11 entries for 12 rows"),
-    "one class": (lambda z, y: (z[:, :1], y * 0), ValueError, r"logits: expected shape \(N, K\) with K >= 2"),
-    "logits 1-D": (lambda z, y: (z[0], y), ValueError, r"logits: expected shape \(N, K\)"),
-    "logits 3-D": (lambda z, y: (z[None], y), ValueError, r"logits: expected shape \(N, K\)"),
-    "integer logits": (lambda z, y: (z.long(), y), TypeError, "logits: has dtype torch.int64"),
-    "numpy logits": (lambda z, y: (z.numpy(), y), TypeError, "logits: must be a torch tensor, got ndarray"),
-    "list of labels": (lambda z, y: (z, y.tolist()), TypeError, "labels: must be a torch tensor, got list"),
-    "another device": (lambda z, y: (z, y.to("meta")), ValueError, "labels: are on meta, logits on cpu"),
+    "labels too large": (
+        lambda z, y: (z, y + 1 + 4 * (y < 4)),
+        ValueError,
+        r"labels: contains \d, outside \[0, 5\)",
+    ),
+    "labels negative": (
+        lambda z, y: (z, y - 9),
+        ValueError,
+        r"labels: contains -9, outside",
+    ),
+    "torch's ignored label": (
+        lambda z, y: (z, y.clone().fill_(-100)),
+        ValueError,
+        "labels: contains -100, outside",
+    ),
+    "too few labels": (
+        lambda z, y: (z, y[1:]),
+        ValueError,
+        "labels: has 11 entries for 12 rows",
+    ),
+    "one class": (
+        lambda z, y: (z[:, :1], y * 0),
+        ValueError,
+        r"logits: expected shape \(N, K\) with K >= 2",
+    ),
+    "logits 1-D": (
+        lambda z, y: (z[0], y),
+        ValueError,
+        r"logits: expected shape \(N, K\)",
+    ),
+    "logits 3-D": (
+        lambda z, y: (z[None], y),
+        ValueError,
+        r"logits: expected shape \(N, K\)",
+    ),
+    "integer logits": (
+        lambda z, y: (z.long(), y),
+        TypeError,
+        "logits: has dtype torch.int64",
+    ),
+    "numpy logits": (
+        lambda z, y: (z.numpy(), y),
+        TypeError,
+        "logits: must be a torch tensor, got ndarray",
+    ),
+    "list of labels": (
+        lambda z, y: (z, y.tolist()),
+        TypeError,
+        "labels: must be a torch tensor, got list",
+    ),
+    "another device": (
+        lambda z, y: (z, y.to("meta")),
+        ValueError,
+        "labels: are on meta, logits on cpu",
+    ),
 }
 
 
@@ -754,9 +969,15 @@ def test_bad_labels_of_large_batches_are_refused(shape):
 
 
 BAD_TARGETS = {
-    "another K": (lambda q: q[:, :4], r"labels: soft targets \(12, 4\) for logits \(12, 5\)"),
+    "another K": (
+        lambda q: q[:, :4],
+        r"labels: soft targets \(12, 4\) for logits \(12, 5\)",
+    ),
     "not normalised": (lambda q: q * 1.1, "labels: soft targets are not probabilities"),
-    "negative": (lambda q: q + torch.tensor([[0.9, -0.9, 0, 0, 0]]), "labels: soft targets are not probabilities"),
+    "negative": (
+        lambda q: q + torch.tensor([[0.9, -0.9, 0, 0, 0]]),
+        "labels: soft targets are not probabilities",
+    ),
     "NaN": (lambda q: q * math.nan, "labels: soft targets are not probabilities"),
 }
 
@@ -769,9 +990,14 @@ def test_bad_soft_targets_are_refused(name, bad):
         make_loss(name)(batch()[0], change(soft_targets()))
 
 
-@pytest.mark.parametrize("name", [n for n in LOSSES if not n.startswith(("ce", "brier", "gce"))])
+@pytest.mark.parametrize(
+    "name", [n for n in LOSSES if not n.startswith(("ce", "brier", "gce"))]
+)
 def test_other_losses_say_that_they_take_class_ids(name):
-    with pytest.raises(TypeError, match=r"^labels: are soft targets, which this loss does not take; pass class ids"):
+    with pytest.raises(
+        TypeError,
+        match=r"^labels: are soft targets, which this loss does not take; pass class ids",
+    ):
         make_loss(name)(batch()[0], soft_targets())
 
 
@@ -780,21 +1006,56 @@ def test_other_losses_say_that_they_take_class_ids(name):
     [
         ("gcee", {}, ValueError, "^loss: unknown 'gcee'; did you mean 'gce'"),
         (3, {}, TypeError, "^loss: must be a string"),
-        ("gce", {"focal_gama": 1}, ValueError, "^loss_options: unknown key 'focal_gama'; did you mean 'focal_gamma'"),
+        (
+            "gce",
+            {"focal_gama": 1},
+            ValueError,
+            "^loss_options: unknown key 'focal_gama'; did you mean 'focal_gamma'",
+        ),
         ("gce_ls", {"gamma": 1}, ValueError, "^loss_options: unknown key 'gamma'"),
-        ("gce", {"regularizer_weight": 1.01}, ValueError, r"^regularizer_weight: 1.01 is outside \[0, 1\]"),
-        ("gce", {"regularizer_weight": -0.1}, ValueError, "^regularizer_weight: -0.1 is outside"),
-        ("gce", {"label_smoothing": math.nan}, ValueError, "^label_smoothing: nan is outside"),
-        ("ce", {"label_smoothing": 1.5}, ValueError, "^label_smoothing: 1.5 is outside"),
+        (
+            "gce",
+            {"regularizer_weight": 1.01},
+            ValueError,
+            r"^regularizer_weight: 1.01 is outside \[0, 1\]",
+        ),
+        (
+            "gce",
+            {"regularizer_weight": -0.1},
+            ValueError,
+            "^regularizer_weight: -0.1 is outside",
+        ),
+        (
+            "gce",
+            {"label_smoothing": math.nan},
+            ValueError,
+            "^label_smoothing: nan is outside",
+        ),
+        (
+            "ce",
+            {"label_smoothing": 1.5},
+            ValueError,
+            "^label_smoothing: 1.5 is outside",
+        ),
         ("gce", {"focal_gamma": -1}, ValueError, "^focal_gamma: -1 is outside"),
         ("gce", {"reduction": "average"}, ValueError, "^reduction: unknown 'average'"),
-        ("gce", {"process_group": True}, TypeError, "^process_group: must be a ProcessGroup, got True"),
+        (
+            "gce",
+            {"process_group": True},
+            TypeError,
+            "^process_group: must be a ProcessGroup, .* got True",
+        ),
         ("mmce", {"reduction": "none"}, ValueError, "^reduction: unknown 'none'"),
         ("mmce", {"mmce_weight": "2"}, TypeError, "^mmce_weight: must be a number"),
         ("dfl", {"gamma": -1}, ValueError, "^gamma: -1 is outside"),
         ("afl", {"n_bins": 0}, ValueError, "^n_bins: 0 is outside"),
         ("afl", {"n_bins": 2.5}, TypeError, "^n_bins: must be a whole number"),
-        ("afl", {"generative": "false"}, TypeError, "^generative: must be True or False"),
+        (
+            "afl",
+            {"generative": "false"},
+            TypeError,
+            "^generative: must be True or False",
+        ),
     ],
 )
 def test_impossible_options_are_refused(name, options, error, message):
@@ -803,20 +1064,39 @@ def test_impossible_options_are_refused(name, options, error, message):
 
 
 def test_registry():
-    names = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce", "focal", "ce_ls", "gce_ls", "afl_gce"]
+    names = [
+        "ce",
+        "brier",
+        "mmce",
+        "flsd",
+        "dfl",
+        "afl",
+        "gce",
+        "focal",
+        "ce_ls",
+        "gce_ls",
+        "afl_gce",
+    ]
     assert sorted(LOSSES) == sorted(names)
     assert list(LOSSES)[:7] == names[:7]  # the paper's, in its order
-    assert make_loss("gce_ls").label_smoothing == make_loss("ce_ls").label_smoothing == 0.05
+    assert (
+        make_loss("gce_ls").label_smoothing
+        == make_loss("ce_ls").label_smoothing
+        == 0.05
+    )
     assert make_loss("gce_ls", label_smoothing=0.1).label_smoothing == 0.1
     for name in LOSSES:
         loss = make_loss(name, reduction="sum")
         assert loss.reduction == "sum"
         assert not list(loss.parameters())
-    assert losses.GCELoss is LOSSES["gce"]
+    assert losses.GCELoss is LOSSES["gce"].build
 
 
 @EVERY
 def test_label_integer_types_are_equal(name):
     logits, labels = batch()
-    values = {CASES[name][0](logits, labels.to(d)).item() for d in (torch.uint8, torch.int16, torch.int32, torch.int64)}
+    values = {
+        CASES[name][0](logits, labels.to(d)).item()
+        for d in (torch.uint8, torch.int16, torch.int32, torch.int64)
+    }
     assert len(values) == 1

@@ -18,7 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from gcelib.losses import make_loss
 
 N_SAMPLES, N_FEATURES, N_CLASSES = 23, 6, 4
-CUTS = {2: [0, 5, 23], 3: [0, 12, 13, 23]}  # unequal shards; of three processes one has a single sample
+CUTS = {
+    2: [0, 5, 23],
+    3: [0, 12, 13, 23],
+}  # unequal shards; of three processes one has a single sample
 
 VARIANTS = {
     "gce": ("gce", {}),
@@ -72,7 +75,9 @@ def worker(rank, folder):
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     meeting_point, timeout = f"file://{folder / 'meeting'}", timedelta(seconds=120)
-    dist.init_process_group("gloo", init_method=meeting_point, rank=rank, world_size=3, timeout=timeout)
+    dist.init_process_group(
+        "gloo", init_method=meeting_point, rank=rank, world_size=3, timeout=timeout
+    )
     found = {3: values_and_gradients(dist.group.WORLD)}
     pair = dist.new_group([0, 1])
     if rank < 2:
@@ -91,7 +96,10 @@ def found(tmp_path_factory):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(3)]
 
 
-@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this PyTorch lacks gloo")
+@pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available(),
+    reason="this PyTorch lacks gloo",
+)
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradients_averaged_by_ddp_are_those_of_one_process(variant, size, found):
@@ -102,20 +110,27 @@ def test_gradients_averaged_by_ddp_are_those_of_one_process(variant, size, found
     value = make_loss(name, **options)(model(inputs), labels)
     value.backward()
     assert sum(rank[0] for rank in seen) / size == pytest.approx(value.item(), rel=1e-5)
-    atol = 1e-4 if variant == "underflow" else 1e-6  # float32 logits of -200 are multiples of 1.5e-5
+    atol = (
+        1e-4 if variant == "underflow" else 1e-6
+    )  # float32 logits of -200 are multiples of 1.5e-5
     for i, parameter in enumerate(model.parameters(), 1):
         for rank in seen:
             gradient = torch.tensor(rank[i], dtype=torch.float64)
             torch.testing.assert_close(gradient, parameter.grad, rtol=1e-5, atol=atol)
 
 
-@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this PyTorch lacks gloo")
+@pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available(),
+    reason="this PyTorch lacks gloo",
+)
 @pytest.mark.parametrize("size", [2, 3])
 def test_losses_of_single_samples_are_not_scaled(size, found):
     inputs, labels, model = material("gce")
     expected = make_loss("gce", reduction="none")(model(inputs), labels)
     seen = [value for rank in range(size) for value in found[rank][str(size)]["none"]]
-    torch.testing.assert_close(torch.tensor(seen), expected.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.tensor(seen), expected.detach(), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_averaging_the_shards_own_losses_would_be_another_loss():
@@ -123,6 +138,12 @@ def test_averaging_the_shards_own_losses_would_be_another_loss():
     inputs, labels, model = material("gce")
     whole = make_loss("gce")(model(inputs), labels)
     shards = [slice(0, 5), slice(5, 23)]
-    parts = sum(make_loss("gce")(model(inputs[s]), labels[s]) * (s.stop - s.start) for s in shards) / N_SAMPLES
+    parts = (
+        sum(
+            make_loss("gce")(model(inputs[s]), labels[s]) * (s.stop - s.start)
+            for s in shards
+        )
+        / N_SAMPLES
+    )
     gradients = [torch.autograd.grad(loss, model.weight)[0] for loss in (whole, parts)]
     assert (gradients[0] - gradients[1]).abs().max() > 0.01

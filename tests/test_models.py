@@ -37,23 +37,43 @@ def on_meta(name, n_classes, shape):
 
 @pytest.mark.parametrize(("name", "pixels", "n_classes", "expected"), COUNTS)
 def test_parameter_counts_are_the_references(name, pixels, n_classes, expected):
-    assert sum(p.numel() for p in on_meta(name, n_classes, (3, pixels, pixels)).parameters()) == expected
+    assert (
+        sum(
+            p.numel()
+            for p in on_meta(name, n_classes, (3, pixels, pixels)).parameters()
+        )
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [(name, shape) for name in MODELS if name != "resnet110" for shape in SHAPES]  # built by resnet50's function
-    + [("convnet", (3, 28, 28)), ("convnet", (1, 32, 32)), ("convnet", (1, 8, 8)), ("convnet", (3, 37, 53))],
+    [
+        (name, shape) for name in MODELS if name != "resnet110" for shape in SHAPES
+    ]  # built by resnet50's function
+    + [
+        ("convnet", (3, 28, 28)),
+        ("convnet", (1, 32, 32)),
+        ("convnet", (1, 8, 8)),
+        ("convnet", (3, 37, 53)),
+    ],
     ids=str,
 )
 def test_logits_have_one_row_per_image_and_one_column_per_class(name, shape):
-    assert on_meta(name, 7, shape)(torch.empty(3, *shape, device="meta")).shape == (3, 7)
+    assert on_meta(name, 7, shape)(torch.empty(3, *shape, device="meta")).shape == (
+        3,
+        7,
+    )
 
 
 def test_mlp_takes_features_and_lists():
     model = make_model("mlp", 3, [68])
     assert model(torch.zeros(4, 68)).shape == (4, 3)
-    assert [m.out_features for m in model.modules() if isinstance(m, nn.Linear)] == [128, 128, 3]
+    assert [m.out_features for m in model.modules() if isinstance(m, nn.Linear)] == [
+        128,
+        128,
+        3,
+    ]
 
 
 @pytest.mark.parametrize("name", PAPER_NETS)
@@ -61,20 +81,30 @@ def test_the_stem_keeps_the_resolution(name):
     """3x3, stride 1, no bias, no pooling: the first block sees the full image."""
     model = on_meta(name, 10, (1, 32, 32))
     stem = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    assert (stem.in_channels, stem.kernel_size, stem.stride, stem.padding) == (1, (3, 3), (1, 1), (1, 1))
+    assert (stem.in_channels, stem.kernel_size, stem.stride, stem.padding) == (
+        1,
+        (3, 3),
+        (1, 1),
+        (1, 1),
+    )
     assert stem.bias is None
     assert not any(isinstance(m, nn.MaxPool2d) for m in model.modules())
     sizes = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda m, args, out: sizes.append(out.shape[-1]))
+            module.register_forward_hook(
+                lambda m, args, out: sizes.append(out.shape[-1])
+            )
     model(torch.empty(2, 1, 32, 32, device="meta"))
     assert sizes[:2] == [32, 32]
     assert sizes[-1] == (8 if name == "wrn_28_10" else 4)
 
 
 def test_densenet_stem_is_the_bare_convolution():
-    names = [name for name, _ in on_meta("densenet121", 10, (3, 32, 32)).features.named_children()]
+    names = [
+        name
+        for name, _ in on_meta("densenet121", 10, (3, 32, 32)).features.named_children()
+    ]
     assert names[:2] == ["conv0", "denseblock1"]
     assert "norm5" in names
 
@@ -82,7 +112,9 @@ def test_densenet_stem_is_the_bare_convolution():
 def test_wide_resnet_activates_after_the_addition_and_has_no_dropout():
     model = on_meta("wrn_28_10", 10, (3, 32, 32))
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
-    assert len(convolutions) == 1 + 3 * 4 * 2 + 3  # stem, two in each of twelve blocks, three projections
+    assert (
+        len(convolutions) == 1 + 3 * 4 * 2 + 3
+    )  # stem, two in each of twelve blocks, three projections
     assert [c.out_channels for c in convolutions][0::9] == [16, 160, 320, 640]
     assert not any(isinstance(m, nn.Dropout) for m in model.modules())
 
@@ -93,14 +125,20 @@ def test_resnet110_strides_on_the_3x3_convolution():
                and "downsample" not in name}  # fmt: skip
     assert strided == {(3, 3)}
     layers = [
-        m for name, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in name
+        m
+        for name, m in model.named_modules()
+        if isinstance(m, (nn.Conv2d, nn.Linear)) and "downsample" not in name
     ]
     assert len(layers) == 110
 
 
 def std_ratios(model, expected_std):
     """Sample over expected standard deviation of every large convolution."""
-    weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.numel() > 10_000]
+    weights = [
+        m.weight
+        for m in model.modules()
+        if isinstance(m, nn.Conv2d) and m.weight.numel() > 10_000
+    ]
     return [float(w.detach().std()) / expected_std(w) for w in weights]
 
 
@@ -128,9 +166,13 @@ def test_initial_weights_follow_the_reference(name, pixels, expected_std):
     assert len(ratios) > 20
     assert ratios == pytest.approx([1.0] * len(ratios), abs=0.05)
     stem = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    assert float(stem.weight.detach().std()) == pytest.approx(expected_std(stem.weight), rel=0.15)
+    assert float(stem.weight.detach().std()) == pytest.approx(
+        expected_std(stem.weight), rel=0.15
+    )
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert all(bool((m.weight == 1).all()) and bool((m.bias == 0).all()) for m in norms)  # no zero-gamma
+    assert all(
+        bool((m.weight == 1).all()) and bool((m.bias == 0).all()) for m in norms
+    )  # no zero-gamma
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "resnet110"])
@@ -138,7 +180,11 @@ def test_gradient_reaches_every_parameter(name):
     torch.manual_seed(0)
     model = make_model(name, 4, (1, 8, 16))
     model(torch.randn(4, 1, 8, 16)).logsumexp(1).sum().backward()
-    silent = [key for key, p in model.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
+    silent = [
+        key
+        for key, p in model.named_parameters()
+        if p.grad is None or not bool(p.grad.abs().sum() > 0)
+    ]
     assert silent == []
 
 
@@ -189,7 +235,13 @@ def test_convnet_learns():
         ("convnet", 2.0, (1, 28, 28), TypeError, "n_classes: must be a whole number"),
         ("convnet", 10, (28, 28), ValueError, "input_shape: expected"),
         ("convnet", 10, 28, ValueError, "input_shape: expected"),
-        ("convnet", 10, (1, 28, 28.0), TypeError, "input_shape: must be a whole number"),
+        (
+            "convnet",
+            10,
+            (1, 28, 28.0),
+            TypeError,
+            "input_shape: must be a whole number",
+        ),
         ("mlp", 10, (0,), ValueError, "input_shape: 0 is outside"),
         ("mlp", 10, (), ValueError, "input_shape: expected"),
         ("resnet50", 3, (68,), ValueError, "needs images"),

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import datetime
-import inspect
 import io
 import json
 import math
@@ -59,7 +58,7 @@ def recipe(dataset, model=None, loss="ce", name="paper"):
         chosen["model"] = model
     if name == "published_code":
         early = tuple(m - 1 for m in chosen["milestones"])
-        chosen |= dict(reduction="mean" if loss == "brier" else "sum", clip_norm=2.0, milestones=early)
+        chosen |= dict(reduction=losses.LOSSES[loss].published_reduction, clip_norm=2.0, milestones=early)
         if base == "tiny_imagenet":
             chosen |= dict(batch_size=64)
         exceptions = {
@@ -72,7 +71,6 @@ def recipe(dataset, model=None, loss="ce", name="paper"):
     return chosen
 
 
-_NO_OPTIONS = ("reduction", "process_group")  # of a loss: TrainConfig has a field for one, and no use for the other
 _WHOLE, _ABOVE = {"integer": True}, {"open_low": True}
 _LIMITS = {
     "seed": (0, 2**31 - 1, _WHOLE),
@@ -157,10 +155,9 @@ class TrainConfig:
             check.fail("variant", f"{self.variant!r} cannot name a folder", "use letters, digits, '.', '_' and '-'")
         if not isinstance(self.loss_options, dict):
             check.fail("loss_options", f"must be a mapping, got {self.loss_options!r}", "write {'gamma': 3}", TypeError)
-        if self.loss == "dfl":
-            self.loss_options = {"gamma": losses.DFL_GAMMA.get((base, self.model), 5.0)} | self.loss_options
-        known = [k for k in inspect.signature(losses.LOSSES[self.loss]).parameters if k not in _NO_OPTIONS]
-        check.known_keys("loss_options", self.loss_options, known)
+        row = losses.LOSSES[self.loss]
+        self.loss_options = row.options_of_run(base, self.model) | self.loss_options
+        check.known_keys("loss_options", self.loss_options, row.run_options)
         losses.make_loss(self.loss, **self.loss_options)  # bad values are refused here
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.loss_options.items()}
         self.loss_options = plain  # JSON knows no numpy
@@ -309,7 +306,7 @@ class _State:
         # the last, smaller batch gets kernels of its own: those for any size are slower, and would serve all batches
         self.compiled = torch.compile(self.model, dynamic=False) if config.compile else self.model
         self.criterion = losses.make_loss(config.loss, **config.loss_options).to(device)
-        self.adapts = hasattr(self.criterion, "update")
+        self.adapts = losses.LOSSES[config.loss].adapts
         options = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
         self.optimizer = torch.optim.SGD(self.model.parameters(), **options, fused=device.type == "cuda" or None)
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from gcelib import calibration, metrics
 from gcelib._check import choice, fail, known_keys, logits_and_labels, number
-from gcelib.losses import gce_log_ratio, make_loss
+from gcelib.losses import LOSSES, gce_log_ratio, make_loss
 from gcelib.study import data
 from gcelib.study.runs import load_logits, read_json
 from gcelib.view import plots
@@ -197,7 +197,8 @@ class PropernessExplorer(_Explorer):
 
     _esm = _static("common.js", "simplex.js")
     _asks = ("loss", "truth", "gamma", "weight", "batch")
-    _losses, _steps = ("ce", "brier", "focal", "flsd", "dfl", "gce"), 48
+    _losses = tuple(name for name, row in LOSSES.items() if row.simplex_options is not None)
+    _steps = 48
     _colors = tuple(map(colors.to_hex, colormaps["viridis"](np.linspace(0, 1, 14))))
     loss = _Setting("ce", lambda self, value: choice("loss", value, self._losses))
     truth = _Setting((0.6, 0.3, 0.1), lambda self, value: self._check_truth(*value))
@@ -222,7 +223,7 @@ class PropernessExplorer(_Explorer):
         """Risk (G,) of each prediction in ``probs`` (G, 3)."""
         q, log_p = torch.from_numpy(np.array([self.truth])), probs.log()
         if self.loss != "gce":
-            options = {"gamma": self.gamma} if self.loss in ("focal", "dfl") else {}
+            options = {"gamma": self.gamma} if "gamma" in LOSSES[self.loss].simplex_options else {}
             loss = make_loss(self.loss, reduction="none", **options)
             return loss(log_p.repeat_interleave(3, 0), torch.arange(3).repeat(len(probs))).view(-1, 3) @ q[0]
         alike = self.batch == "alike"
