@@ -140,7 +140,7 @@ _NAMES = {
         "ood_auroc",
         "reliability",
     ),
-    "models": ("MODELS", "make_model"),
+    "models": ("MODELS", "ModelRow", "make_model"),
     "study.runs": ("load_logits", "load_results"),
     "study.trainer": ("RECIPES", "TrainConfig", "fit"),
     "view.explorers": ("PropernessExplorer", "ReliabilityExplorer"),
