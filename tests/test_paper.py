@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import re
 import shutil
 
@@ -9,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcelib import calibration, metrics, paper, runs, sweeps
+from gcelib import calibration, losses, metrics, paper, runs, sweeps
 
 SEVEN = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
 KEYS = ["dataset", "model", "loss"]
@@ -23,7 +25,10 @@ def runs_of(values, seeds=10, spread=1e-4, **columns):
     scatter = spread * np.resize([1, -1, 0.5, -0.5], seeds)
     rows = [
         {"dataset": d, "model": m, "loss": loss, "variant": "", "seed": seed + 1}
-        | {name: value + scatter[seed] * (1 + 0.1 * k) for name, value in numbers.items()}
+        | {
+            name: value + scatter[seed] * (1 + 0.1 * k)
+            for name, value in numbers.items()
+        }
         | columns
         for k, ((d, m, loss), numbers) in enumerate(values.items())
         for seed in range(seeds)
@@ -35,7 +40,10 @@ def as_runs(numbers, **options):
     """Runs whose means are the paper's own ``numbers``."""
     numbers = numbers[numbers.unit == "%"].dropna(subset="mean")
     groups = numbers.groupby(KEYS)
-    return runs_of({key: dict(zip(g.metric, g["mean"] / 100, strict=True)) for key, g in groups}, **options)
+    return runs_of(
+        {key: dict(zip(g.metric, g["mean"] / 100, strict=True)) for key, g in groups},
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +58,7 @@ def verdicts(results, *ids):
     return paper.check_claims(results, claims=claims).set_index("id")
 
 
-# --- the printed numbers ------------------------------------------------------------------------------------------
+# --- the printed numbers --------------------------------------------------------------
 
 
 def test_every_table_is_whole():
@@ -87,17 +95,23 @@ def test_fifteen_bins_of_table_10_are_tables_2_7_and_8():
 
 
 def test_gce_is_best_in_8_of_11_and_beats_ce_in_9():
-    errors = paper.published(1).pivot(index=["dataset", "model"], columns="loss", values="mean")
+    errors = paper.published(1).pivot(
+        index=["dataset", "model"], columns="loss", values="mean"
+    )
     assert len(errors) == 11
     assert (errors.idxmin(axis=1) == "gce").sum() == 8
     assert (errors.gce < errors.ce).sum() == 9
-    auroc = paper.published(5).pivot(index=["model", "metric"], columns="loss", values="mean")
+    auroc = paper.published(5).pivot(
+        index=["model", "metric"], columns="loss", values="mean"
+    )
     assert (auroc.idxmax(axis=1) == "afl").sum() == 7
 
 
 def test_numbers_that_contradict_another_table_are_marked():
     """Equal-width and equal-mass ECE of the same runs agree within 0.45 points (but for AV1451), or a doubt says so."""
-    two, seven = (paper.published(k)[lambda t: t.metric.str.contains("_raw_")] for k in (2, 7))
+    two, seven = (
+        paper.published(k)[lambda t: t.metric.str.contains("_raw_")] for k in (2, 7)
+    )
     both = two.merge(seven, on=KEYS)
     far = both[(both.mean_x - both.mean_y).abs().gt(0.45) & (both.dataset != "av1451")]
     assert len(far) == 5
@@ -117,7 +131,7 @@ def test_published_refuses_a_table_that_does_not_exist():
         paper.published(11)
 
 
-# --- statistics ---------------------------------------------------------------------------------------------------
+# --- statistics -----------------------------------------------------------------------
 
 
 def brute_force(d):
@@ -146,24 +160,33 @@ def test_wilcoxon_is_scipys_where_nothing_ties(n):
 def test_wilcoxon_is_scipys_permutation_test_with_ties():
     d = np.array([1, 1, -1, 2, 0, 3, 3, -2, 1, 0]) / 1000
     every = scipy.stats.PermutationMethod(n_resamples=np.inf)
-    theirs = scipy.stats.wilcoxon(d, alternative="greater", zero_method="pratt", method=every).pvalue
+    theirs = scipy.stats.wilcoxon(
+        d, alternative="greater", zero_method="pratt", method=every
+    ).pvalue
     assert paper.wilcoxon(d) == pytest.approx(theirs, rel=1e-12)
 
 
 def test_wilcoxon_extremes():
-    many = np.random.default_rng(0).normal(size=1100)  # 2^1100 is more than a float holds
-    assert paper.wilcoxon(many) == pytest.approx(scipy.stats.wilcoxon(many, alternative="greater").pvalue, abs=1e-3)
+    many = np.random.default_rng(0).normal(size=300)
+    theirs = scipy.stats.wilcoxon(many, alternative="greater").pvalue
+    assert paper.wilcoxon(many) == pytest.approx(theirs, abs=1e-3)
     assert paper.wilcoxon(np.arange(1, 11)) == 1 / 1024
     assert paper.wilcoxon(-np.arange(1, 11)) == 1
     assert paper.wilcoxon(np.zeros(4)) == 1
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.integers(900, 1000), st.integers(-3, 3)), min_size=2, max_size=9))
+@given(
+    st.lists(
+        st.tuples(st.integers(900, 1000), st.integers(-3, 3)), min_size=2, max_size=9
+    )
+)
 def test_wilcoxon_ties_survive_rounding(wrong):
     """Test errors of 10,000 samples: 0.0963 - 0.0962 and 0.0952 - 0.0951 differ as floats, not as errors."""
     theirs, more = np.array(wrong).T
-    assert paper.wilcoxon((theirs + more) / 10_000 - theirs / 10_000) == pytest.approx(brute_force(more), abs=1e-12)
+    assert paper.wilcoxon((theirs + more) / 10_000 - theirs / 10_000) == pytest.approx(
+        brute_force(more), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("bad", [[], [np.nan, 1], [[1.0, 2.0]]])
@@ -191,7 +214,9 @@ def test_binomial_se_is_the_spread_over_test_sets():
 
 def test_compare_pairs_by_seed():
     rng = np.random.default_rng(1)
-    difficulty = rng.normal(0.1, 0.02, 10)  # shared by the losses of a seed: pairing removes it
+    difficulty = rng.normal(
+        0.1, 0.02, 10
+    )  # shared by the losses of a seed: pairing removes it
     results = pd.concat(
         pd.DataFrame(
             {
@@ -215,27 +240,62 @@ def test_compare_pairs_by_seed():
     assert paper.compare(fewer[fewer.loss != "gce"]).empty
 
 
-def test_sixty_six_comparisons_of_ten_seeds_cannot_pass_holm():
-    """Six baselines in eleven settings, GCE better with every seed: all uncorrected p are 1/1024, none survives."""
+def all_seeds_agree(settings):
+    """GCE better than six baselines with every one of ten seeds: each p is 1/1024."""
     values = {
-        (f"set{k}", "convnet", loss): {"test_raw_error": 0.2 + 0.01 * (loss != "gce")}
-        for k in range(11)
+        (*setting, loss): {"test_raw_error": 0.2 + 0.01 * (loss != "gce")}
+        for setting in settings
         for loss in SEVEN
     }
-    table = paper.compare(runs_of(values))
-    assert len(table) == 66
-    assert (table.p == 1 / 1024).all()
-    assert (table.p_holm == 66 / 1024).all()
+    return runs_of(values)
+
+
+def test_holm_lets_the_papers_appendix_pass_and_stops_all_its_settings_together():
+    """Appendix C has 8 settings of CIFAR x 6 baselines; all settings together have 116."""
+    networks = ["resnet50", "resnet110", "wrn_28_10", "densenet121"]
+    cifar = [(d, m) for d in ("cifar10", "cifar100") for m in networks]
+    appendix = paper.compare(all_seeds_agree(cifar))
+    assert len(appendix) == 48
+    assert (appendix.p == 1 / 1024).all()
+    assert (appendix.p_holm == 48 / 1024).all()
+    assert 48 / 1024 < 0.05
+    many = all_seeds_agree([(f"set{k}", "net") for k in range(19)])
+    assert (paper.compare(many).p_holm == 114 / 1024).all()
+    one_set = paper.compare(many, family="setting")
+    assert (one_set.p_holm == 6 / 1024).all()
+    assert (one_set.comparisons == 6).all()
+    assert (paper.compare(many, family="rival").p_holm == 19 / 1024).all()
+    with pytest.raises(ValueError, match="family: unknown 'all'"):
+        paper.compare(many, family="all")
+
+
+def test_holm_is_statsmodels_formula_spelt_out():
+    p = np.array([0.04, 0.001, 0.03, 0.2, 0.001])
+    order = np.argsort(p, kind="stable")
+    slow = np.empty(5)
+    running = 0.0
+    for position, index in enumerate(order):
+        running = max(running, min(1.0, p[index] * (5 - position)))
+        slow[index] = running
+    assert paper.holm(p).tolist() == pytest.approx(slow.tolist())
 
 
 def test_compare_knows_that_a_high_auroc_is_good():
-    values = {("cifar10", "resnet50", loss): {"svhn_raw_auroc": 0.9 + 0.05 * (loss == "gce")} for loss in ("ce", "gce")}
+    values = {
+        ("cifar10", "resnet50", loss): {"svhn_raw_auroc": 0.9 + 0.05 * (loss == "gce")}
+        for loss in ("ce", "gce")
+    }
     assert paper.compare(runs_of(values), metric="svhn_raw_auroc").p.item() == 1 / 1024
 
 
 def test_variants_are_kept_apart_and_twins_are_refused():
-    values = {("digit_pairs", "convnet", loss): {"test_raw_error": e} for loss, e in [("ce", 0.2), ("gce", 0.1)]}
-    results = pd.concat([runs_of(values), runs_of(values, variant="b1024").assign(test_raw_error=0.3)])
+    values = {
+        ("digit_pairs", "convnet", loss): {"test_raw_error": e}
+        for loss, e in [("ce", 0.2), ("gce", 0.1)]
+    }
+    results = pd.concat(
+        [runs_of(values), runs_of(values, variant="b1024").assign(test_raw_error=0.3)]
+    )
     assert paper.compare(results).difference.item() == pytest.approx(-0.1, abs=1e-3)
     assert paper.compare(results, variant="b1024").difference.item() == 0
     with pytest.raises(ValueError, match="two runs of one seed"):
@@ -246,24 +306,43 @@ def test_variants_are_kept_apart_and_twins_are_refused():
         paper.compare(runs_of(values), metric="test_raw_eror")
 
 
-# --- claims -------------------------------------------------------------------------------------------------------
+# --- claims ---------------------------------------------------------------------------
 
 
 def test_claims_are_well_formed():
     claims = paper.CLAIMS
     assert claims.id.is_unique
+    assert set(claims.quotes) == {"means", "tests", "words"}
     tested = claims[claims.metric != ""]
     assert set(tested.op) <= {"<", ">", ">=", "=="}
-    assert set(tested.by) <= {"mean", "interval", "wilcoxon"}
     assert set(tested.quantifier) <= {"all", "any"}
     assert (tested.need <= tested.settings).all()
     assert (tested.need > 0).all()
-    assert (claims.note[claims.metric == ""] != "").all()
+    argued = claims[claims.metric == ""]
+    assert argued.answer.isin(["holds", "does not hold", "not shown"]).all()
+    assert (argued.note != "").all()
+
+
+def test_a_lesson_that_a_claim_names_exists():
+    notebooks = runs.PROJECT / "notebooks"
+    for note in paper.CLAIMS.note:
+        for number in re.findall(r"lesson (\d\d)", note):
+            assert list(notebooks.glob(f"{number}_*.ipynb")), note
+        for grid in re.findall(r"grid: ([\w, ]+)", note):
+            for name in grid.split(", "):
+                assert (notebooks / "grids" / f"{name}.yaml").exists(), note
+
+
+def test_every_claim_has_a_verdict_or_says_why_not():
+    claims = verdicts(None)
+    silent = (claims.verdict == "not tested") & (claims.evidence == "")
+    assert not silent.any()
 
 
 def test_printed_tables_are_judged_as_they_read():
     claims = verdicts(None)
-    assert (claims.verdict == "not tested").all()
+    needs_runs = (paper.CLAIMS.metric != "").to_numpy()
+    assert (claims.verdict[needs_runs] == "not tested").all()
     assert (claims.our_data == "not tested").all()
     for claim in (
         "error_vs_ce_count",
@@ -275,35 +354,74 @@ def test_printed_tables_are_judged_as_they_read():
     ):
         assert claims.printed[claim] == "holds", claim
     # the paper's text says more than its tables
-    for claim in ("error_vs_ce", "ece_vs_ce_ats", "ats_calibrates", "tail_error_best", "hybrid"):
+    for claim in (
+        "error_vs_ce",
+        "ece_vs_ce_ats",
+        "ats_calibrates",
+        "tail_error_best",
+        "hybrid",
+    ):
         assert claims.printed[claim] == "does not hold", claim
-    assert claims.printed_evidence["error_best_count"].startswith("8 of 11 (needs 8 of 11)")
+    assert claims.printed_evidence["error_best_count"].startswith(
+        "8 of 11 (needs 8 of 11)"
+    )
     assert claims.printed_evidence["error_vs_ce"].startswith("9 of 11 (needs 11 of 11)")
-    assert claims.printed_evidence["ece_vs_ce_ats"].startswith("8 of 11")  # ResNet-50 on CIFAR-10 ties: 0.66 and 0.66
-    assert "resnet50 gce seconds_per_epoch: -0.64 to ce" in claims.printed_evidence["time_gce"]  # 16.65 - 1.05 x 16.47
-    assert claims.printed_evidence["hybrid"].startswith("6 of 8")  # where a tie is no improvement
+    assert claims.printed_evidence["ece_vs_ce_ats"].startswith(
+        "8 of 11"
+    )  # ResNet-50 on CIFAR-10 ties: 0.66 and 0.66
+    assert (
+        "resnet50 gce seconds_per_epoch: -0.64 to ce"
+        in claims.printed_evidence["time_gce"]
+    )  # 16.65 - 1.05 x 16.47
+    assert claims.printed_evidence["hybrid"].startswith(
+        "6 of 8"
+    )  # where a tie is no improvement
     # the weakest setting comes first, and in it the nearest rival
-    assert ": tiny_imagenet/resnet110 gce test_raw_error: +1.30 to ce;" in claims.printed_evidence["error_vs_ce"]
-    assert ": cifar100/resnet110 gce test_raw_error: -0.09 to flsd;" in claims.printed_evidence["error_best_cifar100"]
+    assert (
+        ": tiny_imagenet/resnet110 gce test_raw_error: +1.30 to ce;"
+        in claims.printed_evidence["error_vs_ce"]
+    )
+    assert (
+        ": cifar100/resnet110 gce test_raw_error: -0.09 to flsd;"
+        in claims.printed_evidence["error_best_cifar100"]
+    )
     assert (claims.printed_evidence[claims.printed == "not tested"] == "").all()
-    assert claims.printed["nll_overfits_less"] == "not tested"  # the paper prints no NLL
+    assert (
+        claims.printed["nll_overfits_less"] == "not tested"
+    )  # the paper prints no NLL
     # one cell of Table 2 is unreadable: its setting is left out, not guessed
-    assert claims.printed_evidence["focal_calibrates"].startswith("29 of 32 (needs 33 of 33)")
+    assert claims.printed_evidence["focal_calibrates"].startswith(
+        "29 of 32 (needs 33 of 33)"
+    )
 
 
 def test_runs_that_repeat_the_paper_get_the_papers_verdicts(copied):
+    """Ten seeds with hardly any spread: what the means say is shown, ties are not."""
     claims = verdicts(copied)
-    by_mean = claims.index[paper.CLAIMS.by.eq("mean").to_numpy() & (claims.printed != "not tested").to_numpy()]
-    by_mean = by_mean.drop(["hybrid", "time_gce", "time_afl", "ece_behind_focal", "focal_calibrates"])
-    assert (claims.verdict[by_mean] == claims.printed[by_mean]).all()
+    tested = claims[(claims.printed != "not tested") & (claims.verdict != "not tested")]
+    tested = tested.drop("ece_competitive_ats")  # 0.66 and 0.67 drown in this spread
+    assert len(tested) > 20
+    agree = tested.verdict == tested.printed
+    tied = (tested.printed == "does not hold") & (tested.verdict == "not shown")
+    assert (agree | tied).all(), tested[~(agree | tied)][["printed", "verdict"]]
     assert claims.verdict["ece_vs_ce"] == "holds"
     assert "n = 10" in claims.evidence["ece_vs_ce"]
-    significant = claims.evidence["error_significant"]  # CE is better than GCE with WRN on CIFAR-10
-    assert significant.startswith("7 of 8 (needs 8 of 8), n = 10: cifar10/wrn_28_10 gce test_raw_error: +0.04 to ce")
+    significant = claims.evidence["error_significant"]  # with WRN CE is better
+    assert significant.startswith(
+        "7 of 8 (needs 8 of 8), by means alone 7, other way 1"
+    )
+    assert "n = 10: cifar10/wrn_28_10 gce test_raw_error: +0.04 to ce" in significant
 
 
 @pytest.mark.parametrize(
-    "claim", ["error_best_count", "error_best_cifar100", "ece_vs_ce", "ood_vs_ce", "tail_gain_grows"]
+    "claim",
+    [
+        "error_best_count",
+        "error_best_cifar100",
+        "ece_vs_ce",
+        "ood_vs_ce",
+        "tail_gain_grows",
+    ],
 )
 def test_verdicts_flip_with_the_numbers(copied, claim):
     """Swapping the names of GCE and CE turns what held around."""
@@ -320,18 +438,25 @@ def test_a_difference_within_the_noise_does_not_hold():
     clear, noisy = runs_of(values, spread=1e-4), runs_of(values, spread=0.05)
     ids = "error_vs_ce", "error_vs_ce_count"
     assert verdicts(clear, *ids).our_data.to_list() == ["holds", "holds"]
-    assert (verdicts(clear, *ids).verdict == "not tested").all()  # our data never answer for the paper's
-    # the paper counts means in the second claim, so do we
-    assert verdicts(noisy, *ids).our_data.to_list() == ["does not hold", "holds"]
+    assert (
+        verdicts(clear, *ids).verdict == "not tested"
+    ).all()  # our data never answer for the paper's
+    # the paper counts means in the second claim; a claim has to be shown all the same
+    judged = verdicts(noisy, *ids)
+    assert judged.our_data.to_list() == ["not shown", "not shown"]
+    assert judged.our_data_evidence.str.contains("by means alone 1").all()
     # one seed has no interval
-    assert verdicts(clear[clear.seed == 1], *ids).our_data.to_list() == ["not tested", "holds"]
+    alone = verdicts(clear[clear.seed == 1], *ids)
+    assert alone.our_data.to_list() == ["not tested", "not tested"]
 
 
 def test_a_count_is_judged_only_when_it_is_settled(copied):
     """8 of 11: five settings that hold or three that fail leave it open; "on all": one failure is enough."""
-    some = verdicts(copied[copied.dataset.isin(["cifar100", "av1451"])], "error_best_count")
+    some = verdicts(
+        copied[copied.dataset.isin(["cifar100", "av1451"])], "error_best_count"
+    )
     assert some.verdict.item() == "not tested"
-    assert some.evidence.item().startswith("5 of 5 (needs 8 of 11), n = 10")
+    assert some.evidence.item().startswith("5 of 5 (needs 8 of 11), by means alone 5")
     worse = copied[copied.dataset.isin(["tiny_imagenet", "cifar10"])]
     assert verdicts(worse, "error_vs_ce").verdict.item() == "does not hold"
     still_open = verdicts(worse, "error_best_count")
@@ -341,35 +466,55 @@ def test_a_count_is_judged_only_when_it_is_settled(copied):
 
 def test_a_count_on_our_data_keeps_the_papers_share():
     """9 of 11 settings are more than 1 of 2."""
-    values = {(d, "convnet", "gce"): {"test_raw_error": e} for d, e in [("fashion_mini", 0.09), ("digit_pairs", 0.11)]}
-    values |= {(d, "convnet", "ce"): {"test_raw_error": 0.1} for d in ("fashion_mini", "digit_pairs")}
+    values = {
+        (d, "convnet", "gce"): {"test_raw_error": e}
+        for d, e in [("fashion_mini", 0.09), ("digit_pairs", 0.11)]
+    }
+    values |= {
+        (d, "convnet", "ce"): {"test_raw_error": 0.1}
+        for d in ("fashion_mini", "digit_pairs")
+    }
     judged = verdicts(runs_of(values), "error_vs_ce_count")
     assert judged.our_data.item() == "does not hold"
-    assert judged.our_data_evidence.item().startswith("1 of 2 (needs 2 of 2), n = 10: digit_pairs/convnet")
+    evidence = judged.our_data_evidence.item()
+    assert evidence.startswith("1 of 2 (needs 2 of 2), by means alone 1, other way 1")
+    assert "n = 10: digit_pairs/convnet" in evidence
 
 
 def test_a_missing_loss_leaves_the_comparison_with_all_untested(copied):
-    claims = verdicts(copied[copied.loss != "brier"], "error_best_cifar100", "error_vs_ce_count")
+    claims = verdicts(
+        copied[copied.loss != "brier"], "error_best_cifar100", "error_vs_ce_count"
+    )
     assert claims.verdict["error_best_cifar100"] == "not tested"
     assert claims.verdict["error_vs_ce_count"] == "holds"
 
 
 def test_ats_that_changes_a_prediction_is_noticed():
-    values = {("fashion_mini", "convnet", loss): {"test_raw_error": 0.1, "test_ats_error": 0.1} for loss in SEVEN}
+    values = {
+        ("fashion_mini", "convnet", loss): {
+            "test_raw_error": 0.1,
+            "test_ats_error": 0.1,
+        }
+        for loss in SEVEN
+    }
     results = runs_of(values)
     assert verdicts(results, "ats_keeps_accuracy").our_data.item() == "holds"
     results.loc[3, "test_ats_error"] += 1e-4
     assert verdicts(results, "ats_keeps_accuracy").our_data.item() == "does not hold"
 
 
-# --- tables -------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("grid", sorted(set(paper.published().grid)))
 def test_the_grid_that_a_number_names_runs_it(grid, tmp_path):
     numbers = paper.published()
-    wanted = numbers.loc[numbers.grid == grid, ["dataset", "model", "loss"]].itertuples(index=False, name=None)
-    assert {(c.dataset, c.model, c.loss) for _, c in sweeps.expand(grid, tmp_path).values()} >= set(wanted)
+    wanted = numbers.loc[numbers.grid == grid, ["dataset", "model", "loss"]].itertuples(
+        index=False, name=None
+    )
+    assert {
+        (c.dataset, c.model, c.loss) for _, c in sweeps.expand(grid, tmp_path).values()
+    } >= set(wanted)
 
 
 @pytest.mark.parametrize("number", range(1, 11))
@@ -384,23 +529,36 @@ def test_without_runs_every_number_of_ours_is_blank_and_names_its_grid(number):
 
 
 def test_our_numbers_stand_beside_the_papers(copied):
-    some = copied[(copied.dataset != "cifar10") | (copied.loss != "afl") | (copied.seed <= 3)]
+    some = copied[
+        (copied.dataset != "cifar10") | (copied.loss != "afl") | (copied.seed <= 3)
+    ]
     tidy = paper.table(2, some, tidy=True)
     readable = tidy.dropna(subset="mean")
     np.testing.assert_allclose(readable.our_mean, readable["mean"], atol=0.02)
-    assert set(tidy.our_n[tidy.dataset == "cifar10"]) == {3, 10}
+    # a row compares losses, so it uses the seeds that all of them have
+    assert set(tidy.our_n[tidy.dataset == "cifar10"]) == {3}
+    assert set(tidy.our_n[tidy.dataset == "cifar100"].dropna()) == {10}
     shown = paper.table(2, some).set_index(["dataset", "model", "source"])
     assert shown.loc[("cifar10", "resnet50", "paper"), "ce"] == "0.66 (4.25)"
     assert shown.loc[("cifar10", "densenet121", "paper"), "afl"] == "0.73 (0.10?)"
     assert shown.loc[("cifar100", "resnet50", "paper"), "flsd"] == "1.69 (?)"
-    assert re.fullmatch(r"0\.6\d ± 0\.\d\d \(4\.2\d ± 0\.\d\d\)", shown.loc[("cifar10", "resnet50", "ours"), "ce"])
+    assert re.fullmatch(
+        r"0\.6\d ± 0\.\d\d \(4\.2\d ± 0\.\d\d\)",
+        shown.loc[("cifar10", "resnet50", "ours"), "ce"],
+    )
     assert shown.loc[("cifar10", "resnet50", "ours"), "n"] == 3
     assert shown.loc[("cifar10", "resnet50", "ours"), "grid"] == ""
 
 
 def test_a_single_seed_has_no_spread():
-    results = runs_of({("cifar10", "resnet50", "ce"): {"test_raw_error": 0.05}}, seeds=1, spread=0)
-    row = paper.table(1, results).set_index(["dataset", "model", "source"]).loc[("cifar10", "resnet50", "ours")]
+    results = runs_of(
+        {("cifar10", "resnet50", "ce"): {"test_raw_error": 0.05}}, seeds=1, spread=0
+    )
+    row = (
+        paper.table(1, results)
+        .set_index(["dataset", "model", "source"])
+        .loc[("cifar10", "resnet50", "ours")]
+    )
     assert (row.ce, row.n, row.gce, row.grid) == ("5.00", 1, "", "cifar")
 
 
@@ -414,8 +572,13 @@ def test_our_own_data_get_the_same_layout():
         "digits_ats_auroc": 0.8,
     }
     data = [("fashion_mini", "convnet"), ("fashion_mini_lt100", "convnet")]
-    values = {(*pair, loss): metrics for pair in data for loss in [*SEVEN, "focal"] if loss != "dfl"}
-    results = runs_of(values, train_seconds=30.0, epochs=15)
+    values = {
+        (*pair, loss): metrics
+        for pair in data
+        for loss in [*SEVEN, "focal"]
+        if loss != "dfl"
+    }
+    results = runs_of(values, seconds_per_epoch=2.0)
     last = {k: paper.table(k, results).iloc[-1] for k in range(1, 7)}
     assert last[1].dataset == last[2].dataset == last[6].dataset == "fashion_mini"
     assert last[3].dataset == last[4].dataset == "fashion_mini_lt100"
@@ -423,17 +586,30 @@ def test_our_own_data_get_the_same_layout():
     assert (last[1].dfl, last[1].grid) == ("", "demo")
     assert "focal" not in last[1]
     assert last[6].ce == "2.00 ± 0.00"  # seconds an epoch
-    assert [*paper.table(5, results).metric[-2:]] == ["digits_ats_auroc", "digits_raw_auroc"]
+    assert [*paper.table(5, results).metric[-2:]] == [
+        "digits_ats_auroc",
+        "digits_raw_auroc",
+    ]
     assert not paper.table(1, results).dataset.str.contains("->").any()
 
 
 def test_odd_input_is_refused_and_said(copied):
-    for use in (paper.compare, paper.check_claims, paper.summary, lambda results: paper.table(1, results)):
+    for use in (
+        paper.compare,
+        paper.check_claims,
+        paper.summary,
+        lambda results: paper.table(1, results),
+    ):
         with pytest.raises(TypeError, match="results: cannot be 'runs'"):
             use("runs")
-    with pytest.raises(ValueError, match=r"baseline: unknown 'gcee'; did you mean 'gce'\?"):
+    with pytest.raises(
+        ValueError, match=r"baseline: unknown 'gcee'; did you mean 'gce'\?"
+    ):
         paper.compare(copied, "gcee")
-    assert paper.to_markdown(pd.DataFrame({"a": ["one\ntwo"]})).splitlines()[2] == "| one two |"
+    assert (
+        paper.to_markdown(pd.DataFrame({"a": ["one\ntwo"]})).splitlines()[2]
+        == "| one two |"
+    )
 
 
 def test_tables_survive_csv_and_markdown(copied):
@@ -450,7 +626,13 @@ def test_tables_survive_csv_and_markdown(copied):
         )
         pd.testing.assert_frame_equal(back, frame, check_dtype=False)
         lines = paper.to_markdown(frame).splitlines()
-        cells = [[c.strip().replace("\\|", "|") for c in line[1:-1].replace("\\|", "\0").split("|")] for line in lines]
+        cells = [
+            [
+                c.strip().replace("\\|", "|")
+                for c in line[1:-1].replace("\\|", "\0").split("|")
+            ]
+            for line in lines
+        ]
         cells = [[c.replace("\0", "|") for c in row] for row in cells]
         assert cells[0] == list(frame.columns)
         assert len(lines) == len(frame) + 2
@@ -458,12 +640,14 @@ def test_tables_survive_csv_and_markdown(copied):
             for cell, value in zip(row, values, strict=True):
                 if isinstance(value, float):
                     assert (cell == "") == np.isnan(value)
-                    assert np.isnan(value) or float(cell) == pytest.approx(value, rel=1e-3)
+                    assert np.isnan(value) or float(cell) == pytest.approx(
+                        value, rel=1e-3
+                    )
                 else:
                     assert cell == str(value).strip()
 
 
-# --- one validation set for everything ----------------------------------------------------------------------------
+# --- one validation set for everything ------------------------------------------------
 
 
 def overconfident(n, seed, factor):
@@ -476,39 +660,56 @@ def overconfident(n, seed, factor):
 
 def test_split_half_sees_nothing_where_nothing_was_shared():
     """Averaged over draws: in one draw, validation itself may be lucky."""
-    draws = [(overconfident(400, 2 * k, 2.0), overconfident(2000, 2 * k + 1, 2.0)) for k in range(6)]
-    tables = [paper.split_half(*draw, "ats_converged", repeats=3) for draw in draws]  # flexible: shines where fitted
+    draws = [
+        (overconfident(400, 2 * k, 2.0), overconfident(2000, 2 * k + 1, 2.0))
+        for k in range(6)
+    ]
+    tables = [
+        paper.split_half(*draw, "ats_converged", repeats=3) for draw in draws
+    ]  # flexible: shines where fitted
     means = pd.DataFrame([table.mean() for table in tables]).mean()
     assert abs(means.seen - means.unseen) < 0.02
     assert means.half > means.full
     assert tables[0].shape == (3, 4)
     assert tables[0].full.nunique() == 1
-    pd.testing.assert_frame_equal(tables[0], paper.split_half(*draws[0], "ats_converged", repeats=3))
+    pd.testing.assert_frame_equal(
+        tables[0], paper.split_half(*draws[0], "ats_converged", repeats=3)
+    )
 
 
 def test_split_half_sees_a_model_that_was_tuned_on_validation():
     """Confidence that fits validation but not test: seen stays low, unseen does not."""
-    table = paper.split_half(overconfident(1000, 1, 1.0), overconfident(2000, 2, 2.0), "ats", repeats=3)
+    table = paper.split_half(
+        overconfident(1000, 1, 1.0), overconfident(2000, 2, 2.0), "ats", repeats=3
+    )
     assert table.unseen.mean() > table.seen.mean() + 0.03
 
 
 def test_split_half_refuses_bad_input():
     with pytest.raises(ValueError, match="repeats"):
-        paper.split_half(overconfident(20, 1, 1.0), overconfident(20, 2, 1.0), repeats=0)
+        paper.split_half(
+            overconfident(20, 1, 1.0), overconfident(20, 2, 1.0), repeats=0
+        )
     with pytest.raises(ValueError, match="tts_nll"):
-        paper.split_half(overconfident(20, 1, 1.0), overconfident(20, 2, 1.0), "tts_nll")
+        paper.split_half(
+            overconfident(20, 1, 1.0), overconfident(20, 2, 1.0), "tts_nll"
+        )
 
 
-# --- what needs run folders ---------------------------------------------------------------------------------------
+# --- what needs run folders -----------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
-    """Two finished runs, made of the committed demo run's logits: one of CE, one of AFL."""
+    """Two finished runs of the committed demo: one of CE, one of AFL."""
     folder = tmp_path_factory.mktemp("runs")
     demo = runs.PROJECT / "data" / "demo" / "fashion_mini" / "convnet"
-    for loss in ("ce", "afl", "brier"):
-        shutil.copytree(demo / loss, folder / "fashion_mini" / "convnet" / loss)
+    for loss in ("ce", "afl"):
+        run_dir = folder / "fashion_mini" / "convnet" / loss / "seed-01"
+        shutil.copytree(demo / loss / "seed-01", run_dir)
+        for split in ("val", "test"):  # every fourth sample: quicker
+            logits, labels = runs.load_logits(run_dir, split)
+            runs.save_logits(run_dir, split, logits[::4], labels[::4])
     return folder, paper.collect(folder)
 
 
@@ -517,22 +718,33 @@ def test_collect_adds_what_only_logits_tell(collected):
     plain = runs.load_results(folder)
     pd.testing.assert_frame_equal(table[plain.columns], plain)
     row = table[table.loss == "ce"].iloc[0]
-    assert row.test_ats15_ece == pytest.approx(row.test_ats_ece, abs=1e-6)  # fifteen bins are the paper's settings
     val, test = (runs.load_logits(row.run_dir, split) for split in ("val", "test"))
     five = calibration.AdaptiveTemperatureScaling(n_bins=5).fit(*val)
     assert row.test_ats5_classwise_ece == metrics.classwise_ece(five(test[0]), test[1])
-    assert np.mean([row[f"test_raw_error_class{k}"] for k in range(10)]) == pytest.approx(
-        row.test_raw_error
-    )  # balanced
-    assert row.test_raw_error_class6 == metrics.error(*(part[test[1] == 6] for part in test))
-    assert row.test_ts_nll_nll == metrics.nll(test[0] / np.float32(row.ts_nll_temperature), test[1])
+    by_class = [row[f"test_raw_error_class{k}"] for k in range(10)]
+    assert row.test_raw_worst_class_error == max(by_class)
+    sizes = np.bincount(test[1])
+    assert np.average(by_class, weights=sizes) == pytest.approx(metrics.error(*test))
+    history = runs.load_history(row.run_dir)
+    assert row.early_val_error == history.val_error[:7].mean()  # milestones (7, 10)
+    assert row.test_raw_error_class6 == metrics.error(
+        *(part[test[1] == 6] for part in test)
+    )
+    assert row.test_ts_nll_nll == metrics.nll(
+        test[0] / np.float32(row.ts_nll_temperature), test[1]
+    )
     control = paper.split_half(val, test, repeats=5).mean()
     assert row.half_seen_ece == control.seen
     assert row.half_unseen_ece == control.unseen
-    assert table.set_index("loss").half_seen_ece.notna().to_dict() == {"ce": True, "afl": True, "brier": False}
+    assert table.set_index("loss").half_seen_ece.notna().to_dict() == {
+        "ce": True,
+        "afl": True,
+    }
     assert table.day.str.fullmatch(r"\d{4}-\d\d-\d\d").all()
-    ten = paper.table(10, table, tidy=True).query("dataset == 'fashion_mini' and metric == 'test_ats5_ece'")
-    assert set(ten.loss[ten.our_n > 0]) == {"ce", "afl", "brier"}
+    ten = paper.table(10, table, tidy=True).query(
+        "dataset == 'fashion_mini' and metric == 'test_ats5_ece'"
+    )
+    assert set(ten.loss[ten.our_n > 0]) == {"ce", "afl"}
 
 
 def test_collect_of_nothing_is_empty(tmp_path):
@@ -543,7 +755,10 @@ def test_summary_is_mean_and_spread_of_the_seeds():
     table = pd.DataFrame(
         [
             {"dataset": "d", "model": "m", "loss": loss, "variant": "", "seed": seed}
-            | {f"test_{name}": 0.1 * seed for name in ("raw_error", "raw_ece", "ts_nll_ece", "ats_ece")}
+            | {
+                f"test_{name}": 0.1 * seed
+                for name in ("raw_error", "raw_ece", "ts_nll_ece", "ats_ece")
+            }
             | {"test_ats_converged_ece": 0.01}
             for loss, seeds in (("gce", 2), ("ce", 1))
             for seed in range(1, seeds + 1)
@@ -558,11 +773,13 @@ def test_summary_is_mean_and_spread_of_the_seeds():
     assert paper.summary(table, variant="b16").empty
 
 
-RESULTS = sorted((runs.PROJECT / "data" / "results").glob("*.csv"))
+FOLDER = runs.PROJECT / "data" / "results"
+RESULTS = [name for name in paper.RESULT_GRIDS if (FOLDER / f"{name}.csv").exists()]
 
 
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_committed_results_are_whole_and_agree_with_the_demo_runs(path):
+@pytest.mark.parametrize("name", RESULTS)
+def test_committed_results_are_whole_and_agree_with_the_demo_runs(name):
+    path = FOLDER / f"{name}.csv"
     table = pd.read_csv(path, dtype={"variant": "str"})
     grid = sweeps.expand(path.stem, "elsewhere").values()
     key = ["dataset", "model", "loss", "variant", "seed"]
@@ -570,7 +787,285 @@ def test_committed_results_are_whole_and_agree_with_the_demo_runs(path):
     assert sorted(table[key].fillna("").itertuples(index=False, name=None)) == asked
     demo = runs.load_results(runs.PROJECT / "data" / "demo")
     both = table.fillna({"variant": ""}).merge(demo, on=key, suffixes=("", "_demo"))
-    for name in [name for name in table if f"{name}_demo" in both and name.startswith("test_")]:
-        assert np.allclose(both[name], both[f"{name}_demo"], rtol=1e-5), name  # six digits
+    for name in [
+        name for name in table if f"{name}_demo" in both and name.startswith("test_")
+    ]:
+        assert np.allclose(both[name], both[f"{name}_demo"], rtol=1e-5), (
+            name
+        )  # six digits
     for fit in ("ts_nll", "ts_ece", "ats", "ats_converged"):
         assert (table[f"test_{fit}_error"] == table.test_raw_error).all()
+
+
+# --- the rule -------------------------------------------------------------------------
+
+
+def claim_like(name, **changes):
+    row = paper.CLAIMS[paper.CLAIMS.id == name].iloc[0].copy()
+    for key, value in changes.items():
+        row[key] = value
+    return row
+
+
+def test_a_mean_alone_shows_nothing():
+    """-0.01 points with an interval of ±0.09 is no lowest error."""
+    noise = pd.Series(np.random.default_rng(3).normal(-1e-4, 12e-4, 10))
+    assert noise.mean() < 0
+    found = paper.evidence_for(claim_like("tail_classwise_best"), noise, "here to ce")
+    assert found.answer == "open"
+    assert found.low < 0 < found.high
+
+
+@pytest.mark.parametrize(
+    ("op", "shift", "answer"),
+    [
+        ("<", -1, "shown"),
+        ("<", +1, "other way"),
+        (">", +1, "shown"),
+        (">", -1, "other way"),
+        (">=", +1, "shown"),
+        (">=", -1, "other way"),
+    ],
+)
+def test_evidence_knows_its_sides(op, shift, answer):
+    gaps = pd.Series(np.linspace(-0.1, 0.1, 10) + shift)
+    claim = claim_like("error_vs_ce", op=op)
+    found = paper.evidence_for(claim, gaps, "here to ce")
+    assert found.answer == answer
+    assert (found.in_favour > 0) == (answer == "shown")
+
+
+def test_evidence_of_none_and_of_one():
+    claim = claim_like("error_vs_ce")
+    for gaps in ([], [-0.5]):
+        found = paper.evidence_for(claim, pd.Series(gaps, dtype=float), "here to ce")
+        assert found.answer == "missing"
+
+
+def test_combine_is_a_truth_table():
+    assert paper.combine(["shown", "shown"], "all") == "shown"
+    assert paper.combine(["shown", "open"], "all") == "open"
+    assert paper.combine(["shown", "missing"], "all") == "missing"
+    assert paper.combine(["other way", "missing"], "all") == "other way"
+    assert paper.combine(["shown", "other way", "missing"], "any") == "shown"
+    assert paper.combine(["other way", "other way"], "any") == "other way"
+    assert paper.combine(["other way", "open"], "any") == "open"
+    assert paper.combine([], "all") == "missing"
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 4])
+def test_the_verdict_is_what_every_completion_of_the_missing_runs_agrees_on(total):
+    """Settled only if no outcome of the missing settings could change it."""
+    words = ("shown", "other way", "open")
+    for needed in range(1, total + 1):
+        for answers in itertools.product((*words, "missing"), repeat=total):
+            blanks = answers.count("missing")
+            if blanks == total:
+                assert paper.verdict(answers, needed, total) == "not tested"
+                continue
+            known = [answer for answer in answers if answer != "missing"]
+            could = set()
+            for rest in itertools.product(words, repeat=blanks):
+                full = [*known, *rest]
+                holds = full.count("shown") >= needed
+                fails = full.count("other way") > total - needed
+                could.add("holds" if holds else "does not hold" if fails else "open")
+            said = paper.verdict(answers, needed, total)
+            if said in ("holds", "does not hold"):
+                assert could == {said}
+            elif said == "not shown":
+                assert "holds" not in could
+            else:
+                assert "holds" in could
+                assert len(could) > 1
+
+
+@pytest.mark.parametrize(
+    ("needed", "total", "rivals", "quantifier"),
+    [(1, 4, 1, "all"), (3, 4, 2, "all"), (4, 4, 2, "all"), (1, 1, 3, "any")],
+)
+def test_luck_alone_gives_a_verdict_in_one_of_twenty_cases_at_most(
+    needed, total, rivals, quantifier
+):
+    """No loss differs from another: a verdict, either way, is a false alarm."""
+    rng = np.random.default_rng(0)
+    claim = claim_like("error_vs_ce")
+    chances = paper.chances_of_luck(needed, total, rivals, quantifier)
+    trials = 300
+    alarms = 0
+    for study in rng.normal(size=(trials, total, rivals, 6)):
+        answers = [
+            paper.combine(
+                [
+                    paper.evidence_for(
+                        claim, pd.Series(gaps), "here to ce", chances=chances
+                    ).answer
+                    for gaps in setting
+                ],
+                quantifier,
+            )
+            for setting in study
+        ]
+        alarms += paper.verdict(answers, needed, total) != "not shown"
+    # two verdicts, each at 5 % at most; two-sided intervals halve that
+    assert alarms <= 0.05 * trials + 3 * np.sqrt(0.05 * 0.95 * trials)
+
+
+def test_changes_between_data_sets_are_asked_for_by_name():
+    values = {
+        (dataset, "convnet", loss): {"ts_nll_temperature": t, "test_raw_error": t / 10}
+        for dataset, shift in (("fashion_mini", 0), ("fashion_mini_lt10", 1))
+        for loss, t in (("gce", 1.0 + shift), ("ce", 1.5 + 2 * shift))
+    }
+    judged = verdicts(runs_of(values), "less_overconfident", "tail_gain_over_ce")
+    assert "2 of 2" in judged.our_data_evidence["less_overconfident"]
+    assert (
+        "fashion_mini->fashion_mini_lt10"
+        in judged.our_data_evidence["tail_gain_over_ce"]
+    )
+
+
+# --- what the tables must not mix -----------------------------------------------------
+
+
+def test_table_9_compares_common_seeds():
+    """Parents with ten seeds beside a hybrid with five: five of each."""
+    ten = {
+        ("tiny_imagenet", "resnet50", k): {"test_raw_error": 0.5}
+        for k in ("afl", "gce")
+    }
+    five = {("tiny_imagenet", "resnet50", "afl_gce"): {"test_raw_error": 0.5}}
+    parents = runs_of(ten)
+    parents.loc[parents.seed > 5, "test_raw_error"] = 0.9
+    tidy = paper.table(9, pd.concat([parents, runs_of(five, seeds=5)]), tidy=True)
+    row = tidy[(tidy.model == "resnet50") & (tidy.metric == "test_raw_error")]
+    assert row.our_n.tolist() == [5, 5, 5]
+    assert row.our_mean.tolist() == pytest.approx([50, 50, 50], abs=0.1)
+
+
+def test_seeds_that_no_loss_shares_are_shown_all_the_same():
+    values = {("cifar10", "resnet50", "ce"): {"test_raw_error": 0.05}}
+    other = {("cifar10", "resnet50", "gce"): {"test_raw_error": 0.04}}
+    shifted = runs_of(other, seeds=2)
+    shifted["seed"] += 7
+    tidy = paper.table(1, pd.concat([runs_of(values, seeds=3), shifted]), tidy=True)
+    row = tidy[tidy.our_n > 0].set_index("loss").our_n
+    assert row.to_dict() == {"ce": 3, "gce": 2}
+
+
+def test_a_blank_of_our_own_data_names_the_grid_that_runs_it():
+    pair = [
+        ("fashion_mini", "gce"),
+        ("fashion_mini", "afl"),
+        ("fashion_mini_lt10", "gce"),
+    ]
+    values = {(d, "convnet", loss): {"test_raw_error": 0.1} for d, loss in pair}
+    results = runs_of(values)
+    assert paper.table(9, results).iloc[-1].grid == "afl_gce"
+    assert paper.table(3, results).iloc[-1].grid == "demo_lt10"
+    assert paper.own_grid("somebody_elses", "ce") == ""
+
+
+@pytest.mark.parametrize("loss", [*SEVEN, "afl_gce"])
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        "fashion_mini",
+        "fashion_mini_lt10",
+        "fashion_mini_lt100",
+        "digit_pairs",
+        "fashion_mnist",
+    ],
+)
+def test_the_grid_that_own_grid_names_runs_it(dataset, loss):
+    grid = paper.own_grid(dataset, loss)
+    parts = sweeps.load_grid(grid)
+    found = False
+    for part in parts:
+        datasets = np.atleast_1d(part["dataset"])
+        losses = np.atleast_1d(part["loss"])
+        found |= dataset in datasets and loss in losses and "variant" not in part
+    assert found or (dataset, loss) == ("fashion_mnist", "afl_gce")
+
+
+def history_of(seconds, looks):
+    return "".join(
+        json.dumps(
+            {"epoch": k + 1, "lr": 0.1 if k < 2 else 0.01, "seconds": s}
+            | ({"val_error": 0.5 - 0.1 * k, "test_error": 0.4} if look else {})
+        )
+        + "\n"
+        for k, (s, look) in enumerate(zip(seconds, looks, strict=True))
+    )
+
+
+@pytest.mark.parametrize("alone", [True, False, None])
+def test_table_6_counts_quiet_epochs_of_runs_that_were_alone(tmp_path, alone):
+    from gcelib.study.paper.collecting import _from_history
+
+    looks = [True, False, False, True]
+    (tmp_path / "history.jsonl").write_text(history_of([9, 2, 4, 9], looks))
+    environment = {} if alone is None else {"alone": alone}
+    found = _from_history({"run_dir": str(tmp_path)}, environment)
+    assert found.get("seconds_per_epoch") == (3 if alone else None)
+    assert found["early_val_error"] == pytest.approx(0.5)  # the looks at the first rate
+
+
+# --- Theorem 1, step by step ----------------------------------------------------------
+
+
+def entropy_of(p, q):
+    return -np.sum(p * np.log(q))
+
+
+@pytest.fixture
+def world():
+    """Targets and predictions (N, K): rows sum to one. The paper transposes them."""
+    rng = np.random.default_rng(5)
+    return rng.dirichlet(np.ones(3), 7), rng.dirichlet(np.ones(3), 7)
+
+
+def risk(q, p):
+    """Eq. 10."""
+    return -np.sum(q * np.log(p / p.sum(0)))
+
+
+def test_equation_11_the_risk_is_a_sum_of_cross_entropies_of_columns(world):
+    q, p = world
+    n, s = q.sum(0), p.sum(0)
+    columns = [n[k] * entropy_of(q[:, k] / n[k], p[:, k] / s[k]) for k in range(3)]
+    assert risk(q, p) == pytest.approx(sum(columns))
+
+
+def test_equations_12_and_13_the_bound_is_met_by_proportional_columns_only(world):
+    q, p = world
+    n = q.sum(0)
+    bound = sum(n[k] * entropy_of(q[:, k] / n[k], q[:, k] / n[k]) for k in range(3))
+    assert risk(q, p) > bound + 1e-3
+    assert risk(q, q) == pytest.approx(bound)
+    assert risk(q, q * [0.5, 2.0, 1.3]) == pytest.approx(bound)  # any column sums s_k
+
+
+def test_equations_14_and_15_full_rank_leaves_the_truth_alone(world):
+    q, _ = world
+    n = q.sum(0)
+    system = q / n  # a row an image: sum_k q_ik s_k / n_k = 1
+    assert np.linalg.matrix_rank(q) == 3
+    s, _, rank, _ = np.linalg.lstsq(system, np.ones(7), rcond=None)
+    assert rank == 3
+    assert s == pytest.approx(n)
+    poor = np.column_stack([q[:, 0], (1 - q[:, 0]) / 3, 2 * (1 - q[:, 0]) / 3])
+    assert np.linalg.matrix_rank(poor) == 2
+    line = np.array([0.0, 2.0, -1.0]) * poor.sum(0) / 10  # u_2 + 2 u_3 stays 3
+    other = poor / poor.sum(0) * (poor.sum(0) + line)
+    assert other.sum(1) == pytest.approx(np.ones(7))
+    assert risk(poor, other) == pytest.approx(risk(poor, poor))
+
+
+def test_equation_7_splits_gce_into_ce_and_a_class_term(world):
+    _, p = world
+    labels = np.array([0, 1, 2, 0, 1, 2, 0])
+    gce = losses.GCELoss()(torch.from_numpy(np.log(p)), torch.from_numpy(labels)).item()
+    ce = -np.log(p[np.arange(7), labels]).mean()
+    term = np.sum(np.bincount(labels) * np.log(p.sum(0))) / 7
+    assert gce == pytest.approx(ce + term)

@@ -1,0 +1,72 @@
+"""The paper's tables and claims as data, our runs beside them, and honest statistics.
+
+``numbers`` reads the paper and indexes runs, ``statistics`` knows what few seeds can
+show, ``tables`` sets ours under the paper's, ``claims`` judges by one rule, and
+``collecting`` reads finished runs with what only their logits tell.
+"""
+
+from gcelib.study.paper.claims import (
+    CLAIMS,
+    Evidence,
+    chances_of_luck,
+    check_claims,
+    combine,
+    evidence_for,
+    verdict,
+)
+from gcelib.study.paper.collecting import class_errors, collect, split_half
+from gcelib.study.paper.numbers import (
+    KEYS,
+    RESULT_GRIDS,
+    Study,
+    committed_results,
+    derived,
+    published,
+)
+from gcelib.study.paper.statistics import (
+    Interval,
+    binomial_se,
+    holm,
+    interval,
+    wilcoxon,
+)
+from gcelib.study.paper.tables import (
+    FAMILIES,
+    compare,
+    mean_and_spread,
+    own_grid,
+    summary,
+    table,
+    to_markdown,
+)
+
+__all__ = [
+    "CLAIMS",
+    "FAMILIES",
+    "KEYS",
+    "RESULT_GRIDS",
+    "Evidence",
+    "Interval",
+    "Study",
+    "binomial_se",
+    "chances_of_luck",
+    "check_claims",
+    "class_errors",
+    "collect",
+    "combine",
+    "committed_results",
+    "compare",
+    "derived",
+    "evidence_for",
+    "holm",
+    "interval",
+    "mean_and_spread",
+    "own_grid",
+    "published",
+    "split_half",
+    "summary",
+    "table",
+    "to_markdown",
+    "verdict",
+    "wilcoxon",
+]

@@ -1,0 +1,233 @@
+"""Finished run folders read back, with what only their logits and histories tell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from gcelib import _check, calibration, metrics
+from gcelib.study import runs
+from gcelib.study.paper.numbers import published
+
+#: The bins of Table 10.
+_ATS_BINS = (5, 10, 15, 20, 25)
+#: Of a validation set of this size, one random half is enough to tell.
+_LARGE_VALIDATION_SET = 2000
+
+LogitsAndLabels = tuple[ArrayLike, ArrayLike]
+Calibrate = Callable[[Tensor], Tensor]
+
+
+def split_half(
+    val: LogitsAndLabels,
+    test: LogitsAndLabels,
+    calibrator: str = "ats",
+    repeats: int = 20,
+    seed: int = 0,
+    **options: Any,
+) -> pd.DataFrame:
+    """Does sharing the validation set flatter a calibrator? A control.
+
+    AFL's gamma looks at the validation set in every epoch, and then calibrators are
+    fitted there. Training that looked makes *seen* lower than *unseen*. One run's gap
+    is mostly the luck of its validation draw, and in long tails the two differ anyway:
+    average over seeds, and compare with CE, which never looked.
+
+    Parameters
+    ----------
+    val, test : (logits (N, K), labels (N,))
+    calibrator : str, default "ats"
+        A name in ``CALIBRATORS``.
+    repeats : int, default 20
+        Random halves.
+    seed : int, default 0
+        Of the halves.
+    **options
+        Of the calibrator.
+
+    Returns
+    -------
+    DataFrame
+        A row a repeat, ECEs as fractions. full: fitted on all of validation, measured
+        on test; half: on half A, on test; seen: on A, on half B; unseen: on A, on as
+        many test samples.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If logits, labels or a name are malformed.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> logits, labels = rng.normal(size=(200, 3)), rng.integers(0, 3, 200)
+    >>> val, test = (logits[:100], labels[:100]), (logits[100:], labels[100:])
+    >>> split_half(val, test, "ts_nll", repeats=2).shape
+    (2, 4)
+    """
+    repeats = _check.number("repeats", repeats, 1, integer=True)
+    val_logits, val_labels = _check.logits_and_labels(*val)
+    test_logits, test_labels = _check.logits_and_labels(*test)
+    size = min(len(val_labels) // 2, len(test_labels))
+    rng = np.random.default_rng(seed)
+
+    def fitted(rows: Any) -> Calibrate:
+        fresh = calibration.make_calibrator(calibrator, **options)
+        calibrate: Calibrate = fresh.fit(val_logits[rows], val_labels[rows])
+        return calibrate
+
+    def ece(calibrate: Calibrate, logits: Tensor, labels: Tensor) -> float:
+        value: float = metrics.ece(calibrate(logits), labels)
+        return value
+
+    full = ece(fitted(slice(None)), test_logits, test_labels)
+    rows = []
+    for _ in range(repeats):
+        a, b = np.split(rng.permutation(len(val_labels))[: 2 * size], 2)
+        c = rng.choice(len(test_labels), size, replace=False)
+        half = fitted(a)
+        rows.append(
+            {
+                "full": full,
+                "half": ece(half, test_logits, test_labels),
+                "seen": ece(half, val_logits[b], val_labels[b]),
+                "unseen": ece(half, test_logits[c], test_labels[c]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def collect(runs_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """All finished runs with what only their logits and histories tell: a row a run.
+
+    What is expensive is computed only where a table asks for it, so that the 1,340 runs
+    of the paper's study take about a minute.
+
+    Parameters
+    ----------
+    runs_dir : path, optional
+        The parent of the run folders; left out: the default one.
+
+    Returns
+    -------
+    DataFrame
+        The columns of ``runs.load_results``, then
+
+        - ``test_raw_worst_class_error`` and, up to ten classes,
+          ``test_raw_error_class<k>``;
+        - ``ts_nll_temperature``, fitted on validation (above 1: it claimed too much);
+        - ``early_val_error``, the mean validation error of the epochs before the first
+          drop of the learning rate (the lower, the faster it converges);
+        - ``seconds_per_epoch``, the median over epochs without a look at the test set,
+          of runs that had their processor to themselves (Table 6; else missing);
+        - ``test_ats<bins>_<metric>`` for Table 10, on data that the table or our own
+          results show;
+        - ``half_<fit>_ece``, means of :func:`split_half` for CE and AFL (five halves,
+          one of a validation set above 2,000);
+        - versions of torch and gcelib's commit, and the day.
+
+    Examples
+    --------
+    >>> collect("a folder without runs").empty
+    True
+    """
+    results = runs.load_results(runs_dir)
+    rows = [row | _from_folder(row) for row in results.to_dict("records")]
+    return pd.DataFrame(rows)
+
+
+def _from_folder(row: dict[str, Any]) -> dict[str, Any]:
+    """What one run's logits, history and environment add to its row."""
+    run_dir = row["run_dir"]
+    val = runs.load_logits(run_dir, "val")
+    test = runs.load_logits(run_dir, "test")
+    environment = runs.read_metrics(run_dir)[1]
+    temperature = calibration.TemperatureScaling("nll").fit(*val).temperature
+    found = class_errors(*test)
+    found["ts_nll_temperature"] = float(temperature)
+    found |= _from_history(row, environment)
+    if _shown_in_table_10(row):
+        found |= _ats_by_bins(val, test)
+    if row["loss"] in ("ce", "afl"):
+        repeats = 1 if len(val[1]) > _LARGE_VALIDATION_SET else 5
+        means = split_half(val, test, repeats=repeats).mean()
+        found |= {f"half_{name}_ece": float(value) for name, value in means.items()}
+    found["torch"] = environment.get("torch")
+    found["commit"] = environment.get("commit")
+    found["day"] = environment.get("started", "")[:10]
+    return found
+
+
+def class_errors(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """The error of each class, and of the worst.
+
+    Parameters
+    ----------
+    logits : (N, K) array
+    labels : (N,) array of integers
+
+    Returns
+    -------
+    dict
+        ``test_raw_worst_class_error`` and, for K up to ten,
+        ``test_raw_error_class<k>``: fractions of the samples of that class. Classes
+        without samples are left out.
+
+    Examples
+    --------
+    >>> class_errors(np.eye(2), np.array([0, 0]))["test_raw_worst_class_error"]
+    0.5
+    """
+    logits = np.asarray(logits)
+    wrong = pd.Series(logits.argmax(1) != np.asarray(labels))
+    by_class = wrong.groupby(np.asarray(labels)).mean()
+    found = {"test_raw_worst_class_error": float(by_class.max())}
+    if logits.shape[1] <= 10:
+        found |= {f"test_raw_error_class{k}": float(e) for k, e in by_class.items()}
+    return found
+
+
+def _from_history(row: dict[str, Any], environment: dict[str, Any]) -> dict[str, float]:
+    """Speed of learning and of the clock, from ``history.jsonl``; {} without one."""
+    try:
+        history = runs.load_history(row["run_dir"])
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    if "val_error" in history:
+        before_drop = history.lr == history.lr.iloc[0]
+        found["early_val_error"] = float(history.val_error[before_drop].mean())
+    looked = history.get("test_error", pd.Series(np.nan, history.index)).notna()
+    # Neither a look at the test set nor a neighbour on the processor is training.
+    if environment.get("alone") is True and (~looked).any():
+        found["seconds_per_epoch"] = float(history.seconds[~looked].median())
+    return found
+
+
+def _shown_in_table_10(row: dict[str, Any]) -> bool:
+    """True for Table 10's own runs, and for data that the paper does not have."""
+    if row.get("variant"):
+        return False
+    asked = published(10)[["dataset", "model"]].drop_duplicates()
+    own = row["dataset"] not in set(published().dataset)
+    there = (asked.dataset == row["dataset"]) & (asked.model == row["model"])
+    return own or bool(there.any())
+
+
+def _ats_by_bins(val: LogitsAndLabels, test: LogitsAndLabels) -> dict[str, float]:
+    """The three calibration errors of ATS with each number of bins of Table 10."""
+    found = {}
+    logits, labels = test
+    for n_bins in _ATS_BINS:
+        calibrate = calibration.AdaptiveTemperatureScaling(n_bins=n_bins).fit(*val)
+        calibrated = calibrate(logits)
+        for measure in (metrics.ece, metrics.adaptive_ece, metrics.classwise_ece):
+            name = f"test_ats{n_bins}_{measure.__name__}"
+            found[name] = measure(calibrated, labels)
+    return found

@@ -1,0 +1,286 @@
+"""Numbers in the shape that every table and claim reads: by data set, network, loss."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gcelib import _check
+from gcelib.study import runs
+
+#: What names a run, apart from its variant.
+KEYS = ["dataset", "model", "loss", "seed"]
+#: Where the paper's numbers and claims lie.
+FOLDER = runs.PROJECT / "data" / "paper"
+
+
+def read_csv(path: str | os.PathLike[str], numeric: Iterable[str]) -> pd.DataFrame:
+    """A CSV file in which a blank is "", but NaN in the ``numeric`` columns."""
+    blanks = {name: [""] for name in numeric}
+    table: pd.DataFrame = pd.read_csv(path, keep_default_na=False, na_values=blanks)
+    return table
+
+
+@cache
+def _printed() -> pd.DataFrame:
+    return read_csv(FOLDER / "tables.csv", ["mean", "std", "n"])
+
+
+def published(table: int | None = None) -> pd.DataFrame:
+    """The numbers that the paper prints, a row a number.
+
+    Parameters
+    ----------
+    table : int, optional
+        1 to 10; left out: all of them.
+
+    Returns
+    -------
+    DataFrame
+        table, dataset, model, loss, metric (``_raw_``: before, ``_ats_``: after ATS),
+        mean, std, n (runs), unit ("%" or seconds), grid (which of ``notebooks/grids``
+        runs it), doubt (why it is uncertain, else ""), note (what our text reads).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such table.
+
+    References
+    ----------
+    Zhan, Zhou, Shen, arXiv 2604.06689v1; ``data/paper/README.md`` says how it was read.
+
+    Examples
+    --------
+    >>> published(1).query("dataset == 'cifar10' and loss == 'gce'")["mean"].tolist()
+    [4.75, 4.98, 4.1, 4.93]
+    """
+    numbers = _printed().copy()
+    if table is None:
+        return numbers
+    number = _check.number("table", table, 1, 10, integer=True)
+    rows: pd.DataFrame = numbers[numbers.table == number]
+    return rows
+
+
+class Study:
+    """Finished runs of one variant, indexed once; every table and claim reads it.
+
+    Parameters
+    ----------
+    results : DataFrame, optional
+        A row a run, as ``runs.load_results``, :func:`collect` or
+        :func:`committed_results` return it. None or an empty table: no runs.
+    variant : str, default ""
+        Which runs count; "" are the losses as they are.
+
+    Attributes
+    ----------
+    runs : DataFrame
+        The rows that count, with what :func:`derived` adds.
+    settings : list of (dataset, model)
+        In the order of their first run.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``results`` is something else, lacks columns, or holds a seed twice.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"dataset": ["d"], "model": ["m"], "loss": ["ce"],
+    ...                       "seed": [1], "test_raw_error": [0.25]})
+    >>> Study(table).numbers("d", "m", "ce", "test_raw_error").tolist()
+    [0.25]
+    """
+
+    def __init__(self, results: pd.DataFrame | None = None, variant: str = "") -> None:
+        kept = _one_variant(results, variant)
+        self.runs = derived(kept)
+        self._cells: dict[tuple[str, str, str], pd.DataFrame] = {}
+        names = self.runs.groupby(KEYS[:3], sort=False)
+        for key, rows in names:
+            self._cells[key] = rows.set_index("seed")
+        self.settings = list(dict.fromkeys(key[:2] for key in self._cells))
+
+    @staticmethod
+    def of(results: Study | pd.DataFrame | None, variant: str = "") -> Study:
+        """``results`` if it is a study already, else the study of its ``variant``.
+
+        Parameters
+        ----------
+        results : Study, DataFrame or None
+        variant : str, default ""
+            Read for a table only: a study has its variant.
+
+        Returns
+        -------
+        Study
+        """
+        return results if isinstance(results, Study) else Study(results, variant)
+
+    def losses(self, dataset: str, model: str) -> list[str]:
+        """The losses with runs in one setting, in the order of their first run.
+
+        Parameters
+        ----------
+        dataset, model : str
+            A data set may be a change, "a->b": losses with runs on both.
+
+        Returns
+        -------
+        list of str
+        """
+        both = dataset.split("->")
+        found = dict.fromkeys(loss for *_, loss in self._cells)
+        keys = {loss: [(name, model, loss) for name in both] for loss in found}
+        return [loss for loss in found if all(key in self._cells for key in keys[loss])]
+
+    def numbers(self, dataset: str, model: str, loss: str, metric: str) -> pd.Series:
+        """One metric of one loss in one setting, by seed.
+
+        Parameters
+        ----------
+        dataset : str
+            A data set, or a change between two: "a->b" is b's number minus a's.
+        model, loss, metric : str
+
+        Returns
+        -------
+        Series of float, indexed by seed
+            Without what is missing; empty where nothing was run.
+        """
+        if "->" in dataset:
+            before, after = dataset.split("->")
+            change = self.numbers(after, model, loss, metric)
+            return (change - self.numbers(before, model, loss, metric)).dropna()
+        rows = self._cells.get((dataset, model, loss))
+        if rows is None or metric not in rows:
+            return pd.Series(dtype="float64")
+        return rows[metric].dropna()
+
+    def changes(self) -> list[tuple[str, str]]:
+        """The settings "a->b" between versions of a data set that differ in their tail.
+
+        Returns
+        -------
+        list of (str, str)
+            Names of changes and their network.
+        """
+        pairs = itertools.permutations(self.settings, 2)
+        return [
+            (f"{before[0]}->{after[0]}", before[1])
+            for before, after in pairs
+            if before[1] == after[1]
+            and before[0].split("_lt")[0] == after[0].split("_lt")[0]
+        ]
+
+
+def _one_variant(results: Any, variant: str) -> pd.DataFrame:
+    """The rows of one variant after every check; an empty table has the key columns."""
+    advice = "pass the table of runs.load_results"
+    if results is None:
+        return pd.DataFrame({key: pd.Series(dtype="object") for key in KEYS})
+    if not isinstance(results, pd.DataFrame):
+        _check.fail("results", f"cannot be {results!r:.40}", advice, TypeError)
+    if results.empty:
+        return _one_variant(None, variant)
+    lacking = sorted(set(KEYS) - set(results.columns))
+    if lacking:
+        _check.fail("results", f"lack the columns {lacking}", advice)
+    kept: pd.DataFrame = results
+    if "variant" in results:
+        kept = results[results["variant"].astype(object).fillna("") == variant]
+    if kept.duplicated(KEYS).any():
+        problem = f"hold two runs of one seed (variant {variant!r})"
+        _check.fail("results", problem, "keep one of them")
+    return kept
+
+
+def derived(results: pd.DataFrame) -> pd.DataFrame:
+    """A results table with the columns that follow from others.
+
+    Parameters
+    ----------
+    results : DataFrame
+        A row a run.
+
+    Returns
+    -------
+    DataFrame
+        With, where their sources are there: ``test_raw_worst_class_error``, the largest
+        ``test_raw_error_class<k>``; of ten classes ``test_raw_scarce_error`` and
+        ``test_raw_other_error``, the means of classes 7 to 9 (the scarcest three of a
+        long tail) and of the other seven.
+
+    Examples
+    --------
+    >>> row = {f"test_raw_error_class{k}": [k / 10] for k in range(10)}
+    >>> table = derived(pd.DataFrame(row))
+    >>> [round(value, 3) for value in table.iloc[0, -3:]]
+    [0.9, 0.8, 0.3]
+    """
+    ten = [f"test_raw_error_class{k}" for k in range(10)]
+    if not set(ten) <= set(results.columns):
+        return results.copy()
+    by_class = results[ten]
+    # Not overwritten where it was counted from more classes than the table shows.
+    worst = results.get("test_raw_worst_class_error", pd.Series(np.nan, results.index))
+    columns = {
+        "test_raw_worst_class_error": worst.fillna(by_class.max(axis=1)),
+        "test_raw_scarce_error": by_class[ten[7:]].mean(axis=1, skipna=False),
+        "test_raw_other_error": by_class[ten[:7]].mean(axis=1, skipna=False),
+    }
+    fresh = results.drop(columns=list(columns), errors="ignore")
+    return pd.concat([fresh, pd.DataFrame(columns, index=results.index)], axis=1)
+
+
+#: Files of ``data/results`` that hold runs: each is named after the grid that made it.
+RESULT_GRIDS = (
+    "demo",
+    "demo_lt10",
+    "batch_size",
+    "regularizer",
+    "afl_gce",
+    "published_code_demo",
+    "batch_regularizer",
+    "fashion_mnist_gpu",
+)
+
+
+def committed_results() -> pd.DataFrame:
+    """The runs that come with the project, a row a run.
+
+    Returns
+    -------
+    DataFrame
+        The files of ``data/results`` named in ``RESULT_GRIDS``, one below the other,
+        and beside each run what ``corrections.csv`` adds to it: log-prior and bias,
+        worst class, early validation error. ``data/results/README.md`` explains the
+        columns. ``variant`` is "" for the losses as they are.
+
+    Examples
+    --------
+    >>> results = committed_results()
+    >>> int(((results.loss == "gce") & (results.dataset == "fashion_mini")
+    ...      & (results.variant == "")).sum())
+    10
+    """
+    folder = runs.PROJECT / "data" / "results"
+    paths = [folder / f"{name}.csv" for name in RESULT_GRIDS]
+    text = {"variant": "str"}
+    parts = [pd.read_csv(path, dtype=text) for path in paths if path.exists()]
+    results = pd.concat(parts, ignore_index=True).fillna({"variant": ""})
+    corrections = folder / "corrections.csv"
+    if corrections.exists():
+        extra = pd.read_csv(corrections, dtype=text).fillna({"variant": ""})
+        key = [*KEYS, "variant"]
+        known = [name for name in extra if name in key or name not in results]
+        results = results.merge(extra[known], on=key, how="left", validate="1:1")
+    return results

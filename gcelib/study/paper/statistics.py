@@ -1,0 +1,193 @@
+"""Statistics for a handful of seeds: exact where the textbook's approximation is not.
+
+The seeds of a run share one test set. Spread over seeds therefore holds initialisation,
+data order and the split into training and validation, but not the sampling of the test
+set: :func:`binomial_se` gives that.
+"""
+
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from gcelib import _check
+
+
+class Interval(NamedTuple):
+    """A mean and the interval around it.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        In the unit of the numbers; nan where there are too few of them.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def wilcoxon(differences: ArrayLike) -> float:
+    """One-sided p of Wilcoxon's signed-rank test that paired differences are positive.
+
+    The p is exact, over the 2^n sign flips, for any n, also where test errors tie:
+    sizes that agree to 1e-12 share their mean rank, and zeros take ranks but no side
+    (Pratt). scipy's ``method="exact"`` knows neither.
+
+    Parameters
+    ----------
+    differences : (n,) array-like of floats
+        Finite; in any unit. n is at least 1.
+
+    Returns
+    -------
+    float
+        In [1/2^n, 1]. The lower bound is what n seeds can show at best.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing, NaN or infinity, or another shape.
+
+    References
+    ----------
+    Wilcoxon, Biometrics Bulletin 1945. Pratt, JASA 1959 (zeros).
+
+    Examples
+    --------
+    >>> wilcoxon([0.1, 0.2, 0.3])
+    0.125
+    """
+    sizes = np.round(np.asarray(differences, dtype=float), 12)
+    if sizes.ndim != 1 or not sizes.size or not np.isfinite(sizes).all():
+        found = f"expected n >= 1 finite numbers, got shape {sizes.shape}"
+        _check.fail("differences", found, "drop what is missing")
+    # A mean rank may end in one half, so twice the rank is a whole number.
+    doubled_ranks = (2 * _mean_ranks(np.abs(sizes))).astype(int)
+    # share[s] is the part of all sign flips whose positive ranks sum to s.
+    share = np.zeros(doubled_ranks.sum() + 1)
+    share[0] = 1
+    largest = 0
+    for rank in doubled_ranks[sizes != 0]:
+        negative = share[: largest + 1] / 2
+        largest += rank
+        share[: largest + 1 - rank] = negative
+        share[rank : largest + 1] += negative
+    observed = doubled_ranks[sizes > 0].sum()
+    return float(share[observed:].sum())
+
+
+def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1, where equal values share the mean of theirs."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[group], dtype=np.float64)
+
+
+def interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
+    """The mean of some numbers with its two-sided interval by Student's t.
+
+    With five to ten seeds a bootstrap is too narrow; Student's t is not, where the
+    numbers are roughly normal.
+
+    Parameters
+    ----------
+    differences : (n,) array-like of floats
+    confidence : float, default 0.95
+        In [0, 1].
+
+    Returns
+    -------
+    Interval
+        (mean, low, high); nan is what n is too small for: the bounds of one number,
+        all three of none.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``confidence`` is not a fraction.
+
+    References
+    ----------
+    Student, Biometrika 1908.
+
+    Examples
+    --------
+    >>> [round(number, 2) for number in interval([1.0, 2.0, 3.0])]
+    [2.0, -0.48, 4.48]
+    """
+    from scipy.special import stdtrit
+
+    confidence = _check.number("confidence", confidence, 0, 1)
+    values = np.asarray(differences, dtype=float)
+    n = len(values)
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    mean = float(values.mean())
+    if n == 1:
+        return Interval(mean, np.nan, np.nan)
+    half_width = stdtrit(n - 1, 0.5 + confidence / 2) * values.std(ddof=1) / sqrt(n)
+    return Interval(mean, float(mean - half_width), float(mean + half_width))
+
+
+def binomial_se(error: float, n_test: int) -> float:
+    """Standard error of a test error from drawing its test samples.
+
+    It does not shrink with more seeds: they share the test set.
+
+    Parameters
+    ----------
+    error : float
+        A fraction in [0, 1].
+    n_test : int
+        Number of test samples, at least 1.
+
+    Returns
+    -------
+    float
+        A fraction.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is outside its range.
+
+    Examples
+    --------
+    >>> round(binomial_se(0.10, 4000), 4)
+    0.0047
+    """
+    error = _check.number("error", error, 0, 1)
+    n_test = _check.number("n_test", n_test, 1, integer=True)
+    return sqrt(error * (1 - error) / n_test)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Correct p values that are one family, by Holm's method.
+
+    Parameters
+    ----------
+    p_values : (m,) array-like of floats
+        In [0, 1].
+
+    Returns
+    -------
+    (m,) array of floats
+        In the order given. At best m times the smallest p: a family of m exact tests
+        on n seeds can pass 0.05 only if m <= 0.05 * 2^n, which is 51 for ten seeds.
+
+    References
+    ----------
+    Holm, Scandinavian Journal of Statistics 1979.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = pd.Series(np.asarray(p_values, dtype=float))
+    remaining = np.arange(len(p), 0, -1)
+    corrected = (p.sort_values() * remaining).cummax().clip(upper=1)
+    return np.asarray(corrected.sort_index(), dtype=np.float64)

@@ -1,0 +1,395 @@
+"""The paper's ten tables with ours under each row, and comparisons of losses."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gcelib import _check
+from gcelib.losses import LOSSES
+from gcelib.study.paper.numbers import Study, published
+from gcelib.study.paper.statistics import holm, interval, wilcoxon
+
+#: Which comparisons are one family for Holm's correction, by the columns they share.
+FAMILIES: dict[str, list[str]] = {
+    "table": [],
+    "dataset": ["dataset"],
+    "setting": ["dataset", "model"],
+    "rival": ["loss"],
+}
+
+#: Our own data: which grid of ``notebooks/grids`` runs a loss there.
+_OWN_GRIDS = (
+    ("afl_gce", "fashion_mini.*|digit_pairs", "afl_gce"),
+    ("demo", "fashion_mini|fashion_mini_lt100|digit_pairs", ".*"),
+    ("demo_lt10", "fashion_mini_lt10", ".*"),
+    ("fashion_mnist_gpu", "fashion_mnist", ".*"),
+)
+
+
+def own_grid(dataset: str, loss: str) -> str:
+    """The grid that runs a loss on data that the paper does not have.
+
+    Parameters
+    ----------
+    dataset, loss : str
+
+    Returns
+    -------
+    str
+        A name in ``notebooks/grids``; "" if no grid does, and your own would.
+
+    Examples
+    --------
+    >>> own_grid("fashion_mini", "afl_gce"), own_grid("fashion_mini_lt10", "ce")
+    ('afl_gce', 'demo_lt10')
+    """
+    for grid, datasets, losses in _OWN_GRIDS:
+        if re.fullmatch(datasets, dataset) and re.fullmatch(losses, loss):
+            return grid
+    return ""
+
+
+def compare(
+    results: Study | pd.DataFrame | None,
+    baseline: str = "gce",
+    metric: str = "test_raw_error",
+    variant: str = "",
+    confidence: float = 0.95,
+    family: str = "table",
+) -> pd.DataFrame:
+    """One loss against each other in each setting, paired by seed: a row a comparison.
+
+    Parameters
+    ----------
+    results : Study or DataFrame
+        Our runs.
+    baseline : str, default "gce"
+        The loss that is compared with the others.
+    metric : str, default "test_raw_error"
+        A column of ``results``. Lower is better, but for AUROC and temperatures.
+    variant : str, default ""
+        Which runs.
+    confidence : float, default 0.95
+        Of the intervals.
+    family : str, default "table"
+        Which comparisons ``p_holm`` is corrected for: all of this "table", those of one
+        "dataset", of one "setting" (data set and network), or of one "rival" loss. A
+        family of more than 51 tests cannot pass 0.05 with ten seeds: the paper's own,
+        Appendix C on CIFAR, has 48; all settings of the paper together have 116.
+
+    Returns
+    -------
+    DataFrame
+        dataset, model, loss, metric; n; difference, low, high: the mean of baseline
+        minus loss and its interval (fractions, nats); p: exact one-sided Wilcoxon that
+        the baseline is better; p_min: the smallest that n seeds allow; comparisons:
+        tests in the family; p_holm: p corrected for them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a name is misspelt, or ``results`` is no table of runs.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"dataset": "d", "model": "m", "loss": ["gce", "ce"] * 2,
+    ...     "seed": [1, 1, 2, 2], "test_raw_error": [0.1, 0.2, 0.2, 0.3]})
+    >>> row = compare(table).iloc[0]
+    >>> print(row.loss, round(row.difference, 3), row.p)
+    ce -0.1 0.25
+    """
+    study = Study.of(results, variant)
+    _check.choice("baseline", baseline, LOSSES)
+    shared = FAMILIES[_check.choice("family", family, FAMILIES)]
+    if len(study.runs):
+        numeric = study.runs.select_dtypes("number").columns
+        _check.choice("metric", metric, [name for name in numeric if name != "seed"])
+    better = 1 if metric.endswith("auroc") else -1
+    rows = []
+    for dataset, model in study.settings:
+        mine = study.numbers(dataset, model, baseline, metric)
+        for loss in sorted(study.losses(dataset, model)):
+            theirs = study.numbers(dataset, model, loss, metric)
+            differences = (mine - theirs).dropna()
+            if loss == baseline or differences.empty:
+                continue
+            spread = interval(differences, confidence)
+            p = wilcoxon(better * differences)
+            rows.append([dataset, model, loss, metric, len(differences), *spread, p])
+    columns = ["dataset", "model", "loss", "metric"]
+    columns += ["n", "difference", "low", "high", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.sort_values(["dataset", "model"], kind="stable", ignore_index=True)
+    return _with_holm(table, shared)
+
+
+def _with_holm(table: pd.DataFrame, shared: list[str]) -> pd.DataFrame:
+    """``table`` with p_min, comparisons and p_holm; a family shares these columns."""
+    groups = [group for _, group in table.groupby(shared)] if shared else [table]
+    corrected = pd.Series(np.nan, table.index, dtype="float64")
+    sizes = pd.Series(len(table), table.index, dtype="int64")
+    for group in groups:
+        corrected[group.index] = holm(group.p)
+        sizes[group.index] = len(group)
+    return table.assign(p_min=0.5**table.n, comparisons=sizes, p_holm=corrected)
+
+
+_SUMMARY = {
+    "error": "test_raw_error",
+    "ECE": "test_raw_ece",
+    "ECE, TS": "test_ts_nll_ece",
+    "ECE, ATS": "test_ats_ece",
+    "ECE, ATS converged": "test_ats_converged_ece",
+}
+
+
+def summary(results: Study | pd.DataFrame | None, variant: str = "") -> pd.DataFrame:
+    """The outcome in one table: percent, mean ± standard deviation over the seeds.
+
+    Parameters
+    ----------
+    results : Study or DataFrame
+        Our runs.
+    variant : str, default ""
+        Which of them.
+
+    Returns
+    -------
+    DataFrame
+        dataset, model, loss, n (seeds), error, ECE, and the ECE after one temperature
+        fitted by NLL, after ATS at the paper's settings and after converged ATS: text.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``results`` is no table of runs.
+
+    Examples
+    --------
+    >>> summary(None).empty
+    True
+    """
+    study = Study.of(results, variant)
+    rows = []
+    for dataset, model in sorted(study.settings):
+        there = study.losses(dataset, model)
+        for loss in (name for name in LOSSES if name in there):
+            values = [
+                100 * study.numbers(dataset, model, loss, metric)
+                for metric in _SUMMARY.values()
+            ]
+            texts = [mean_and_spread(column) for column in values]
+            rows.append([dataset, model, loss, len(values[0]), *texts])
+    return pd.DataFrame(rows, columns=["dataset", "model", "loss", "n", *_SUMMARY])
+
+
+def mean_and_spread(values: pd.Series) -> str:
+    """``"12.34 ± 0.56"``: mean and standard deviation.
+
+    Parameters
+    ----------
+    values : (n,) Series of float
+
+    Returns
+    -------
+    str
+        "" of nothing; without a spread for one value.
+
+    Examples
+    --------
+    >>> mean_and_spread(pd.Series([1.0, 2.0])), mean_and_spread(pd.Series([1.0]))
+    ('1.50 ± 0.71', '1.00')
+    """
+    if not len(values):
+        return ""
+    spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{spread}"
+
+
+def table(
+    number: int,
+    results: Study | pd.DataFrame | None = None,
+    variant: str = "",
+    tidy: bool = False,
+) -> pd.DataFrame:
+    """The paper's table with ours under each of its rows, then our own data.
+
+    Our numbers of one row come from the seeds that all its losses have, so that a row
+    compares like with like (where no seed is common: each loss's own).
+
+    Parameters
+    ----------
+    number : int
+        1 to 10.
+    results : Study or DataFrame, optional
+        Our runs.
+    variant : str, default ""
+        Which of them.
+    tidy : bool, default False
+        A row a number instead of the paper's layout.
+
+    Returns
+    -------
+    DataFrame
+        In the paper's layout: dataset, model, metric, source ("paper" or "ours"), n
+        (the fewest runs of the row), a column a loss with "mean ± std" and, in Tables
+        2, 4, 7 and 8, before ATS in brackets ("?": the paper's number is in doubt),
+        grid: what fills a blank of ours. Percent; Table 6 seconds. Tidy: dataset,
+        model, loss, metric, the paper's mean, std, n, grid, doubt, then our_mean,
+        our_std, our_n.
+        Table 10 reads test_ats5_ece and its like, Table 6 seconds_per_epoch: see
+        :func:`collect`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such table, or ``results`` is no table of runs.
+
+    Examples
+    --------
+    >>> table(1).query("dataset == 'av1451'")[["source", "gce", "grid"]].values.tolist()
+    [['paper', '36.44 ± 0.87', ''], ['ours', '', 'av1451']]
+    """
+    study = Study.of(results, variant)
+    columns = ["dataset", "model", "loss", "metric"]
+    columns += ["mean", "std", "n", "grid", "doubt"]
+    paper = published(number)[columns].reset_index(drop=True)
+    scale = 1 if number == 6 else 100
+    ours = pd.DataFrame(_ours(study, number, paper, scale))
+    cells = paper.assign(order=paper.index)
+    keys = ["dataset", "model", "loss", "metric"]
+    if ours.empty:
+        cells = cells.assign(our_mean=np.nan, our_std=np.nan, our_n=np.nan)
+    else:
+        cells = cells.merge(ours, "outer", keys)
+        cells = cells.sort_values("order", kind="stable", ignore_index=True)
+    cells = cells.drop(columns="order")
+    missing = cells.grid.isna()
+    if missing.any():
+        named = [
+            own_grid(cell.dataset, cell.loss) for cell in cells[missing].itertuples()
+        ]
+        cells.loc[missing, "grid"] = named
+    cells["doubt"] = cells.doubt.fillna("")
+    return cells if tidy else _layout(cells, number, list(paper.loss.unique()))
+
+
+def _ours(
+    study: Study, number: int, paper: pd.DataFrame, scale: float
+) -> list[dict[str, Any]]:
+    """Our numbers for one table, a dict each: the paper's settings and our own data."""
+    metrics = list(paper.metric.unique())
+    tails = number in (3, 4)
+    rows = []
+    for dataset, model in study.settings:
+        if ("_lt" in dataset) != tails:
+            continue
+        here = study.losses(dataset, model)
+        losses = [loss for loss in paper.loss.unique() if loss in here]
+        asked = metrics
+        if number == 5:
+            asked = [
+                name
+                for name in study.runs
+                if re.fullmatch(r".*_(raw|ats)_auroc", str(name))
+            ]
+        for metric in asked:
+            columns = {
+                loss: study.numbers(dataset, model, loss, metric) for loss in losses
+            }
+            for loss, values in _common_seeds(columns).items():
+                rows.append(
+                    {"dataset": dataset, "model": model, "loss": loss, "metric": metric}
+                    | {"our_mean": scale * values.mean()}
+                    | {"our_std": scale * values.std(), "our_n": len(values)}
+                )
+    return rows
+
+
+def _common_seeds(columns: dict[str, pd.Series]) -> dict[str, pd.Series]:
+    """Each loss's numbers of the seeds that all have; of its own if none is common."""
+    filled = {loss: values for loss, values in columns.items() if len(values)}
+    seeds = [set(values.index) for values in filled.values()]
+    common = sorted(set.intersection(*seeds)) if seeds else []
+    if not common:
+        return filled
+    return {loss: values[common] for loss, values in filled.items()}
+
+
+def _layout(cells: pd.DataFrame, number: int, losses: list[str]) -> pd.DataFrame:
+    """The paper's layout of tidy ``cells``: two lines a row, "paper" and "ours"."""
+    in_brackets = number in (2, 4, 7, 8)
+    lines: dict[tuple[str, ...], dict[str, Any]] = {}
+    for cell in cells.itertuples():
+        row = cell.metric.replace("_raw_", "_ats_") if in_brackets else cell.metric
+        for source in ("paper", "ours"):
+            key = (cell.dataset, cell.model, row, source)
+            blank = dict.fromkeys(["n", *losses, "grid"], "")
+            line = lines.setdefault(key, blank)
+            if source == "paper":
+                text = _cell_text(cell.mean, cell.std) + ("?" if cell.doubt else "")
+                n = cell.n
+            else:
+                text = _cell_text(cell.our_mean, cell.our_std)
+                n = cell.our_n
+            line[cell.loss] += text if row == cell.metric or not text else f" ({text})"
+            if not np.isnan(n):
+                line["n"] = int(min(n, line["n"] or n))
+            if source == "ours":
+                line["grid"] = cell.grid
+    for (dataset, *_, source), line in lines.items():
+        blank_losses = [loss for loss in losses if not line[loss]]
+        if source == "paper" or not blank_losses:
+            line["grid"] = ""
+        elif dataset not in set(published().dataset):
+            grids = dict.fromkeys(own_grid(dataset, loss) for loss in blank_losses)
+            line["grid"] = ", ".join(grid for grid in grids if grid)
+    layout = pd.DataFrame.from_dict(lines, orient="index")
+    layout = layout.rename_axis(["dataset", "model", "metric", "source"]).reset_index()
+    told = (layout.source == "ours") | (layout[losses] != "").any(axis=1)
+    return layout[told].reset_index(drop=True)
+
+
+def _cell_text(mean: float, std: float) -> str:
+    """One number of a table; "" if there is none."""
+    if np.isnan(mean):
+        return ""
+    return f"{mean:.2f}" if np.isnan(std) else f"{mean:.2f} ± {std:.2f}"
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown, without its index.
+
+    Parameters
+    ----------
+    frame : DataFrame
+
+    Returns
+    -------
+    str
+        Four significant digits; NaN is blank, a line break a space.
+
+    Examples
+    --------
+    >>> print(to_markdown(pd.DataFrame({"loss": ["ce"], "error": [0.25]})), end="")
+    | loss | error |
+    | --- | --- |
+    | ce | 0.25 |
+    """
+    header = [str(name) for name in frame]
+    rule = ["---"] * frame.shape[1]
+    rows = [[_markdown_cell(value) for value in row] for row in frame.to_numpy()]
+    lines = [" | ".join(cells) for cells in [header, rule, *rows]]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def _markdown_cell(value: object) -> str:
+    """One cell: a bar would end it and a line break the row."""
+    if pd.isna(value):
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
