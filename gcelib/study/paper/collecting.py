@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from gcelib import _check, calibration, metrics
@@ -77,7 +77,7 @@ def split_half(
     size = min(len(val_labels) // 2, len(test_labels))
     rng = np.random.default_rng(seed)
 
-    def fitted(rows: Any) -> Calibrate:
+    def fitted(rows: slice | NDArray[np.intp]) -> Calibrate:
         fresh = calibration.make_calibrator(calibrator, **options)
         calibrate: Calibrate = fresh.fit(val_logits[rows], val_labels[rows])
         return calibrate

@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,9 +103,9 @@ class Study:
         kept = _one_variant(results, variant)
         self.runs = derived(kept)
         self._cells: dict[tuple[str, str, str], pd.DataFrame] = {}
-        names = self.runs.groupby(KEYS[:3], sort=False)
-        for key, rows in names:
-            self._cells[key] = rows.set_index("seed")
+        for key, rows in self.runs.groupby(KEYS[:3], sort=False):
+            dataset, model, loss = (str(part) for part in key)
+            self._cells[dataset, model, loss] = rows.set_index("seed")
         self.settings = list(dict.fromkeys(key[:2] for key in self._cells))
 
     @staticmethod
@@ -182,7 +181,7 @@ class Study:
         ]
 
 
-def _one_variant(results: Any, variant: str) -> pd.DataFrame:
+def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
     """The rows of one variant after every check; an empty table has the key columns."""
     advice = "pass the table of runs.load_results"
     if results is None:

@@ -271,7 +271,8 @@ def table(
     missing = cells.grid.isna()
     if missing.any():
         named = [
-            own_grid(cell.dataset, cell.loss) for cell in cells[missing].itertuples()
+            own_grid(cell["dataset"], cell["loss"])
+            for cell in cells[missing].to_dict("records")
         ]
         cells.loc[missing, "grid"] = named
     cells["doubt"] = cells.doubt.fillna("")
@@ -324,23 +325,20 @@ def _layout(cells: pd.DataFrame, number: int, losses: list[str]) -> pd.DataFrame
     """The paper's layout of tidy ``cells``: two lines a row, "paper" and "ours"."""
     in_brackets = number in (2, 4, 7, 8)
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
-    for cell in cells.itertuples():
-        row = cell.metric.replace("_raw_", "_ats_") if in_brackets else cell.metric
-        for source in ("paper", "ours"):
-            key = (cell.dataset, cell.model, row, source)
+    for cell in cells.to_dict("records"):
+        place = (cell["dataset"], cell["model"])
+        loss, metric = cell["loss"], cell["metric"]
+        row = metric.replace("_raw_", "_ats_") if in_brackets else metric
+        printed = _cell_text(cell["mean"], cell["std"]) + ("?" if cell["doubt"] else "")
+        measured = _cell_text(cell["our_mean"], cell["our_std"])
+        sources = [("paper", printed, cell["n"]), ("ours", measured, cell["our_n"])]
+        for source, text, n in sources:
             blank = dict.fromkeys(["n", *losses, "grid"], "")
-            line = lines.setdefault(key, blank)
-            if source == "paper":
-                text = _cell_text(cell.mean, cell.std) + ("?" if cell.doubt else "")
-                n = cell.n
-            else:
-                text = _cell_text(cell.our_mean, cell.our_std)
-                n = cell.our_n
-            line[cell.loss] += text if row == cell.metric or not text else f" ({text})"
+            line = lines.setdefault((*place, row, source), blank)
+            line[loss] += text if row == metric or not text else f" ({text})"
             if not np.isnan(n):
                 line["n"] = int(min(n, line["n"] or n))
-            if source == "ours":
-                line["grid"] = cell.grid
+            line["grid"] = cell["grid"]
     for (dataset, *_, source), line in lines.items():
         blank_losses = [loss for loss in losses if not line[loss]]
         if source == "paper" or not blank_losses:
@@ -389,7 +387,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
 
 def _markdown_cell(value: object) -> str:
     """One cell: a bar would end it and a line break the row."""
-    if pd.isna(value):
+    if value is None or value is pd.NA or value != value:  # NaN is not itself
         return ""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
