@@ -1,365 +1,1061 @@
-"""Post-hoc calibrators: fitted on validation logits, they turn logits into calibrated logits.
+"""Post-hoc calibrators and their registry.
 
-Each is an ``nn.Module``: ``fit(logits, labels)`` returns it, and ``calibrator(logits)`` gives calibrated logits
-(log-probabilities where no logits exist), so ``nn.Sequential(model, calibrator)`` deploys, ``state_dict`` saves and
-``torch.export`` works. Fitting runs on the CPU, in float64 unless said, and leaves the calibrator on the logits'
-device; its buffers are float64, which Apple's MPS lacks: calibrate on the CPU there. Only temperature scaling and ATS
-guarantee that no prediction changes.
+Fitted on validation logits, they turn logits into calibrated logits. ``CALIBRATORS``
+has a row for each; ``make_calibrator(name)`` builds one; what all share is in
+``gcelib.calibrator``.
 """
 
-import functools
+import contextlib
+import importlib.util
 import inspect
-import itertools
 import math
-import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor
 
 from gcelib import _check
+from gcelib.ats import AdaptiveTemperatureScaling
+from gcelib.calibrator import (
+    TEMPERATURE,
+    TIE,
+    BufferRule,
+    Calibrator,
+    FloatArray,
+    binned_error,
+    confidence_of,
+    count_below,
+    distances_below_top,
+    may_read_values,
+    softmax_sums,
+)
 
-_NUDGE = 1 - 1e-12  # as in metrics: bins are (lo, hi], whatever rounding does at an edge
-_TIE = 1e-12  # calibration errors closer than this are equal, so that rounding does not choose between candidates
+__all__ = [
+    "CALIBRATORS",
+    "AdaptiveTemperatureScaling",
+    "BiasCalibration",
+    "BrowserForm",
+    "Calibrator",
+    "CalibratorRow",
+    "EnsembleTemperatureScaling",
+    "IsotonicCalibration",
+    "SplineCalibration",
+    "StructuredMatrixScaling",
+    "TemperatureScaling",
+    "VectorScaling",
+    "make_calibrator",
+]
 
-
-class _Calibrator(nn.Module):
-    """Checks and state shared by all calibrators; children write ``_fit`` (a dict of buffers) and ``_calibrate``."""
-
-    _resizable: tuple[str, ...] = ()  # buffers whose length depends on the data
-
-    def __init__(self, **buffers):
-        super().__init__()
-        self._n_classes = 0  # the buffer's value, known without stalling an accelerator or breaking an export
-        self.register_buffer("n_classes", torch.tensor(0))
-        for name, value in buffers.items():
-            self.register_buffer(name, torch.as_tensor(value, dtype=torch.float64))
-
-    @property
-    def fitted(self):
-        """True after ``fit``, or after loading the state of a fitted calibrator."""
-        return self._n_classes > 0
-
-    @torch.no_grad()
-    def fit(self, logits, labels):
-        """Fit on held-out logits (N, K) and labels (N,), tensors or numpy arrays of any float dtype; returns self."""
-        logits, labels = _check.as_tensor("logits", logits), _check.as_tensor("labels", labels)
-        device = logits.device
-        logits, labels = _check.logits_and_labels(logits.cpu(), labels.cpu())
-        _check.warn_of_probabilities(logits)
-        for name, value in self._fit(logits, labels).items():
-            setattr(self, name, torch.as_tensor(value, dtype=torch.float64).to(device))
-        self._n_classes = logits.shape[1]
-        self.n_classes = torch.tensor(self._n_classes, device=device)
-        return self
-
-    def forward(self, logits):
-        """Calibrated logits (N, K), differentiable, in the dtype of ``logits`` but at least float32."""
-        if not torch.compiler.is_compiling():
-            detached = _check.as_tensor("logits", logits)
-            _check.check_logits(detached, min_samples=0)
-            logits = logits if isinstance(logits, torch.Tensor) else detached
-        if not self.fitted:
-            _check.fail("calibrator", "is not fitted", "call fit(logits, labels) or load_state_dict first")
-        if logits.shape[1] != self._n_classes:
-            problem = f"have {logits.shape[1]} classes, the calibrator was fitted on {self._n_classes}"
-            _check.fail("logits", problem, "fit a calibrator on logits of this model")
-        return self._calibrate(logits.to(torch.promote_types(logits.dtype, torch.float32)))
-
-    def extra_repr(self):
-        names = [name for name in inspect.signature(type(self)).parameters if hasattr(self, name)]
-        return ", ".join([*(f"{name}={getattr(self, name)!r}" for name in names), f"fitted={self.fitted}"])
-
-    def _apply(self, fn, recurse=True):
-        # half() and its like are meant for weights; thresholds close to 1 would collapse. Only the device may change.
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
-
-    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
-        for name in self._resizable:
-            if prefix + name in state_dict:
-                setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
-        problems = len(missing) + len(errors)
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
-        if len(missing) + len(errors) > problems:  # half a state is none
-            self.n_classes = torch.zeros_like(self.n_classes)
-        self._n_classes = int(self.n_classes)
+#: Where every search for a temperature ends.
+_LOWEST = 1e-4
+_HIGHEST = 1e4
 
 
-def _confidence(logits):
-    """Top-1 probability (N,), added up in float64 so that 1 - confidence keeps its digits in float32 logits too."""
-    return 1 / (logits - logits.amax(1, keepdim=True)).exp().sum(1, dtype=torch.float64)
+class TemperatureScaling(Calibrator):
+    """One temperature for all: z / T. No prediction changes.
 
+    Parameters
+    ----------
+    criterion : {"nll", "ece"}, default "nll"
+        ``"nll"`` minimises the negative log-likelihood, which is convex in 1/T, to
+        convergence in the dtype of the logits, within [1e-4, 1e4]. A set that is all
+        right has no minimum: T stays 1, with a warning. ``"ece"`` is the search behind
+        the paper's "naive temperature scaling": the first of T = 0.1, 0.2, ..., 10.0
+        with the smallest ECE in 15 bins, although reports use 20. Where that grid ends
+        too early it goes on in tenths of its first, or tens of its last value, with a
+        warning.
 
-def _distances(logits):
-    """How far each logit lies below its row's largest, (N, K): a softmax of these cannot overflow."""
-    return logits.amax(1, keepdim=True) - logits
+    Attributes
+    ----------
+    temperature : () Tensor
+        T.
 
+    References
+    ----------
+    Guo et al., ICML 2017. The search by ECE: torrvision/focal_calibration,
+    temperature_scaling.py.
 
-def _sums(distances, xs):
-    """Softmax denominators (len(xs), N) at 1 / T = x for each of ``xs``; their inverses are the confidences."""
-    out, step = np.empty((len(xs), len(distances))), max(1, (1 << 16) // max(1, distances.numel()))
-    scratch = distances.new_empty(min(step, len(xs)), *distances.shape)  # used again: fresh memory is slow
-    for i in range(0, len(xs), step):
-        x = torch.from_numpy(xs[i : i + step])[:, None, None]
-        out[i : i + step] = torch.mul(distances, -x, out=scratch[: len(x)]).exp_().sum(2)
-    return out
-
-
-def _ece(confidence, excess, n_bins):
-    index = (confidence * (n_bins * _NUDGE)).astype(np.intp)
-    return np.abs(np.bincount(index, excess)).sum() / len(index)
-
-
-class TemperatureScaling(_Calibrator):
-    """One temperature for all: z / T (Guo et al. 2017). After ``fit``: ``temperature``.
-
-    criterion: ``"nll"`` minimises the negative log-likelihood, which is convex in 1/T, to convergence in the dtype of
-    the logits, within [1e-4, 1e4] (a set that is all right has no minimum: T stays 1, with a UserWarning). ``"ece"`` is
-    the search behind the paper's "naive temperature scaling" (torrvision/focal_calibration, temperature_scaling.py):
-    the first of T = 0.1, 0.2, ..., 10.0 with the smallest ECE in 15 bins, although reports use 20.
+    Examples
+    --------
+    >>> logits = torch.tensor([[2.0, 0.0]]).repeat(10, 1)  # says 0.88
+    >>> labels = torch.tensor([0] * 7 + [1] * 3)  # is right 7 times of 10
+    >>> scale = TemperatureScaling().fit(logits, labels)
+    >>> round(scale(logits).softmax(1)[0, 0].item(), 6)
+    0.7
     """
 
-    def __init__(self, criterion="nll"):
+    temperature: Tensor
+
+    buffer_rules: ClassVar = {"temperature": TEMPERATURE}
+    keeps_predictions: ClassVar = True
+
+    def __init__(self, criterion: str = "nll") -> None:
         super().__init__(temperature=1.0)
         self.criterion = _check.choice("criterion", criterion, ("nll", "ece"))
 
-    def _fit(self, logits, labels):
+    def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
+        """The temperature by the chosen criterion."""
         if self.criterion == "nll":
-            temperature = _minimise_nll(logits, labels)
-            if temperature == 1e-4:
-                what, temperature = "all samples are classified right, so no temperature is the best", 1.0
-                warnings.warn(f"{what} and it stays 1; fit on held-out samples", UserWarning, stacklevel=4)
-            return {"temperature": temperature}
-        distances, correct = _distances(logits.double()), (logits.argmax(1) == labels).double().numpy()
-        grid = np.cumsum(np.full(100, 0.1))  # added up as published: 2.5 is 2.500000000000001
-        errors = np.array([_ece(confidence, confidence - correct, 15) for confidence in 1 / _sums(distances, 1 / grid)])
-        return {"temperature": grid[np.argmax(errors <= errors.min() + _TIE)]}
+            return {"temperature": _temperature_by_nll(logits, labels)}
+        return {"temperature": _temperature_by_ece(logits, labels)}
 
-    def _calibrate(self, logits):
+    def _without_errors(self) -> str:
+        """What each criterion makes of a set without errors."""
+        if self.criterion == "nll":
+            return "no temperature is the best and it stays 1"
+        return "no temperature is the best, and the grid ends somewhere"
+
+    def _calibrate(self, logits: Tensor) -> Tensor:
+        """Every logit divided by T."""
         return logits / self.temperature.to(logits.dtype)
 
 
-def _minimise_nll(logits, labels):
-    """Newton's method in log x, x = 1/T. The NLL's slope is the labels' mean distance minus its expectation under x."""
-    logits, rows = logits.to(torch.promote_types(logits.dtype, torch.float32)), max(1, (1 << 17) // logits.shape[1])
-    blocks = [_distances(z) for z in logits.split(rows)]  # each stays in a core's cache
-    target = sum(float(d.gather(1, y[:, None]).double().sum()) for d, y in zip(blocks, labels.split(rows), strict=True))
-    low, high, scratch = 1e-4, 1e4, torch.empty_like(blocks[0])  # fresh memory for every block would be slow
+def _temperature_by_nll(logits: Tensor, labels: Tensor) -> float:
+    """The temperature with the smallest NLL; 1, with a warning, where none is."""
+    temperature = _minimise_nll(logits, labels)
+    if temperature > _LOWEST * (1 + 1e-5):
+        if temperature > _HIGHEST * (1 - 1e-5):
+            _warn_of_bound("temperature", temperature)
+        return temperature
+    distances = distances_below_top(logits)
+    if not bool(distances.any()):
+        what = (
+            "the logits of each sample are all equal, so a temperature changes nothing"
+        )
+    elif bool((logits.argmax(1) == labels).all()):
+        return 1.0  # ``fit`` has said so
+    elif not bool(distances.gather(1, labels[:, None]).any()):
+        what = "every label shares the largest logit of its sample with other classes"
+    else:
+        _warn_of_bound("temperature", temperature)
+        return temperature
+    _check.warn(f"logits: {what}, and it stays 1; look at the model or file")
+    return 1.0
+
+
+def _warn_of_bound(name: str, value: float) -> None:
+    """Say that a search ended where it may not go on."""
+    _check.warn(
+        f"{name}: ended at {value:g}, the end of its range, so it may want to go "
+        "further; look whether labels and logits belong together, and at the logits' scale"
+    )
+
+
+def _minimise_nll(logits: Tensor, labels: Tensor) -> float:
+    """Newton's method in log x, x = 1/T, within the range of temperatures.
+
+    The slope of the NLL in x is the labels' mean distance below the top minus its
+    expectation under x.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    rows = max(1, (1 << 17) // logits.shape[1])
+    blocks = [distances_below_top(z) for z in logits.split(rows)]  # fit a core's cache
+    target = 0.0
+    for distances, y in zip(blocks, labels.split(rows), strict=True):
+        target += float(distances.gather(1, y[:, None]).double().sum())
     if target == 0:
-        return low
-    x = 1 / _minimise_nll(logits[::16], labels[::16]) if len(labels) > 1000 else 1.0  # a cheap start
+        return _LOWEST
+    low = 1 / _HIGHEST
+    high = 1 / _LOWEST
+    scratch = torch.empty_like(blocks[0])  # fresh memory for every block would be slow
+    x = 1.0
+    if len(labels) > 1000:
+        x = 1 / _minimise_nll(logits[::16], labels[::16])  # a cheap start
     for _ in range(100):
-        slope, curvature = target, 0.0
+        slope = target
+        curvature = 0.0
         for distances in blocks:
             weights = torch.mul(distances, -x, out=scratch[: len(distances)]).exp_()
             mass = weights.sum(1)
             mean = weights.mul_(distances).sum(1) / mass
             square = weights.mul_(distances).sum(1) / mass
-            slope, curvature = slope - float(mean.double().sum()), curvature + float((square - mean * mean).sum())
-        low, high = (x, high) if slope < 0 else (low, x)
-        step = x * math.exp(min(max(-slope / (curvature * x + 1e-300), -50), 50))
-        x, last = step if low < step < high else math.sqrt(low * high), x
-        if abs(x - last) < 1e-5 * x:  # Newton's error after such a step is about its square
+            slope -= float(mean.double().sum())
+            curvature += float((square - mean * mean).sum())
+        if slope < 0:
+            low = x
+        else:
+            high = x
+        last = x
+        newton = -slope / (curvature * x + 1e-300)
+        x = x * math.exp(min(max(newton, -50), 50))
+        if not low < x < high:
+            x = math.sqrt(low * high)
+        if abs(x - last) < 1e-5 * x:  # Newton's error after such a step is its square
             break
     return 1 / x
 
 
-class EnsembleTemperatureScaling(_Calibrator):
-    """w0 softmax(z / T) + w1 softmax(z) + w2 / K (Zhang et al. 2020, Mix-n-Match, util_calibration.py), as log-probs.
+def _temperature_by_ece(logits: Tensor, labels: Tensor) -> float:
+    """The published search, and what lies beyond the ends of its grid."""
+    distances = distances_below_top(logits.double())
+    correct = (logits.argmax(1) == labels).double().numpy()
 
-    ``temperature`` in [0.05, 5] minimises the mean squared error of softmax(z / T), then ``weights`` (3,) on the
-    simplex that of the mixture: the published objectives (its ``loss`` argument has no effect). Both minima are global:
-    T by a grid and golden sections, the weights by solving for every set of non-zero ones; the published local search
-    can stay at T = 1 where logits are saturated. Predictions change only where rounding makes probabilities equal.
+    def best_of(grid: FloatArray) -> tuple[float, float]:
+        sums = softmax_sums(distances, 1 / grid)
+        errors = np.array([binned_error(c, c - correct, 15) for c in 1 / sums])
+        first = int(np.argmax(errors <= errors.min() + TIE))
+        return float(grid[first]), float(errors[first])
+
+    grid = np.cumsum(
+        np.full(100, 0.1)
+    )  # added up as published: 2.5 is 2.500000000000001
+    temperature, error = best_of(grid)
+    if grid[0] < temperature < grid[-1]:
+        return temperature
+    if correct.all():
+        return temperature  # ``fit`` has said so
+    factor = 0.1 if temperature == grid[0] else 10.0
+    beyond = temperature
+    while _LOWEST < factor * beyond < _HIGHEST:
+        grid = grid * factor
+        candidate, candidate_error = best_of(grid)
+        if candidate_error >= error - TIE:
+            break
+        temperature, error = candidate, candidate_error
+        beyond = float(grid[0] if factor < 1 else grid[-1])
+        if temperature != beyond:
+            break
+    _check.warn(
+        f"temperature: the published grid ends at {0.1 if factor < 1 else 10}, so the "
+        f"search went on, to {temperature:.3g}; look whether labels and logits belong "
+        "together, and at the logits' scale"
+    )
+    return temperature
+
+
+class EnsembleTemperatureScaling(Calibrator):
+    """w0 softmax(z / T) + w1 softmax(z) + w2 / K, as log-probabilities.
+
+    T minimises the mean squared error of softmax(z / T), then the weights that of the
+    mixture, on the simplex: the published objectives (its ``loss`` argument has no
+    effect). Both minima are global: T by a grid over the published range [0.05, 5],
+    and beyond it where it ends too early, then Newton's method; the weights by solving
+    for every set of non-zero ones. The published local search can stay at T = 1 where
+    logits are saturated. No prediction changes.
+
+    Attributes
+    ----------
+    temperature : () Tensor
+        T.
+    weights : (3,) Tensor
+        w0, w1, w2; they sum to 1.
+
+    References
+    ----------
+    Zhang, Kailkhura and Han, ICML 2020 (Mix-n-Match), util_calibration.py.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[2.0, 0.0]]).repeat(10, 1)  # says 0.88
+    >>> labels = torch.tensor([0] * 7 + [1] * 3)  # is right 7 times of 10
+    >>> ets = EnsembleTemperatureScaling().fit(logits, labels)
+    >>> round(ets(logits).exp()[0, 0].item(), 6)
+    0.7
     """
 
-    def __init__(self):
+    temperature: Tensor
+    weights: Tensor
+
+    buffer_rules: ClassVar = {
+        "temperature": TEMPERATURE,
+        "weights": BufferRule(low=0, high=1, total=1),
+    }
+    keeps_predictions: ClassVar = True
+
+    def __init__(self) -> None:
         super().__init__(temperature=1.0, weights=(0.0, 1.0, 0.0))
 
-    def _fit(self, logits, labels):
-        distances, labels = _distances(logits.double()), labels[:, None]
+    def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
+        """The temperature first, then the weights at this temperature."""
+        temperature = _minimise_squared_error(logits, labels)
+        weights = _mixture_weights(logits, labels, temperature)
+        return {"temperature": temperature, "weights": weights}
 
-        def error(log_t):
-            p = torch.softmax(distances * -math.exp(-log_t), 1)
-            return float((p * p).sum() - 2 * p.gather(1, labels).sum())
-
-        grid = np.linspace(math.log(0.05), math.log(5), 25)
-        best = int(np.argmin([error(t) for t in grid]))
-        low, high = grid[max(best - 1, 0)], grid[min(best + 1, 24)]
-        while high - low > 1e-8:
-            left, right = high - 0.618 * (high - low), low + 0.618 * (high - low)
-            low, high = (low, right) if error(left) <= error(right) else (left, high)
-        temperature = math.exp((low + high) / 2) if error((low + high) / 2) < error(0) else 1.0
-        parts = [torch.softmax(-distances / t, 1) for t in (temperature, 1, math.inf)]
-        gram = np.array([[float((p * q).mean()) for p in parts] for q in parts])
-        linear = np.array([float(p.gather(1, labels).sum()) for p in parts]) / logits.numel()
-        candidates = []
-        for used in ([0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]):
-            weights, ones = np.zeros(3), np.ones((len(used), 1))
-            system = np.block([[gram[np.ix_(used, used)], ones], [ones.T, 0]])  # Lagrange's condition for sum 1
-            weights[used] = np.linalg.lstsq(system, np.append(linear[used], 1), rcond=None)[0][:-1]
-            if weights.min() >= 0:
-                candidates.append((weights @ gram @ weights - 2 * weights @ linear, tuple(weights / weights.sum())))
-        return {"temperature": temperature, "weights": min(candidates)[1]}
-
-    def _calibrate(self, logits):
-        tempered, raw = (torch.log_softmax(logits / t, 1) for t in (self.temperature.to(logits.dtype), 1))
-        parts = torch.stack([tempered, raw, torch.full_like(raw, -math.log(self._n_classes))], -1)
+    def _calibrate(self, logits: Tensor) -> Tensor:
+        """The logarithm of the mixture."""
+        tempered = torch.log_softmax(logits / self.temperature.to(logits.dtype), 1)
+        raw = torch.log_softmax(logits, 1)
+        uniform = torch.full_like(raw, -math.log(self._n_classes))
+        parts = torch.stack([tempered, raw, uniform], -1)
         return torch.logsumexp(parts + self.weights.log().to(logits.dtype), -1)
 
 
-class SplineCalibration(_Calibrator):
-    """Top-1 confidence s becomes s + h'(u), u its percentile (Gupta et al. 2021, recalibrate.py), as log-probs.
+#: The published range of ETS's temperature.
+_ETS_RANGE = (0.05, 5.0)
 
-    h(u), a natural cubic spline with ``knots`` equally spaced knots, is fitted by least squares to the cumulative gap
-    (hits - sum of confidences) / N of the samples sorted by confidence; those equal to 7 digits share their mean. New
-    scores are looked up by linear interpolation (the published code swaps its two weights), constant outside. The
-    published code moves the top-1 score alone; here the other classes are rescaled in proportion, so that a row stays
-    a distribution, and the score is kept in [1e-7, 1 - 1e-7]. Predictions may change.
+
+@dataclass(frozen=True)
+class _SquaredError:
+    """Sum over the samples of |softmax(-x d) - onehot|^2 - 1, and its derivatives in log x."""
+
+    value: float
+    slope: float
+    curvature: float
+
+
+def _squared_error(blocks: list[tuple[Tensor, Tensor]], x: float) -> _SquaredError:
+    """The Brier score of softmax(z x) from blocks of (distances, labels' column)."""
+    value = slope = curvature = 0.0
+    for distances, y in blocks:
+        p = torch.softmax(distances * -x, 1)
+        p_label = p.gather(1, y)[:, 0]
+        mean = torch.linalg.vecdot(p, distances)
+        lead = mean[:, None] - distances  # dp/dx = p * lead
+        lead_label = lead.gather(1, y)[:, 0]
+        p_lead = p * lead
+        variance = torch.linalg.vecdot(p_lead, lead)
+        squares = torch.linalg.vecdot(p, p)
+        value += float((squares - 2 * p_label).sum())
+        first = torch.linalg.vecdot(p, p_lead) - p_label * lead_label
+        slope += 2 * float(first.sum())
+        second = 2 * torch.linalg.vecdot(p_lead, p_lead) - variance * squares
+        second -= p_label * (lead_label * lead_label - variance)
+        curvature += 2 * float(second.sum())
+    return _SquaredError(value, x * slope, x * x * curvature + x * slope)
+
+
+def _blocks_of(logits: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Distances in float64, in blocks that fit a core's cache, with their labels."""
+    rows = max(1, (1 << 16) // logits.shape[1])
+    pairs = zip(logits.split(rows), labels[:, None].split(rows), strict=True)
+    return [(distances_below_top(z.double()), y) for z, y in pairs]
+
+
+def _minimise_squared_error(logits: Tensor, labels: Tensor) -> float:
+    """The temperature with the smallest mean squared error; 1 if that is no better."""
+    n, k = logits.shape
+    blocks = _blocks_of(logits, labels)
+    every = max(1, n * k // 1_000_000)
+    few = _blocks_of(logits[::every], labels[::every]) if every > 1 else blocks
+    lowest, highest = _ETS_RANGE
+    grid = list(np.linspace(math.log(lowest), math.log(highest), 25))
+    values = [_squared_error(few, math.exp(-t)).value for t in grid]
+    all_right = bool((logits.argmax(1) == labels).all())
+    spacing = grid[1] - grid[0]
+    while (best := int(np.argmin(values))) in (0, len(grid) - 1) and not all_right:
+        t = grid[best] + (-spacing if best == 0 else spacing)
+        if not math.log(_LOWEST) <= t <= math.log(_HIGHEST):
+            break
+        value = _squared_error(few, math.exp(-t)).value
+        at = 0 if best == 0 else len(grid)
+        grid.insert(at, t)
+        values.insert(at, value)
+    low = grid[max(best - 1, 0)]
+    high = grid[min(best + 1, len(grid) - 1)]
+    log_t, found = _newton(blocks, low, high, grid[best])
+    if found.value >= _squared_error(blocks, 1.0).value:
+        return 1.0
+    if best in (0, len(grid) - 1) and abs(log_t - grid[best]) < 1e-6:
+        _warn_of_bound("temperature", math.exp(log_t))
+    return math.exp(log_t)
+
+
+def _newton(
+    blocks: list[tuple[Tensor, Tensor]], low: float, high: float, start: float
+) -> tuple[float, _SquaredError]:
+    """The minimum over log T in [low, high], by Newton's steps or halving."""
+    log_t = start
+    found = _squared_error(blocks, math.exp(-log_t))
+    for _ in range(60):
+        slope = -found.slope  # in log T
+        if slope > 0:
+            high = log_t
+        else:
+            low = log_t
+        following = (low + high) / 2
+        if found.curvature > 0:
+            newton = log_t - slope / found.curvature
+            following = newton if low <= newton <= high else following
+        step = abs(following - log_t)
+        if step < 1e-10:
+            break
+        log_t = following
+        found = _squared_error(blocks, math.exp(-log_t))
+        if step < 1e-5 and found.curvature > 0:  # the next step is about its square
+            break
+    return log_t, found
+
+
+def _mixture_weights(
+    logits: Tensor, labels: Tensor, temperature: float
+) -> tuple[float, ...]:
+    """The weights on the simplex with the smallest squared error of the mixture."""
+    gram = np.zeros((3, 3))
+    linear = np.zeros(3)
+    k = logits.shape[1]
+    gram[2, :] = gram[:, 2] = len(logits) / k  # probabilities sum to 1
+    linear[2] = len(logits) / k
+    for distances, y in _blocks_of(logits, labels):
+        parts = [torch.softmax(-distances / t, 1) for t in (temperature, 1.0)]
+        for i, p in enumerate(parts):
+            linear[i] += float(p.gather(1, y).sum())
+            for j, q in enumerate(parts):
+                gram[i, j] += float(torch.linalg.vecdot(p, q).sum())
+    gram /= logits.numel()
+    linear /= logits.numel()
+    candidates = []
+    for used in ([0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]):
+        weights = np.zeros(3)
+        ones = np.ones((len(used), 1))
+        # Lagrange's condition for weights that sum to 1
+        system = np.block([[gram[np.ix_(used, used)], ones], [ones.T, 0]])
+        solution = np.linalg.lstsq(system, np.append(linear[used], 1), rcond=None)[0]
+        weights[used] = solution[:-1]
+        if weights.min() >= 0:
+            error = weights @ gram @ weights - 2 * weights @ linear
+            candidates.append((error, tuple(weights / weights.sum())))
+    return min(candidates)[1]
+
+
+class _AffineScaling(Calibrator):
+    """scale * z + bias with a scale and a bias for each class, by penalised NLL.
+
+    The scale is (1 + a) times the inverse of the NLL temperature. The mean NLL plus
+    ``penalty`` / (2 N) times the sum of all a^2 and b^2 is minimised: as if a and b
+    were normal around 0 with variance 1 / ``penalty``, so that a class which no label
+    names, and samples that a bias could separate, have finite answers, and much data
+    outweighs it. The objective is strictly convex; L-BFGS in float64 solves it.
     """
 
-    _resizable = ("scores", "values")
+    scale: Tensor
+    bias: Tensor
 
-    def __init__(self, knots=6):
+    buffer_rules: ClassVar = {
+        "scale": BufferRule(low=-1e6, high=1e6, length="classes"),
+        "bias": BufferRule(low=-1e6, high=1e6, length="classes"),
+    }
+    #: One a for all classes, or one for each.
+    scale_of_each_class: ClassVar[bool]
+
+    def __init__(self, penalty: float = 1.0) -> None:
+        super().__init__(scale=np.ones(2), bias=np.zeros(2))
+        self.penalty = _check.number("penalty", penalty, 0, open_low=True)
+
+    def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
+        """Newton's method for one temperature first, then everything else around it."""
+        n, k = logits.shape
+        inverse_temperature = 1 / _temperature_by_nll(logits, labels)
+        if bool((logits.argmax(1) == labels).all()):
+            return {"scale": np.full(k, inverse_temperature), "bias": np.zeros(k)}
+        scaled = inverse_temperature * (
+            logits.double() - logits.double().mean(1, keepdim=True)
+        )
+        n_scales = k if self.scale_of_each_class else 1
+
+        def objective(parameters: Tensor) -> tuple[float, Tensor]:
+            a = parameters[:n_scales]
+            b = parameters[n_scales:]
+            log_p = torch.log_softmax(scaled * (1 + a) + b, 1)
+            nll = -log_p.gather(1, labels[:, None]).sum()
+            value = nll + self.penalty / 2 * (parameters @ parameters)
+            excess = log_p.exp_().scatter_add_(
+                1, labels[:, None], torch.full_like(log_p[:, :1], -1.0)
+            )
+            per_class = torch.einsum("nk,nk->k", excess, scaled)
+            by_a = per_class if self.scale_of_each_class else per_class.sum()[None]
+            gradient = torch.cat([by_a, excess.sum(0)]) + self.penalty * parameters
+            return float(value) / n, gradient / n
+
+        parameters = _minimise(
+            objective, torch.zeros(n_scales + k, dtype=torch.float64)
+        )
+        scale = inverse_temperature * (1 + parameters[:n_scales])
+        return {
+            "scale": scale.expand(k).clone(),
+            "bias": parameters[n_scales:],
+        }
+
+    def _calibrate(self, logits: Tensor) -> Tensor:
+        """Scaled and shifted, each class for itself."""
+        return logits * self.scale.to(logits.dtype) + self.bias.to(logits.dtype)
+
+
+def _minimise(
+    objective: Callable[[Tensor], tuple[float, Tensor]], start: Tensor
+) -> Tensor:
+    """The minimum of a smooth convex function by L-BFGS."""
+    parameters = start.clone()
+    optimiser = torch.optim.LBFGS(
+        [parameters],
+        max_iter=500,
+        history_size=20,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> float:
+        value, gradient = objective(parameters)
+        parameters.grad = gradient
+        return value
+
+    optimiser.step(closure)
+    return parameters
+
+
+class BiasCalibration(_AffineScaling):
+    """One temperature, and a bias for each class: z / T + b.
+
+    Mends a model that favours a class, which no temperature can. The biases may change
+    predictions. T and b minimise the mean NLL plus ``penalty`` / (2 N) times (a^2 +
+    |b|^2), where 1 / T is (1 + a) times the inverse of the NLL temperature.
+
+    Parameters
+    ----------
+    penalty : float, default 1.0
+        Larger keeps the biases nearer to 0; it fades as samples become many.
+
+    Attributes
+    ----------
+    scale : (K,) Tensor
+        1 / T, the same for all classes.
+    bias : (K,) Tensor
+        b, in nats.
+
+    References
+    ----------
+    Guo et al., ICML 2017 (vector scaling, here with one scale).
+
+    Examples
+    --------
+    >>> logits = torch.zeros(100, 2)  # says one half
+    >>> labels = (torch.arange(100) < 90).long()  # class 1 is right 90 times
+    >>> fitted = BiasCalibration(penalty=1e-9).fit(logits + 1e-3 * logits[:1], labels)
+    >>> round(fitted(logits).softmax(1)[0, 1].item(), 3)
+    0.9
+    """
+
+    scale_of_each_class: ClassVar = False
+
+
+class VectorScaling(_AffineScaling):
+    """A scale and a bias for each class: v * z + b. Predictions may change.
+
+    v and b minimise the mean NLL plus ``penalty`` / (2 N) times (|a|^2 + |b|^2), where
+    v is (1 + a) times the inverse of the NLL temperature.
+
+    Parameters
+    ----------
+    penalty : float, default 1.0
+        Larger keeps scales nearer to the temperature's and biases nearer to 0; it
+        fades as samples become many.
+
+    Attributes
+    ----------
+    scale : (K,) Tensor
+        v.
+    bias : (K,) Tensor
+        b, in nats.
+
+    References
+    ----------
+    Guo et al., ICML 2017. The penalty's form: Berta et al., AISTATS 2026.
+
+    Examples
+    --------
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> logits = torch.randn(500, 3, generator=generator)
+    >>> labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    >>> VectorScaling().fit(logits, labels).scale.shape
+    torch.Size([3])
+    """
+
+    scale_of_each_class: ClassVar = True
+
+
+class SplineCalibration(Calibrator):
+    """Top-1 confidence s becomes s + h'(u), u its percentile; the order of classes stays.
+
+    h(u), a natural cubic spline with ``knots`` equally spaced knots, is fitted by least
+    squares to the cumulative gap (hits - sum of confidences) / N of the samples sorted
+    by confidence; those equal to 7 digits share their mean. New scores are looked up by
+    linear interpolation (the published code swaps its two weights), constant outside.
+
+    The published code moves the top-1 score alone, so that a runner-up may overtake it.
+    Here each sample gets the temperature at which its top-1 probability is the new
+    score, so every row keeps its order. A temperature reaches scores between 1 / K and
+    1 only: the score is kept in them, 1e-7 away from 1; where classes share the largest
+    logit, no temperature lifts one above the others. The output is log-probabilities.
+
+    Parameters
+    ----------
+    knots : int, default 6
+        As published.
+
+    Attributes
+    ----------
+    scores, values : (M,) Tensor
+        Uncalibrated top-1 scores, sorted, and what becomes of them.
+
+    References
+    ----------
+    Gupta et al., ICLR 2021, recalibrate.py.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[2.0, 0.0]]).repeat(50, 1)  # says 0.88
+    >>> labels = (torch.arange(50) % 5 == 0).long()  # is right 4 times of 5
+    >>> spline = SplineCalibration().fit(logits, labels)
+    >>> round(spline(logits).exp()[0, 0].item(), 2)
+    0.8
+    """
+
+    scores: Tensor
+    values: Tensor
+
+    buffer_rules: ClassVar = {
+        "scores": BufferRule(low=0, high=1, increasing=True, length="data"),
+        "values": BufferRule(low=-1e6, high=1e6, length="data"),
+    }
+    keeps_predictions: ClassVar = True
+
+    def __init__(self, knots: int = 6) -> None:
         super().__init__(scores=(0.0, 1.0), values=(0.0, 1.0))
         self.knots = _check.number("knots", knots, 3, 1000, integer=True)
 
-    def _fit(self, logits, labels):
-        confidence = _confidence(logits.double()).numpy().round(7)
-        scores, group, counts = np.unique(confidence, return_inverse=True, return_counts=True)
-        accuracy = np.bincount(group, (logits.argmax(1) == labels).numpy()) / counts
+    def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
+        """Least squares of the cumulative gap, and its slope at every score."""
+        confidence = confidence_of(logits.double()).numpy().round(7)
+        scores, group, counts = np.unique(
+            confidence, return_inverse=True, return_counts=True
+        )
+        hits = (logits.argmax(1) == labels).numpy()
+        accuracy = np.bincount(group, hits) / counts
         gap = np.cumsum(np.repeat(accuracy - scores, counts)) / len(group)
-        u, knots = np.linspace(0, 1, len(group))[:, None], np.linspace(0, 1, self.knots)[:-1]
-        cubes, squares = (np.maximum(u - knots, 0) ** power / (1 - knots) for power in (3, 2))
-        basis = np.hstack([np.ones_like(u), u, cubes[:, :-1] - cubes[:, -1:]])  # no curvature at 0 and 1
-        slopes = np.hstack([np.zeros_like(u), np.ones_like(u), 3 * (squares[:, :-1] - squares[:, -1:])])
+        u = np.linspace(0, 1, len(group))[:, None]
+        knots = np.linspace(0, 1, self.knots)[:-1]
+        cubes = np.maximum(u - knots, 0) ** 3 / (1 - knots)
+        squares = np.maximum(u - knots, 0) ** 2 / (1 - knots)
+        # Differences to the last knot, so that there is no curvature at 0 and 1.
+        basis = np.hstack([np.ones_like(u), u, cubes[:, :-1] - cubes[:, -1:]])
+        slope_of_cubes = 3 * (squares[:, :-1] - squares[:, -1:])
+        slopes = np.hstack([np.zeros_like(u), np.ones_like(u), slope_of_cubes])
         moves = slopes @ np.linalg.lstsq(basis, gap, rcond=None)[0]
-        return {"scores": scores, "values": scores + np.bincount(np.sort(group), moves) / counts}
+        mean_moves = np.bincount(np.sort(group), moves) / counts
+        return {"scores": scores, "values": scores + mean_moves}
 
-    def _calibrate(self, logits):
-        top, score = logits.argmax(1, keepdim=True), _confidence(logits)
-        right = torch.searchsorted(self.scores, score.detach()).clamp(max=len(self.scores) - 1)
-        left = (right - 1).clamp(min=0)
-        width = (self.scores[right] - self.scores[left]).clamp(min=1e-300)
-        weight = ((score - self.scores[left]) / width).clamp(0, 1)
-        moved = torch.lerp(self.values[left], self.values[right], weight).clamp(1e-7, 1 - 1e-7)[:, None]
-        others = torch.log_softmax(logits.scatter(1, top, -torch.inf), 1) + torch.log1p(-moved).to(logits.dtype)
-        return others.scatter(1, top, moved.log().to(logits.dtype))
+    def _check_state(self, stored: Mapping[str, Tensor]) -> None:
+        """Scores and values must be pairs."""
+        shapes = {tuple(stored[n].shape) for n in ("scores", "values") if n in stored}
+        if len(shapes) > 1 or any(len(s) != 1 or s[0] == 0 for s in shapes):
+            problem = f"and values have shapes {sorted(shapes)}"
+            _check.fail("scores", problem, "they must be pairs, at least one")
+
+    def _calibrate(self, logits: Tensor) -> Tensor:
+        """Each row at the temperature that gives its top class the new score."""
+        distances = distances_below_top(logits.double())
+        score = confidence_of(logits)
+        moved = interpolate(score, self.scores, self.values)
+        lowest = (1 + 1e-6) / self._n_classes
+        moved = moved.clamp(min(lowest, 0.5), 1 - 1e-7)
+        others = -distances.scatter(1, logits.argmax(1, keepdim=True), torch.inf)
+        target = torch.log1p(-moved) - moved.log()  # log odds of the others
+        x = _inverse_temperature_for(others, target)
+        return torch.log_softmax(-x[:, None] * distances, 1).to(logits.dtype)
 
 
-class AdaptiveTemperatureScaling(_Calibrator):
-    """One temperature per confidence bin (ATS, the paper's Algorithm 1); accuracy cannot change.
+def interpolate(at: Tensor, points: Tensor, values: Tensor) -> Tensor:
+    """Piecewise linear through (points, values), constant outside; ``points`` sorted.
 
-    Bins are (tau_{m-1}, tau_m] between linear quantiles of the *uncalibrated* validation confidences, tau_0 = 0 and
-    tau_M = 1; a new sample is binned by its uncalibrated confidence too. In each of ``rounds`` rounds T_m moves by
-    clip(step * (confidence_m - accuracy_m), -max_step, max_step) within ``t_range``. The round with the smallest ECE
-    wins, the first of equals, T = 1 being round 0; the paper does not give that ECE's bins, here ``n_ece_bins`` of
-    equal width. At the paper's settings a bin moves at most ten times its gap, so it often stops before it converges.
+    Examples
+    --------
+    >>> points, values = torch.tensor([0.0, 1.0]), torch.tensor([2.0, 4.0])
+    >>> interpolate(torch.tensor([-1.0, 0.5, 3.0]), points, values)
+    tensor([2., 3., 4.])
+    """
+    right = count_below(points, at.detach()).clamp(max=len(points) - 1)
+    left = (right - 1).clamp(min=0)
+    width = (points[right] - points[left]).clamp(min=1e-300)
+    weight = ((at - points[left]) / width).clamp(0, 1)
+    return torch.lerp(values[left], values[right], weight)
 
-    rounds=None (ours) solves confidence_m(T) = accuracy_m to convergence instead, and keeps T = 1 if its ECE is not
-    larger. A bin with all of n right (or wrong) has no root and gets the target (k + 1/2) / (n + 1); other bins do
-    not, since that would pull every confident bin the same way. Empty bins keep T = 1.
 
-    After ``fit``: ``temperatures`` (n_bins,), ``thresholds`` (n_bins + 1,), ``ece_trace`` (rounds + 1,), or (2,).
+def _inverse_temperature_for(others: Tensor, target: Tensor) -> Tensor:
+    """x with log sum_k exp(x * others_k) = target in each row; ``others`` is <= 0.
+
+    The left side is convex and falls, so Newton's method converges from any start to
+    the left of the root, and from elsewhere its first step leads there. The last step
+    is taken with gradients: it makes x differentiable in both arguments.
+    """
+    x = torch.ones_like(target)
+    finite = others.detach().clamp(min=-1e300)
+    goal = target.detach()
+    reached = torch.zeros_like(target, dtype=torch.bool)
+    slope = torch.full_like(target, -1.0)
+    for _ in range(40):
+        scaled = x[:, None] * finite
+        excess = torch.logsumexp(scaled, 1) - goal
+        slope = (torch.softmax(scaled, 1) * finite).sum(1).clamp(max=-1e-300)
+        step = excess / slope
+        reached = excess.abs() < 1e-9
+        x = torch.where(reached, x, (x - step).clamp(0, _HIGHEST * _HIGHEST))
+        if may_read_values(x) and bool(reached.all()):
+            break
+    excess = torch.logsumexp(x[:, None] * others, 1) - target
+    return torch.where(reached, x - excess / slope, x)
+
+
+class IsotonicCalibration(Calibrator):
+    """One isotonic regression for each class against the rest, rows made to sum to 1.
+
+    scikit-learn fits them (``sklearn.isotonic``); a fitted state applies without it.
+    Each p_k becomes a step-wise linear, never falling function of itself. Those that
+    come out as 0 get ``floor``, since log 0 would make one surprise infinitely bad.
+    Predictions and order may change. The output is log-probabilities.
+
+    Parameters
+    ----------
+    floor : float, default 1e-6
+        The smallest probability before rows are made to sum to 1.
+
+    Attributes
+    ----------
+    points, values : (M,) Tensor
+        The knots of all classes, one class after the other.
+    sizes : (K,) Tensor
+        How many of them each class has.
+
+    References
+    ----------
+    Zadrozny and Elkan, KDD 2002.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[2.0, 0.0]]).repeat(50, 1)  # says 0.88
+    >>> labels = (torch.arange(50) % 5 == 0).long()  # is right 4 times of 5
+    >>> isotonic = IsotonicCalibration().fit(logits, labels)
+    >>> round(isotonic(logits).exp()[0, 0].item(), 3)
+    0.8
     """
 
-    _resizable = ("ece_trace",)
+    points: Tensor
+    values: Tensor
+    sizes: Tensor
 
-    def __init__(self, n_bins=15, rounds=200, step=0.05, max_step=0.1, t_range=(0.1, 10.0), n_ece_bins=20):
-        n_bins = _check.number("n_bins", n_bins, 1, 10_000, integer=True)
-        super().__init__(temperatures=np.ones(n_bins), thresholds=np.linspace(0, 1, n_bins + 1), ece_trace=[])
-        self.n_bins = n_bins
-        self.rounds = rounds if rounds is None else _check.number("rounds", rounds, 1, 1_000_000, integer=True)
-        self.step = _check.number("step", step, 0, open_low=True)
-        self.max_step = _check.number("max_step", max_step, 0, open_low=True)
-        if not isinstance(t_range, (tuple, list)) or len(t_range) != 2:
-            _check.fail("t_range", f"must be a pair (lowest, highest), got {t_range!r}", "pass e.g. (0.1, 10.0)")
-        self.t_range = _check.number("t_range", t_range[0], 1e-4, 1), _check.number("t_range", t_range[1], 1, 1e4)
-        self.n_ece_bins = _check.number("n_ece_bins", n_ece_bins, 1, 1_000_000, integer=True)
+    buffer_rules: ClassVar = {
+        "points": BufferRule(low=0, high=1, length="data"),
+        "values": BufferRule(low=0, high=1, length="data"),
+        "sizes": BufferRule(low=1, high=1e9, length="classes"),
+    }
 
-    def _fit(self, logits, labels):
-        distances = _distances(logits.double())
-        confidence = 1 / _sums(distances, np.ones(1))[0]
-        order = np.argsort(confidence, kind="stable")
-        confidence, distances, correct = confidence[order], distances[order], (logits.argmax(1) == labels)[order]
-        thresholds = np.quantile(confidence, np.linspace(0, 1, self.n_bins + 1))
-        cuts = np.searchsorted(confidence, thresholds, side="right")  # bin m is [cuts[m], cuts[m + 1])
-        gaps = np.append(confidence, 1)[cuts] - thresholds  # room to keep equal samples in their bin in float32
-        thresholds += np.minimum(gaps / 2, 1e-5 * (1 - thresholds))
-        thresholds[0], thresholds[-1], cuts[0] = 0, 1, 0
-        correct, counts = correct.double().numpy(), np.diff(cuts)
-        sums, filled = _tabulated_sums(distances, cuts), np.flatnonzero(counts)
-        starts, sizes = cuts[filled], counts[filled]
+    def __init__(self, floor: float = 1e-6) -> None:
+        super().__init__(points=[0.0, 0.0], values=[0.5, 0.5], sizes=[1.0, 1.0])
+        self.floor = _check.number("floor", floor, 0, 0.01, open_low=True)
+        self._sizes: list[int] = [1, 1]
 
-        def mean(values):
-            out = np.zeros(self.n_bins)
-            out[filled] = np.add.reduceat(values, starts) / sizes
-            return out
+    def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
+        """One regression a class, by scikit-learn."""
+        with _needed("isotonic", "scikit-learn"):
+            from sklearn.isotonic import IsotonicRegression
 
-        candidates, errors, gap = [np.ones(self.n_bins)], [], np.zeros(self.n_bins)
-        if self.rounds is None:
-            accuracy = mean(correct)
-            target = np.where(np.isin(accuracy, (0, 1)), (accuracy * counts + 0.5) / (counts + 1), accuracy)
-            low, high = (np.full(self.n_bins, t) for t in self.t_range)
-            for _ in range(50):  # confidence falls with T: bisection, to 1e-14 of T
-                middle = np.sqrt(low * high)
-                gap = mean(1 / sums(middle, gap)) - target
-                low, high = np.where(gap > 0, middle, low), np.where(gap > 0, high, middle)
-            candidates.append(np.where(counts, middle, 1))
-        for r in range((self.rounds or 1) + 1):
-            confidence = 1 / sums(candidates[r], gap)
-            excess = confidence - correct
-            errors.append(_ece(confidence, excess, self.n_ece_bins))
-            if self.rounds:
-                gap = mean(excess)
-                step = (self.step * gap).clip(-self.max_step, self.max_step)
-                candidates.append((candidates[r] + step).clip(*self.t_range))
-        best = np.argmax(np.array(errors) <= min(errors) + _TIE)
-        return {"temperatures": candidates[best], "thresholds": thresholds, "ece_trace": errors}
+        probs = logits.double().softmax(1).numpy()
+        points, values = [], []
+        for k in range(logits.shape[1]):
+            regression = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+            regression.fit(probs[:, k], (labels == k).double().numpy())
+            points.append(regression.X_thresholds_)
+            values.append(regression.y_thresholds_)
+        self._sizes = [len(p) for p in points]
+        return {
+            "points": np.concatenate(points),
+            "values": np.concatenate(values),
+            "sizes": self._sizes,
+        }
 
-    def _calibrate(self, logits):
-        index = torch.bucketize(_confidence(logits.detach()), self.thresholds[1:-1])
-        return logits / self.temperatures[index, None].to(logits.dtype)
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """Read the sizes once, so that a call need not read them from a device."""
+        super()._load_from_state_dict(*arguments)
+        self._sizes = [int(size) for size in self.sizes.tolist()]
+
+    def _check_state(self, stored: Mapping[str, Tensor]) -> None:
+        """Points and values must be pairs, sorted within each class."""
+        if not {"points", "values", "sizes"} <= set(stored):
+            return
+        points, values, sizes = (stored[n] for n in ("points", "values", "sizes"))
+        whole = bool((sizes == sizes.round()).all())
+        if points.ndim != 1 or points.shape != values.shape or not whole:
+            problem = (
+                f"and values have shapes {tuple(points.shape)}, {tuple(values.shape)}"
+            )
+            _check.fail("points", problem, "they must be pairs")
+        if int(sizes.sum()) != len(points):
+            problem = f"sum to {int(sizes.sum())} for {len(points)} points"
+            _check.fail("sizes", problem, "load a state that a fitted calibrator wrote")
+        for part in points.split([int(size) for size in sizes.tolist()]):
+            if bool((part.diff() < 0).any()):
+                _check.fail("points", "are not sorted", "load a whole state")
+
+    def _calibrate(self, logits: Tensor) -> Tensor:
+        """Each probability through its class's function, then normalised."""
+        probs = logits.double().softmax(1)
+        points = self.points.split(self._sizes)
+        values = self.values.split(self._sizes)
+        columns = [
+            interpolate(probs[:, k], points[k], values[k]) for k in range(len(points))
+        ]
+        moved = torch.stack(columns, 1).clamp(min=self.floor)
+        return (moved / moved.sum(1, keepdim=True)).log().to(logits.dtype)
 
 
-def _tabulated_sums(distances, cuts):
-    """``sums(temperatures, gap)``: all samples' softmax denominators at their bins' temperatures, from a table.
+class StructuredMatrixScaling(Calibrator):
+    """A temperature, then W z + b with a penalised matrix: probmetrics' ``sms``.
 
-    As functions of log T they are entire, so 10 Chebyshev nodes within a factor of 1.25 give temperatures to 1e-9. A
-    bin whose temperature leaves its table gets a new one that lies ahead: upward if its gap is positive.
+    probmetrics fits it; a fitted state applies without it. Predictions may change. The
+    output is logits.
+
+    Attributes
+    ----------
+    temperature : () Tensor
+        T, fitted first.
+    uniform : () Tensor
+        The share of equal probabilities that is mixed in after T, 1 / (N + 1).
+    weight : (K, K) Tensor
+        W.
+    bias : (K,) Tensor
+        b.
+
+    References
+    ----------
+    Berta, Holzmüller, Jordan and Bach, AISTATS 2026.
+
+    Examples
+    --------
+    >>> calibrator = StructuredMatrixScaling()  # needs probmetrics to fit
+    >>> calibrator.fitted
+    False
     """
-    width, n = math.log(1.25), 10
-    order = np.arange(n)
-    angles = (order + 0.5) * np.pi / n
-    to_nodes = np.cos(np.outer(order, angles)) * np.where(order, 2, 1)[:, None] / n
-    table, out, centre = np.empty((len(distances), n)), np.empty(len(distances)), np.full(len(cuts) - 1, np.inf)
-    bins = [(distances[a:b], table[a:b], out[a:b]) for a, b in itertools.pairwise(cuts)]
 
-    def sums(temperatures, gap):
-        log_t = np.log(temperatures)
-        for m in np.flatnonzero(np.abs(log_t - centre) > width):
-            centre[m] = log_t[m] + np.copysign(0.9 * width, gap[m])
-            bins[m][1][:] = _sums(bins[m][0], np.exp(-centre[m] - width * np.cos(angles))).T
-        weights = np.cos(np.arccos((log_t - centre) / width)[:, None] * order) @ to_nodes
-        for (_, nodes, target), w in zip(bins, weights, strict=True):
-            np.dot(nodes, w, out=target)
-        return out
+    temperature: Tensor
+    uniform: Tensor
+    weight: Tensor
+    bias: Tensor
 
-    return sums
+    buffer_rules: ClassVar = {
+        "temperature": TEMPERATURE,
+        "uniform": BufferRule(low=0, high=1),
+        "weight": BufferRule(low=-1e6, high=1e6, length="classes"),
+        "bias": BufferRule(low=-1e6, high=1e6, length="classes"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__(
+            temperature=1.0, uniform=0.0, weight=np.eye(2), bias=[0.0, 0.0]
+        )
+
+    def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
+        """What probmetrics finds from the probabilities, which is all it takes."""
+        with _needed("sms", "probmetrics"):
+            from probmetrics.calibrators import get_calibrator
+
+        probs = logits.double().softmax(1).numpy()
+        with _default_dtype(torch.float32), torch.enable_grad():
+            fitted = get_calibrator("sms", sms_print_init_info=False)
+            fitted.fit(probs, labels.numpy())
+        inverse_temperature = float(fitted.ts_.cal_.invtemp_)
+        return {
+            "temperature": 1 / inverse_temperature,
+            "uniform": 1 / (len(labels) + 1),
+            "weight": fitted.W_[:, :-1].astype(np.float64),
+            "bias": fitted.W_[:, -1].astype(np.float64),
+        }
+
+    def _calibrate(self, logits: Tensor) -> Tensor:
+        """In float64, whose products no autocast rounds."""
+        tempered = torch.softmax(logits.double() / self.temperature, 1)
+        mixed = (1 - self.uniform) * tempered + self.uniform / self._n_classes
+        smallest = float(np.finfo(np.float32).tiny)
+        log_p = mixed.clamp(min=smallest).log()
+        return (log_p @ self.weight.T + self.bias).to(logits.dtype)
 
 
-CALIBRATORS = {
-    "ts_nll": functools.partial(TemperatureScaling, criterion="nll"),
-    "ts_ece": functools.partial(TemperatureScaling, criterion="ece"),
-    "ets": EnsembleTemperatureScaling,
-    "spline": SplineCalibration,
-    "ats": AdaptiveTemperatureScaling,
-    "ats_converged": functools.partial(AdaptiveTemperatureScaling, rounds=None),
+@contextlib.contextmanager
+def _needed(calibrator: str, library: str) -> Iterator[None]:
+    """Say what to install if a calibrator's library is missing."""
+    try:
+        yield
+    except ImportError as error:
+        cure = f"pip install {library}"
+        problem = (
+            f"{calibrator!r} is fitted by {library}, which does not import ({error})"
+        )
+        raise ModuleNotFoundError(f"calibrator: {problem}; {cure}") from error
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Another default dtype for a library that relies on it, put back afterwards."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+# --- registry ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BrowserForm:
+    """What an engine without Python needs in order to apply a fitted calibrator.
+
+    Parameters
+    ----------
+    formula : str
+        ``"temperature"``: z / T. ``"mixture"``: w0 softmax(z / T) + w1 softmax(z) +
+        w2 / K. ``"binned_temperature"``: z / T_m, m the number of inner thresholds
+        below the uncalibrated confidence. ``"spline"``: the row's temperature at which
+        its top probability is the interpolated score. ``"affine"``: scale * z + bias.
+        ``"isotonic"``: each p_k interpolated in its class's part of points and values,
+        at least ``floor``, then made to sum to 1. ``"matrix"``: W log((1 - u)
+        softmax(z / T) + u / K) + b.
+    buffers : tuple of str
+        The buffers in the formula.
+    options : tuple of str
+        The attributes in the formula.
+    """
+
+    formula: str
+    buffers: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CalibratorRow:
+    """One calibrator of ``CALIBRATORS``.
+
+    Parameters
+    ----------
+    build : type of Calibrator
+        The class.
+    browser : BrowserForm
+        How to apply it without Python.
+    options : mapping
+        Options of the constructor that this row fixes, unless a caller sets them.
+    keeps_order : bool
+        True if it keeps the order of all classes in every row, up to rounding.
+    keeps_predictions : bool
+        True if the predicted class of no row changes.
+    needs : str or None
+        The optional library that fits it, as pip calls it.
+    measured_by_fit : bool
+        True if every training run stores its metrics: those that the paper compares.
+    """
+
+    build: Callable[..., Calibrator]
+    browser: BrowserForm
+    options: Mapping[str, object] = field(default_factory=dict)
+    keeps_order: bool = True
+    keeps_predictions: bool = True
+    needs: str | None = None
+    measured_by_fit: bool = False
+
+    @property
+    def available(self) -> bool:
+        """True if the library that it needs is installed."""
+        if self.needs is None:
+            return True
+        return importlib.util.find_spec(_MODULE_OF_LIBRARY[self.needs]) is not None
+
+
+_MODULE_OF_LIBRARY = {"scikit-learn": "sklearn", "probmetrics": "probmetrics"}
+_TEMPERATURE_FORM = BrowserForm("temperature", ("temperature",))
+_BINNED_FORM = BrowserForm("binned_temperature", ("temperatures", "thresholds"))
+_AFFINE_FORM = BrowserForm("affine", ("scale", "bias"))
+
+_ROWS = {
+    "ts_nll": CalibratorRow(
+        TemperatureScaling,
+        _TEMPERATURE_FORM,
+        options={"criterion": "nll"},
+        measured_by_fit=True,
+    ),
+    "ts_ece": CalibratorRow(
+        TemperatureScaling,
+        _TEMPERATURE_FORM,
+        options={"criterion": "ece"},
+        measured_by_fit=True,
+    ),
+    "ets": CalibratorRow(
+        EnsembleTemperatureScaling,
+        BrowserForm("mixture", ("temperature", "weights")),
+        measured_by_fit=True,
+    ),
+    "spline": CalibratorRow(
+        SplineCalibration,
+        BrowserForm("spline", ("scores", "values")),
+        measured_by_fit=True,
+    ),
+    "ats": CalibratorRow(
+        AdaptiveTemperatureScaling, _BINNED_FORM, measured_by_fit=True
+    ),
+    "ats_converged": CalibratorRow(
+        AdaptiveTemperatureScaling,
+        _BINNED_FORM,
+        options={"rounds": None},
+        measured_by_fit=True,
+    ),
+    "bias": CalibratorRow(
+        BiasCalibration, _AFFINE_FORM, keeps_order=False, keeps_predictions=False
+    ),
+    "vector": CalibratorRow(
+        VectorScaling, _AFFINE_FORM, keeps_order=False, keeps_predictions=False
+    ),
+    "isotonic": CalibratorRow(
+        IsotonicCalibration,
+        BrowserForm("isotonic", ("points", "values", "sizes"), ("floor",)),
+        keeps_order=False,
+        keeps_predictions=False,
+        needs="scikit-learn",
+    ),
+    "sms": CalibratorRow(
+        StructuredMatrixScaling,
+        BrowserForm("matrix", ("temperature", "uniform", "weight", "bias")),
+        keeps_order=False,
+        keeps_predictions=False,
+        needs="probmetrics",
+    ),
+}
+
+#: The calibrators that can be fitted here: a row each, without those whose optional
+#: library is not installed.
+CALIBRATORS: dict[str, CalibratorRow] = {
+    name: row for name, row in _ROWS.items() if row.available
 }
 
 
-def make_calibrator(name, /, **options):
-    """The unfitted calibrator ``name`` of ``CALIBRATORS`` with these options of its constructor."""
-    factory = CALIBRATORS[_check.choice("calibrator", name, CALIBRATORS)]
-    _check.known_keys("calibrator_options", options, inspect.signature(factory).parameters)
-    return factory(**options)
+def make_calibrator(name: str, /, **options: Any) -> Calibrator:
+    """An unfitted calibrator.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``CALIBRATORS``. ``"isotonic"`` and ``"sms"`` are built, and load a
+        state, also where the library that fits them is missing.
+    **options
+        Options of its constructor.
+
+    Returns
+    -------
+    Calibrator
+        To be fitted, or to load a state.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown name (``calibrator: ...``), an unknown option
+        (``calibrator_options: ...``) or an impossible value.
+
+    Examples
+    --------
+    >>> make_calibrator("ats", n_bins=10).n_bins
+    10
+    """
+    row = _ROWS[_check.choice("calibrator", name, list(_ROWS))]
+    known = inspect.signature(row.build).parameters
+    _check.known_keys("calibrator_options", options, known)
+    return row.build(**{**row.options, **options})

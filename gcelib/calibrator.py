@@ -1,0 +1,435 @@
+"""What all calibrators share: input, state, and the promise about predictions.
+
+A calibrator is an ``nn.Module`` that is fitted on validation logits and turns logits
+into calibrated logits (log-probabilities where no logits exist). So
+``nn.Sequential(model, calibrator)`` deploys, ``state_dict`` saves, and
+``torch.export`` and ONNX work. Fitting runs on the CPU, in float64 unless said, and
+leaves the calibrator on the logits' device; its buffers are float64, which Apple's
+MPS lacks: calibrate on the CPU there.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from gcelib import _check
+
+FloatArray = npt.NDArray[np.float64]
+#: Logits or labels as users hold them.
+ArrayInput = Tensor | npt.ArrayLike
+
+#: Calibration errors closer than this are equal: rounding must not choose between
+#: candidates.
+TIE = 1e-12
+#: Bins are (lo, hi], whatever rounding does at an edge.
+_NUDGE = 1 - 1e-12
+
+
+@dataclass(frozen=True)
+class BufferRule:
+    """What the values of one buffer of a calibrator must satisfy, wherever they come from.
+
+    Parameters
+    ----------
+    low, high : float
+        The closed range of every value.
+    increasing : bool
+        Whether each value must be at least the one before it.
+    total : float or None
+        What the values add up to, within a millionth.
+    length : str
+        ``"fixed"``: the length it has at construction. ``"classes"``: in every
+        dimension as many as there are classes. ``"data"``: whatever the fit needed.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    increasing: bool = False
+    total: float | None = None
+    length: str = "fixed"
+
+
+#: Every temperature that any calibrator may hold.
+TEMPERATURE = BufferRule(low=1e-5, high=1e5)
+
+
+class Calibrator(nn.Module):
+    """Checks and state shared by all calibrators.
+
+    A subclass declares its buffers, gives each a rule in ``buffer_rules``, and writes
+    ``_fit`` (logits and labels to a dict of buffers) and ``_calibrate``.
+
+    Parameters
+    ----------
+    **buffers : array-like
+        The buffers and their values before a fit.
+
+    Attributes
+    ----------
+    n_classes : Tensor
+        Number of classes K of the fit; 0 before it.
+    """
+
+    n_classes: Tensor
+
+    #: One rule for each buffer of the class.
+    buffer_rules: ClassVar[Mapping[str, BufferRule]] = {}
+    #: True if the largest logit of a row stays the largest, whatever is fitted.
+    keeps_predictions: ClassVar[bool] = False
+
+    def __init__(self, **buffers: npt.ArrayLike) -> None:
+        super().__init__()
+        # The buffer's value, known without stalling an accelerator or an export.
+        self._n_classes = 0
+        with torch.inference_mode(False):
+            self.register_buffer("n_classes", torch.tensor(0))
+            for name, value in buffers.items():
+                self.register_buffer(name, _as_buffer(value))
+
+    @property
+    def fitted(self) -> bool:
+        """True after ``fit``, or after loading the state of a fitted calibrator."""
+        return self._n_classes > 0
+
+    def fit(self, logits: ArrayInput, labels: ArrayInput) -> Self:
+        """Fit on samples that the model was not trained on.
+
+        The numbers depend on the samples alone: not on torch's default dtype, an
+        outer autocast or an outer inference mode.
+
+        Parameters
+        ----------
+        logits : (N, K) tensor or array
+            Scores before the softmax, any floating dtype, K >= 2. Of probabilities
+            pass ``logits_from_probabilities(p)``.
+        labels : (N,) tensor or array of integers
+            Class ids in [0, K).
+
+        Returns
+        -------
+        Self
+            The calibrator, on the logits' device.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is malformed; the message begins with its name.
+
+        Warns
+        -----
+        UserWarning
+            If the samples cannot tell what was asked: accuracy at chance, no error at
+            all, probabilities in the place of logits, or a temperature that ended at
+            the end of its range.
+        """
+        logits = _check.as_tensor("logits", logits)
+        labels = _check.as_tensor("labels", labels)
+        device = logits.device
+        logits, labels = _check.logits_and_labels(logits.cpu(), labels.cpu())
+        _check.warn_of_probabilities(logits)
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast("cpu", enabled=False),
+        ):
+            self._warn_of_labels(logits, labels)
+            for name, value in self._fit(logits, labels).items():
+                setattr(self, name, _as_buffer(value).to(device))
+            self._n_classes = logits.shape[1]
+            self.n_classes = torch.tensor(self._n_classes, device=device)
+        return self
+
+    def forward(self, logits: ArrayInput) -> Tensor:
+        """Calibrate.
+
+        Parameters
+        ----------
+        logits : (N, K) tensor or array
+            Scores of the model that the calibrator was fitted for; N may be 0.
+
+        Returns
+        -------
+        (N, K) Tensor
+            Calibrated logits, differentiable, in the dtype of ``logits`` but at least
+            float32.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the calibrator is not fitted, or the logits are malformed or of another
+            number of classes.
+        """
+        if torch.compiler.is_compiling():
+            assert isinstance(logits, Tensor)
+            inputs = logits
+        else:
+            detached = _check.as_tensor("logits", logits)
+            readable = may_read_values(detached)
+            _check.check_logits(detached, min_samples=0, values=readable)
+            inputs = logits if isinstance(logits, Tensor) else detached
+        if not self.fitted:
+            cure = "call fit(logits, labels) or load_state_dict first"
+            _check.fail("calibrator", "is not fitted", cure)
+        if inputs.shape[1] != self._n_classes:
+            problem = (
+                f"have {inputs.shape[1]} classes, "
+                f"the calibrator was fitted on {self._n_classes}"
+            )
+            _check.fail("logits", problem, "fit a calibrator on logits of this model")
+        inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        calibrated = self._calibrate(inputs)
+        if self.keeps_predictions:
+            return with_predictions_of(inputs, calibrated)
+        return calibrated
+
+    def extra_repr(self) -> str:
+        """The options of the constructor, and whether it is fitted."""
+        options = inspect.signature(type(self)).parameters
+        shown = [f"{k}={getattr(self, k)!r}" for k in options if hasattr(self, k)]
+        return ", ".join([*shown, f"fitted={self.fitted}"])
+
+    def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
+        """The fitted buffers; ``logits`` and ``labels`` are checked and on the CPU."""
+        raise NotImplementedError
+
+    def _calibrate(self, logits: Tensor) -> Tensor:
+        """Calibrated logits, in the dtype of ``logits``."""
+        raise NotImplementedError
+
+    def _without_errors(self) -> str:
+        """What the fit does with a set in which every sample is classified right."""
+        return "nothing says how far its confidence may go"
+
+    def _warn_of_labels(self, logits: Tensor, labels: Tensor) -> None:
+        """Say so if the labels look shifted, or hold nothing to learn from."""
+        n, k = logits.shape
+        hits = int((logits.argmax(1) == labels).sum())
+        if hits <= n / k:
+            _check.warn(
+                f"labels: {hits:,} of {n:,} samples are classified right, no more than "
+                f"chance (1 in {k}); look whether labels and logits belong together"
+            )
+        if hits == n:
+            _check.warn(
+                f"labels: all samples are classified right, so {self._without_errors()}; "
+                "fit on held-out samples"
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move to another device; half() and its like are meant for weights.
+
+        Thresholds close to 1 would collapse in a half precision.
+        """
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Refuse a state that no fit can have written, before anything is copied."""
+        names = [name for name in ("n_classes", *self.buffer_rules)]
+        stored = {n: state_dict[prefix + n] for n in names if prefix + n in state_dict}
+        for name, value in stored.items():
+            _check_storage(name, value)
+        n_classes = _stored_n_classes(stored, self._n_classes)
+        for name, value in stored.items():
+            if name != "n_classes":
+                _check_values(name, value, self.buffer_rules[name], n_classes)
+        self._check_state(stored)
+        problems = len(missing_keys) + len(error_msgs)
+        with torch.inference_mode(False):
+            for name, value in stored.items():
+                rule = self.buffer_rules.get(name)
+                if rule is not None and rule.length != "fixed":
+                    setattr(self, name, getattr(self, name).new_empty(value.shape))
+            super()._load_from_state_dict(
+                state_dict,
+                prefix,
+                local_metadata,
+                strict,
+                missing_keys,
+                unexpected_keys,
+                error_msgs,
+            )
+            if len(missing_keys) + len(error_msgs) > problems:  # half a state is none
+                self.n_classes = torch.zeros_like(self.n_classes)
+        self._n_classes = int(self.n_classes)
+
+    def _check_state(self, stored: Mapping[str, Tensor]) -> None:
+        """Refuse buffers that do not go together; each alone has been checked."""
+
+
+def _as_buffer(value: npt.ArrayLike) -> Tensor:
+    """A float64 tensor of its own."""
+    return torch.as_tensor(value, dtype=torch.float64)
+
+
+def _check_storage(name: str, value: object) -> None:
+    """Refuse what is no tensor in memory, or claims more elements than it stores."""
+    cure = "load a state_dict that a fitted calibrator wrote"
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        _check.fail(name, f"is a {type(value).__name__}, not a dense tensor", cure)
+    if value.device.type == "meta" or value.is_complex() or value.is_quantized:
+        _check.fail(name, f"holds {value.dtype} on {value.device}", cure)
+    stored = value.untyped_storage().nbytes()
+    if stored < value.numel() * value.element_size():
+        _check.fail(name, f"claims {value.numel():,} elements in {stored} bytes", cure)
+
+
+def _stored_n_classes(stored: Mapping[str, Tensor], present: int) -> int:
+    """The number of classes in a state, 0 if it is that of an unfitted calibrator."""
+    if "n_classes" not in stored:
+        return present
+    value = stored["n_classes"]
+    if value.numel() != 1 or value.is_floating_point() or int(value) in (1, -1):
+        _check.fail("n_classes", f"is {value.tolist()}", "it must be 0 or at least 2")
+    if int(value) < 0:
+        _check.fail("n_classes", f"is {int(value)}", "it must be 0 or at least 2")
+    return int(value)
+
+
+def _check_values(name: str, value: Tensor, rule: BufferRule, n_classes: int) -> None:
+    """Refuse values that break the buffer's rule."""
+    cure = "load a state_dict that a fitted calibrator wrote"
+    if rule.length == "classes" and n_classes and set(value.shape) != {n_classes}:
+        problem = f"has shape {tuple(value.shape)} for {n_classes} classes"
+        _check.fail(name, problem, cure)
+    values = value.detach().double()
+    if not bool(values.isfinite().all()):
+        _check.fail(name, "contains NaN or infinity", cure)
+    if (
+        values.numel()
+        and not rule.low <= float(values.min()) <= float(values.max()) <= rule.high
+    ):
+        problem = f"runs from {float(values.min()):g} to {float(values.max()):g}"
+        _check.fail(name, problem, f"values lie in [{rule.low:g}, {rule.high:g}]")
+    if rule.increasing and bool((values.diff() < 0).any()):
+        _check.fail(name, "is not sorted", cure)
+    if rule.total is not None and abs(float(values.sum()) - rule.total) > 1e-6:
+        _check.fail(name, f"sums to {float(values.sum()):g}, not {rule.total:g}", cure)
+
+
+# --- arithmetic that several calibrators need ---------------------------------------
+
+
+def may_read_values(tensor: Tensor) -> bool:
+    """False where no value exists to look at: in an export, or under ``torch.func``."""
+    if torch.compiler.is_compiling():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def with_predictions_of(logits: Tensor, calibrated: Tensor) -> Tensor:
+    """``calibrated``, its ``argmax`` that of ``logits`` where rounding had moved it.
+
+    Division by a temperature can make neighbouring floats equal, and of equals the
+    first is the prediction. The predicted class then gets the next value above the
+    largest: a unit or two in the last place.
+
+    Parameters
+    ----------
+    logits, calibrated : (N, K) Tensor
+        Before and after.
+
+    Returns
+    -------
+    (N, K) Tensor
+        Equal to ``calibrated`` in every row whose prediction had not moved.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[0.5, 0.50000006]])
+    >>> with_predictions_of(logits, torch.tensor([[0.2, 0.2]])).argmax(1)
+    tensor([1])
+    """
+    top = logits.argmax(1, keepdim=True)
+    reached = calibrated.detach()
+    moved = reached.argmax(1, keepdim=True) != top
+    highest = reached.amax(1, keepdim=True)
+    limits = torch.finfo(calibrated.dtype)
+    next_above = highest + 2 * limits.eps * highest.abs() + limits.tiny
+    lift = torch.where(moved, next_above - reached.gather(1, top), 0.0)
+    return calibrated.scatter_add(1, top, lift.to(calibrated.dtype))
+
+
+def confidence_of(logits: Tensor) -> Tensor:
+    """Top-1 probability (N,), added up in float64.
+
+    So ``1 - confidence`` keeps its digits for float32 logits, too.
+    """
+    shifted = logits - logits.amax(1, keepdim=True)
+    return 1 / shifted.exp().sum(1, dtype=torch.float64)
+
+
+def distances_below_top(logits: Tensor) -> Tensor:
+    """How far each logit lies below its row's largest, (N, K): their softmax cannot overflow."""
+    return logits.amax(1, keepdim=True) - logits
+
+
+def softmax_sums(distances: Tensor, inverse_temperatures: FloatArray) -> FloatArray:
+    """Softmax denominators of all rows at several temperatures.
+
+    Parameters
+    ----------
+    distances : (N, K) Tensor
+        See ``distances_below_top``.
+    inverse_temperatures : (M,) array
+        1 / T.
+
+    Returns
+    -------
+    (M, N) array
+        Their inverses are the confidences.
+    """
+    n_values = len(inverse_temperatures)
+    sums = np.empty((n_values, len(distances)))
+    at_once = max(1, (1 << 16) // max(1, distances.numel()))
+    # The same memory for every block: fresh memory is slow.
+    scratch = distances.new_empty(min(at_once, n_values), *distances.shape)
+    for start in range(0, n_values, at_once):
+        block = torch.from_numpy(inverse_temperatures[start : start + at_once])
+        scaled = torch.mul(distances, -block[:, None, None], out=scratch[: len(block)])
+        sums[start : start + at_once] = scaled.exp_().sum(2)
+    return sums
+
+
+def binned_error(confidence: FloatArray, excess: FloatArray, n_bins: int) -> float:
+    """ECE in bins of equal width from confidences and (confidence - correct)."""
+    index = (confidence * (n_bins * _NUDGE)).astype(np.intp)
+    return float(np.abs(np.bincount(index, excess)).sum() / len(index))
+
+
+def count_below(edges: Tensor, values: Tensor) -> Tensor:
+    """How many of the sorted ``edges`` (M,) lie below each of ``values``.
+
+    What ``torch.searchsorted`` gives, from steps that ONNX and ``torch.func`` know:
+    a binary search of log2(M) gathers.
+
+    Examples
+    --------
+    >>> count_below(torch.tensor([0.2, 0.4]), torch.tensor([0.1, 0.2, 0.3, 0.9]))
+    tensor([0, 0, 1, 2])
+    """
+    n_edges = len(edges)
+    count = torch.zeros_like(values, dtype=torch.int64)
+    step = 1 << max(0, n_edges.bit_length() - 1)
+    while step and n_edges:
+        candidate = count + step
+        last = edges[candidate.clamp(max=n_edges) - 1]
+        fits = (candidate <= n_edges) & (last < values)
+        count = torch.where(fits, candidate, count)
+        step //= 2
+    return count
