@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from gcelib.calibration import (
         CALIBRATORS as CALIBRATORS,
         AdaptiveTemperatureScaling as AdaptiveTemperatureScaling,
+        BiasCalibration as BiasCalibration,
+        Calibrator as Calibrator,
         EnsembleTemperatureScaling as EnsembleTemperatureScaling,
+        IsotonicCalibration as IsotonicCalibration,
         SplineCalibration as SplineCalibration,
+        StructuredMatrixScaling as StructuredMatrixScaling,
         TemperatureScaling as TemperatureScaling,
+        VectorScaling as VectorScaling,
         make_calibrator as make_calibrator,
     )
     from gcelib.losses import (
@@ -108,9 +113,14 @@ _NAMES = {
     "calibration": (
         "CALIBRATORS",
         "AdaptiveTemperatureScaling",
+        "BiasCalibration",
+        "Calibrator",
         "EnsembleTemperatureScaling",
+        "IsotonicCalibration",
         "SplineCalibration",
+        "StructuredMatrixScaling",
         "TemperatureScaling",
+        "VectorScaling",
         "make_calibrator",
     ),
     "losses": (

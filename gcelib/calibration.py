@@ -437,7 +437,7 @@ class _AffineScaling(Calibrator):
 
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
         """Newton's method for one temperature first, then everything else around it."""
-        n, k = logits.shape
+        k = logits.shape[1]
         inverse_temperature = 1 / _temperature_by_nll(logits, labels)
         if bool((logits.argmax(1) == labels).all()):
             return {"scale": np.full(k, inverse_temperature), "bias": np.zeros(k)}
@@ -451,18 +451,20 @@ class _AffineScaling(Calibrator):
             b = parameters[n_scales:]
             log_p = torch.log_softmax(scaled * (1 + a) + b, 1)
             nll = -log_p.gather(1, labels[:, None]).sum()
-            value = nll + self.penalty / 2 * (parameters @ parameters)
+            value = nll + self.penalty / 2 * parameters.square().sum()
             excess = log_p.exp_().scatter_add_(
                 1, labels[:, None], torch.full_like(log_p[:, :1], -1.0)
             )
             per_class = torch.einsum("nk,nk->k", excess, scaled)
             by_a = per_class if self.scale_of_each_class else per_class.sum()[None]
             gradient = torch.cat([by_a, excess.sum(0)]) + self.penalty * parameters
-            return float(value) / n, gradient / n
+            return float(value), gradient
 
-        parameters = _minimise(
-            objective, torch.zeros(n_scales + k, dtype=torch.float64)
-        )
+        p = torch.softmax(scaled, 1)
+        by_scale = torch.einsum("nk,nk,nk->k", p, scaled, scaled)
+        by_scale = by_scale if self.scale_of_each_class else by_scale.sum()[None]
+        units = (torch.cat([by_scale, p.sum(0)]) + self.penalty).rsqrt()
+        parameters = _minimise(objective, units)
         scale = inverse_temperature * (1 + parameters[:n_scales])
         return {
             "scale": scale.expand(k).clone(),
@@ -475,26 +477,29 @@ class _AffineScaling(Calibrator):
 
 
 def _minimise(
-    objective: Callable[[Tensor], tuple[float, Tensor]], start: Tensor
+    objective: Callable[[Tensor], tuple[float, Tensor]], units: Tensor
 ) -> Tensor:
-    """The minimum of a smooth convex function by L-BFGS."""
-    parameters = start.clone()
+    """The minimum of a smooth convex function by L-BFGS, from 0.
+
+    ``units`` are lengths over which the function bends about equally in all directions.
+    """
+    in_units = torch.zeros_like(units)
     optimiser = torch.optim.LBFGS(
-        [parameters],
-        max_iter=500,
-        history_size=20,
-        tolerance_grad=1e-9,
-        tolerance_change=1e-14,
+        [in_units],
+        max_iter=300,
+        history_size=30,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
 
     def closure() -> float:
-        value, gradient = objective(parameters)
-        parameters.grad = gradient
+        value, gradient = objective(in_units * units)
+        in_units.grad = gradient * units
         return value
 
     optimiser.step(closure)
-    return parameters
+    return in_units * units
 
 
 class BiasCalibration(_AffineScaling):
@@ -652,7 +657,8 @@ class SplineCalibration(Calibrator):
         moved = interpolate(score, self.scores, self.values)
         lowest = (1 + 1e-6) / self._n_classes
         moved = moved.clamp(min(lowest, 0.5), 1 - 1e-7)
-        others = -distances.scatter(1, logits.argmax(1, keepdim=True), torch.inf)
+        top = logits.argmax(1, keepdim=True)
+        others = (-distances).scatter(1, top, _NO_RIVAL)
         target = torch.log1p(-moved) - moved.log()  # log odds of the others
         x = _inverse_temperature_for(others, target)
         return torch.log_softmax(-x[:, None] * distances, 1).to(logits.dtype)
@@ -661,42 +667,61 @@ class SplineCalibration(Calibrator):
 def interpolate(at: Tensor, points: Tensor, values: Tensor) -> Tensor:
     """Piecewise linear through (points, values), constant outside; ``points`` sorted.
 
+    All three may have leading dimensions in common: a curve for each row of ``at``.
+
     Examples
     --------
     >>> points, values = torch.tensor([0.0, 1.0]), torch.tensor([2.0, 4.0])
     >>> interpolate(torch.tensor([-1.0, 0.5, 3.0]), points, values)
     tensor([2., 3., 4.])
     """
-    right = count_below(points, at.detach()).clamp(max=len(points) - 1)
+    right = count_below(points, at.detach()).clamp(max=points.shape[-1] - 1)
     left = (right - 1).clamp(min=0)
-    width = (points[right] - points[left]).clamp(min=1e-300)
-    weight = ((at - points[left]) / width).clamp(0, 1)
-    return torch.lerp(values[left], values[right], weight)
+    before = points.gather(-1, left)
+    width = (points.gather(-1, right) - before).clamp(min=1e-300)
+    weight = ((at - before) / width).clamp(0, 1)
+    return torch.lerp(values.gather(-1, left), values.gather(-1, right), weight)
+
+
+#: The range of the inverse temperature of a single sample.
+_SLOWEST = 1e-12
+_FASTEST = 1e8
+#: Farther below the top than any logit: what is no rival. Times x it stays finite.
+_NO_RIVAL = -1e299
 
 
 def _inverse_temperature_for(others: Tensor, target: Tensor) -> Tensor:
     """x with log sum_k exp(x * others_k) = target in each row; ``others`` is <= 0.
 
-    The left side is convex and falls, so Newton's method converges from any start to
-    the left of the root, and from elsewhere its first step leads there. The last step
-    is taken with gradients: it makes x differentiable in both arguments.
+    The left side is convex and falls with x. The start counts the largest of the
+    others alone and so lies to the left of the root, from where Newton's method
+    converges. The last step is taken with gradients: it makes x differentiable. Rows
+    without a root, whose largest logits are tied, stay as they are: x = 1.
     """
-    x = torch.ones_like(target)
-    finite = others.detach().clamp(min=-1e300)
+    rivals = others.detach()
     goal = target.detach()
-    reached = torch.zeros_like(target, dtype=torch.bool)
-    slope = torch.full_like(target, -1.0)
-    for _ in range(40):
-        scaled = x[:, None] * finite
-        excess = torch.logsumexp(scaled, 1) - goal
-        slope = (torch.softmax(scaled, 1) * finite).sum(1).clamp(max=-1e-300)
-        step = excess / slope
-        reached = excess.abs() < 1e-9
-        x = torch.where(reached, x, (x - step).clamp(0, _HIGHEST * _HIGHEST))
-        if may_read_values(x) and bool(reached.all()):
+    nearest = rivals.amax(1).clamp(max=-1 / _FASTEST)
+    x = (goal / nearest).clamp(_SLOWEST, _FASTEST)
+    for _ in range(16):
+        excess, slope = _log_sum_and_slope(x, rivals, goal)
+        following = (x - excess / slope).clamp(_SLOWEST, _FASTEST)
+        if may_read_values(x) and bool(((following - x).abs() <= 1e-9 * x).all()):
             break
-    excess = torch.logsumexp(x[:, None] * others, 1) - target
-    return torch.where(reached, x - excess / slope, x)
+        x = following
+    excess, slope = _log_sum_and_slope(x, rivals, goal)
+    reached = excess.abs() < 1e-6
+    correction = (torch.logsumexp(x[:, None] * others, 1) - target) / slope
+    return torch.where(reached, x - correction, 1.0)
+
+
+def _log_sum_and_slope(
+    x: Tensor, others: Tensor, goal: Tensor
+) -> tuple[Tensor, Tensor]:
+    """log sum_k exp(x * others_k) - goal in each row, and its slope, which is below 0."""
+    scaled = x[:, None] * others
+    excess = torch.logsumexp(scaled, 1) - goal
+    slope = (torch.softmax(scaled, 1) * others).sum(1)
+    return excess, slope.clamp(max=-1e-30)
 
 
 class IsotonicCalibration(Calibrator):
@@ -714,10 +739,8 @@ class IsotonicCalibration(Calibrator):
 
     Attributes
     ----------
-    points, values : (M,) Tensor
-        The knots of all classes, one class after the other.
-    sizes : (K,) Tensor
-        How many of them each class has.
+    points, values : (K, M) Tensor
+        The knots of each class; short rows repeat their last.
 
     References
     ----------
@@ -734,18 +757,15 @@ class IsotonicCalibration(Calibrator):
 
     points: Tensor
     values: Tensor
-    sizes: Tensor
 
     buffer_rules: ClassVar = {
         "points": BufferRule(low=0, high=1, length="data"),
         "values": BufferRule(low=0, high=1, length="data"),
-        "sizes": BufferRule(low=1, high=1e9, length="classes"),
     }
 
     def __init__(self, floor: float = 1e-6) -> None:
-        super().__init__(points=[0.0, 0.0], values=[0.5, 0.5], sizes=[1.0, 1.0])
+        super().__init__(points=[[0.0, 1.0]] * 2, values=[[0.0, 1.0]] * 2)
         self.floor = _check.number("floor", floor, 0, 0.01, open_low=True)
-        self._sizes: list[int] = [1, 1]
 
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
         """One regression a class, by scikit-learn."""
@@ -753,51 +773,39 @@ class IsotonicCalibration(Calibrator):
             from sklearn.isotonic import IsotonicRegression
 
         probs = logits.double().softmax(1).numpy()
-        points, values = [], []
+        points: list[FloatArray] = []
+        values: list[FloatArray] = []
         for k in range(logits.shape[1]):
             regression = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
             regression.fit(probs[:, k], (labels == k).double().numpy())
             points.append(regression.X_thresholds_)
             values.append(regression.y_thresholds_)
-        self._sizes = [len(p) for p in points]
-        return {
-            "points": np.concatenate(points),
-            "values": np.concatenate(values),
-            "sizes": self._sizes,
-        }
+        longest = max(len(p) for p in points)
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
-        """Read the sizes once, so that a call need not read them from a device."""
-        super()._load_from_state_dict(*arguments)
-        self._sizes = [int(size) for size in self.sizes.tolist()]
+        def padded(curves: list[FloatArray]) -> FloatArray:
+            return np.stack([np.pad(c, (0, longest - len(c)), "edge") for c in curves])
+
+        return {"points": padded(points), "values": padded(values)}
 
     def _check_state(self, stored: Mapping[str, Tensor]) -> None:
         """Points and values must be pairs, sorted within each class."""
-        if not {"points", "values", "sizes"} <= set(stored):
-            return
-        points, values, sizes = (stored[n] for n in ("points", "values", "sizes"))
-        whole = bool((sizes == sizes.round()).all())
-        if points.ndim != 1 or points.shape != values.shape or not whole:
-            problem = (
-                f"and values have shapes {tuple(points.shape)}, {tuple(values.shape)}"
+        shapes = {tuple(stored[n].shape) for n in self.buffer_rules if n in stored}
+        if len(shapes) > 1 or any(len(s) != 2 or s[1] == 0 for s in shapes):
+            problem = f"and values have shapes {sorted(shapes)}"
+            _check.fail("points", problem, "they must be pairs, at least one a class")
+        n_classes = int(stored["n_classes"]) if "n_classes" in stored else 0
+        if n_classes and any(s[0] != n_classes for s in shapes):
+            problem = f"are those of another number of classes than {n_classes}"
+            _check.fail(
+                "points", problem, "load a state that a fitted calibrator wrote"
             )
-            _check.fail("points", problem, "they must be pairs")
-        if int(sizes.sum()) != len(points):
-            problem = f"sum to {int(sizes.sum())} for {len(points)} points"
-            _check.fail("sizes", problem, "load a state that a fitted calibrator wrote")
-        for part in points.split([int(size) for size in sizes.tolist()]):
-            if bool((part.diff() < 0).any()):
-                _check.fail("points", "are not sorted", "load a whole state")
+        if "points" in stored and bool((stored["points"].diff(dim=1) < 0).any()):
+            _check.fail("points", "are not sorted", "load a whole state")
 
     def _calibrate(self, logits: Tensor) -> Tensor:
         """Each probability through its class's function, then normalised."""
         probs = logits.double().softmax(1)
-        points = self.points.split(self._sizes)
-        values = self.values.split(self._sizes)
-        columns = [
-            interpolate(probs[:, k], points[k], values[k]) for k in range(len(points))
-        ]
-        moved = torch.stack(columns, 1).clamp(min=self.floor)
+        moved = interpolate(probs.T, self.points, self.values).T.clamp(min=self.floor)
         return (moved / moved.sum(1, keepdim=True)).log().to(logits.dtype)
 
 
@@ -848,7 +856,7 @@ class StructuredMatrixScaling(Calibrator):
 
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
         """What probmetrics finds from the probabilities, which is all it takes."""
-        with _needed("sms", "probmetrics"):
+        with _needed("sms", "probmetrics numba"):
             from probmetrics.calibrators import get_calibrator
 
         probs = logits.double().softmax(1).numpy()
@@ -910,7 +918,7 @@ class BrowserForm:
         w2 / K. ``"binned_temperature"``: z / T_m, m the number of inner thresholds
         below the uncalibrated confidence. ``"spline"``: the row's temperature at which
         its top probability is the interpolated score. ``"affine"``: scale * z + bias.
-        ``"isotonic"``: each p_k interpolated in its class's part of points and values,
+        ``"isotonic"``: each p_k interpolated in its class's row of points and values,
         at least ``floor``, then made to sum to 1. ``"matrix"``: W log((1 - u)
         softmax(z / T) + u / K) + b.
     buffers : tuple of str
@@ -957,12 +965,15 @@ class CalibratorRow:
     @property
     def available(self) -> bool:
         """True if the library that it needs is installed."""
-        if self.needs is None:
-            return True
-        return importlib.util.find_spec(_MODULE_OF_LIBRARY[self.needs]) is not None
+        modules = _MODULES_OF[self.needs] if self.needs else ()
+        return all(importlib.util.find_spec(module) for module in modules)
 
 
-_MODULE_OF_LIBRARY = {"scikit-learn": "sklearn", "probmetrics": "probmetrics"}
+#: probmetrics imports numba without requiring it.
+_MODULES_OF = {
+    "scikit-learn": ("sklearn",),
+    "probmetrics numba": ("probmetrics", "numba"),
+}
 _TEMPERATURE_FORM = BrowserForm("temperature", ("temperature",))
 _BINNED_FORM = BrowserForm("binned_temperature", ("temperatures", "thresholds"))
 _AFFINE_FORM = BrowserForm("affine", ("scale", "bias"))
@@ -1007,7 +1018,7 @@ _ROWS = {
     ),
     "isotonic": CalibratorRow(
         IsotonicCalibration,
-        BrowserForm("isotonic", ("points", "values", "sizes"), ("floor",)),
+        BrowserForm("isotonic", ("points", "values"), ("floor",)),
         keeps_order=False,
         keeps_predictions=False,
         needs="scikit-learn",
@@ -1017,7 +1028,7 @@ _ROWS = {
         BrowserForm("matrix", ("temperature", "uniform", "weight", "bias")),
         keeps_order=False,
         keeps_predictions=False,
-        needs="probmetrics",
+        needs="probmetrics numba",
     ),
 }
 

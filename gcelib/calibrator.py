@@ -413,7 +413,7 @@ def binned_error(confidence: FloatArray, excess: FloatArray, n_bins: int) -> flo
 
 
 def count_below(edges: Tensor, values: Tensor) -> Tensor:
-    """How many of the sorted ``edges`` (M,) lie below each of ``values``.
+    """How many of the sorted ``edges`` (..., M) lie below each of ``values`` (..., N).
 
     What ``torch.searchsorted`` gives, from steps that ONNX and ``torch.func`` know:
     a binary search of log2(M) gathers.
@@ -423,12 +423,12 @@ def count_below(edges: Tensor, values: Tensor) -> Tensor:
     >>> count_below(torch.tensor([0.2, 0.4]), torch.tensor([0.1, 0.2, 0.3, 0.9]))
     tensor([0, 0, 1, 2])
     """
-    n_edges = len(edges)
+    n_edges = edges.shape[-1]
     count = torch.zeros_like(values, dtype=torch.int64)
     step = 1 << max(0, n_edges.bit_length() - 1)
     while step and n_edges:
         candidate = count + step
-        last = edges[candidate.clamp(max=n_edges) - 1]
+        last = edges.gather(-1, candidate.clamp(max=n_edges) - 1)
         fits = (candidate <= n_edges) & (last < values)
         count = torch.where(fits, candidate, count)
         step //= 2

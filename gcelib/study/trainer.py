@@ -424,7 +424,8 @@ def measure(logits, labels):
     against ``"test"``. Returns a flat dict ``<split>_<calibrator>_<metric>``, fractions and nats.
     """
     results = {}
-    for name in ("raw", *calibration.CALIBRATORS):
+    stored = [name for name, row in calibration.CALIBRATORS.items() if row.measured_by_fit]
+    for name in ("raw", *stored):
         apply = nn.Identity() if name == "raw" else calibration.make_calibrator(name).fit(logits["val"], labels["val"])
         calibrated = {split: apply(z) for split, z in logits.items()}
         for split, z in calibrated.items():
