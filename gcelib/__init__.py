@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         models as models,
     )
     from gcelib._check import check_parameters as check_parameters
+    from gcelib.accumulate import accumulated_backward as accumulated_backward
     from gcelib.calibration import (
         CALIBRATORS as CALIBRATORS,
         AdaptiveTemperatureScaling as AdaptiveTemperatureScaling,
@@ -110,6 +111,7 @@ _MODULES = {
 
 #: The module of every other public name, with its names.
 _NAMES = {
+    "accumulate": ("accumulated_backward",),
     "calibration": (
         "CALIBRATORS",
         "AdaptiveTemperatureScaling",

@@ -69,8 +69,9 @@ def gce_log_ratio(
         ratio = _log_ratio_of_group(log_probs, group)
     elif _may_hold_an_empty_class(log_probs):
         # Its column holds nothing but -inf, whose log_softmax would be NaN.
-        ratio = F.log_softmax(log_probs.clamp_min(-1e30), dim=0)
-        ratio = torch.where(log_probs == -torch.inf, log_probs, ratio)
+        is_empty = (log_probs == -torch.inf).all(0)
+        ratio = F.log_softmax(log_probs.masked_fill(is_empty, 0), dim=0)
+        ratio = torch.where(is_empty, log_probs, ratio)
     else:
         ratio = F.log_softmax(log_probs, dim=0)
     if weight == 1:

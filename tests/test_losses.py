@@ -315,28 +315,6 @@ def test_a_class_masked_in_the_whole_batch_is_as_if_it_were_not_there(name, shap
     assert (masked.grad[:, 0] == 0).all()
 
 
-def test_gce_under_vmap():
-    logits, labels = (
-        torch.stack([batch(5, 6, seed=s)[0] for s in range(3)]),
-        torch.arange(5),
-    )
-    expected = torch.stack([GCELoss()(z, labels) for z in logits])
-    torch.testing.assert_close(
-        torch.vmap(lambda z: GCELoss()(z, labels))(logits), expected
-    )
-
-
-@pytest.mark.parametrize("shape", [(50, 40), (260, 400)])
-def test_torch_func_differentiates_gce_of_any_size(shape):
-    logits, labels = batch(*shape, seed=1)
-    expected = torch.autograd.functional.jacobian(
-        lambda z: GCELoss()(z, labels), logits
-    )
-    torch.testing.assert_close(
-        torch.func.grad(lambda z: GCELoss()(z, labels))(logits), expected
-    )
-
-
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_default_dtype_does_not_matter(name):
     logits, labels = batch(20, 5, seed=1, dtype=torch.float32)
@@ -826,7 +804,17 @@ def test_no_synchronisation_with_a_cuda_device(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["ce_ls", "brier", "mmce", "flsd", "dfl", "afl", "afl_gce", "gce, everything"],
+    [
+        "ce_ls",
+        "brier",
+        "mmce",
+        "flsd",
+        "dfl",
+        "afl",
+        "afl_gce",
+        "gce",
+        "gce, everything",
+    ],
 )
 def test_traced_without_a_break(name):
     """torch.compile(fullgraph=True) without its code generator: the whole loss is one graph."""
@@ -837,6 +825,7 @@ def test_traced_without_a_break(name):
     torch.testing.assert_close(compiled(logits, labels), loss(logits, labels))
 
 
+@pytest.mark.long
 def test_compiled_gce():
     torch.compiler.reset()
     logits, labels = batch(300, 400, dtype=torch.float32)
