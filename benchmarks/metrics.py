@@ -18,7 +18,7 @@ import _timing
 import numpy as np
 import torch
 
-from gcelib import metrics
+from gcelib import blocks, metrics
 
 N_BINS = 20
 SIZES = ((10_000, 10), (10_000, 100), (10_000, 200), (50_000, 1000))
@@ -37,7 +37,9 @@ def peers_ece(z, y, k):
     def torchmetrics():
         from torchmetrics.functional.classification import multiclass_calibration_error
 
-        return lambda: multiclass_calibration_error(z, y, k, N_BINS, validate_args=False)
+        return lambda: multiclass_calibration_error(
+            z, y, k, N_BINS, validate_args=False
+        )
 
     def netcal():
         from netcal.metrics import ECE
@@ -49,7 +51,9 @@ def peers_ece(z, y, k):
         from torch_uncertainty.metrics import CalibrationError
 
         def call():
-            metric = CalibrationError("multiclass", num_bins=N_BINS, num_classes=k, validate_args=False)
+            metric = CalibrationError(
+                "multiclass", num_bins=N_BINS, num_classes=k, validate_args=False
+            )
             metric.update(z.softmax(1), y)
             return metric.compute()
 
@@ -64,7 +68,9 @@ def peers_ece(z, y, k):
     def relplot():
         from relplot.metrics import binnedECE, multiclass_logits_to_confidences
 
-        return lambda: binnedECE(*multiclass_logits_to_confidences(z.numpy(), y.numpy()), nbins=N_BINS)
+        return lambda: binnedECE(
+            *multiclass_logits_to_confidences(z.numpy(), y.numpy()), nbins=N_BINS
+        )
 
     return (torchmetrics, netcal, torch_uncertainty, probmetrics, relplot)
 
@@ -80,7 +86,9 @@ def peers_adaptive_ece(z, y, k):
         from torch_uncertainty.metrics import AdaptiveCalibrationError
 
         def call():
-            metric = AdaptiveCalibrationError("multiclass", num_bins=N_BINS, num_classes=k, validate_args=False)
+            metric = AdaptiveCalibrationError(
+                "multiclass", num_bins=N_BINS, num_classes=k, validate_args=False
+            )
             metric.update(z.softmax(1), y)
             return metric.compute()
 
@@ -105,7 +113,15 @@ def peers_classwise_ece(z, y, k):
 
         def call():
             p = z.softmax(1)
-            return sum(binary_calibration_error(p[:, c], y == c, N_BINS, validate_args=False) for c in range(k)) / k
+            return (
+                sum(
+                    binary_calibration_error(
+                        p[:, c], y == c, N_BINS, validate_args=False
+                    )
+                    for c in range(k)
+                )
+                / k
+            )
 
         return call
 
@@ -121,7 +137,11 @@ def peers_classwise_ece(z, y, k):
     return (torch_uncertainty, torchmetrics_in_a_loop, relplot_in_a_loop)
 
 
-PEERS = {"ece": peers_ece, "adaptive_ece": peers_adaptive_ece, "classwise_ece": peers_classwise_ece}
+PEERS = {
+    "ece": peers_ece,
+    "adaptive_ece": peers_adaptive_ece,
+    "classwise_ece": peers_classwise_ece,
+}
 PACKAGES = ("torchmetrics", "netcal", "torch-uncertainty", "probmetrics", "relplot")
 
 
@@ -149,7 +169,9 @@ def memory(metric, name):
 
 
 def show(name):
-    return name.replace("_in_a_loop", ", its binary ECE in a loop").replace("torch_uncertainty", "torch-uncertainty")
+    return name.replace("_in_a_loop", ", its binary ECE in a loop").replace(
+        "torch_uncertainty", "torch-uncertainty"
+    )
 
 
 def best(times, names):
@@ -163,8 +185,12 @@ def compare(metric, sizes, rounds, with_memory):
         calls = contenders(metric, *sample(n, k), k)
         times = _timing.interleaved(calls, rounds=rounds if k < 1000 else 5)
         for name in calls:
-            rows.setdefault(name, [show(name)]).append(f"{1000 * _timing.median(times, name):.3g} ms")
-        offered = [name for name in calls if name != "gcelib" and not name.endswith("loop")]
+            rows.setdefault(name, [show(name)]).append(
+                f"{1000 * _timing.median(times, name):.3g} ms"
+            )
+        offered = [
+            name for name in calls if name != "gcelib" and not name.endswith("loop")
+        ]
         for label, names in (
             ("*best peer / gcelib*", offered),
             ("*best loop / gcelib*", set(calls) - {*offered, "gcelib"}),
@@ -178,40 +204,58 @@ def compare(metric, sizes, rounds, with_memory):
             row.append("failed" if used is None else f"{used:.1f} MiB")
         for row in loops.values():
             row.append("")
-    header = [f"`{metric}`", *(f"{n // 1000}k x {k}" for n, k in sizes), "extra memory, 50k x 1000"]
-    return _timing.table(header[: len(next(iter(rows.values())))], [*rows.values(), *loops.values()])
+    header = [
+        f"`{metric}`",
+        *(f"{n // 1000}k x {k}" for n, k in sizes),
+        "extra memory, 50k x 1000",
+    ]
+    return _timing.table(
+        header[: len(next(iter(rows.values())))], [*rows.values(), *loops.values()]
+    )
 
 
 def checks():
     """By how many percent each metric is faster at 10k x 100 if no input is checked: shapes, dtypes, labels, values."""
     z, y = sample(10_000, 100)
-    kept = metrics._checked, metrics._surely_finite
+    kept = metrics._read, blocks._surely_finite
 
     def unchecked(metric):
-        metrics._checked, metrics._surely_finite = (lambda logits, labels: (logits, labels)), (lambda block: True)
+        metrics._read = metrics.Scores
+        blocks._surely_finite = lambda scores: True
         try:
             metric(z, y)
         finally:
-            metrics._checked, metrics._surely_finite = kept
+            metrics._read, blocks._surely_finite = kept
 
     shares = {}
     for metric in (*PEERS, "nll", "brier", "evaluate"):
         ours = getattr(metrics, metric)
-        calls = {"checked": functools.partial(ours, z, y), "not": functools.partial(unchecked, ours)}
-        shares[metric] = 100 * (1 - 1 / _timing.ratio(_timing.interleaved(calls, rounds=301), "checked", "not"))
+        calls = {
+            "checked": functools.partial(ours, z, y),
+            "not": functools.partial(unchecked, ours),
+        }
+        shares[metric] = 100 * (
+            1
+            - 1
+            / _timing.ratio(_timing.interleaved(calls, rounds=301), "checked", "not")
+        )
     return shares
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and sizes, printed only")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds and sizes, printed only"
+    )
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     if options.memory:
         return memory(*options.memory)
-    versions = ", ".join(f"{p} {_timing.version(p) or '(not installed)'}" for p in PACKAGES)
+    versions = ", ".join(
+        f"{p} {_timing.version(p) or '(not installed)'}" for p in PACKAGES
+    )
     text = [
         f"Measured {datetime.date.today()} on {_timing.processor()}: one thread, CPU time, {N_BINS} bins, float32.",
         "Contenders take turns in one process and start from logits. Shown are medians over the rounds; ratios are",
@@ -223,8 +267,13 @@ def main():
     sizes, rounds = (SIZES[:-1], 5) if options.quick else (SIZES, 15)
     for metric in PEERS:
         text += ["", compare(metric, sizes, rounds, not options.quick)]
-    shares = ", ".join(f"`{metric}` {share:.1f} %" for metric, share in checks().items())
-    text += ["", f"The part of its time that each metric spends on checking the input, at 10k x 100: {shares}."]
+    shares = ", ".join(
+        f"`{metric}` {share:.1f} %" for metric, share in checks().items()
+    )
+    text += [
+        "",
+        f"The part of its time that each metric spends on checking the input, at 10k x 100: {shares}.",
+    ]
     if options.quick:
         print("\n".join(text))
     else:

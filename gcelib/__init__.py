@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         make_loss as make_loss,
     )
     from gcelib.metrics import (
+        METRICS as METRICS,
         Reliability as Reliability,
         adaptive_ece as adaptive_ece,
         brier as brier,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         entropy as entropy,
         error as error,
         evaluate as evaluate,
+        logits_from_probabilities as logits_from_probabilities,
         mce as mce,
         nll as nll,
         ood_auroc as ood_auroc,
@@ -139,6 +141,7 @@ _NAMES = {
         "make_loss",
     ),
     "metrics": (
+        "METRICS",
         "Reliability",
         "adaptive_ece",
         "brier",
@@ -147,6 +150,7 @@ _NAMES = {
         "entropy",
         "error",
         "evaluate",
+        "logits_from_probabilities",
         "mce",
         "nll",
         "ood_auroc",

@@ -77,12 +77,11 @@ def did_you_mean(value: object, allowed: Iterable[object]) -> str:
 def choice(name: str, value: object, allowed: Iterable[str]) -> str:
     """``value`` if it is one of the strings ``allowed``, else propose the nearest."""
     allowed = list(allowed)
-    hint = did_you_mean(value, allowed)
     if not isinstance(value, str):
         problem = f"must be a string, got {type(value).__name__} {value!r}"
-        fail(name, problem, hint, TypeError)
+        fail(name, problem, did_you_mean(value, allowed), TypeError)
     if value not in allowed:
-        fail(name, f"unknown {value!r}", hint)
+        fail(name, f"unknown {value!r}", did_you_mean(value, allowed))
     return value
 
 
@@ -317,29 +316,31 @@ def _kind_of_probabilities(logits: Tensor) -> str | None:
     n_samples = len(logits)
     if n_samples == 0 or logits.device.type == "meta":
         return None
-    if float(logits[0].amin()) < -_SLACK:  # nearly always true of logits: done
+    if min(logits[0, :32].tolist()) < -_SLACK:  # nearly always true of logits: done
         return None
     looked_at = logits[:: max(1, n_samples // _LOOKED_AT)]
     low, high = (float(value) for value in torch.aminmax(looked_at))
     if not (low >= -_SLACK and high <= 100 + 100 * _SLACK):
         return None
     rows = looked_at.cpu().double()
-    enough = rows.numel() >= 32  # less may be small or coarse by chance
-    if high <= 1 + _SLACK:
-        slack = _slack_of_sums(rows)
-        sums_to_one = bool(((rows.sum(1) - 1).abs() <= slack).all())
-        whole = bool((rows.frac() == 0).all())
-        few = n_samples < 2 if not whole else n_samples < 4
-        if sums_to_one and (enough or (slack < 0.06 and not few)):
-            return "rows are >= 0 and sum to 1, as probabilities do"
-        if enough and high > low:
-            return "all values lie in [0, 1], as probabilities do"
+    sums = rows.sum(1)
+    enough = rows.numel() >= 16  # fewer may be small, or coarse, by chance
+    if high > 1 + _SLACK:
+        slack = 100 * _slack_of_sums(rows / 100)
+        if bool(((sums - 100).abs() <= slack).all()) and (enough or n_samples > 1):
+            return "rows are >= 0 and sum to 100, as percentages do"
+        if enough and float(rows.amax(1).median()) > 50:
+            return "all values lie in [0, 100], as percentages do"
         return None
-    slack = 100 * _slack_of_sums(rows / 100)
-    if bool(((rows.sum(1) - 100).abs() <= slack).all()) and (enough or n_samples > 1):
-        return "rows are >= 0 and sum to 100, as percentages do"
-    if enough and float(rows.amax(1).median()) > 50:
-        return "all values lie in [0, 100], as percentages do"
+    if bool((rows.frac() == 0).all()):
+        one_hot = n_samples >= 4 and bool((sums == 1).all())
+        return "rows are >= 0 and sum to 1, as probabilities do" if one_hot else None
+    slack = _slack_of_sums(rows) if n_samples > 1 else 1e-6
+    convincing = enough or slack < 0.06
+    if convincing and bool(((sums - 1).abs() <= slack).all()):
+        return "rows are >= 0 and sum to 1, as probabilities do"
+    if enough and high > 0.5:  # similarities, and tiny logits, stay below
+        return "all values lie in [0, 1], as probabilities do"
     return None
 
 
@@ -348,7 +349,8 @@ def _slack_of_sums(rows: Tensor) -> float:
     for digits in range(1, 7):
         scaled = rows * 10**digits
         if bool(((scaled - scaled.round()).abs() <= 1e-6 * 10**digits + 1e-9).all()):
-            return max(_SLACK, 0.5 * rows.shape[1] * 10.0**-digits)
+            slack = 0.5 * rows.shape[1] * 10.0**-digits
+            return min(max(_SLACK, slack), 0.5)
     return _SLACK
 
 

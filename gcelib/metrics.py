@@ -1,313 +1,1052 @@
-"""How well do a classifier's probabilities match what happens? Calibration errors, proper scores, intervals.
+"""How well do a classifier's probabilities match what happens?
 
-Every function takes ``logits (N, K)`` (float16 to float64, a torch tensor on any device, a numpy array or memory map)
-and integer ``labels (N,)``; fractions are Python floats. Bad input raises a ValueError or TypeError that names the
-argument. Logits are read in blocks of a few MiB, in at least float32: the extra memory is a few numbers per sample.
+Calibration errors, proper scores, entropies, and intervals for them. Every function
+takes ``logits`` (N, K), a tensor on any device, an array, a memory map, a list or a
+DataFrame, and integer ``labels`` (N,); with ``probabilities=True`` the first argument
+holds probabilities. Fractions are Python floats. Scores are read in blocks of a few
+MiB, in at least float32: the extra memory is a few numbers per sample. Those on an
+accelerator stay there.
 
-Conventions. Bins are half-open ``(lo, hi]``, the first one is closed at 0; what exceeds an edge of equal width by a
-millionth of it or less counts as on it. The prediction is the first class with the largest logit, as in ``argmax``. K
-comes from the logits. The published code (Mukhoti et al. 2020) differs in three places, where we count what it drops:
-the smallest confidence belongs to the first equal-mass bin, a probability of exactly 0 belongs to the first bin, and a
-class that no label names is averaged like every other.
+Conventions. Bins are half-open (lo, hi], the first one is closed at 0; what rounding
+lifted above an edge (four units of the type in which the softmax is computed) counts as
+on it. The prediction is the first class with the largest logit, as in ``argmax``. K
+comes from the logits. The published code (torrvision/focal_calibration,
+Metrics/metrics.py) differs in three places, where we count what it drops: the smallest
+confidence belongs to the first equal-mass bin, a probability of exactly 0 belongs to
+the first bin, and a class that no label names is averaged like every other.
+
+``METRICS`` is the list: a row there is a metric in ``evaluate``, with an interval, a
+label and a place in every table.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from gcelib import _check
+from gcelib import _check, blocks, intervals
+from gcelib._check import Array
+from gcelib.bins import (
+    Binning,
+    Booleans,
+    Floats,
+    Integers,
+    Reliability as Reliability,
+    bin_scale,
+    check_binning,
+    check_n_bins,
+    cut_sorted,
+    sums_between,
+)
+from gcelib.blocks import rounding, softmax_blocks
 
-_CELLS = 1 << 19  # logits in a block: 2 MiB of float32; smaller ones are lost in the overhead of calls
-_NUDGE = 1 - 1e-6  # makes truncation mean (lo, hi], and puts back what rounding lifted off an edge
-_RANGES = {"error": 1, "nll": math.inf, "brier": 2, "ece": 1, "adaptive_ece": 1, "classwise_ece": 1}
+# --------------------------------------------------------------------------------------
+# What all metrics read
 
 
-class Reliability(NamedTuple):
-    """All bins of a reliability diagram, empty ones included: float64 and int64 arrays."""
+class Scores(NamedTuple):
+    """Checked input: logits or probabilities (N, K), labels (N,) on the same device."""
 
-    edges: np.ndarray  # (n_bins + 1,)
-    counts: np.ndarray  # (n_bins,)
-    confidence: np.ndarray  # (n_bins,) mean confidence, nan where empty
-    accuracy: np.ndarray  # (n_bins,) fraction of hits, nan where empty
+    values: Tensor
+    labels: Tensor
+    probabilities: bool
 
     @property
-    def gap(self):
-        """Confidence minus accuracy, ``(n_bins,)``: positive is overconfident, nan where empty."""
-        return self.confidence - self.accuracy
-
-    @property
-    def ece(self):
-        """The size-weighted mean of ``|gap|`` over the bins."""
-        return float(np.nansum(self.counts * np.abs(self.gap)) / self.counts.sum())
+    def tolerance(self) -> float:
+        """How far above a bin's edge a probability still counts as on it."""
+        return rounding(self.values.dtype, probabilities=self.probabilities)
 
 
-class _Block(NamedTuple):
-    """Some rows of logits and their softmax; ``dim`` runs over the classes."""
+class Rows(NamedTuple):
+    """A few numbers for each sample, (N,) float64 each, by rising confidence."""
 
-    rows: slice
-    z: torch.Tensor
-    p: torch.Tensor
-    dim: int
+    confidences: Floats
+    correct: Floats
+    nlls: Floats
+    briers: Floats
+    tolerance: float
 
-    def pick(self, values, y):
-        """``values`` (z or p) of class ``y`` in each row."""
-        return values.gather(self.dim, y.unsqueeze(self.dim)).squeeze(self.dim)
-
-    def top(self, y):
-        """Confidence, and whether ``y`` is the first class with the largest logit."""
-        confidence = self.p.amax(self.dim).numpy()
-        hit = self.pick(self.p, y).numpy() > 0.9999 * confidence
-        doubtful = np.flatnonzero(hit & (confidence < 0.501))  # above one half there is no second such class
-        hit[doubtful] = self.z.numpy().take(doubtful, 1 - self.dim).argmax(self.dim) == y.numpy()[doubtful]
-        return confidence, hit
-
-    def scores(self, y):
-        """Negative log-likelihood and Brier score."""
-        top, confidence = self.z.amax(self.dim).double(), self.p.amax(self.dim).double()
-        nll = top - self.pick(self.z, y).double() - confidence.log()
-        squares = np.einsum(self.p.numpy(), [0, 1], self.p.numpy(), [0, 1], [1 - self.dim])  # makes no copy
-        return nll, np.maximum(1 - 2 * self.pick(self.p, y).double().numpy() + squares, 0)  # rounding may leave -1e-7
+    def take(self, index: Integers) -> "Rows":
+        """Give the rows of ``index``, which rises."""
+        return Rows(
+            confidences=self.confidences[index],
+            correct=self.correct[index],
+            nlls=self.nlls[index],
+            briers=self.briers[index],
+            tolerance=self.tolerance,
+        )
 
 
-def _surely_finite(z):
-    """False if a value is not finite, or if the squares overflow: then look closer. One pass, the cheapest there is."""
-    flat = z.numpy().reshape(-1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(np.dot(flat, flat))
+def _read(logits: object, labels: object, probabilities: object) -> Scores:
+    """Both after every check that needs no pass over the scores."""
+    probabilities = _check.boolean("probabilities", probabilities)
+    values, classes = _check.logits_and_labels(logits, labels, values=False)
+    _check.check_range(classes.cpu(), values.shape[1])
+    if not probabilities:
+        _check.warn_of_probabilities(values)
+    return Scores(values, classes, probabilities)
 
 
-def _per_row(logits, labels, function, width, values=True):
-    """What ``function(block, its labels)`` returns, ``width`` vectors, for all rows: float64 ``(width, N)``.
+def _column(scores: Scores) -> Tensor:
+    """Room for a float64 number for each sample, where the scores are."""
+    device = scores.values.device
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return torch.empty(len(scores.values), dtype=dtype, device=device)
 
-    values: refuse logits that are not finite; False for a second pass over the same.
+
+def _numpy(column: Tensor) -> Floats:
+    """The numbers of a column as a float64 array."""
+    return column.cpu().double().numpy()
+
+
+def _top_label(scores: Scores) -> tuple[Floats, Booleans]:
+    """Confidence and hit of each prediction."""
+    confidences = _column(scores)
+    correct = torch.empty_like(confidences, dtype=torch.bool)
+    for block in softmax_blocks(scores.values, probabilities=scores.probabilities):
+        confidences[block.rows] = block.confidence
+        correct[block.rows] = block.is_right(scores.labels[block.rows])
+    return _numpy(confidences), correct.cpu().numpy()
+
+
+def _sorted_rows(scores: Scores) -> tuple[Rows, Integers]:
+    """What most metrics need of each sample, by rising confidence, and that order."""
+    confidences, correct, nlls, briers = (_column(scores) for _ in range(4))
+    for block in softmax_blocks(scores.values, probabilities=scores.probabilities):
+        labels = scores.labels[block.rows]
+        confidences[block.rows] = block.confidence
+        correct[block.rows] = block.is_right(labels).to(correct.dtype)
+        nlls[block.rows] = block.nll(labels)
+        briers[block.rows] = block.brier(labels)
+    rows = Rows(
+        confidences=_numpy(confidences),
+        correct=_numpy(correct),
+        nlls=_numpy(nlls),
+        briers=_numpy(briers),
+        tolerance=scores.tolerance,
+    )
+    order = np.argsort(rows.confidences, kind="stable")
+    return rows.take(order), order
+
+
+# --------------------------------------------------------------------------------------
+# Proper scores and the error
+
+
+def top_label(
+    logits: Array, labels: Array, *, probabilities: bool = False
+) -> tuple[Floats, Booleans]:
+    """Confidence of each prediction, and whether it is right.
+
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
+
+    Returns
+    -------
+    confidences : (N,) float64 array
+        The largest probability of each row, in [1/K, 1].
+    correct : (N,) bool array
+        Whether the label is the first class with the largest logit.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> top_label([[2.0, 0.0], [0.0, 1.0]], [0, 0])
+    (array([0.88079708, 0.73105858]), array([ True, False]))
     """
-    (n, k), out = logits.shape, np.empty((width, len(logits)))
-    step, dim = max(1, _CELLS // k), int(k >= 32)  # few classes come first: reductions run along long columns
-    for start in range(0, n, step):
-        z = logits[rows := slice(start, start + step)].cpu()
-        z = z.float() if z.dtype.itemsize < 4 else z
-        z = z.contiguous() if dim else torch.from_numpy(np.ascontiguousarray(z.numpy().T))  # torch copies slower
-        values = function(_Block(rows, z, z.softmax(dim), dim), labels[rows])  # a block kept would hold memory
-        if values and not _surely_finite(z):
-            _check.check_logits(z if dim else z.t(), first_row=start)
-        for row, value in zip(out, values, strict=True):
-            row[rows] = value
-    return out
+    return _top_label(_read(logits, labels, probabilities))
 
 
-def _checked(logits, labels):
-    """Both after every check that needs no pass over the logits; labels on the CPU."""
-    logits, labels = _check.logits_and_labels(logits, labels, values=False)
-    _check.check_range(labels := labels.cpu(), logits.shape[1])
-    return logits, labels
+def error(logits: Array, labels: Array, *, probabilities: bool = False) -> float:
+    """Fraction of wrong predictions.
 
+    Of tied largest logits the first is the prediction, as ``argmax`` has it.
 
-def _bins(n_bins):
-    return _check.number("n_bins", n_bins, 1, 10_000, integer=True)
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
 
+    Returns
+    -------
+    float
+        In [0, 1].
 
-def top_label(logits, labels):
-    """Confidence and hit of the predicted class: ``(confidences, correct)``, float64 and bool ``(N,)`` numpy arrays."""
-    confidences, correct = _per_row(*_checked(logits, labels), _Block.top, 2)
-    return confidences, correct == 1
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
 
-
-def error(logits, labels):
-    """Fraction of wrong predictions. Of tied largest logits the first is the prediction, as ``argmax`` has it."""
-    return float(1 - top_label(logits, labels)[1].mean())
-
-
-def nll(logits, labels):
-    """Mean negative log-likelihood in nats, in [0, inf): what ``F.cross_entropy`` computes."""
-    return float(_per_row(*_checked(logits, labels), _Block.scores, 2)[0].mean())
-
-
-def brier(logits, labels):
-    """Mean squared distance of the probabilities from the one-hot label, summed over classes: in [0, 2]."""
-    return float(_per_row(*_checked(logits, labels), _Block.scores, 2)[1].mean())
-
-
-def ece(logits, labels, n_bins=20):
-    """Average gap between confidence and accuracy, weighted by bin size.
-
-    Guo et al. 2017, Eq. 3: ``sum_b n_b / N |acc_b - conf_b|`` with equal-width bins (lo, hi].
-    logits: (N, K) float.  labels: (N,) int in [0, K).  n_bins: 20 as in the paper's tables, the published code has 15.
-    Returns a float in [0, 1]. Biased upward, most in small samples: ``evaluate`` tells what a calibrated model would
-    show. Raises ValueError or TypeError on bad input.
+    Examples
+    --------
+    >>> error([[2.0, 0.0], [0.0, 2.0]], [0, 0])
+    0.5
     """
-    n_bins = _bins(n_bins)
-    confidences, correct = top_label(logits, labels)
-    index = (confidences * (n_bins * _NUDGE)).astype(np.intp)
-    return float(np.abs(np.bincount(index, confidences - correct)).sum() / len(index))
+    _, correct = _top_label(_read(logits, labels, probabilities))
+    return float(1 - correct.mean())
 
 
-def mce(logits, labels, n_bins=20):
-    """The largest gap between confidence and accuracy in any of the bins of ``ece`` (Guo et al. 2017, Eq. 5)."""
-    return float(np.nanmax(np.abs(reliability(logits, labels, n_bins).gap)))
+def nll(logits: Array, labels: Array, *, probabilities: bool = False) -> float:
+    """Mean negative log-likelihood: what ``torch.nn.functional.cross_entropy`` gives.
 
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
 
-def adaptive_ece(logits, labels, n_bins=20):
-    """ECE with about equally many samples in each bin (Nguyen & O'Connor 2015).
+    Returns
+    -------
+    float
+        In nats, in [0, inf). Infinite, with a warning, if a probability is 0 where the
+        label is; ``logits_from_probabilities`` puts a floor under it.
 
-    The edges interpolate the sorted confidences linearly at positions j N / n_bins, j = 0..n_bins, of the index grid
-    0..N-1, clamped at its end: the published code's rule, which is not numpy's quantile. Unlike there, the smallest
-    confidence belongs to the first bin. Equal confidences share a bin; those that only rounding tells apart may not.
-    Arguments, range and errors as for ``ece``.
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> round(nll([[0.0, 0.0]], [1]), 4)
+    0.6931
     """
-    n_bins = _bins(n_bins)
-    confidences, correct = top_label(logits, labels)
-    hits, confidences = np.sort(confidences[correct]), np.sort(confidences)
-    edges, cuts = _cuts(confidences, n_bins, "mass")
-    hit_cuts = np.searchsorted(hits, edges, side="right")  # two sorts are faster than sorting pairs
-    hit_cuts[0], hit_cuts[-1] = 0, len(hits)
-    return float(np.abs(_slice_sums(confidences, cuts) - np.diff(hit_cuts)).sum() / len(confidences))
+    scores = _read(logits, labels, probabilities)
+    nlls = _column(scores)
+    for block in softmax_blocks(scores.values, probabilities=scores.probabilities):
+        nlls[block.rows] = block.nll(scores.labels[block.rows])
+    values = _numpy(nlls)
+    _warn_of_infinite_nll(values)
+    return float(values.mean())
 
 
-def classwise_ece(logits, labels, n_bins=20):
-    """ECE of every class's probability p_k against 1{y = k}, averaged over the K classes (Kull et al. 2019).
+def _warn_of_infinite_nll(nlls: Floats) -> None:
+    """Say how many samples make the mean infinite."""
+    impossible = int(np.isinf(nlls).sum())
+    if impossible:
+        _check.warn(
+            f"logits: {impossible} of {len(nlls)} labels have the probability 0, so the"
+            " NLL is infinite; logits_from_probabilities(p) puts a floor under it"
+        )
 
-    Uses the bins of ``ece``, all samples for every class. Unlike in the published code, a probability of exactly 0 is
-    in the first bin, and a class without labels counts as well. Arguments, range and errors as for ``ece``.
+
+def brier(logits: Array, labels: Array, *, probabilities: bool = False) -> float:
+    """Mean squared distance of the probabilities from the one-hot label.
+
+    Summed over the classes (Brier 1950), so twice the value that is common for two
+    classes.
+
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
+
+    Returns
+    -------
+    float
+        In [0, 2].
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> brier([[0.0, 0.0]], [1])
+    0.5
     """
-    n_bins = _bins(n_bins)
-    return float(_classwise(*_checked(logits, labels), n_bins)[0])
+    scores = _read(logits, labels, probabilities)
+    briers = _column(scores)
+    for block in softmax_blocks(scores.values, probabilities=scores.probabilities):
+        briers[block.rows] = block.brier(scores.labels[block.rows])
+    return float(_numpy(briers).mean())
 
 
-def _classwise(logits, labels, n_bins, weights=None, values=True):
-    """``(R,)``: classwise ECE of all rows (R = 1), or of R resamples that hold row i ``weights[r, i]`` times."""
-    (n, k), r = logits.shape, 1 if weights is None else len(weights)
-    cells, columns = np.zeros((r, k * n_bins)), np.zeros((r, k))
-
-    def cell(classes, p):
-        return classes * n_bins + (p * (n_bins * _NUDGE)).astype(np.intp)
-
-    def visit(block, y):
-        p = block.p.numpy()
-        at = np.flatnonzero(p > 1 / n_bins)  # only these need a bin: the first one is the rest
-        outer, value = at // p.shape[1], p.reshape(-1)[at].astype(np.float64)
-        inner = at - outer * p.shape[1]
-        sample, classes = (outer, inner) if block.dim else (inner, outer)
-        index = cell(classes, value)
-        for i in range(r):
-            weighted = value if weights is None else value * weights[i, block.rows][sample]
-            cells[i] += np.bincount(index, weighted, k * n_bins)
-        if weights is None:
-            columns[0] += block.p.sum(1 - block.dim).numpy()
-        else:
-            columns[:] += weights[:, block.rows].astype(p.dtype) @ (p if block.dim else p.T)
-        return (block.pick(block.p, y),)
-
-    own = cell(labels.numpy(), _per_row(logits, labels, visit, 1, values)[0])
-    by_class = cells.reshape(r, k, n_bins)
-    by_class[:, :, 0] = columns - by_class[:, :, 1:].sum(2)
-    for i in range(r):
-        cells[i] -= np.bincount(own, None if weights is None else weights[i], k * n_bins)
-    return np.abs(cells).sum(1) / (n * k)
+# --------------------------------------------------------------------------------------
+# Calibration errors
 
 
-def _cuts(values, n_bins, binning):
-    """Edges of the bins of sorted ``values``, and where they cut: bin b is the slice ``cuts[b]:cuts[b + 1]``."""
-    n = len(values)
-    if binning == "width":
-        edges = np.linspace(0, 1, n_bins + 1)
-        cuts = np.searchsorted(values * (n_bins * _NUDGE), np.arange(n_bins + 1))
-    else:
-        edges = np.interp(np.arange(n_bins + 1) * (n / n_bins), np.arange(n), values)
-        cuts = np.searchsorted(values, edges, side="right")
-    cuts[0], cuts[-1] = 0, n
-    return edges, cuts
+def ece(
+    logits: Array, labels: Array, n_bins: int = 20, *, probabilities: bool = False
+) -> float:
+    """Average gap between confidence and accuracy, weighted by the size of the bins.
 
+    ``sum_b n_b / N |acc_b - conf_b|`` over bins of equal width, (lo, hi].
 
-def _slice_sums(values, cuts):
-    return np.diff(np.append(0.0, np.cumsum(values, dtype=np.float64))[cuts])
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    n_bins : int, default 20
+        1 to 10,000. 20 as in the paper's tables; the published code uses 15.
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
 
+    Returns
+    -------
+    float
+        In [0, 1]. Biased upward, most in small samples: ``evaluate`` tells what a
+        calibrated model would show.
 
-def binned_samples(logits, labels, n_bins=20, binning="width", class_index=None):
-    """The samples behind ``reliability``: ``(edges, cuts, samples, probs, hits)``; bin b is the slice
-    ``cuts[b]:cuts[b + 1]`` of samples (sorted indices), of their binned probabilities and of their hits.
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    References
+    ----------
+    Guo, Pleiss, Sun, Weinberger, ICML 2017, Eq. 3.
+
+    Examples
+    --------
+    >>> round(ece([[2.0, 0.0], [0.0, 2.0]], [0, 0]), 4)
+    0.3808
     """
-    n_bins, binning = _bins(n_bins), _check.choice("binning", binning, ("width", "mass"))
+    n_bins = check_n_bins(n_bins)
+    scores = _read(logits, labels, probabilities)
+    confidences, correct = _top_label(scores)
+    index = (confidences * bin_scale(n_bins, scores.tolerance)).astype(np.intp)
+    gaps = np.bincount(index, confidences - correct)
+    return float(np.abs(gaps).sum() / len(index))
+
+
+def mce(
+    logits: Array, labels: Array, n_bins: int = 20, *, probabilities: bool = False
+) -> float:
+    """The largest gap between confidence and accuracy in any bin of ``ece``.
+
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    n_bins : int, default 20
+        1 to 10,000. 20 as in the paper's tables; the published code uses 15.
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
+
+    Returns
+    -------
+    float
+        In [0, 1], at least ``ece``. A bin with one sample can decide it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    References
+    ----------
+    Guo, Pleiss, Sun, Weinberger, ICML 2017, Eq. 5.
+
+    Examples
+    --------
+    >>> round(mce([[2.0, 0.0], [0.0, 1.0]], [0, 0]), 4)
+    0.7311
+    """
+    return reliability(logits, labels, n_bins, probabilities=probabilities).mce
+
+
+def adaptive_ece(
+    logits: Array,
+    labels: Array,
+    n_bins: int = 20,
+    *,
+    binning: Literal["mass", "equal"] = "mass",
+    probabilities: bool = False,
+) -> float:
+    """Calibration error over bins that hold about equally many samples.
+
+    With ``binning="mass"`` the edges interpolate the sorted confidences linearly at
+    positions j N / n_bins, j = 0 ... n_bins, of the index grid 0 ... N - 1, clamped at
+    its end: the published code's rule, which is not numpy's quantile. So the first bin
+    holds up to N / n_bins + 1 samples and the last one up to one less than the others:
+    up to 0.0011 from the exact split at N = 1,000. Equal confidences share a bin; those
+    that only rounding tells apart may not. ``binning="equal"`` is the exact split, as
+    ``numpy.array_split`` has it; equal confidences are then split in the order given.
+
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    n_bins : int, default 20
+        1 to 10,000. 20 as in the paper's tables; the published code uses 15.
+    binning : {"mass", "equal"}
+        The rule for the edges.
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
+
+    Returns
+    -------
+    float
+        In [0, 1]. Biased upward, most in small samples.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    References
+    ----------
+    Nguyen and O'Connor, EMNLP 2015. Edges: torrvision/focal_calibration,
+    Metrics/metrics.py; here the smallest confidence belongs to the first bin.
+
+    Examples
+    --------
+    >>> round(adaptive_ece([[2.0, 0.0], [0.0, 2.0]], [0, 0], n_bins=1), 4)
+    0.3808
+    """
+    n_bins = check_n_bins(n_bins)
+    if _check.choice("binning", binning, ("mass", "equal")) == "equal":
+        bins = reliability(logits, labels, n_bins, "equal", probabilities=probabilities)
+        return bins.ece
+    scores = _read(logits, labels, probabilities)
+    confidences, correct = _top_label(scores)
+    hit_confidences = np.sort(confidences[correct])  # two sorts beat sorting pairs
+    sorted_confidences = np.sort(confidences)
+    edges, cuts = cut_sorted(sorted_confidences, n_bins, "mass", scores.tolerance)
+    hit_cuts = np.searchsorted(hit_confidences, edges, side="right")
+    hit_cuts[0], hit_cuts[-1] = 0, len(hit_confidences)
+    gaps = sums_between(sorted_confidences, cuts) - np.diff(hit_cuts)
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+def classwise_ece(
+    logits: Array, labels: Array, n_bins: int = 20, *, probabilities: bool = False
+) -> float:
+    """ECE of every class's probability p_k against 1{y = k}, averaged over classes.
+
+    Uses the bins of ``ece``, and all samples for every class. Unlike in the published
+    code, a probability of exactly 0 is in the first bin, and a class without labels
+    counts as well.
+
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    n_bins : int, default 20
+        1 to 10,000. 20 as in the paper's tables; the published code uses 15.
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
+
+    Returns
+    -------
+    float
+        In [0, 1]; it falls with the number of classes, most of which are rarely
+        probable.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    References
+    ----------
+    Kull et al., NeurIPS 2019, Sec. 2 (class-wise ECE).
+
+    Examples
+    --------
+    >>> round(classwise_ece([[2.0, 0.0], [0.0, 2.0]], [0, 0]), 4)
+    0.5
+    """
+    n_bins = check_n_bins(n_bins)
+    scores = _read(logits, labels, probabilities)
+    return float(_classwise(scores, n_bins, None)[0])
+
+
+def _classwise(
+    scores: Scores, n_bins: int, weights: Integers | None, *, check: bool = True
+) -> Floats:
+    """Class-wise ECE of all rows, (1,), or of R resamples, (R,).
+
+    Resample r holds row i ``weights[r, i]`` times. The gap of a class and bin is the
+    sum of its probabilities less the number of its labels there. The first bin holds
+    nearly all of them, so its sum is the class's total less the other bins.
+    """
+    n_samples, n_classes = scores.values.shape
+    n_resamples = 1 if weights is None else len(weights)
+    scale = bin_scale(n_bins, scores.tolerance)
+    sums = np.zeros((n_resamples, n_classes * n_bins))
+    totals = np.zeros((n_resamples, n_classes))
+    own = _column(scores)  # the probability of each sample's label
+    for block in softmax_blocks(
+        scores.values, probabilities=scores.probabilities, check=check
+    ):
+        weight = None
+        if weights is not None:
+            weight = torch.from_numpy(weights[:, block.rows])
+            weight = weight.to(scores.values.device)
+        sums += block.class_cells(n_bins, scale, weight).cpu().numpy()
+        totals += block.class_totals(weight).cpu().numpy()
+        own[block.rows] = block.pick(block.probs, scores.labels[block.rows])
+    by_class = sums.reshape(n_resamples, n_classes, n_bins)
+    by_class[:, :, 0] = totals - by_class[:, :, 1:].sum(2)
+    label_bins = (_numpy(own) * scale).astype(np.intp)
+    label_cells = scores.labels.cpu().numpy() * n_bins + label_bins
+    for r in range(n_resamples):
+        weight_of_row = None if weights is None else weights[r]
+        sums[r] -= np.bincount(label_cells, weight_of_row, n_classes * n_bins)
+    gaps: Floats = np.abs(sums).sum(1) / (n_samples * n_classes)
+    return gaps
+
+
+# --------------------------------------------------------------------------------------
+# Diagrams
+
+
+class BinnedSamples(NamedTuple):
+    """The samples behind the bars of a reliability diagram.
+
+    Parameters
+    ----------
+    edges : (n_bins + 1,) array
+    cuts : (n_bins + 1,) array of integers
+        Bin b is the slice ``cuts[b]:cuts[b + 1]`` of the following three.
+    samples : (N,) array of integers
+        Row numbers, by rising probability.
+    probs : (N,) array
+        Their probabilities: of the prediction, or of the class asked for.
+    hits : (N,) array
+        Whether the prediction was right, or the sample of that class; 0 or 1.
+    """
+
+    edges: Floats
+    cuts: Integers
+    samples: Integers
+    probs: Floats
+    hits: Booleans | Floats
+
+
+def binned_samples(
+    logits: Array,
+    labels: Array,
+    n_bins: int = 20,
+    binning: Binning = "width",
+    class_index: int | None = None,
+    *,
+    probabilities: bool = False,
+) -> BinnedSamples:
+    """Sort samples into the bins of ``reliability``.
+
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    n_bins : int, default 20
+        1 to 10,000. 20 as in the paper's tables; the published code uses 15.
+    binning : {"width", "mass", "equal"}
+        As in ``reliability``.
+    class_index : int, optional
+        Bin p_k against 1{y = k} for this k instead of the prediction's confidence.
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
+
+    Returns
+    -------
+    BinnedSamples
+        ``(edges, cuts, samples, probs, hits)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> found = binned_samples([[2.0, 0.0], [0.0, 1.0]], [0, 0], n_bins=4)
+    >>> found.cuts.tolist(), found.samples.tolist()
+    ([0, 0, 0, 1, 2], [1, 0])
+    """
+    n_bins = check_n_bins(n_bins)
+    binning = check_binning(binning)
+    scores = _read(logits, labels, probabilities)
+    hits: Booleans | Floats
     if class_index is None:
-        values, hits = top_label(logits, labels)
+        values, hits = _top_label(scores)
     else:
-        logits, labels = _checked(logits, labels)
-        k = _check.number("class_index", class_index, 0, logits.shape[1] - 1, integer=True)
-        values, hits = _per_row(logits, labels, lambda block, y: (block.p.select(block.dim, k), y == k), 2)
+        last = scores.values.shape[1] - 1
+        k = _check.number("class_index", class_index, 0, last, integer=True)
+        column = _column(scores)
+        for block in softmax_blocks(scores.values, probabilities=scores.probabilities):
+            column[block.rows] = block.of_class(k)
+        values = _numpy(column)
+        hits = (scores.labels == k).cpu().double().numpy()
     order = np.argsort(values, kind="stable")
-    edges, cuts = _cuts(values[order], n_bins, binning)
-    return edges, cuts, order, values[order], hits[order]
+    edges, cuts = cut_sorted(values[order], n_bins, binning, scores.tolerance)
+    return BinnedSamples(edges, cuts, order, values[order], hits[order])
 
 
-def reliability(logits, labels, n_bins=20, binning="width", class_index=None):
-    """Bins of a reliability diagram: how often is the model right when it says c?
+def reliability(
+    logits: Array,
+    labels: Array,
+    n_bins: int = 20,
+    binning: Binning = "width",
+    class_index: int | None = None,
+    *,
+    probabilities: bool = False,
+) -> Reliability:
+    """Bin the samples: how often is the model right when it says c?
 
-    binning: ``"width"`` for equal-width bins of [0, 1], ``"mass"`` for about equally many samples in each, with the
-    edges of ``adaptive_ece``.  class_index: bin p_k against 1{y = k} for this k instead. Errors as for ``ece``.
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    n_bins : int, default 20
+        1 to 10,000. 20 as in the paper's tables; the published code uses 15.
+    binning : {"width", "mass", "equal"}
+        ``"width"``: bins of equal width on [0, 1]. ``"mass"``: about equally many
+        samples in each, with the edges of ``adaptive_ece``. ``"equal"``: exactly, as
+        ``numpy.array_split``.
+    class_index : int, optional
+        Bin p_k against 1{y = k} for this k instead of the prediction's confidence.
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
+
+    Returns
+    -------
+    Reliability
+        Edges, counts, mean confidence and accuracy of all bins; ``.ece``, ``.mce``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> bins = reliability([[2.0, 0.0], [0.0, 1.0]], [0, 0], n_bins=4)
+    >>> bins.counts.tolist()
+    [0, 0, 1, 1]
+    >>> bins.accuracy[2:].tolist()
+    [0.0, 1.0]
     """
-    edges, cuts, _, values, hits = binned_samples(logits, labels, n_bins, binning, class_index)
-    counts = np.diff(cuts)
-    with np.errstate(invalid="ignore"):
-        return Reliability(edges, counts, *(_slice_sums(v, cuts) / counts for v in (values, hits)))
+    found = binned_samples(
+        logits, labels, n_bins, binning, class_index, probabilities=probabilities
+    )
+    return Reliability.from_sorted(found.edges, found.cuts, found.probs, found.hits)
 
 
-def entropy(logits):
-    """Shannon entropy of each row's softmax in nats, in [0, log K]: a float64 ``(N,)`` numpy array."""
-    logits = _check.as_tensor("logits", logits)
-    _check.check_logits(logits, values=False)
-    return _per_row(logits, logits, lambda block, _: (torch.special.entr(block.p).sum(block.dim),), 1)[0]
+# --------------------------------------------------------------------------------------
+# Out of distribution
 
 
-def ood_auroc(logits_in, logits_ood):
-    """Chance that an out-of-distribution sample has more ``entropy``, ties half: the area under the ROC curve."""
-    for name, logits in (("logits_in", logits_in), ("logits_ood", logits_ood)):
-        _check.check_logits(_check.as_tensor(name, logits), name)
-    scores_in, scores_ood = np.sort(entropy(logits_in)), entropy(logits_ood)
-    below, not_above = (np.searchsorted(scores_in, scores_ood, side).mean() for side in ("left", "right"))
+def entropy(logits: Array, *, probabilities: bool = False) -> Floats:
+    """Shannon entropy of each row's softmax.
+
+    Computed from distances below the largest logit, so that it tells rows apart whose
+    probabilities are 0 and 1 in floating point.
+
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
+
+    Returns
+    -------
+    (N,) float64 array
+        In nats, in [0, log K].
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> [f"{value:.4g}" for value in entropy([[0.0, 0.0], [200.0, 0.0]])]
+    ['0.6931', '2.782e-85']
+    """
+    value, _ = _entropies("logits", logits, probabilities)
+    return value
+
+
+def _entropies(
+    name: str, logits: object, probabilities: object
+) -> tuple[Floats, Floats]:
+    """Entropy of each row and its logarithm."""
+    probabilities = _check.boolean("probabilities", probabilities)
+    values = _check.as_tensor(name, logits)
+    _check.check_logits(values, name)
+    if probabilities and values.device.type == "cpu":
+        _check.check_probabilities(values, name)
+    elif not probabilities:
+        _check.warn_of_probabilities(values, name)
+    scores = Scores(values, values, probabilities)
+    entropies, logarithms = _column(scores), _column(scores)
+    for block in softmax_blocks(values, probabilities=probabilities, check=False):
+        entropies[block.rows], logarithms[block.rows] = block.entropy()
+    highest = math.log(values.shape[1])
+    return np.clip(_numpy(entropies), 0, highest), _numpy(logarithms)
+
+
+def ood_auroc(
+    logits_in: Array, logits_ood: Array, *, probabilities: bool = False
+) -> float:
+    """Chance that an out-of-distribution sample has more entropy than a test sample.
+
+    The area under the ROC curve of ``entropy`` as a detector; ties count half. Samples
+    are ordered by the logarithm of the entropy, which never saturates.
+
+    Parameters
+    ----------
+    logits_in : (N, K) tensor or array
+        Of test samples.
+    logits_ood : (M, K) tensor or array
+        Of samples from elsewhere, by the same model.
+    probabilities : bool, default False
+        True: both hold probabilities. Exact 0 and 1 are allowed; rows that do not sum
+        to 1 are refused.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 0.5 is a coin.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> ood_auroc([[9.0, 0.0], [8.0, 0.0]], [[0.5, 0.0]])
+    1.0
+    """
+    inside = _check.as_tensor("logits_in", logits_in)
+    outside = _check.as_tensor("logits_ood", logits_ood)
+    _, scores_in = _entropies("logits_in", inside, probabilities)
+    _, scores_ood = _entropies("logits_ood", outside, probabilities)
+    if inside.shape[1] != outside.shape[1]:
+        problem = f"has {outside.shape[1]} classes, logits_in {inside.shape[1]}"
+        _check.fail("logits_ood", problem, "pass logits of one model")
+    scores_in.sort()
+    below = np.searchsorted(scores_in, scores_ood, "left").mean()
+    not_above = np.searchsorted(scores_in, scores_ood, "right").mean()
     return float((below + not_above) / (2 * len(scores_in)))
 
 
-def _all_but_classwise(samples, n_bins):
-    """error, nll, brier, ece, adaptive_ece of rows confidence, hit, nll, brier that are sorted by confidence."""
-    confidences, correct, nlls, briers = samples
-    cuts = (_cuts(confidences, n_bins, binning)[1] for binning in ("width", "mass"))
-    gaps = [np.abs(_slice_sums(confidences - correct, c)).sum() / len(correct) for c in cuts]
-    return [1 - correct.mean(), nlls.mean(), briers.mean(), *gaps]
+def logits_from_probabilities(p: Array) -> Tensor:
+    """Finite logits whose softmax is ``p``: its logarithm, with a floor for zeros.
 
+    Parameters
+    ----------
+    p : (N, K) tensor or array
+        Probabilities; exact 0 and 1 are allowed.
 
-def evaluate(logits, labels, n_bins=20, bootstrap=0, seed=0):
-    """Every metric, a flat dict of floats: error, nll, brier, ece, adaptive_ece, classwise_ece.
+    Returns
+    -------
+    (N, K) tensor
+        ``log(p)`` in the type of ``p``, at least float32. A zero becomes the logarithm
+        of the type's smallest normal number: -87.3 in float32, -708.4 in float64.
 
-    bootstrap: number of resamples; if positive, also ``<metric>_low`` and ``<metric>_high``, *basic* 95 % intervals
-    (twice the estimate minus the 97.5 and 2.5 % quantiles, clipped to the metric's range; the percentile interval of a
-    biased estimate can miss its own point), and ``ece_calibrated_high``: 95 of 100 calibrated models with these
-    confidences show an ECE below it. If ``ece`` is below it, too, read that instead of the interval, which covers its
-    95 % only where the error stands clear of its noise; for ``classwise_ece`` that takes many samples of each class.
+    Raises
+    ------
+    ValueError, TypeError
+        If rows are no distributions; the message begins with ``p``.
+
+    Examples
+    --------
+    >>> logits = logits_from_probabilities([[0.5, 0.5], [1.0, 0.0]])
+    >>> logits.softmax(1).tolist()
+    [[0.5, 0.5], [1.0, 2.2250738585072014e-308]]
     """
-    n_bins = _bins(n_bins)
+    values = _check.as_tensor("p", p)
+    _check.check_logits(values, "p", values=False)
+    if values.device.type == "cpu":
+        _check.check_probabilities(values, "p")
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    return values.clamp(torch.finfo(values.dtype).tiny, 1).log()
+
+
+# --------------------------------------------------------------------------------------
+# The list of metrics
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What there is to know of a metric.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(logits, labels, n_bins, probabilities=...)`` -> float; without
+        ``n_bins`` if not ``takes_bins``.
+    label : str
+        In tables.
+    axis : str
+        In figures, with the unit.
+    percent : bool
+        Whether it is a fraction that people read as percent.
+    highest : float
+        The largest value possible; the smallest is 0.
+    in_evaluate : bool
+        Whether ``evaluate`` gives it, with an interval.
+    takes_bins : bool
+        Whether the function takes ``n_bins``.
+    from_rows : callable, optional
+        The same number from ``Rows``: fast in ``evaluate`` and in its resamples.
+    from_weights : callable, optional
+        The same numbers (R,) of R weighted resamples at once. Without either, the
+        function is called on each resample, which copies the logits each time.
+    """
+
+    function: Callable[..., float]
+    label: str
+    axis: str
+    percent: bool = True
+    highest: float = 1
+    in_evaluate: bool = True
+    takes_bins: bool = True
+    from_rows: Callable[[Rows, int], float] | None = None
+    from_weights: Callable[..., Floats] | None = None
+
+    def __call__(self, scores: Scores, n_bins: int) -> float:
+        """Call the function on checked input."""
+        options = {"n_bins": n_bins} if self.takes_bins else {}
+        values, labels, probabilities = scores
+        value = self.function(values, labels, **options, probabilities=probabilities)
+        return float(value)
+
+
+def _binned_gap(rows: Rows, n_bins: int, binning: Binning) -> float:
+    """Give the calibration error of sorted rows."""
+    _, cuts = cut_sorted(rows.confidences, n_bins, binning, rows.tolerance)
+    gaps = sums_between(rows.confidences - rows.correct, cuts)
+    return float(np.abs(gaps).sum() / len(rows.correct))
+
+
+#: Every metric. A new one is a row here and its function: ``evaluate`` and what derives
+#: from it (tables, figures, stored results) then have it.
+METRICS = {
+    "error": Metric(
+        error,
+        label="error",
+        axis="error (%)",
+        takes_bins=False,
+        from_rows=lambda rows, n_bins: float(1 - rows.correct.mean()),
+    ),
+    "nll": Metric(
+        nll,
+        label="NLL",
+        axis="NLL (nats)",
+        percent=False,
+        highest=math.inf,
+        takes_bins=False,
+        from_rows=lambda rows, n_bins: float(rows.nlls.mean()),
+    ),
+    "brier": Metric(
+        brier,
+        label="Brier",
+        axis="Brier score",
+        percent=False,
+        highest=2,
+        takes_bins=False,
+        from_rows=lambda rows, n_bins: float(rows.briers.mean()),
+    ),
+    "ece": Metric(
+        ece,
+        label="ECE",
+        axis="ECE (%)",
+        from_rows=lambda rows, n_bins: _binned_gap(rows, n_bins, "width"),
+    ),
+    "adaptive_ece": Metric(
+        adaptive_ece,
+        label="AdaECE",
+        axis="AdaECE (%)",
+        from_rows=lambda rows, n_bins: _binned_gap(rows, n_bins, "mass"),
+    ),
+    "classwise_ece": Metric(
+        classwise_ece,
+        label="ClasswiseECE",
+        axis="ClasswiseECE (%)",
+        from_weights=_classwise,
+    ),
+    "mce": Metric(mce, label="MCE", axis="MCE (%)", in_evaluate=False),
+    "auroc": Metric(  # of two sets of logits, without labels
+        ood_auroc, label="AUROC", axis="AUROC (%)", in_evaluate=False, takes_bins=False
+    ),
+}
+
+
+# --------------------------------------------------------------------------------------
+# All at once
+
+
+def evaluate(
+    logits: Array,
+    labels: Array,
+    n_bins: int = 20,
+    bootstrap: int = 0,
+    seed: int = 0,
+    *,
+    probabilities: bool = False,
+) -> dict[str, float]:
+    """Every metric of ``METRICS`` that is for logits and labels, in one reading.
+
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    n_bins : int, default 20
+        1 to 10,000. 20 as in the paper's tables; the published code uses 15.
+    bootstrap : int, default 0
+        Number of resamples for intervals; 0 gives none.
+    seed : int, default 0
+        Of the resamples.
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
+
+    Returns
+    -------
+    dict of str to float
+        error, nll, brier, ece, adaptive_ece, classwise_ece. With ``bootstrap`` also
+        ``<metric>_low`` and ``<metric>_high``: *basic* 95 % intervals, twice the
+        estimate minus the 97.5 and 2.5 % quantiles of the resamples, clipped to the
+        metric's range (the percentile interval of a biased estimate can miss its own
+        point). And ``ece_calibrated_high``: 95 of 100 calibrated models with these
+        confidences show an ECE below it. If ``ece`` is below it, too, read that
+        instead of the interval, which covers its 95 % only where the error stands
+        clear of its noise; for ``classwise_ece`` that takes many samples of each class.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> numbers = evaluate([[2.0, 0.0], [0.0, 2.0]], [0, 0], bootstrap=10)
+    >>> numbers["error"], numbers["error_high"]
+    (0.5, 1.0)
+    """
+    n_bins = check_n_bins(n_bins)
     bootstrap = _check.number("bootstrap", bootstrap, 0, 1_000_000, integer=True)
-    rng = np.random.default_rng(_check.number("seed", seed, 0, integer=True))
-    logits, labels = _checked(logits, labels)
-    _check.warn_of_probabilities(logits)
-    n, k = logits.shape
-    samples = _per_row(logits, labels, lambda block, y: (*block.top(y), *block.scores(y)), 4)
-    samples = samples[:, order := np.argsort(samples[0], kind="stable")]
-    points = [
-        float(v) for v in (*_all_but_classwise(samples, n_bins), *_classwise(logits, labels, n_bins, None, False))
-    ]
-    result = dict(zip(_RANGES, points, strict=True))
+    seed = _check.number("seed", seed, 0, integer=True)
+    scores = _read(logits, labels, probabilities)
+    metrics = {name: metric for name, metric in METRICS.items() if metric.in_evaluate}
+    rows, order = _sorted_rows(scores)
+    _warn_of_infinite_nll(rows.nlls)
+    points = {
+        name: _estimate(metric, scores, rows, n_bins)
+        for name, metric in metrics.items()
+    }
     if not bootstrap:
-        return result
-    draws, calibrated, cuts = [], [], _cuts(samples[0], n_bins, "width")[1]
-    for start in range(0, bootstrap, at_once := max(1, _CELLS // max(n, k * n_bins))):
-        drawn = (rng.integers(0, n, n) for _ in range(start, min(start + at_once, bootstrap)))
-        weights = np.stack([np.bincount(rows, minlength=n) for rows in drawn])
-        for w, classwise in zip(weights, _classwise(logits, labels, n_bins, weights, False), strict=True):
-            draws.append([*_all_but_classwise(samples[:, np.repeat(np.arange(n), w[order])], n_bins), classwise])
-            gaps = samples[0] - (rng.random(n) < samples[0])  # as if the confidences were right
-            calibrated.append(np.abs(_slice_sums(gaps, cuts)).sum() / n)
-    low, high = np.quantile(draws, (0.025, 0.975), axis=0)
-    for (name, most), value, a, b in zip(_RANGES.items(), points, low, high, strict=True):
-        result |= {f"{name}_{end}": float(np.clip(2 * value - q, 0, most)) for end, q in (("low", b), ("high", a))}
-    return result | {"ece_calibrated_high": float(np.quantile(calibrated, 0.95))}
+        return points
+    draws, calibrated = _resample(scores, rows, order, metrics, n_bins, bootstrap, seed)
+    highest = [metric.highest for metric in metrics.values()]
+    result = dict(points)
+    for name, (low, high) in zip(
+        metrics, intervals.basic(list(points.values()), draws, highest), strict=True
+    ):
+        result[f"{name}_low"] = low
+        result[f"{name}_high"] = high
+    result["ece_calibrated_high"] = float(np.quantile(calibrated, 0.95))
+    return result
+
+
+def _estimate(metric: Metric, scores: Scores, rows: Rows, n_bins: int) -> float:
+    """One metric of all samples, the fastest way that it has."""
+    if metric.from_rows:
+        return metric.from_rows(rows, n_bins)
+    if metric.from_weights:
+        return float(metric.from_weights(scores, n_bins, None, check=False)[0])
+    return metric(scores, n_bins)
+
+
+def _resample(
+    scores: Scores,
+    rows: Rows,
+    order: Integers,
+    metrics: dict[str, Metric],
+    n_bins: int,
+    n_resamples: int,
+    seed: int,
+) -> tuple[list[list[float]], list[float]]:
+    """Estimate all ``metrics`` on resamples, and the ECE of calibrated models.
+
+    ``rows`` are sorted by ``order``. Returns a list of estimates for each resample, and
+    for each the ECE that chance alone would give were the confidences right.
+    """
+    rng = np.random.default_rng(seed)
+    n_samples, n_classes = scores.values.shape
+    _, cuts = cut_sorted(rows.confidences, n_bins, "width", rows.tolerance)
+    at_once = max(1, blocks.CELLS // max(n_samples, n_classes * n_bins))
+    estimates, calibrated = [], []
+    for drawn in intervals.resamples(rng, n_samples, n_resamples, at_once):
+        weights = np.stack([np.bincount(d, minlength=n_samples) for d in drawn])
+        together = {
+            name: metric.from_weights(scores, n_bins, weights, check=False)
+            for name, metric in metrics.items()
+            if metric.from_weights
+        }
+        for i in range(len(drawn)):
+            again = rows.take(np.repeat(np.arange(n_samples), weights[i][order]))
+            estimate = []
+            for name, metric in metrics.items():
+                if metric.from_rows:
+                    estimate.append(metric.from_rows(again, n_bins))
+                elif metric.from_weights:
+                    estimate.append(float(together[name][i]))
+                else:
+                    index = torch.from_numpy(drawn[i]).to(scores.values.device)
+                    values, labels = scores.values[index], scores.labels[index]
+                    part = Scores(values, labels, scores.probabilities)
+                    estimate.append(metric(part, n_bins))
+            estimates.append(estimate)
+            hits = rng.random(n_samples) < rows.confidences  # as if they were right
+            gaps = sums_between(rows.confidences - hits, cuts)
+            calibrated.append(float(np.abs(gaps).sum() / n_samples))
+    return estimates, calibrated

@@ -1,0 +1,89 @@
+"""Intervals by resampling."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from gcelib.bins import Integers
+
+
+def resamples(
+    rng: np.random.Generator, n_samples: int, n_resamples: int, at_once: int
+) -> Iterator[list[Integers]]:
+    """Draw rows with replacement, in groups of at most ``at_once`` resamples.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    n_samples : int
+        Rows to draw from, and to draw for each resample.
+    n_resamples : int
+    at_once : int
+        How many a caller holds at a time.
+
+    Yields
+    ------
+    list of (n_samples,) arrays of row numbers
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> [len(group) for group in resamples(rng, 10, 5, at_once=2)]
+    [2, 2, 1]
+    """
+    for start in range(0, n_resamples, at_once):
+        stop = min(start + at_once, n_resamples)
+        yield [rng.integers(0, n_samples, n_samples) for _ in range(start, stop)]
+
+
+def basic(
+    points: Sequence[float],
+    estimates: Sequence[Sequence[float]],
+    highest: Sequence[float],
+    level: float = 0.95,
+) -> list[tuple[float, float]]:
+    """Give basic bootstrap intervals, within [0, highest].
+
+    The ends are twice the estimate minus a quantile of the resamples: what the
+    resamples' bias adds, these take away.
+
+    Parameters
+    ----------
+    points : (M,) sequence of float
+        Estimates from all samples.
+    estimates : (R, M) sequence
+        The same from R resamples.
+    highest : (M,) sequence of float
+        The largest values possible.
+    level : float, default 0.95
+        Coverage.
+
+    Returns
+    -------
+    list of M pairs (low, high)
+        Where the point is infinite, both ends are.
+
+    References
+    ----------
+    Davison and Hinkley, Bootstrap Methods and their Application, 1997, Sec. 5.2.
+
+    Examples
+    --------
+    >>> [(low, high)] = basic([0.5], [[0.25], [0.5], [1.0]], [1.0], level=0.5)
+    >>> low, high
+    (0.25, 0.625)
+    """
+    tail = (1 - level) / 2
+    tails = (0.025, 0.975) if level == 0.95 else (tail, 1 - tail)
+    with np.errstate(invalid="ignore"):  # infinite estimates have no quantiles between
+        low, high = np.quantile(estimates, tails, axis=0)
+    ends = []
+    for point, below, above, most in zip(points, low, high, highest, strict=True):
+        if math.isinf(point):
+            ends.append((point, point))
+            continue
+        lower = float(np.clip(2 * point - above, 0, most))
+        upper = float(np.clip(2 * point - below, 0, most))
+        ends.append((lower, upper))
+    return ends
