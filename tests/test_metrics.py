@@ -1,4 +1,4 @@
-"""Metrics beside slow float64 versions, hand-made cases, other libraries; their load."""
+"""Metrics beside slow float64 versions, hand-made cases, other libraries; load."""
 
 import math
 import subprocess
@@ -30,7 +30,7 @@ def softmax_rows(logits):
 
 
 def slow_bins(values, hits, edges):
-    """A list of (value, hit) pairs per bin (lo, hi]; the first bin is closed at its lower end."""
+    """A list of (value, hit) pairs per bin (lo, hi]; the first is closed at 0."""
     bins = [[] for _ in edges[1:]]
     for value, hit in zip(values, hits, strict=True):
         for b in range(len(bins)):
@@ -58,7 +58,7 @@ def width_edges(n_bins):
 
 
 def mass_edges(values, n_bins):
-    """Linear interpolation of the sorted values at positions j N / n_bins, clamped at the largest."""
+    """Sorted values, interpolated linearly at j N / n_bins, clamped at the largest."""
     ordered, n, edges = sorted(values), len(values), []
     for j in range(n_bins + 1):
         x = min(j * n / n_bins, n - 1)
@@ -73,22 +73,27 @@ def slow_nll(row, y):
     return math.log(math.fsum(math.exp(v - top) for v in row)) + top - row[y]
 
 
+def slow_brier(p, y):
+    return sum((value - (c == y)) ** 2 for c, value in enumerate(p))
+
+
 def slow(logits, labels, n_bins=20):
     probs = softmax_rows(logits)
     confidences = [max(p) for p in probs]
     hits = [p.index(max(p)) == y for p, y in zip(probs, labels, strict=True)]
     n, k = len(probs), len(probs[0])
     z = np.asarray(logits, dtype=np.float64)
+    of_classes = [
+        slow_gap([p[c] for p in probs], [y == c for y in labels], width_edges(n_bins))
+        for c in range(k)
+    ]
     return {
         "error": 1 - sum(hits) / n,
         "nll": sum(slow_nll(row, y) for row, y in zip(z, labels, strict=True)) / n,
-        "brier": sum(sum((v - (c == y)) ** 2 for c, v in enumerate(p)) for p, y in zip(probs, labels, strict=True)) / n,
+        "brier": sum(map(slow_brier, probs, labels)) / n,
         "ece": slow_gap(confidences, hits, width_edges(n_bins)),
         "adaptive_ece": slow_gap(confidences, hits, mass_edges(confidences, n_bins)),
-        "classwise_ece": sum(
-            slow_gap([p[c] for p in probs], [y == c for y in labels], width_edges(n_bins)) for c in range(k)
-        )
-        / k,
+        "classwise_ece": sum(of_classes) / k,
         "mce": max(
             abs(sum(v for v, _ in b) - sum(h for _, h in b)) / len(b)
             for b in slow_bins(confidences, hits, width_edges(n_bins))
@@ -105,7 +110,7 @@ def make(n, k, seed=0, scale=3.0, dtype=np.float32):
 
 
 def logits_of(probs):
-    """Float64 logits whose softmax is ``probs``; zeros become -1000, which no exponential survives."""
+    """Float64 logits whose softmax is ``probs``; zeros become -1000."""
     probs = np.asarray(probs, dtype=np.float64)
     return np.log(probs, out=np.full_like(probs, -1000.0), where=probs > 0)
 
@@ -241,9 +246,11 @@ def test_torchmetrics_agrees_off_the_edges(k):
 # --------------------------------------------------------------------------------------
 # By hand
 
-# twelve samples, K = 2, class 0 always predicted: confidence, and whether class 0 was right
-TWELVE = [(0.55, 1), (0.55, 0), (0.58, 1), (0.62, 1), (0.7, 0), (0.7, 0), (0.75, 1), (0.85, 1), (0.9, 1), (0.95, 1),
-          (0.98, 1), (1.0, 0)]  # fmt: skip
+# twelve samples, K = 2, class 0 always predicted: confidence, and whether it is right
+TWELVE = [
+    *((0.55, 1), (0.55, 0), (0.58, 1), (0.62, 1), (0.7, 0), (0.7, 0)),
+    *((0.75, 1), (0.85, 1), (0.9, 1), (0.95, 1), (0.98, 1), (1.0, 0)),
+]
 
 
 def twelve():
@@ -254,8 +261,8 @@ def twelve():
 
 def test_twelve_samples_with_five_bins():
     logits, labels = twelve()
-    # (.4, .6]: .55 .55 .58, two of three right; (.6, .8]: .62 .7 .7 .75, two of four right;
-    # (.8, 1]: .85 .9 .95 .98 1, four of five right
+    # (.4, .6]: .55 .55 .58, two of three right; (.6, .8]: .62 .7 .7 .75, two of four;
+    # (.8, 1]: .85 .9 .95 .98 1, four of five
     gaps = [abs(1.68 - 2) / 3, abs(2.77 - 2) / 4, abs(4.68 - 4) / 5]
     assert metrics.ece(logits, labels, 5) == pytest.approx((0.32 + 0.77 + 0.68) / 12)
     assert metrics.mce(logits, labels, 5) == pytest.approx(max(gaps))
@@ -278,7 +285,8 @@ def test_twelve_samples_with_five_bins():
 
 def test_twelve_samples_with_three_equal_masses():
     logits, labels = twelve()
-    # positions 0, 4, 8, 12 (clamped to 11) of the sorted confidences: edges .55, .7, .9, 1; bins hold 6, 3, 3
+    # positions 0, 4, 8, 12 (clamped to 11) of the sorted confidences: edges .55, .7,
+    # .9, 1; bins hold 6, 3, 3
     bins = metrics.reliability(logits, labels, 3, binning="mass")
     np.testing.assert_allclose(bins.edges, [0.55, 0.7, 0.9, 1.0])
     np.testing.assert_array_equal(bins.counts, [6, 3, 3])
@@ -317,7 +325,8 @@ def test_every_edge_of_twenty_bins_survives_rounding():
 
 
 def test_the_smallest_confidence_counts_in_adaptive_ece():
-    # the published rule (lower, upper] drops the confidence 0.6, which alone is wrong, from the sum but not from N
+    # the published rule (lower, upper] drops the confidence 0.6, which alone is wrong,
+    # from the sum but not from N
     logits, labels = (
         logits_of([(0.6, 0.4), (0.8, 0.2), (0.9, 0.1), (1.0, 0.0)]),
         np.array([1, 0, 0, 0]),
@@ -521,7 +530,7 @@ def test_auroc_extremes():
 
 
 def test_bootstrap_draws_are_the_metrics_of_resampled_rows(monkeypatch):
-    """Every resample's six numbers are the metrics of the rows that it drew; the intervals are basic ones of these."""
+    """Every resample's six numbers are the metrics of its rows; intervals are basic."""
     logits, labels = make(60, 5, dtype=np.float64)
     drawn, quantiles, generator = [], [], np.random.default_rng(7)
 
@@ -575,7 +584,7 @@ def test_intervals_are_reproducible_ordered_and_inside_the_range():
 
 
 def world(rng, n, temperature):
-    """n samples of a three-class world whose truth is known: logits / temperature are right."""
+    """n samples of three classes whose truth is known: logits / temperature."""
     logits = rng.normal(size=(n, 3)) * 2
     truth = np.exp(logits)
     truth /= truth.sum(1, keepdims=True)
@@ -585,9 +594,10 @@ def world(rng, n, temperature):
 
 @pytest.mark.parametrize("temperature", [1.6, 3.0])
 def test_intervals_cover_what_a_huge_sample_shows(temperature):
-    """95 % intervals of 80 data sets of 400 samples, against the values of 400,000 samples.
+    """95 % intervals of 80 sets of 400 samples, against the values of 400,000 samples.
 
-    At 1.6 the percentile intervals (their mirror images) miss the biased classwise ECE more often than not.
+    At 1.6 the percentile intervals (their mirror images) miss the biased classwise ECE
+    more often than not.
     """
     rng = np.random.default_rng(0)
     truth = metrics.evaluate(*world(rng, 400_000, temperature), n_bins=10)
@@ -610,7 +620,7 @@ def test_intervals_cover_what_a_huge_sample_shows(temperature):
 
 
 def test_where_a_model_is_calibrated_the_band_tells_and_the_interval_does_not():
-    """The limits that ``evaluate`` states: near 0 a basic interval is too high, if less so than the percentile one."""
+    """Near 0 a basic interval is too high, if less so than the percentile one."""
     rng = np.random.default_rng(2)
     found = [
         metrics.evaluate(*world(rng, 500, 1.0), bootstrap=60, seed=seed)
@@ -624,7 +634,7 @@ def test_where_a_model_is_calibrated_the_band_tells_and_the_interval_does_not():
 
 
 def test_calibrated_band_holds_calibrated_models_and_not_others():
-    """Of 120 calibrated models 95 % show an ECE below the band's upper edge; an overconfident one does not."""
+    """Of 120 calibrated models 95 % show an ECE below the band's upper edge."""
     rng = np.random.default_rng(1)
     inside = 0
     for seed in range(120):
@@ -841,7 +851,7 @@ def test_the_exact_split_is_that_of_numpy(n, n_bins):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_only_rounding_is_forgiven_at_an_edge(dtype):
-    """0.9 computed with an error of a few units is in (0.85, 0.9], 0.90000057 is not."""
+    """0.9 with an error of a few units is in (0.85, 0.9], 0.90000057 is not."""
     eps = np.finfo(dtype).eps
     probs = np.array([0.9 * (1 + steps * eps) for steps in (-3, 0, 3, 6)], dtype)
     bins = Reliability.from_confidences(probs, np.ones(4, bool))
@@ -1078,7 +1088,7 @@ def test_a_memory_map_is_read_in_place(tmp_path, monkeypatch):
     sys.platform == "win32", reason="the standard library tells no peak of memory there"
 )
 def test_memory_stays_bounded():
-    """38 MiB of half-precision logits, 76 as float32: evaluate takes a few numbers per sample instead."""
+    """38 MiB of half-precision logits: evaluate takes a few numbers per sample."""
     code = """
 import resource, sys
 import numpy as np
@@ -1089,7 +1099,8 @@ for rows in np.array_split(np.arange(100_000), 100):
     logits[rows] = rng.standard_normal((len(rows), 200), np.float32)
 labels = rng.integers(0, 200, 100_000)
 metrics.evaluate(logits[:300], labels[:300])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+unit = 2**20 if sys.platform == "darwin" else 2**10
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 before = peak()
 values = metrics.evaluate(logits, labels)
 print(peak() - before, {"torchvision", "pandas", "scipy", "sklearn"} & set(sys.modules))

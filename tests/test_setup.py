@@ -80,14 +80,14 @@ import gcelib
 there = {{name for name in dir(gcelib) if hasattr(gcelib, name)}}
 from gcelib import *
 assert there == set(gcelib.__all__)
-assert "plots" not in globals()
-assert getattr(gcelib, "plots", None) is None
+assert "ReliabilityExplorer" not in globals()
+assert getattr(gcelib, "ReliabilityExplorer", None) is None
 try:
-    from gcelib import plots
+    from gcelib import ReliabilityExplorer
 except ModuleNotFoundError as error:
     print(error)
 try:
-    gcelib.plots
+    gcelib.ReliabilityExplorer
 except AttributeError as error:
     print(error)
 print(*sorted(there))
@@ -105,7 +105,7 @@ def test_with_torch_and_numpy_alone_the_core_works_and_the_rest_is_absent():
     )
     imported, asked, there = done.stdout.splitlines()
     for sentence in (imported, asked):
-        assert re.match(r"gcelib\.plots needs \w+, .*pip install", sentence)
+        assert re.match(r"gcelib\.Reli\w+ needs \w+, .*pip install", sentence)
     core = ("losses", "metrics", "calibration")
     names = {n for n, home in gcelib._HOME.items() if home in core}
     assert names | {*core} <= set(there.split())

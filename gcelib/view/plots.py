@@ -62,13 +62,7 @@ alt.install()
 
 #: What axes call a metric; those in percent show fractions times 100.
 METRIC_LABELS: dict[str, str] = {
-    "error": "error (%)",
-    "nll": "NLL (nats)",
-    "brier": "Brier score",
-    "ece": "ECE (%)",
-    "auroc": "AUROC (%)",
-    "adaptive_ece": "AdaECE (%)",
-    "classwise_ece": "ClasswiseECE (%)",
+    name: metric.axis for name, metric in metrics.METRICS.items()
 }
 _HATCHES = ("", "////", "....", "xxxx")
 _SPLIT_DASHES = {"train": "--", "val": ":", "test": "-"}
