@@ -1,212 +1,764 @@
-"""Many runs: each combination of a grid is one execution of a training notebook by papermill, as a task on Dask.
+"""Many runs: each combination of a grid is one execution of a training notebook.
 
-What is done is read from the run folders alone, so a sweep may be killed, repeated, or run twice at the same time.
+:func:`load_grid` reads what a grid says, :func:`expand` makes its runs of it and checks
+them, :func:`status` tells how far they are, :func:`run` runs what is missing.
+
+What is done is read from the run folders alone, so a sweep may be killed, repeated, or
+run twice at the same time. Runs are executed by papermill: on this machine in processes
+of :mod:`gcelib.study.warm`, which open no port, or on the workers of a Dask cluster.
 """
+
+from __future__ import annotations
 
 import contextlib
 import functools
 import itertools
-import json
+import math
 import os
 import re
-import sys
 import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-
-import cloudpickle
-import pandas as pd
-import torch
-import yaml
-from dask.system import CPU_COUNT
-from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from gcelib import _check
-from gcelib.study import data, runs
-from gcelib.study import trainer as training
+from gcelib.study import runs, warm
 
-NOTEBOOKS = runs.PROJECT / "notebooks"
-_LOCK = ".sweep.lock"  # a worker's, from before its notebook starts to its end; the run's own lock is the kernel's
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # with the lambda in _run: workers need not import torch
+if TYPE_CHECKING:
+    import pandas as pd
+    from distributed import Client
+
+    from gcelib.study.trainer import TrainConfig
+
+__all__ = [
+    "NOTEBOOKS",
+    "Cell",
+    "Grid",
+    "expand",
+    "load_grid",
+    "local_workers",
+    "run",
+    "status",
+]
+
+#: Where the lessons and their grids are.
+NOTEBOOKS: Path = runs.PROJECT / "notebooks"
+
+#: What may be given as a grid: a name in ``notebooks/grids``, the path of a YAML file,
+#: a dict of parameters and values, or a list of these.
+Grid = str | Path | Mapping[str, Any] | Sequence[Any]
+
+# Held by whoever executes a run's notebook, from before its start to its end; the run's
+# own lock is held by ``fit`` alone.
+_LOCK = ".sweep.lock"
+
+# Seconds that a run's folder may be held by a process that is about to end, such as that
+# of a worker that was killed, before the run counts as somebody else's.
+_PATIENCE = 30.0
+
+# Seconds without any worker after which a Dask scheduler's silence is explained.
+_LONELY = 10.0
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads ``lr: 1e-3`` as a number, which YAML 1.1 takes for text, and refuses a key that is there twice."""
+class Cell(NamedTuple):
+    """One run of a grid.
 
-    def construct_mapping(self, node, deep=False):
-        for i, (key, _) in enumerate(node.value):
-            if key.value in [other.value for other, _ in node.value[:i]]:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
+    Attributes
+    ----------
+    given : dict
+        The notebook's parameters, as the grid gives them.
+    config : TrainConfig
+        What they mean.
+    """
+
+    given: dict[str, Any]
+    config: TrainConfig
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), "-+0123456789")
+# --- grids ----------------------------------------------------------------------------
 
 
-def load_grid(grid):
-    """The dicts (parameter -> values) of ``grid``: a name in ``notebooks/grids``, a YAML file, a dict, or a list."""
-    if isinstance(grid, dict) and grid:
-        return [grid]
+def load_grid(grid: Grid) -> list[dict[str, Any]]:
+    """Read what a grid says, without checking its parameters.
+
+    Parameters
+    ----------
+    grid : str, path, dict or list
+        A name in ``notebooks/grids``, a YAML file, a dict (parameter -> value or list
+        of values), or a list of these.
+
+    Returns
+    -------
+    list of dict
+        The dicts that the grid is made of. Each means all combinations of its lists.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown name (did you mean), a file that is not a grid, an empty grid;
+        the message begins with ``grid``.
+    FileNotFoundError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> load_grid("smoke")[0]["loss"]
+    ['ce', 'gce']
+    """
+    if isinstance(grid, Mapping) and grid:
+        return [dict(grid)]
     if isinstance(grid, (list, tuple)) and grid:
         return [part for item in grid for part in load_grid(item)]
     if not isinstance(grid, (str, Path)):
-        _check.fail("grid", f"cannot be {grid!r}", "give a name, a YAML file, a dict or a list of these", TypeError)
-    if Path(grid).suffix not in (".yaml", ".yml"):
-        names = sorted(path.stem for path in (NOTEBOOKS / "grids").glob("*.yaml"))
-        grid = NOTEBOOKS / "grids" / f"{_check.choice('grid', str(grid), names)}.yaml"
+        _check.fail(
+            "grid",
+            f"cannot be {grid!r}",
+            "give a name, a YAML file, a dict or a list of these",
+            TypeError,
+        )
+    if Path(grid).suffix in (".yaml", ".yml"):
+        return _read_grid(Path(grid))
+    names = sorted(path.stem for path in (NOTEBOOKS / "grids").glob("*.yaml"))
+    name = _check.choice("grid", str(grid), names)
+    return _read_grid(NOTEBOOKS / "grids" / f"{name}.yaml")
+
+
+def _read_grid(path: Path) -> list[dict[str, Any]]:
+    """Read a grid from a YAML file."""
+    import yaml
+
     try:
-        with open(grid, encoding="utf-8") as file:
-            content = _Loader(file).get_single_data()
-        return load_grid(content or _check.fail("grid", f"{grid} is empty", "write parameters and their values"))
+        with open(path, encoding="utf-8") as file:
+            content = _yaml_loader()(file).get_single_data()
+        if not content:
+            _check.fail("grid", f"{path} is empty", "write parameters and their values")
+        return load_grid(content)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        _check.fail("grid", f"{grid}: {error}", "mend the file")
-
-
-def expand(grid, runs_dir=None):
-    """Every run of ``grid``, checked: a dict run folder -> (settings as the notebook gets them, ``TrainConfig``).
-
-    All combinations of a dict's lists; a value that is itself a list is written as a list in a list. A ``variant`` like
-    ``"b{batch_size}"`` is filled in from the other parameters. Raises ValueError or TypeError for misspelt parameters
-    and values (did you mean), and for different runs that claim one folder, or a folder that holds another result.
-    """
-    cells, claims = {}, {}
-    for part in load_grid(grid):
-        _check.known_keys("grid", part, training.TrainConfig.__annotations__)
-        lists = {k: v if isinstance(v, (list, tuple, range)) else [v] for k, v in part.items()}
-        for name in (name for name, values in lists.items() if not values):
-            _check.fail("grid", f"{name!r} has no values", "give it at least one, or leave it out")
-        for combination in itertools.product(*lists.values()):
-            given = dict(zip(lists, combination, strict=True))
-            if "{" in (variant := str(given.get("variant"))):
-                given["variant"] = re.sub(r"{(\w+)}", lambda m, g=given: str(g.get(m[1], m[0])), variant)
-            config = training.TrainConfig(**given | {"runs_dir": runs_dir or given.get("runs_dir")})
-            given["runs_dir"] = config.runs_dir = os.path.abspath(config.runs_dir)
-            run_dir, asked = config.run_dir, config.settings()
-            if run_dir not in claims and (run_dir / "config.json").exists():
-                (claims[run_dir],) = runs.read_parts(run_dir / "config.json", "settings")
-            there = claims.setdefault(run_dir, asked)
-            if given.get("precision", "auto") == "auto":  # the machine that ran it may have chosen another one
-                asked["precision"] = there.get("precision")
-            runs.refuse_other_result(run_dir, there, asked)
-            cells[str(run_dir)] = given, config
-    return cells
-
-
-def status(grid, runs_dir=None, measure=False):
-    """How far ``grid`` is: a DataFrame, a row a run, read from the run folders, whoever started the runs.
-
-    Columns: settings; state: done, running, failed (the folder holds ``failed.txt``) or missing; epoch: finished ones;
-    seconds: what its training took; left: what is left of it, by the median pace of finished runs of the same data set,
-    model and batch size, without any nan or, to ``measure``, by one timed step here. Start and evaluation come on top.
-    """
-    rows, alike = [], ["dataset", "model", "batch_size"]
-    for run_dir, (_, config) in expand(grid, runs_dir).items():
-        row = {name: getattr(config, name) for name in (*alike, "loss", "variant", "seed", "epochs")}
-        state = "failed" if Path(run_dir, "failed.txt").exists() else "missing"
-        row |= {"state": state, "epoch": 0, "seconds": float("nan"), "run_dir": run_dir}
-        if runs.is_done(run_dir):
-            row |= {"state": "done", "seconds": runs.read_metrics(run_dir)[2].get("train_seconds")}
-        elif runs.is_running(run_dir) or runs.is_running(run_dir, _LOCK):
-            row["state"] = "running"
-        with contextlib.suppress(OSError):
-            row["epoch"] = len(Path(run_dir, "history.jsonl").read_bytes().splitlines())
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    pace = (table.seconds / table.epochs).groupby([table[name] for name in alike]).transform("median")
-    for i in table.index[pace.isna() & measure]:
-        with contextlib.suppress(FileNotFoundError):  # a data set that only its user can bring
-            pace[i] = _epoch_seconds(*table.loc[i, alike])
-    return table.assign(left=(pace * (table.epochs - table.epoch)).where(table.state != "done", 0.0))
+        _check.fail("grid", f"{path}: {error}", "mend the file")
 
 
 @functools.cache
-def _epoch_seconds(dataset, model, batch_size):
-    """Seconds that an epoch takes on this machine, from one timed step; for a long tail, at most."""
-    if not (shape := data.SHAPES.get(data.parent(dataset))):
-        splits = data.load(dataset)
-        shape = len(splits.train[1]), splits.input_shape, splits.n_classes
-    return 3600 * training.estimate_hours(training.TrainConfig(dataset, model, batch_size=batch_size, epochs=1), *shape)
+def _yaml_loader() -> Any:
+    """YAML's safe reader, made to understand ``1e-3`` and to refuse a key twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Reads grids."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            """Make a dict, unless one of its keys is there twice."""
+            seen = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value!r} is there twice",
+                        problem_mark=key.start_mark,
+                    )
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    # YAML 1.1 takes a number without a dot, such as 1e-3, for text.
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    first_letters = list("-+0123456789")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, first_letters)
+    return Loader
 
 
-def run(grid, notebook="03_train.ipynb", client=None, *, runs_dir=None, **local):
-    """Run what is missing of ``grid``: a generator of records, one whenever a run ends.
+def expand(grid: Grid, runs_dir: str | Path | None = None) -> dict[str, Cell]:
+    """Make the runs of a grid, and check them all.
 
-    notebook: a path, or a name in ``notebooks/``, with the parameters of ``03_train``. client: any Dask ``Client``,
-    else one of ``$DASK_SCHEDULER_ADDRESS``, else of a ``local_cluster(**local)``. Workers share the file system.
-    Record: the settings, run_dir, state, seconds, error. State: skipped (it was done), done, failed (twice; the folder
-    holds ``run.ipynb`` and the traceback, ``failed.txt``), running (another process has it). Closing the generator, or
-    its death, stops local workers; a run loses at most the epoch it is in. Raises, before anything starts, what
-    ``expand`` raises, and ValueError if a run would take more than its ``max_hours`` here.
+    Parameters
+    ----------
+    grid : str, path, dict or list
+        As for :func:`load_grid`. A dict means all combinations of its lists; a value
+        that is itself a list is written as a list in a list. A ``variant`` like
+        ``"b{batch_size}"`` is filled in from the run's other parameters.
+    runs_dir : path, optional
+        Parent of the runs' folders; by default ``runs/``, or what the grid says.
+
+    Returns
+    -------
+    dict
+        Run folder -> :class:`Cell`, in the grid's order.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For parameters and values that are misspelt (did you mean); for different runs
+        that claim one folder; for a folder that holds another result.
+
+    Examples
+    --------
+    >>> len(expand({"dataset": "digits", "loss": ["ce", "gce"], "seed": [1, 2, 3]}))
+    6
     """
-    cells, client = expand(grid, runs_dir), client or os.environ.get("DASK_SCHEDULER_ADDRESS")
-    path = Path(notebook) if Path(notebook).is_file() else NOTEBOOKS / notebook
-    for row in () if client else status(grid, runs_dir, measure=True).itertuples():
-        if (hours := row.left / 3600) > cells[row.run_dir][1].max_hours:
-            problem = f"{row.model} on {row.dataset} would take about {hours:,.0f} hours a run on this machine"
-            _check.fail("grid", problem, "use a GPU, a cluster or fewer epochs, or raise max_hours")
-    return _run(cells, str(path.resolve(strict=True)), client, local)
+    from gcelib.study.trainer import TrainConfig
+
+    cells: dict[str, Cell] = {}
+    claims: dict[str, dict[str, Any]] = {}
+    for given in _combinations(grid):
+        config = TrainConfig(**given | {"runs_dir": runs_dir or given.get("runs_dir")})
+        config.runs_dir = os.path.abspath(config.runs_dir or "")
+        given["runs_dir"] = config.runs_dir
+        run_dir = str(config.run_dir)
+        asked = config.settings()
+        if run_dir not in claims:
+            claims[run_dir] = _settings_there(run_dir) or asked
+        there = claims[run_dir]
+        if given.get("precision", "auto") == "auto":
+            # The machine that ran it may have chosen another one than this would.
+            asked["precision"] = there.get("precision")
+        runs.refuse_other_result(config.run_dir, there, asked)
+        cells[run_dir] = Cell(given, config)
+    return cells
 
 
-def _run(cells, path, client, local):
-    todo = [run_dir for run_dir in cells if not runs.is_done(run_dir)]
-    for run_dir in sorted(cells.keys() - todo):
-        yield cells[run_dir][0] | {"run_dir": run_dir, "state": "skipped", "seconds": 0.0, "error": ""}
-    if not todo:  # as_completed would ask for a client
+def _combinations(grid: Grid) -> Iterator[dict[str, Any]]:
+    """Yield the parameters of each run, variants filled in."""
+    from gcelib.study.trainer import TrainConfig
+
+    types = {name: str(type_) for name, type_ in TrainConfig.__annotations__.items()}
+    for part in load_grid(grid):
+        _check.known_keys("grid", part, types)
+        lists = {name: _values(name, value) for name, value in part.items()}
+        for name, values in lists.items():
+            for value in values:
+                _check_value(name, value, types[name])
+        for combination in itertools.product(*lists.values()):
+            given = dict(zip(lists, combination, strict=True))
+            variant = given.get("variant")
+            if isinstance(variant, str) and "{" in variant:
+                given["variant"] = _fill_in(variant, given)
+            yield given
+
+
+def _values(name: str, value: Any) -> Sequence[Any]:
+    """The values that a grid gives to one parameter."""
+    values = value if isinstance(value, (list, tuple, range)) else [value]
+    if not values:
+        _check.fail(
+            "grid", f"{name!r} has no values", "give it at least one, or leave it out"
+        )
+    return values
+
+
+def _check_value(name: str, value: Any, annotation: str) -> None:
+    """Refuse what YAML makes of a text without quotes, and a list without its list."""
+    wants = annotation.split(" ")[0].split("[")[0]
+    there = f"got {type(value).__name__} {value!r}"
+    if value is None or name == "runs_dir":
         return
-    with contextlib.ExitStack() as stack:
-        if not isinstance(client, Client):
-            cluster = client or stack.enter_context(local_cluster(**local, at_most=len(todo)))
-            client = stack.enter_context(Client(cluster))
-        tasks = {client.submit(lambda *a: _execute(*a), cells[d][0], d, path, pure=False, retries=1): d for d in todo}
-        stack.callback(lambda: tasks and client.cancel([*tasks]))
-        for task in as_completed([*tasks]):
-            run_dir = tasks.pop(task)
-            if task.cancelled():
-                raise ConnectionError("the Dask scheduler is gone; start the sweep again: what is finished stays")
-            try:
-                (state, seconds), error = task.result(), ""
-            except Exception as problem:  # it failed twice, or its workers died again and again
-                state, seconds, error = "failed", float("nan"), str(problem)
-            yield cells[run_dir][0] | {"run_dir": run_dir, "state": state, "seconds": seconds, "error": error}
+    if wants == "str" and not isinstance(value, str):
+        _check.fail(
+            "grid",
+            f"{name} must be a string, {there}",
+            f'put it in quotes: {name}: "{value}"',
+            TypeError,
+        )
+    if wants in ("list", "tuple") and not isinstance(value, (list, tuple)):
+        _check.fail(
+            "grid",
+            f"{name} must be a list, {there}",
+            f"a list means several values here, so write {name}: [[{value!r}]]",
+            TypeError,
+        )
 
 
-def _execute(settings, run_dir, notebook, patience=30):
-    """One run, on a worker: (state, seconds). The kernel of a killed worker may hold it still: wait ``patience`` s."""
-    import papermill  # takes seconds, and only workers need it
+def _fill_in(variant: str, given: Mapping[str, Any]) -> str:
+    """``variant`` with each ``{parameter}`` replaced by its value."""
 
-    start, run_dir, failed, cwd = time.monotonic(), Path(run_dir), Path(run_dir, "failed.txt"), Path(notebook).parent
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(Timeout), FileLock(run_dir / _LOCK, timeout=patience):
-        with FileLock(run_dir / ".lock", timeout=patience):
-            failed.unlink(missing_ok=True)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # runs.is_done would import torch
-            json.loads((run_dir / "metrics.json").read_bytes())["results"]
-            return "skipped", 0.0
-        try:
-            papermill.log.logger.setLevel("ERROR")  # it takes a parameter annotated "int | None" for unknown
-            quiet = {"progress_bar": False, "store_widget_state": False, "extra_arguments": ["--log-level=CRITICAL"]}
-            papermill.execute_notebook(notebook, run_dir / "run.ipynb", settings, cwd=cwd, start_timeout=300, **quiet)
-            (run_dir / "metrics.json").stat()  # the proof; a notebook that ends without it has failed
-        except Exception as error:
-            text = re.sub(r"\x1b\[[\d;]*m", "", f"{type(error).__name__}: {error}")
-            failed.write_text(text, encoding="utf-8")
-            raise RuntimeError(text) from None
-        return "done", round(time.monotonic() - start, 1)
-    return "running", 0.0
+    def value(match: re.Match[str]) -> str:
+        return str(given.get(match[1], match[0]))
+
+    return re.sub(r"{(\w+)}", value, variant)
 
 
-def local_cluster(workers=None, workers_per_gpu=1, at_most=None):
-    """A Dask cluster of this machine: one worker (or more) a GPU, which sees no other; without GPUs one a core.
+def _settings_there(run_dir: str) -> dict[str, Any] | None:
+    """The settings for which a run folder is taken; None if it is free or unreadable.
 
-    Workers share the cores evenly, as threads of PyTorch. It listens on the loopback only and has no dashboard.
+    A damaged folder is not refused here: the run itself tells what is wrong with it,
+    and the others go on.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
-    gpus = visible.split(",") if torch.cuda.is_available() else []
-    workers = _check.number("workers", workers or len(gpus) * workers_per_gpu or CPU_COUNT, 1, integer=True)
-    threads = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], CPU_COUNT // workers or 1)
-    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "dashboard": False}
-    alone, spec = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": "CRITICAL"}, {}
-    for i in range(min(workers, at_most or workers)):
-        env = threads | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})
-        spec[i] = {"cls": Nanny, "options": alone | {"env": env}}
-    return SpecCluster(spec, {"cls": Scheduler, "options": here}, silence_logs="CRITICAL")
+    path = Path(run_dir, "config.json")
+    if not path.is_file():
+        return None
+    try:
+        (settings,) = runs.read_parts(path, "settings")
+    except (OSError, ValueError):
+        return None
+    return dict(settings)
+
+
+# --- how far it is --------------------------------------------------------------------
+
+# Runs that are alike in these take about the same time an epoch.
+_ALIKE = ["dataset", "model", "batch_size"]
+
+
+def status(
+    grid: Grid, runs_dir: str | Path | None = None, measure: bool = False
+) -> pd.DataFrame:
+    """Tell how far a grid is, by its run folders alone, whoever started the runs.
+
+    Parameters
+    ----------
+    grid : str, path, dict or list
+        As for :func:`load_grid`.
+    runs_dir : path, optional
+        As for :func:`expand`.
+    measure : bool, default False
+        Where no run of the kind has finished yet, time one training step here.
+
+    Returns
+    -------
+    DataFrame
+        A row a run. Columns: dataset, model, batch_size, loss, variant, seed, epochs;
+        ``state``: done, running, failed (the folder holds ``failed.txt``), unreadable
+        (the folder cannot be looked into) or missing; ``epoch``: finished ones;
+        ``seconds``: what training took; ``run_dir``; ``left``: seconds of training to
+        come, by the median pace of finished runs of the same data set, model and batch
+        size, else by the measured step, else nan. Start and evaluation come on top.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`expand`. A damaged run folder is no reason.
+    """
+    import pandas as pd
+
+    rows = []
+    for run_dir, (_, config) in expand(grid, runs_dir).items():
+        names = (*_ALIKE, "loss", "variant", "seed", "epochs")
+        row = {name: getattr(config, name) for name in names}
+        try:
+            row |= _look(run_dir)
+        except (OSError, ValueError, TypeError, RuntimeError):
+            row |= {"state": "unreadable", "epoch": 0, "seconds": math.nan}
+        rows.append(row | {"run_dir": run_dir})
+    table = pd.DataFrame(rows)
+    kinds = [table[name] for name in _ALIKE]
+    pace = (table["seconds"] / table["epochs"]).groupby(kinds).transform("median")
+    if measure:
+        for index in table.index[pace.isna()]:
+            # A data set that only its user can bring cannot be timed.
+            with contextlib.suppress(FileNotFoundError):
+                pace[index] = _epoch_seconds(*table.loc[index, _ALIKE])
+    left = pace * (table["epochs"] - table["epoch"])
+    return table.assign(left=left.where(table["state"] != "done", 0.0))
+
+
+def _look(run_dir: str) -> dict[str, Any]:
+    """State, finished epochs and seconds of training of one run folder."""
+    seconds = math.nan
+    if runs.is_done(run_dir):
+        state = "done"
+        with contextlib.suppress(TypeError, ValueError):  # somebody wrote text there
+            seconds = float(runs.read_metrics(run_dir)[2]["train_seconds"])
+    elif runs.is_running(run_dir) or runs.is_running(run_dir, _LOCK):
+        state = "running"
+    elif Path(run_dir, "failed.txt").exists():
+        state = "failed"
+    else:
+        state = "missing"
+    return {"state": state, "epoch": _finished_epochs(run_dir), "seconds": seconds}
+
+
+def _finished_epochs(run_dir: str) -> int:
+    """Lines of the run's history."""
+    path = Path(run_dir, "history.jsonl")
+    return len(path.read_bytes().splitlines()) if path.is_file() else 0
+
+
+@functools.cache
+def _epoch_seconds(dataset: str, model: str, batch_size: int) -> float:
+    """Seconds an epoch takes on this machine, by one timed step; of a tail, at most."""
+    from gcelib.study import data, trainer
+
+    shape = data.SHAPES.get(data.parent(dataset))
+    if shape is None:
+        splits = data.load(dataset)
+        shape = (len(splits.train[1]), splits.input_shape, splits.n_classes)
+    config = trainer.TrainConfig(dataset, model, batch_size=batch_size, epochs=1)
+    return 3600 * trainer.estimate_hours(config, *shape)
+
+
+# --- running what is missing ----------------------------------------------------------
+
+
+def run(
+    grid: Grid,
+    notebook: str | Path = "03_train.ipynb",
+    client: Client | warm.Workers | str | None = None,
+    *,
+    runs_dir: str | Path | None = None,
+    workers: int | None = None,
+    workers_per_gpu: int = 1,
+    tick: Callable[[], object] | None = None,
+    every: float = 2.0,
+) -> Iterator[dict[str, Any]]:
+    """Run what is missing of a grid, and tell of each run when it ends.
+
+    Parameters
+    ----------
+    grid : str, path, dict or list
+        As for :func:`load_grid`.
+    notebook : path, default "03_train.ipynb"
+        A path, or a name in ``notebooks/``; with the parameters of ``03_train``.
+    client : Client, Workers or str, optional
+        Where the runs go: a Dask ``Client``, the address of a Dask scheduler, or
+        :func:`local_workers`. By default to the scheduler that
+        ``$DASK_SCHEDULER_ADDRESS`` names, else to workers of this machine. Dask's
+        workers share this file system.
+    runs_dir : path, optional
+        As for :func:`expand`.
+    workers, workers_per_gpu : int, optional
+        As for :func:`local_workers`.
+    tick : callable, optional
+        Called without arguments while runs are in progress, for a table that moves.
+    every : float, default 2.0
+        Seconds between two ticks.
+
+    Yields
+    ------
+    dict
+        The run's parameters, then ``run_dir``, ``state``, ``seconds`` and ``error``.
+        State: skipped (it was done), done, failed (twice; the folder holds
+        ``run.ipynb`` and the reason in ``failed.txt``) or running (another process has
+        it).
+
+    Raises
+    ------
+    ValueError, TypeError
+        Before anything starts: as :func:`expand`, or because a run would take more than
+        its ``max_hours`` here.
+    ConnectionError
+        If the Dask scheduler goes away.
+
+    Notes
+    -----
+    Closing the generator, or the death of this process, stops local workers; a run
+    loses at most the epoch it is in, and goes on from there when the sweep is repeated.
+    """
+    cells = expand(grid, runs_dir)
+    where = client or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    path = Path(notebook) if Path(notebook).is_file() else NOTEBOOKS / notebook
+    path = path.resolve(strict=True)
+    if where is None or isinstance(where, warm.Workers):
+        _refuse_what_takes_days(grid, runs_dir, cells)
+    if where is None:
+        where = local_workers(workers, workers_per_gpu)
+    return _run(cells, str(path), where, _Ticker(tick, every))
+
+
+def _refuse_what_takes_days(
+    grid: Grid, runs_dir: str | Path | None, cells: Mapping[str, Cell]
+) -> None:
+    """Refuse runs that would take longer on this machine than they may."""
+    for row in status(grid, runs_dir, measure=True).itertuples():
+        hours = row.left / 3600
+        if hours > cells[row.run_dir].config.max_hours:
+            _check.fail(
+                "grid",
+                f"{row.model} on {row.dataset} would take about {hours:,.0f} hours "
+                "a run on this machine",
+                "use a GPU, a cluster or fewer epochs, or raise max_hours",
+            )
+
+
+class _Ticker:
+    """Calls a function now and then; the sweep waits in steps of ``every`` seconds."""
+
+    def __init__(self, function: Callable[[], object] | None, every: float) -> None:
+        self.function = function
+        self.every = _check.number("every", every, 0, open_low=True)
+
+    def __call__(self) -> None:
+        """Tell that the time is up."""
+        if self.function is not None:
+            self.function()
+
+
+def _run(
+    cells: Mapping[str, Cell],
+    notebook: str,
+    where: Client | warm.Workers | str,
+    tick: _Ticker,
+) -> Iterator[dict[str, Any]]:
+    """Yield the records of :func:`run`."""
+    todo = [run_dir for run_dir in cells if not runs.is_done(run_dir)]
+    for run_dir in cells:
+        if run_dir not in todo:
+            yield _record(cells, run_dir, "skipped", 0.0, "")
+    if not todo:  # then nothing is started, and no scheduler is asked
+        return
+    if isinstance(where, warm.Workers):
+        ended = _on_this_machine(cells, todo, notebook, where, tick)
+    else:
+        ended = _on_dask(cells, todo, notebook, where, tick)
+    for run_dir, state, seconds, error in ended:
+        yield _record(cells, run_dir, state, seconds, error)
+
+
+def _record(
+    cells: Mapping[str, Cell], run_dir: str, state: str, seconds: float, error: str
+) -> dict[str, Any]:
+    """One of the records that :func:`run` yields."""
+    how = {"run_dir": run_dir, "state": state, "seconds": seconds, "error": error}
+    return cells[run_dir].given | how
+
+
+_Ended = tuple[str, str, float, str]  # run folder, state, seconds, error
+
+
+def _on_this_machine(
+    cells: Mapping[str, Cell],
+    todo: list[str],
+    notebook: str,
+    workers: warm.Workers,
+    tick: _Ticker,
+) -> Iterator[_Ended]:
+    """Execute runs in processes of this machine; each that fails gets a second try."""
+    waiting = deque(todo)
+    failed_once: set[str] = set()
+    with workers:
+        while waiting or workers.busy:
+            while waiting and workers.idle:
+                run_dir = waiting.popleft()
+                function = f"{__name__}:execute"
+                workers.start(
+                    run_dir, function, cells[run_dir].given, run_dir, notebook
+                )
+            reply = workers.wait(tick.every)
+            if reply is None:
+                tick()
+            elif not reply.error:
+                state, seconds = reply.value
+                yield reply.name, state, seconds, ""
+            elif reply.name in failed_once:
+                yield reply.name, "failed", math.nan, reply.error
+            else:
+                failed_once.add(reply.name)
+                waiting.append(reply.name)
+
+
+def _on_dask(
+    cells: Mapping[str, Cell],
+    todo: list[str],
+    notebook: str,
+    where: Client | str,
+    tick: _Ticker,
+) -> Iterator[_Ended]:
+    """Execute runs on the workers of a Dask cluster, which try again what fails."""
+    from distributed import Client
+
+    with contextlib.ExitStack() as stack:
+        client = where if isinstance(where, Client) else None
+        if client is None:
+            client = stack.enter_context(Client(where))
+        tasks = {}
+        for run_dir in todo:
+            arguments = (cells[run_dir].given, run_dir, notebook)
+            task = client.submit(_on_worker, *arguments, pure=False, retries=1)
+            tasks[task] = run_dir
+        stack.callback(lambda: tasks and client.cancel([*tasks]))
+        started = time.monotonic()
+        told = False
+        while tasks:
+            ended = _wait_for_some([*tasks], tick)
+            if not ended and not told and time.monotonic() - started > _LONELY:
+                told = _tell_if_lonely(client)
+            for task in ended:
+                run_dir = tasks.pop(task)
+                if task.cancelled():
+                    raise ConnectionError(
+                        "the Dask scheduler is gone; start the sweep again: what is "
+                        "finished stays"
+                    )
+                try:
+                    state, seconds = task.result()
+                except (
+                    Exception
+                ) as problem:  # twice, or its workers died again and again
+                    yield run_dir, "failed", math.nan, str(problem)
+                else:
+                    yield run_dir, state, seconds, ""
+
+
+def _wait_for_some(tasks: list[Any], tick: _Ticker) -> list[Any]:
+    """The tasks that have ended; none, after a tick, if none ends for a while."""
+    from distributed import wait
+
+    try:
+        done = wait(tasks, timeout=tick.every, return_when="FIRST_COMPLETED").done
+    except TimeoutError:
+        tick()
+        return []
+    return [task for task in tasks if task in done]
+
+
+def _tell_if_lonely(client: Client) -> bool:
+    """Warn that the scheduler has no workers; True if that is so."""
+    if client.scheduler_info(n_workers=-1)["workers"]:
+        return False
+    address = client.scheduler.address if client.scheduler else "?"
+    _check.warn(
+        f"the Dask scheduler at {address} has no workers, so nothing runs; start some "
+        f"(dask worker {address} --nthreads 1), or stop here: nothing is lost"
+    )
+    return True
+
+
+# --- one run, where it is executed ----------------------------------------------------
+
+
+def execute(
+    settings: dict[str, Any],
+    run_dir: str,
+    notebook: str,
+    patience: float = _PATIENCE,
+) -> tuple[str, float]:
+    """Execute one run in this process, which must have nothing else to do.
+
+    Parameters
+    ----------
+    settings : dict
+        The notebook's parameters.
+    run_dir : str
+        The run's folder.
+    notebook : str
+        The notebook's path.
+    patience : float, default 30
+        Seconds to wait for another process that holds the run.
+
+    Returns
+    -------
+    state : str
+        done, skipped (somebody has finished it meanwhile) or running (another process
+        has it).
+    seconds : float
+        How long it took.
+
+    Raises
+    ------
+    RuntimeError
+        If the notebook fails; the reason is in ``failed.txt``, too.
+    """
+    from filelock import FileLock, Timeout
+
+    start = time.monotonic()
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / _LOCK, timeout=patience):
+            with FileLock(folder / ".lock", timeout=patience):
+                (folder / "failed.txt").unlink(missing_ok=True)
+            if runs.is_done(folder):
+                return "skipped", 0.0
+            try:
+                _execute_notebook(settings, folder, notebook)
+            except Exception as error:
+                _note_failure(folder, error)
+    except Timeout:
+        return "running", 0.0
+    return "done", round(time.monotonic() - start, 1)
+
+
+def _execute_notebook(settings: dict[str, Any], folder: Path, notebook: str) -> None:
+    """Let papermill execute the notebook in this process."""
+    import papermill
+
+    from gcelib.study import papermill_plugin
+
+    papermill_plugin.register()
+    # It takes a parameter annotated "int or None" for unknown, and says so each time.
+    papermill.log.logger.setLevel("ERROR")
+    papermill.execute_notebook(
+        notebook,
+        folder / "run.ipynb",
+        settings,
+        engine_name="gcelib",
+        cwd=Path(notebook).parent,
+        progress_bar=False,
+    )
+    if not runs.is_done(folder):
+        raise FileNotFoundError(
+            f"{folder / 'metrics.json'}: the notebook has ended without it"
+        )
+
+
+def _note_failure(folder: Path, error: Exception) -> NoReturn:
+    """Keep the reason in ``failed.txt`` and raise it, without a terminal's colours."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", f"{type(error).__name__}: {error}")
+    (folder / "failed.txt").write_text(text, encoding="utf-8")
+    raise RuntimeError(text) from None
+
+
+@functools.cache
+def _workers_of_this_thread(thread: int) -> warm.Workers:
+    """One warm worker for a thread of a Dask worker; it ends with the worker."""
+    return warm.Workers([{}])
+
+
+def _on_worker(
+    settings: dict[str, Any], run_dir: str, notebook: str
+) -> tuple[str, float]:
+    """Execute one run from a Dask worker, which itself stays small."""
+    import threading
+
+    workers = _workers_of_this_thread(threading.get_ident())
+    workers.start(run_dir, f"{__name__}:execute", settings, run_dir, notebook)
+    reply = None
+    while reply is None:
+        reply = workers.wait()
+    if reply.error:
+        raise RuntimeError(reply.error)
+    state, seconds = reply.value
+    return state, seconds
+
+
+def local_workers(workers: int | None = None, workers_per_gpu: int = 1) -> warm.Workers:
+    """Workers of this machine: one, or more, for each GPU, which sees no other.
+
+    Without GPUs it is one for each core. They share the cores evenly, as threads of
+    PyTorch, and open no port.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many runs at a time.
+    workers_per_gpu : int, default 1
+        How many on each GPU, if ``workers`` does not say.
+
+    Returns
+    -------
+    Workers
+        For ``run(..., client=...)``. They start with the first run, and end with the
+        sweep.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a number is not a whole number from 1.
+
+    Examples
+    --------
+    >>> len(local_workers(3).environments)
+    3
+    """
+    import torch
+    from dask.system import CPU_COUNT
+
+    gpus: list[str] = []
+    if torch.cuda.is_available():
+        numbers = ",".join(map(str, range(torch.cuda.device_count())))
+        gpus = (os.environ.get("CUDA_VISIBLE_DEVICES") or numbers).split(",")
+    per_gpu = _check.number("workers_per_gpu", workers_per_gpu, 1, integer=True)
+    if workers is None:
+        workers = len(gpus) * int(per_gpu) or CPU_COUNT
+    count = int(_check.number("workers", workers, 1, integer=True))
+    environments: list[dict[str, str]] = [{} for _ in range(count)]
+    if gpus:
+        for index, environment in enumerate(environments):
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+    return warm.Workers(environments, threads=max(1, CPU_COUNT // count))

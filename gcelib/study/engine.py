@@ -1,0 +1,275 @@
+"""How papermill executes our notebooks: two engines (see :mod:`.papermill_plugin`).
+
+``gcelib`` (:class:`InProcessEngine`) executes the cells in papermill's own process.
+There is no kernel to start and no socket to listen on; a sweep forks a process for each
+run and uses it there.
+
+The default one (:class:`WatchedEngine`) is papermill's own, a kernel for the notebook,
+with two additions for notebooks that use gcelib: the traffic with the kernel is
+encrypted, and the line in which the notebook tells how far it is appears in the
+terminal. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import Engine, NBClientEngine, NotebookExecutionManager
+from papermill.log import logger
+
+from gcelib.study.warm import hidden
+
+#: What the display ids of progress lines begin with (``gcelib.view.live`` makes them).
+PROGRESS = "gcelib-progress"
+
+#: Set where nobody sees what a notebook draws before it has ended: curves can wait.
+HEADLESS = "GCELIB_HEADLESS"
+
+
+class _Client(PapermillNotebookClient):  # type: ignore[misc]
+    """Papermill's client, which also shows the notebook's progress line."""
+
+    def process_message(
+        self, msg: dict[str, Any], cell: NotebookNode, cell_index: int
+    ) -> NotebookNode | None:
+        """Put a message of the kernel into the notebook; show a progress line."""
+        output = super().process_message(msg, cell, cell_index)
+        line = _progress_line(msg)
+        if line and self.log_output:
+            if msg["msg_type"] == "update_display_data":  # papermill logs the first one
+                self.log.info(line)
+        elif line and self.nb_man.pbar is not None:
+            self._show(line, cell_index)
+        return output
+
+    def _show(self, line: str, cell_index: int) -> None:
+        """Write ``line`` into papermill's bar, which stands still while a cell runs."""
+        bar = self.nb_man.pbar
+        bar.bar_format = "{desc}"
+        where = f"cell {cell_index + 1}/{len(self.nb.cells)}"
+        bar.set_description_str(f"{where} · {line}", refresh=True)
+
+    def execute_cell(self, cell: NotebookNode, cell_index: int, **kwargs: Any) -> Any:
+        """Execute one cell; afterwards the bar is papermill's again."""
+        try:
+            return super().execute_cell(cell, cell_index, **kwargs)
+        finally:
+            bar = self.nb_man.pbar
+            if bar is not None and bar.bar_format is not None:
+                bar.bar_format = None
+                bar.set_description("Executing", refresh=False)
+
+
+def _progress_line(msg: dict[str, Any]) -> str:
+    """The progress line that ``msg`` brings, or nothing."""
+    content = msg["content"]
+    display_id = (content.get("transient") or {}).get("display_id") or ""
+    if not display_id.startswith(PROGRESS):
+        return ""
+    return str(content["data"].get("text/plain", ""))
+
+
+# --- the default engine, a kernel for the notebook ------------------------------------
+
+
+class _KernelClient(_Client):
+    """A client whose kernel speaks encrypted, where both sides know how to."""
+
+    def create_kernel_manager(self) -> Any:
+        """Return nbclient's kernel manager, told to encrypt."""
+        manager = super().create_kernel_manager()
+        if manager.has_trait("transport_encryption"):  # since jupyter_client 8.9
+            manager.transport_encryption = "auto"
+        return manager
+
+    async def async_start_new_kernel(self, **kwargs: Any) -> None:
+        """Start the kernel, which learns that nobody watches its drawings."""
+        kwargs.setdefault("env", os.environ | {HEADLESS: "1"})
+        await super().async_start_new_kernel(**kwargs)
+
+
+class WatchedEngine(NBClientEngine):  # type: ignore[misc]
+    """Papermill's default engine; watched and encrypted if the notebook uses gcelib."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: NotebookExecutionManager,
+        kernel_name: str,
+        log_output: bool = False,
+        stdout_file: Any = None,
+        stderr_file: Any = None,
+        start_timeout: int = 60,
+        execution_timeout: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Execute all cells in a new kernel.
+
+        Parameters
+        ----------
+        nb_man : NotebookExecutionManager
+            Papermill's bookkeeping of the notebook.
+        kernel_name : str
+            Which kernel to start.
+        log_output : bool, default False
+            Log what cells print and show.
+        stdout_file, stderr_file : file, optional
+            Where papermill copies the streams to.
+        start_timeout : int, default 60
+            Seconds that the kernel has to start.
+        execution_timeout : int, optional
+            Seconds that a cell may take.
+        **kwargs : object
+            What else papermill was given for nbclient.
+        """
+        ours = any("gcelib" in cell.source for cell in nb_man.nb.cells)
+        if not ours:
+            super().execute_managed_notebook(
+                nb_man,
+                kernel_name,
+                log_output=log_output,
+                stdout_file=stdout_file,
+                stderr_file=stderr_file,
+                start_timeout=start_timeout,
+                execution_timeout=execution_timeout,
+                **kwargs,
+            )
+            return
+        for name in ("input_path", "startup_timeout"):
+            kwargs.pop(name, None)
+        timeout = kwargs.pop("timeout", None)
+        client = _KernelClient(
+            nb_man,
+            timeout=execution_timeout or timeout,
+            startup_timeout=start_timeout,
+            kernel_name=kernel_name,
+            log=logger,
+            log_output=log_output,
+            stdout_file=stdout_file,
+            stderr_file=stderr_file,
+            **kwargs,
+        )
+        client.execute()
+
+
+# --- the engine without a kernel ------------------------------------------------------
+
+
+class _InProcessClient(_Client):
+    """Executes cells with IPython in this process, and keeps outputs as nbclient does."""
+
+    def execute(self, **kwargs: Any) -> NotebookNode:
+        """Execute the whole notebook."""
+        # Heavy, and not needed by the commands that only load this module.
+        with hidden("debugpy"):  # nobody can attach a debugger to this kernel
+            import ipykernel.debugger  # noqa: F401
+        from ipykernel.inprocess.manager import InProcessKernelManager
+        from IPython.core.interactiveshell import InteractiveShell
+        from traitlets.config import Config
+
+        if InteractiveShell.initialized():
+            raise RuntimeError(
+                "engine: 'gcelib' wants a process of its own and this one already runs "
+                "notebook cells; leave engine_name out"
+            )
+        os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+        os.environ[HEADLESS] = "1"
+        self.reset_execution_trackers()
+        without_history = Config({"HistoryManager": {"enabled": False}})
+        manager = InProcessKernelManager(config=without_history)
+        manager.start_kernel()
+        self._client = manager.client()
+        self._client.start_channels()
+        self._client.iopub_channel.call_handlers = self._receive
+        self._told_idle = threading.Event()
+        try:
+            self.papermill_execute_cells()
+        finally:
+            manager.shutdown_kernel()
+            InteractiveShell.clear_instance()
+        self.nb.metadata["language_info"] = {"name": "python"}
+        return self.nb
+
+    def _receive(self, msg: dict[str, Any]) -> None:
+        """Take one message of the kernel; called in its output thread."""
+        content = msg["content"]
+        if msg["msg_type"] == "status":
+            if content["execution_state"] == "idle":
+                self._told_idle.set()
+            return
+        index = self._index
+        self.process_message(msg, self.nb.cells[index], index)
+
+    def execute_cell(self, cell: NotebookNode, cell_index: int, **kwargs: Any) -> Any:
+        """Execute one cell; an error in it is a CellExecutionError, as in nbclient."""
+        if cell.cell_type != "code" or not cell.source.strip():
+            return cell
+        cell.outputs = []
+        self._index = cell_index
+        self._told_idle.clear()
+        self.clear_before_next_output = False
+        may_fail = "raises-exception" in cell.metadata.get("tags", [])
+        self._client.execute(cell.source, allow_stdin=False, stop_on_error=not may_fail)
+        self._told_idle.wait()  # the last of the cell's messages
+        reply = self._client.get_shell_msg()["content"]
+        bar = self.nb_man.pbar
+        if bar is not None and bar.bar_format is not None:
+            bar.bar_format = None
+            bar.set_description("Executing", refresh=False)
+        if reply["status"] == "error" and not may_fail:
+            raise CellExecutionError.from_cell_and_msg(cell, reply)
+        return cell
+
+
+class InProcessEngine(Engine):  # type: ignore[misc]
+    """Executes a notebook in the process that asks for it, without a kernel.
+
+    For processes that have nothing else to do. What the notebook leaves in this process
+    (working directory, settings of torch, imported modules) stays there; so a sweep
+    forks a process for each run, which ends with it.
+    """
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: NotebookExecutionManager,
+        kernel_name: str,
+        log_output: bool = False,
+        stdout_file: Any = None,
+        stderr_file: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Execute all cells here.
+
+        Parameters
+        ----------
+        nb_man : NotebookExecutionManager
+            Papermill's bookkeeping of the notebook.
+        kernel_name : str
+            Ignored: it is this Python.
+        log_output : bool, default False
+            Log what cells print and show.
+        stdout_file, stderr_file : file, optional
+            Where papermill copies the streams to.
+        **kwargs : object
+            Options for kernels, which do not apply.
+
+        Raises
+        ------
+        RuntimeError
+            In a process that is already somebody's kernel.
+        """
+        client = _InProcessClient(
+            nb_man,
+            log=logger,
+            log_output=log_output,
+            stdout_file=stdout_file,
+            stderr_file=stderr_file,
+            store_widget_state=False,
+        )
+        client.execute()
