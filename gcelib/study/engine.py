@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from typing import IO, Any
 
+from jupyter_client.manager import KernelManager
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
@@ -54,15 +55,23 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         where = f"cell {cell_index + 1}/{len(self.nb.cells)}"
         bar.set_description_str(f"{where} · {line}", refresh=True)
 
-    def execute_cell(self, cell: NotebookNode, cell_index: int, **kwargs: Any) -> Any:
+    def execute_cell(
+        self, cell: NotebookNode, cell_index: int, **kwargs: object
+    ) -> NotebookNode:
         """Execute one cell; afterwards the bar is papermill's again."""
         try:
-            return super().execute_cell(cell, cell_index, **kwargs)
+            return self._execute(cell, cell_index, **kwargs)
         finally:
             bar = self.nb_man.pbar
             if bar is not None and bar.bar_format is not None:
                 bar.bar_format = None
                 bar.set_description("Executing", refresh=False)
+
+    def _execute(
+        self, cell: NotebookNode, cell_index: int, **kwargs: object
+    ) -> NotebookNode:
+        """Execute one cell in the kernel."""
+        return super().execute_cell(cell, cell_index, **kwargs)
 
 
 def _progress_line(msg: dict[str, Any]) -> str:
@@ -80,14 +89,14 @@ def _progress_line(msg: dict[str, Any]) -> str:
 class _KernelClient(_Client):
     """A client whose kernel speaks encrypted, where both sides know how to."""
 
-    def create_kernel_manager(self) -> Any:
+    def create_kernel_manager(self) -> KernelManager:
         """Return nbclient's kernel manager, told to encrypt."""
         manager = super().create_kernel_manager()
         if manager.has_trait("transport_encryption"):  # since jupyter_client 8.9
             manager.transport_encryption = "auto"
         return manager
 
-    async def async_start_new_kernel(self, **kwargs: Any) -> None:
+    async def async_start_new_kernel(self, **kwargs: object) -> None:
         """Start the kernel, which learns that nobody watches its drawings."""
         kwargs.setdefault("env", os.environ | {HEADLESS: "1"})
         await super().async_start_new_kernel(**kwargs)
@@ -102,11 +111,11 @@ class WatchedEngine(NBClientEngine):  # type: ignore[misc]
         nb_man: NotebookExecutionManager,
         kernel_name: str,
         log_output: bool = False,
-        stdout_file: Any = None,
-        stderr_file: Any = None,
+        stdout_file: IO[str] | None = None,
+        stderr_file: IO[str] | None = None,
         start_timeout: int = 60,
         execution_timeout: int | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Execute all cells in a new kernel.
 
@@ -161,9 +170,9 @@ class WatchedEngine(NBClientEngine):  # type: ignore[misc]
 
 
 class _InProcessClient(_Client):
-    """Executes cells with IPython in this process, and keeps outputs as nbclient does."""
+    """Executes cells with IPython in this process; keeps outputs as nbclient does."""
 
-    def execute(self, **kwargs: Any) -> NotebookNode:
+    def execute(self, **kwargs: object) -> NotebookNode:
         """Execute the whole notebook."""
         # Heavy, and not needed by the commands that only load this module.
         with hidden("debugpy"):  # nobody can attach a debugger to this kernel
@@ -205,7 +214,9 @@ class _InProcessClient(_Client):
         index = self._index
         self.process_message(msg, self.nb.cells[index], index)
 
-    def execute_cell(self, cell: NotebookNode, cell_index: int, **kwargs: Any) -> Any:
+    def _execute(
+        self, cell: NotebookNode, cell_index: int, **kwargs: object
+    ) -> NotebookNode:
         """Execute one cell; an error in it is a CellExecutionError, as in nbclient."""
         if cell.cell_type != "code" or not cell.source.strip():
             return cell
@@ -217,10 +228,6 @@ class _InProcessClient(_Client):
         self._client.execute(cell.source, allow_stdin=False, stop_on_error=not may_fail)
         self._told_idle.wait()  # the last of the cell's messages
         reply = self._client.get_shell_msg()["content"]
-        bar = self.nb_man.pbar
-        if bar is not None and bar.bar_format is not None:
-            bar.bar_format = None
-            bar.set_description("Executing", refresh=False)
         if reply["status"] == "error" and not may_fail:
             raise CellExecutionError.from_cell_and_msg(cell, reply)
         return cell
@@ -240,9 +247,9 @@ class InProcessEngine(Engine):  # type: ignore[misc]
         nb_man: NotebookExecutionManager,
         kernel_name: str,
         log_output: bool = False,
-        stdout_file: Any = None,
-        stderr_file: Any = None,
-        **kwargs: Any,
+        stdout_file: IO[str] | None = None,
+        stderr_file: IO[str] | None = None,
+        **kwargs: object,
     ) -> None:
         """Execute all cells here.
 

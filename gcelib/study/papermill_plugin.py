@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
 
 
 class _Engine:
@@ -18,7 +17,7 @@ class _Engine:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __getattr__(self, attribute: str) -> Any:
+    def __getattr__(self, attribute: str) -> object:
         """Return what the engine itself has under this name."""
         engines = importlib.import_module("gcelib.study.engine")
         return getattr(getattr(engines, self.name), attribute)
@@ -27,8 +26,8 @@ class _Engine:
 #: Registered as ``gcelib``: executes a notebook in papermill's own process.
 in_process = _Engine("InProcessEngine")
 
-#: Takes the place of papermill's default engine, and does what that does; the notebooks of
-#: this project also tell in the terminal how far they are.
+#: Takes the place of papermill's default engine, and does what that does; notebooks
+#: that use gcelib also tell in the terminal how far they are.
 watched = _Engine("WatchedEngine")
 
 

@@ -11,6 +11,7 @@ of :mod:`gcelib.study.warm`, which open no port, or on the workers of a Dask clu
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -18,7 +19,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -27,6 +28,7 @@ from gcelib.study import runs, warm
 
 if TYPE_CHECKING:
     import pandas as pd
+    import yaml
     from distributed import Client
 
     from gcelib.study.trainer import TrainConfig
@@ -53,8 +55,8 @@ Grid = str | Path | Mapping[str, Any] | Sequence[Any]
 # own lock is held by ``fit`` alone.
 _LOCK = ".sweep.lock"
 
-# Seconds that a run's folder may be held by a process that is about to end, such as that
-# of a worker that was killed, before the run counts as somebody else's.
+# Seconds that a run's folder may be held by a process that is about to end, such as a
+# killed worker's, before the run counts as somebody else's.
 _PATIENCE = 30.0
 
 # Seconds without any worker after which a Dask scheduler's silence is explained.
@@ -139,14 +141,16 @@ def _read_grid(path: Path) -> list[dict[str, Any]]:
 
 
 @functools.cache
-def _yaml_loader() -> Any:
+def _yaml_loader() -> type[yaml.SafeLoader]:
     """YAML's safe reader, made to understand ``1e-3`` and to refuse a key twice."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         """Reads grids."""
 
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        def construct_mapping(
+            self, node: yaml.MappingNode, deep: bool = False
+        ) -> dict[Hashable, Any]:
             """Make a dict, unless one of its keys is there twice."""
             seen = set()
             for key, _ in node.value:
@@ -218,7 +222,7 @@ def _combinations(grid: Grid) -> Iterator[dict[str, Any]]:
     """Yield the parameters of each run, variants filled in."""
     from gcelib.study.trainer import TrainConfig
 
-    types = {name: str(type_) for name, type_ in TrainConfig.__annotations__.items()}
+    types = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
     for part in load_grid(grid):
         _check.known_keys("grid", part, types)
         lists = {name: _values(name, value) for name, value in part.items()}
@@ -233,7 +237,7 @@ def _combinations(grid: Grid) -> Iterator[dict[str, Any]]:
             yield given
 
 
-def _values(name: str, value: Any) -> Sequence[Any]:
+def _values(name: str, value: object) -> Sequence[Any]:
     """The values that a grid gives to one parameter."""
     values = value if isinstance(value, (list, tuple, range)) else [value]
     if not values:
@@ -243,9 +247,10 @@ def _values(name: str, value: Any) -> Sequence[Any]:
     return values
 
 
-def _check_value(name: str, value: Any, annotation: str) -> None:
+def _check_value(name: str, value: object, annotation: object) -> None:
     """Refuse what YAML makes of a text without quotes, and a list without its list."""
-    wants = annotation.split(" ")[0].split("[")[0]
+    words = getattr(annotation, "__name__", "") or str(annotation)
+    wants = re.split(r"\W", words)[0]  # "tuple[int, ...] | None" wants a tuple
     there = f"got {type(value).__name__} {value!r}"
     if value is None or name == "runs_dir":
         return
@@ -455,13 +460,15 @@ def _refuse_what_takes_days(
     grid: Grid, runs_dir: str | Path | None, cells: Mapping[str, Cell]
 ) -> None:
     """Refuse runs that would take longer on this machine than they may."""
-    for row in status(grid, runs_dir, measure=True).itertuples():
-        hours = row.left / 3600
-        if hours > cells[row.run_dir].config.max_hours:
+    table = status(grid, runs_dir, measure=True)
+    for run_dir, seconds in zip(table["run_dir"], table["left"], strict=True):
+        config = cells[run_dir].config
+        hours = seconds / 3600
+        if hours > config.max_hours:
             _check.fail(
                 "grid",
-                f"{row.model} on {row.dataset} would take about {hours:,.0f} hours "
-                "a run on this machine",
+                f"{config.model} on {config.dataset} would take about {hours:,.0f} "
+                "hours a run on this machine",
                 "use a GPU, a cluster or fewer epochs, or raise max_hours",
             )
 
@@ -588,13 +595,15 @@ def _on_dask(
 def _wait_for_some(tasks: list[Any], tick: _Ticker) -> list[Any]:
     """The tasks that have ended; none, after a tick, if none ends for a while."""
     from distributed import wait
+    from distributed.client import FuturesCancelledError
 
     try:
-        done = wait(tasks, timeout=tick.every, return_when="FIRST_COMPLETED").done
+        wait(tasks, timeout=tick.every, return_when="FIRST_COMPLETED")
     except TimeoutError:
         tick()
-        return []
-    return [task for task in tasks if task in done]
+    except FuturesCancelledError:
+        pass  # the caller finds out
+    return [task for task in tasks if task.done()]
 
 
 def _tell_if_lonely(client: Client) -> bool:

@@ -37,7 +37,7 @@ from typing import IO, Any, cast
 _CAN_FORK = sys.platform.startswith("linux")
 
 #: What a run imports in any case. Nothing here starts a thread or touches a GPU.
-_PRELOAD = (
+PRELOAD = (
     "papermill",
     "ipykernel.debugger",
     "ipykernel.inprocess.ipkernel",
@@ -48,11 +48,13 @@ _PRELOAD = (
     "torch._dynamo",
 )
 
+_NURSERY_DIED = "the process that runs are forked from was killed"
+
 _START = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from gcelib.study import warm
-warm.serve()
+warm.serve(json.loads(sys.argv[2]))
 """
 
 
@@ -85,6 +87,8 @@ class Workers:
         process's.
     threads : int, optional
         Threads of PyTorch and numpy in each call; by default as in this process.
+    preload : sequence of str, optional
+        Modules that calls shall find imported; what is missing is passed over.
 
     Examples
     --------
@@ -95,22 +99,30 @@ class Workers:
     """
 
     def __init__(
-        self, environments: Sequence[Mapping[str, str]], threads: int | None = None
+        self,
+        environments: Sequence[Mapping[str, str]],
+        threads: int | None = None,
+        preload: Sequence[str] = PRELOAD,
     ) -> None:
         self.environments = [dict(environment) for environment in environments]
         self.threads = threads
+        self.preload = list(preload)
         self._idle = list(range(len(self.environments)))
         self._slots: dict[str, int] = {}
         self._events: queue.Queue[tuple[_Server, dict[str, Any] | None]] = queue.Queue()
         self._servers: list[_Server] = []
+        self._entered = 0
 
     def __enter__(self) -> Workers:
         """Return the workers themselves; the nursery starts with the first call."""
+        self._entered += 1
         return self
 
     def __exit__(self, *details: object) -> None:
-        """End every process at once."""
-        self.close()
+        """End every process, unless an outer ``with`` keeps them for the next sweep."""
+        self._entered -= 1
+        if not self._entered or self._slots:
+            self.close()
 
     @property
     def idle(self) -> int:
@@ -153,9 +165,10 @@ class Workers:
 
     def _server(self) -> _Server:
         """Return the process that takes the next call."""
-        if _CAN_FORK and self._servers:
-            return self._servers[0]
-        server = _Server(self._events, self.threads)
+        alive = [server for server in self._servers if not server.dead]
+        if _CAN_FORK and alive:
+            return alive[0]
+        server = _Server(self._events, self.threads, self.preload)
         self._servers.append(server)
         return server
 
@@ -172,31 +185,33 @@ class Workers:
         Reply or None
             None after ``timeout`` seconds.
         """
-        try:
-            server, reply = self._events.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        if reply is None:  # the whole process is gone
-            return self._bury(server)
-        name = reply["name"]
-        server.calls.discard(name)
-        self._idle.append(self._slots.pop(name))
-        if not _CAN_FORK:
-            self._servers.remove(server)
-            server.close()
-        return Reply(name, reply["value"], reply["error"])
+        while True:
+            try:
+                server, answer = self._events.get(timeout=timeout)
+            except queue.Empty:
+                return None
+            if server not in self._servers:
+                continue  # late news of a process that we have closed
+            if answer is not None:
+                reply = Reply(**answer)
+                server.calls.discard(reply.name)
+            elif server.calls:
+                # The whole process is gone; the rest of its calls will be told, too.
+                server.dead = True
+                reply = Reply(server.calls.pop(), None, _NURSERY_DIED)
+                self._events.put((server, None))
+            else:
+                self._forget(server)
+                continue
+            if not _CAN_FORK:
+                self._forget(server)
+            self._idle.append(self._slots.pop(reply.name))
+            return reply
 
-    def _bury(self, server: _Server) -> Reply | None:
-        """Forget a process that died, and say so for one of its calls after another."""
-        if server in self._servers:
-            self._servers.remove(server)
-        if not server.calls:
-            server.close()
-            return None
-        name = server.calls.pop()
-        self._idle.append(self._slots.pop(name))
-        self._events.put((server, None))  # for the rest of its calls
-        return Reply(name, None, "the process that runs are forked from was killed")
+    def _forget(self, server: _Server) -> None:
+        """End a process that serves no more."""
+        self._servers.remove(server)
+        server.close()
 
     def close(self) -> None:
         """End every process at once."""
@@ -214,6 +229,7 @@ class _Server:
         self,
         events: queue.Queue[tuple[_Server, dict[str, Any] | None]],
         threads: int | None,
+        preload: list[str],
     ) -> None:
         environment = os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
@@ -221,9 +237,11 @@ class _Server:
             for library in ("OMP", "MKL", "OPENBLAS"):
                 environment[f"{library}_NUM_THREADS"] = str(threads)
         self.calls: set[str] = set()
+        self.dead = False
         path = json.dumps([folder for folder in sys.path if folder])
+        modules = json.dumps(preload)
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", _START, path],
+            [sys.executable, "-c", _START, path, modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -260,7 +278,7 @@ class _Server:
             self._process.wait()
 
 
-def _plain_number(value: Any) -> Any:
+def _plain_number(value: object) -> object:
     """Return the Python number that a numpy scalar holds, for JSON."""
     if hasattr(value, "item"):
         return value.item()
@@ -270,14 +288,21 @@ def _plain_number(value: Any) -> Any:
 # --- the other side -------------------------------------------------------------------
 
 
-def serve() -> None:
-    """Read requests from standard input, and answer them, until the input ends."""
+def serve(preload: Sequence[str]) -> None:
+    """Read requests from standard input, and answer them, until the input ends.
+
+    Parameters
+    ----------
+    preload : sequence of str
+        Modules to import before the first request.
+    """
     requests = os.dup(0)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what anybody prints must not come between the replies
     if _CAN_FORK:
+        _preload(preload)
         _Nursery(requests, replies).serve()
     else:
         _serve_once(requests, replies)
@@ -343,7 +368,6 @@ class _Nursery:
 
     def serve(self) -> None:
         """Fork for every request, and hand on what the forks answer."""
-        _preload()
         while True:
             for key, _ in self.selector.select():
                 if isinstance(key.data, _Child):
@@ -428,8 +452,8 @@ def hidden(*names: str) -> Iterator[None]:
     Parameters
     ----------
     *names : str
-        Modules that whoever is imported meanwhile can do without. Those that are imported
-        already stay.
+        Modules that whoever is imported meanwhile can do without. Those that are
+        imported already stay.
 
     Examples
     --------
@@ -448,12 +472,12 @@ def hidden(*names: str) -> Iterator[None]:
             modules.pop(name, None)
 
 
-def _preload() -> None:
+def _preload(modules: Sequence[str]) -> None:
     """Import what runs need, so that their processes find it there."""
     # debugpy: nobody can attach a debugger to a fork. rfc3987_syntax takes two seconds;
     # jsonschema would use it to judge addresses in notebooks' metadata.
     with hidden("debugpy", "rfc3987_syntax"):
-        for name in _PRELOAD:
+        for name in modules:
             # What is missing, the run itself will say.
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
