@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         gce_log_ratio as gce_log_ratio,
         make_loss as make_loss,
     )
+    from gcelib.meter import CalibrationMeter as CalibrationMeter
     from gcelib.metrics import (
         METRICS as METRICS,
         Reliability as Reliability,
@@ -140,6 +141,7 @@ _NAMES = {
         "gce_log_ratio",
         "make_loss",
     ),
+    "meter": ("CalibrationMeter",),
     "metrics": (
         "METRICS",
         "Reliability",

@@ -178,7 +178,8 @@ class Block:
         n_classes = probs.shape[1]
         classes = torch.arange(n_classes, device=probs.device) * n_bins
         values = _double(probs)
-        index = (classes + (values * scale).long()).flatten()
+        bins = (values * scale).long().clamp(0, n_bins - 1)  # nan has no place
+        index = (classes + bins).flatten()
         values = torch.where(probs > 1 / n_bins, values, 0.0)
         tables = []
         for weight in [None] if weights is None else weights:

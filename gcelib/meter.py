@@ -1,0 +1,287 @@
+"""The numbers of ``evaluate``, added up batch by batch."""
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from gcelib import _check
+from gcelib._check import Array
+from gcelib.bins import Reliability, bin_scale, check_n_bins
+from gcelib.blocks import Block, rounding, softmax_blocks
+
+
+class CalibrationMeter:
+    """Measure calibration while batches pass, without keeping their logits.
+
+    Holds 3 + 3 B + K B sums on the device of the first batch, B bins and K classes.
+    ``compute`` gives what ``gcelib.evaluate`` gives on all samples at once, up to the
+    rounding of sums. Meters can be pickled and copied.
+
+    Parameters
+    ----------
+    n_classes : int
+        K, at least 2.
+    n_bins : int, default 20
+        B bins of equal width, 1 to 10,000.
+
+    Examples
+    --------
+    >>> meter = CalibrationMeter(n_classes=2)
+    >>> for logits, labels in [([[2.0, 0.0]], [0]), ([[0.0, 2.0]], [0])]:
+    ...     meter.update(logits, labels)
+    >>> meter.compute()["error"]
+    0.5
+    """
+
+    def __init__(self, n_classes: int, n_bins: int = 20) -> None:
+        self.n_classes = _check.number("n_classes", n_classes, 2, integer=True)
+        self.n_bins = check_n_bins(n_bins)
+        self.reset()
+
+    def __repr__(self) -> str:
+        return f"CalibrationMeter(n_classes={self.n_classes}, n_bins={self.n_bins})"
+
+    def reset(self) -> None:
+        """Forget all samples.
+
+        Examples
+        --------
+        >>> CalibrationMeter(n_classes=2).reset()
+        """
+        self._sums: Tensor | None = None
+        self._synced = False
+
+    def _parts(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Show the vector of sums as totals (3,), bins (3, B) and gaps (K, B).
+
+        Totals: samples, NLL, Brier scores. Bins: samples, confidences, hits. Gaps: for
+        each class and bin the probabilities less the number of labels.
+        """
+        sizes = [3, 3 * self.n_bins, self.n_classes * self.n_bins]
+        totals, bins, gaps = sums.split(sizes)
+        shape = (self.n_classes, self.n_bins)
+        return totals, bins.view(3, self.n_bins), gaps.view(shape)
+
+    def _zeros(self, device: torch.device) -> Tensor:
+        """Make an empty vector of sums."""
+        size = 3 + (3 + self.n_classes) * self.n_bins
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return torch.zeros(size, dtype=dtype, device=device)
+
+    def _accept(self, new: Tensor) -> None:
+        """Add a vector of sums to those so far."""
+        if self._sums is None:
+            self._sums = new
+        else:
+            self._sums = self._sums + new.to(self._sums.device, self._sums.dtype)
+
+    @torch.no_grad()
+    def update(
+        self, logits: Array, labels: Array, *, probabilities: bool = False
+    ) -> None:
+        """Add a batch.
+
+        Parameters
+        ----------
+        logits : (N, K) tensor or array
+            Scores before the softmax; N may differ from batch to batch, and be 0.
+        labels : (N,) tensor or array of integers
+            Class ids in [0, K), on the same device.
+        probabilities : bool, default False
+            True: ``logits`` holds probabilities.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is malformed; the meter is then as it was. On an accelerator
+            values are not looked at: ``compute`` refuses what was not finite.
+
+        Examples
+        --------
+        >>> CalibrationMeter(n_classes=2).update([[2.0, 0.0]], [0])
+        """
+        if self._synced:
+            cure = "call reset() and begin again"
+            _check.fail("meter", "holds the samples of all processes", cure)
+        probabilities = _check.boolean("probabilities", probabilities)
+        scores = _check.as_tensor("logits", logits)
+        classes = _check.as_tensor("labels", labels)
+        _check.check_logits(scores, min_samples=0, values=False)
+        if scores.shape[1] != self.n_classes:
+            problem = f"have {scores.shape[1]} classes, the meter {self.n_classes}"
+            _check.fail("logits", problem, "make a meter with this n_classes")
+        _check.check_labels(classes, *scores.shape)
+        if scores.device != classes.device:
+            problem = f"are on {classes.device}, logits on {scores.device}"
+            _check.fail("labels", problem, "move both to one device")
+        if len(scores) == 0:
+            return
+        on_cpu = scores.device.type == "cpu"
+        if on_cpu and not probabilities:  # to look elsewhere would stall every step
+            _check.warn_of_probabilities(scores)
+        tolerance = rounding(scores.dtype, probabilities=probabilities)
+        scale = bin_scale(self.n_bins, tolerance)
+        new = self._zeros(scores.device)
+        for block in softmax_blocks(scores, probabilities=probabilities):
+            self._add(new, block, classes[block.rows].long(), scale)
+        self._accept(new)
+
+    def _add(self, sums: Tensor, block: Block, labels: Tensor, scale: float) -> None:
+        """Add the samples of a block to the vector ``sums``."""
+        totals, bins, gaps = self._parts(sums)
+        confidence = block.confidence.to(sums.dtype)
+        hits = block.is_right(labels).to(sums.dtype)
+        ones = torch.ones_like(hits)
+        totals += torch.stack(
+            [ones.sum(), block.nll(labels).sum(), block.brier(labels).sum()]
+        )
+        last = self.n_bins - 1
+        at = (confidence * scale).long().clamp(0, last)  # nan has no place of its own
+        bins.index_add_(1, at, torch.stack([ones, confidence, hits]))
+        cells = block.class_cells(self.n_bins, scale, None).view_as(gaps)
+        gaps += cells
+        gaps[:, 0] += block.class_totals(None)[0] - cells.sum(1)
+        own = block.pick(block.probs, labels).to(sums.dtype)
+        own_bins = (own * scale).long().clamp(0, last)
+        gaps.index_put_((labels, own_bins), -ones, accumulate=True)
+
+    def _read(self) -> Tensor:
+        """Give the sums on the CPU, refused where they mean nothing."""
+        if self._sums is None:
+            _check.fail("meter", "has seen no samples", "call update(logits, labels)")
+        sums = self._sums.cpu().double()
+        if not _check.finite(sums):
+            cure = "look at the model that produced them"
+            _check.fail("meter", "some logits were NaN or infinite", cure)
+        return sums
+
+    def compute(self) -> dict[str, float]:
+        """Give the metrics of all samples so far.
+
+        Returns
+        -------
+        dict of str to float
+            error, nll, brier, ece, classwise_ece, as ``gcelib.evaluate`` has them.
+
+        Raises
+        ------
+        ValueError
+            If there was no sample, or if scores on an accelerator were not finite.
+
+        Examples
+        --------
+        >>> meter = CalibrationMeter(n_classes=2)
+        >>> meter.update([[0.0, 0.0]], [1])
+        >>> meter.compute()["brier"]
+        0.5
+        """
+        totals, bins, gaps = self._parts(self._read())
+        n_samples, nll, brier = totals.tolist()
+        _, confidences, hits = bins
+        return {
+            "error": 1 - float(hits.sum()) / n_samples,
+            "nll": nll / n_samples,
+            "brier": brier / n_samples,
+            "ece": float((confidences - hits).abs().sum()) / n_samples,
+            "classwise_ece": float(gaps.abs().sum()) / (n_samples * self.n_classes),
+        }
+
+    def reliability(self) -> Reliability:
+        """Give the bins of a reliability diagram, of equal width.
+
+        Returns
+        -------
+        Reliability
+            As ``gcelib.reliability`` gives for all samples at once.
+
+        Raises
+        ------
+        ValueError
+            As for ``compute``.
+
+        Examples
+        --------
+        >>> meter = CalibrationMeter(n_classes=2, n_bins=4)
+        >>> meter.update([[2.0, 0.0], [0.0, 1.0]], [0, 0])
+        >>> meter.reliability().counts.tolist()
+        [0, 0, 1, 1]
+        """
+        _, bins, _ = self._parts(self._read())
+        counts, confidences, hits = bins.numpy()
+        edges = np.linspace(0, 1, self.n_bins + 1)
+        with np.errstate(invalid="ignore"):
+            means = confidences / counts, hits / counts
+        return Reliability(edges, counts.round().astype(np.int64), *means)
+
+    def merge(self, other: "CalibrationMeter") -> None:
+        """Add the samples of another meter, which stays as it is.
+
+        Parameters
+        ----------
+        other : CalibrationMeter
+            With the same ``n_classes`` and ``n_bins``, on any device.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it is no such meter.
+
+        Examples
+        --------
+        >>> left, right = CalibrationMeter(2), CalibrationMeter(2)
+        >>> left.update([[2.0, 0.0]], [0])
+        >>> right.update([[2.0, 0.0]], [1])
+        >>> left.merge(right)
+        >>> left.compute()["error"]
+        0.5
+        """
+        if not isinstance(other, CalibrationMeter):
+            problem = f"got {type(other).__name__}"
+            _check.fail("other", problem, "pass a CalibrationMeter", TypeError)
+        if (other.n_classes, other.n_bins) != (self.n_classes, self.n_bins):
+            problem = f"is {other!r}, this one {self!r}"
+            _check.fail("other", problem, "merge meters of one kind")
+        if other._sums is not None:
+            self._accept(other._sums.clone())
+
+    def sync(self, process_group: distributed.ProcessGroup | None = None) -> None:
+        """Add up the samples of all processes: afterwards every one holds them all.
+
+        Every process of the group must call it, also one that saw no sample. Then
+        ``compute`` and ``reliability``; ``reset`` before the next epoch.
+
+        Parameters
+        ----------
+        process_group : torch.distributed.ProcessGroup, optional
+            None: all processes.
+
+        Raises
+        ------
+        RuntimeError
+            If ``torch.distributed`` is not initialised.
+        ValueError
+            If the meter holds the samples of all processes already.
+
+        Examples
+        --------
+        >>> meter = CalibrationMeter(n_classes=2)
+        >>> meter.sync()
+        Traceback (most recent call last):
+            ...
+        RuntimeError: process_group: torch.distributed is not initialised; ...
+        """
+        if self._synced:
+            cure = "call reset() and begin again"
+            _check.fail("meter", "holds the samples of all processes", cure)
+        if not (distributed.is_available() and distributed.is_initialized()):
+            problem = "torch.distributed is not initialised"
+            cure = "call init_process_group, or leave sync out in a single process"
+            _check.fail("process_group", problem, cure, RuntimeError)
+        sums = self._sums
+        if sums is None:
+            on_cuda = "nccl" in str(distributed.get_backend(process_group))
+            sums = self._zeros(torch.device("cuda" if on_cuda else "cpu"))
+        sums = sums.clone()
+        distributed.all_reduce(sums, group=process_group)
+        self._sums = sums
+        self._synced = True

@@ -1,0 +1,167 @@
+"""A meter fed batch by batch says what ``evaluate`` says of all samples at once."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from gcelib import CalibrationMeter, blocks, evaluate, reliability
+
+NAMES = ("error", "nll", "brier", "ece", "classwise_ece")
+
+
+def sample(n, k, seed=0, dtype=torch.float32):
+    rng = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, k, generator=rng).mul_(3).to(dtype)
+    labels = torch.randint(k, (n,), generator=rng)
+    logits[: n // 2, 0] += 2
+    return logits, labels
+
+
+def filled(meter, logits, labels, size=64):
+    for rows in torch.arange(len(labels)).split(size):
+        meter.update(logits[rows], labels[rows])
+    return meter
+
+
+def check(meter, logits, labels):
+    expected = evaluate(logits, labels, meter.n_bins)
+    assert meter.compute() == pytest.approx({n: expected[n] for n in NAMES}, abs=1e-6)
+    found, bins = meter.reliability(), reliability(logits, labels, meter.n_bins)
+    np.testing.assert_array_equal(found.counts, bins.counts)
+    np.testing.assert_allclose(found.confidence, bins.confidence)
+    np.testing.assert_allclose(found.accuracy, bins.accuracy)
+    assert found.ece == pytest.approx(meter.compute()["ece"])
+
+
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(
+    st.integers(0, 2**20),
+    st.integers(1, 300),
+    st.integers(2, 40),
+    st.integers(1, 30),
+    st.integers(1, 120),
+    st.sampled_from([torch.float16, torch.float32, torch.float64]),
+)
+def test_batches_of_any_size_give_the_numbers_of_all(seed, n, k, n_bins, size, dtype):
+    logits, labels = sample(n, k, seed, dtype)
+    check(filled(CalibrationMeter(k, n_bins), logits, labels, size), logits, labels)
+
+
+@pytest.mark.parametrize("k", [3, 40])
+def test_the_path_of_accelerators_gives_the_same_numbers(k, monkeypatch):
+    logits, labels = sample(200, k)
+    monkeypatch.setattr(blocks, "CpuBlock", blocks.Block)
+    meter = filled(CalibrationMeter(k), logits, labels)
+    monkeypatch.undo()
+    check(meter, logits, labels)
+
+
+def test_scores_on_an_accelerator_that_are_not_finite_are_refused_in_the_end(
+    monkeypatch,
+):
+    logits, labels = sample(20, 3)
+    logits[7, 1] = torch.nan
+    monkeypatch.setattr(blocks, "CpuBlock", blocks.Block)  # which looks at no value
+    meter = filled(CalibrationMeter(3), logits, labels)
+    with pytest.raises(ValueError, match=r"^meter: some logits were NaN"):
+        meter.compute()
+
+
+def test_merged_pickled_and_copied_meters_hold_all_samples():
+    logits, labels = sample(500, 7)
+    parts = [
+        filled(CalibrationMeter(7), logits[rows], labels[rows])
+        for rows in torch.arange(500).split(123)
+    ]
+    total = CalibrationMeter(7)
+    for part in parts:
+        before = part.compute()
+        total.merge(pickle.loads(pickle.dumps(part)))
+        assert part.compute() == before
+    total.merge(CalibrationMeter(7))  # which saw nothing
+    check(total, logits, labels)
+    other = copy.deepcopy(total)
+    other.update(logits, labels)
+    check(total, logits, labels)
+    other.reset()
+    check(filled(other, logits, labels), logits, labels)
+
+
+def test_probabilities_and_empty_batches():
+    logits, labels = sample(100, 4)
+    meter = CalibrationMeter(4)
+    meter.update(logits[:0], labels[:0])
+    meter.update(logits.softmax(1), labels, probabilities=True)
+    check(meter, logits, labels)
+    with pytest.warns(UserWarning, match="probabilities=True"):
+        meter.update(logits.softmax(1), labels)
+
+
+def test_the_state_does_not_grow():
+    meter = CalibrationMeter(10)
+    for seed in range(3):
+        filled(meter, *sample(200, 10, seed))
+        assert len(pickle.dumps(meter)) < 4000
+
+
+@pytest.mark.parametrize(
+    ("guilty", "call"),
+    [
+        ("logits", lambda m, z, y: m.update(z[:, :2], y)),
+        ("logits", lambda m, z, y: m.update(z.log(), y)),
+        ("logits", lambda m, z, y: m.update(z[0], y)),
+        ("labels", lambda m, z, y: m.update(z, y[:3])),
+        ("labels", lambda m, z, y: m.update(z, y + 3)),
+        ("labels", lambda m, z, y: m.update(z, y.float())),
+        ("probabilities", lambda m, z, y: m.update(z, y, probabilities=1)),
+        ("other", lambda m, z, y: m.merge(CalibrationMeter(4))),
+        ("other", lambda m, z, y: m.merge(CalibrationMeter(3, 10))),
+        ("other", lambda m, z, y: m.merge({})),
+        ("n_classes", lambda m, z, y: CalibrationMeter(1)),
+        ("n_classes", lambda m, z, y: CalibrationMeter("3")),
+        ("n_bins", lambda m, z, y: CalibrationMeter(3, 0)),
+    ],
+)
+def test_bad_batches_leave_the_meter_as_it_was(guilty, call):
+    logits, labels = sample(50, 3)
+    meter = filled(CalibrationMeter(3), logits, labels)
+    before = meter.compute()
+    with pytest.raises((ValueError, TypeError), match=rf"^{guilty}: .+; .+"):
+        call(meter, logits, labels)
+    assert meter.compute() == before
+
+
+def test_an_empty_meter_has_no_numbers():
+    for call in (CalibrationMeter.compute, CalibrationMeter.reliability):
+        with pytest.raises(ValueError, match=r"^meter: has seen no samples; "):
+            call(CalibrationMeter(3))
+
+
+def one_process(rank, folder):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    logits, labels = sample(300, 5)
+    meter = CalibrationMeter(5)
+    if rank == 0:
+        filled(meter, logits[:211], labels[:211])
+    late = CalibrationMeter(5)  # one that saw no sample here
+    if rank == 1:
+        filled(meter, logits[211:], labels[211:])
+        filled(late, logits, labels)
+    meter.sync()
+    late.sync()
+    check(meter, logits, labels)
+    check(late, logits, labels)
+    for call in (meter.sync, lambda: meter.update(logits, labels)):
+        with pytest.raises(ValueError, match=r"^meter: holds the samples of all"):
+            call()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_add_up(tmp_path):
+    torch.multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
