@@ -346,7 +346,9 @@ def _minimise_squared_error(logits: Tensor, labels: Tensor) -> float:
         values.insert(at, value)
     low = grid[max(best - 1, 0)]
     high = grid[min(best + 1, len(grid) - 1)]
-    log_t, found = _newton(blocks, low, high, grid[best])
+    log_t, found = _newton(few, low, high, grid[best])
+    if few is not blocks:
+        log_t, found = _newton(blocks, low, high, log_t)
     if found.value >= _squared_error(blocks, 1.0).value:
         return 1.0
     if best in (0, len(grid) - 1) and abs(log_t - grid[best]) < 1e-6:
@@ -418,7 +420,7 @@ class _AffineScaling(Calibrator):
     ``penalty`` / (2 N) times the sum of all a^2 and b^2 is minimised: as if a and b
     were normal around 0 with variance 1 / ``penalty``, so that a class which no label
     names, and samples that a bias could separate, have finite answers, and much data
-    outweighs it. The objective is strictly convex; L-BFGS in float64 solves it.
+    outweighs it. The objective is strictly convex; Newton's method in float64 solves it.
     """
 
     scale: Tensor
@@ -436,70 +438,113 @@ class _AffineScaling(Calibrator):
         self.penalty = _check.number("penalty", penalty, 0, open_low=True)
 
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
-        """Newton's method for one temperature first, then everything else around it."""
+        """One temperature first, then everything else around it."""
         k = logits.shape[1]
         inverse_temperature = 1 / _temperature_by_nll(logits, labels)
         if bool((logits.argmax(1) == labels).all()):
             return {"scale": np.full(k, inverse_temperature), "bias": np.zeros(k)}
-        scaled = inverse_temperature * (
-            logits.double() - logits.double().mean(1, keepdim=True)
+        centred = logits.double() - logits.double().mean(1, keepdim=True)
+        problem = _AffineProblem(
+            inverse_temperature * centred,
+            labels,
+            self.penalty,
+            self.scale_of_each_class,
         )
-        n_scales = k if self.scale_of_each_class else 1
-
-        def objective(parameters: Tensor) -> tuple[float, Tensor]:
-            a = parameters[:n_scales]
-            b = parameters[n_scales:]
-            log_p = torch.log_softmax(scaled * (1 + a) + b, 1)
-            nll = -log_p.gather(1, labels[:, None]).sum()
-            value = nll + self.penalty / 2 * parameters.square().sum()
-            excess = log_p.exp_().scatter_add_(
-                1, labels[:, None], torch.full_like(log_p[:, :1], -1.0)
-            )
-            per_class = torch.einsum("nk,nk->k", excess, scaled)
-            by_a = per_class if self.scale_of_each_class else per_class.sum()[None]
-            gradient = torch.cat([by_a, excess.sum(0)]) + self.penalty * parameters
-            return float(value), gradient
-
-        p = torch.softmax(scaled, 1)
-        by_scale = torch.einsum("nk,nk,nk->k", p, scaled, scaled)
-        by_scale = by_scale if self.scale_of_each_class else by_scale.sum()[None]
-        units = (torch.cat([by_scale, p.sum(0)]) + self.penalty).rsqrt()
-        parameters = _minimise(objective, units)
-        scale = inverse_temperature * (1 + parameters[:n_scales])
-        return {
-            "scale": scale.expand(k).clone(),
-            "bias": parameters[n_scales:],
-        }
+        parameters = problem.minimum()
+        scale = inverse_temperature * (1 + parameters[:-k])
+        return {"scale": scale.expand(k).clone(), "bias": parameters[-k:]}
 
     def _calibrate(self, logits: Tensor) -> Tensor:
         """Scaled and shifted, each class for itself."""
         return logits * self.scale.to(logits.dtype) + self.bias.to(logits.dtype)
 
 
-def _minimise(
-    objective: Callable[[Tensor], tuple[float, Tensor]], units: Tensor
-) -> Tensor:
-    """The minimum of a smooth convex function by L-BFGS, from 0.
+class _AffineProblem:
+    """Penalised NLL of softmax((1 + a) * z + b) as a function of the vector (a, b).
 
-    ``units`` are lengths over which the function bends about equally in all directions.
+    Convex and smooth, so Newton's method finds the minimum; its linear systems, as
+    large as twice the number of classes, are solved by conjugate gradients.
     """
-    in_units = torch.zeros_like(units)
-    optimiser = torch.optim.LBFGS(
-        [in_units],
-        max_iter=300,
-        history_size=30,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-12,
-        line_search_fn="strong_wolfe",
-    )
 
-    def closure() -> float:
-        value, gradient = objective(in_units * units)
-        in_units.grad = gradient * units
-        return value
+    def __init__(
+        self, z: Tensor, labels: Tensor, penalty: float, scale_of_each_class: bool
+    ) -> None:
+        self.z = z
+        self.labels = labels[:, None]
+        self.penalty = penalty
+        self.n_classes = z.shape[1]
+        self.n_scales = self.n_classes if scale_of_each_class else 1
 
-    optimiser.step(closure)
-    return in_units * units
+    def minimum(self) -> Tensor:
+        """The parameters with the smallest value, to about 1e-8."""
+        size = self.n_scales + self.n_classes
+        at = torch.zeros(size, dtype=torch.float64)
+        value, gradient, p = self.derivatives(at)
+        for _ in range(50):
+            step = self.newton_step(p, gradient)
+            decrease = float(gradient @ step)  # below 0
+            length = 1.0
+            while length > 1e-6:
+                following = at + length * step
+                new_value, new_gradient, new_p = self.derivatives(following)
+                if new_value <= value + 1e-4 * length * decrease:
+                    break
+                length /= 2
+            else:  # no descent is left that rounding would show
+                return at
+            at, value, gradient, p = following, new_value, new_gradient, new_p
+            if -decrease < 1e-12 * (1 + abs(value)):
+                return at
+        return at
+
+    def derivatives(self, at: Tensor) -> tuple[float, Tensor, Tensor]:
+        """The value and the gradient at (a, b), and the probabilities there."""
+        a = at[: -self.n_classes]
+        b = at[-self.n_classes :]
+        log_p = torch.log_softmax(self.z * (1 + a) + b, 1)
+        nll = -float(log_p.gather(1, self.labels).sum())
+        p = log_p.exp_()
+        excess = p.scatter_add(1, self.labels, torch.full_like(p[:, :1], -1.0))
+        gradient = self.collect(excess) + self.penalty * at
+        return nll + self.penalty / 2 * float(at @ at), gradient, p
+
+    def collect(self, per_logit: Tensor) -> Tensor:
+        """Derivatives in the parameters from derivatives in the logits (N, K)."""
+        by_scale = torch.linalg.vecdot(per_logit, self.z, dim=0)
+        if self.n_scales == 1:
+            by_scale = by_scale.sum()[None]
+        return torch.cat([by_scale, per_logit.sum(0)])
+
+    def curve(self, p: Tensor, direction: Tensor) -> Tensor:
+        """The Hessian at probabilities ``p`` times a direction."""
+        k = self.n_classes
+        moved = self.z * direction[:-k] + direction[-k:]
+        mean = torch.linalg.vecdot(p, moved)[:, None]
+        return self.collect(p * (moved - mean)) + self.penalty * direction
+
+    def newton_step(self, p: Tensor, gradient: Tensor) -> Tensor:
+        """The step that the local parabola asks for, by conjugate gradients."""
+        squares = torch.linalg.vecdot(p * self.z, self.z, dim=0)
+        if self.n_scales == 1:
+            squares = squares.sum()[None]
+        units = 1 / (torch.cat([squares, p.sum(0)]) + self.penalty)
+        step = torch.zeros_like(gradient)
+        residual = -gradient
+        scaled = units * residual
+        direction = scaled
+        size = float(residual @ scaled)
+        goal = 1e-12 * size
+        for _ in range(200):
+            curved = self.curve(p, direction)
+            length = size / float(direction @ curved)
+            step = step + length * direction
+            residual = residual - length * curved
+            scaled = units * residual
+            previous, size = size, float(residual @ scaled)
+            if size <= goal:
+                break
+            direction = scaled + size / previous * direction
+        return step
 
 
 class BiasCalibration(_AffineScaling):
