@@ -271,9 +271,14 @@ class EnsembleTemperatureScaling(Calibrator):
 
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
         """The temperature first, then the weights at this temperature."""
-        temperature = _minimise_squared_error(logits, labels)
-        weights = _mixture_weights(logits, labels, temperature)
-        return {"temperature": temperature, "weights": weights}
+        blocks = _blocks_of(logits, labels)
+        temperature = _minimise_squared_error(logits, labels, blocks)
+        gram, linear = _moments(blocks, temperature)
+        errors = gram.diagonal() - 2 * linear
+        if errors[0] >= errors[1]:  # T = 1 is at least as good
+            temperature = 1.0
+            gram, linear = gram[[1, 1, 2]][:, [1, 1, 2]], linear[[1, 1, 2]]
+        return {"temperature": temperature, "weights": _best_mixture(gram, linear)}
 
     def _calibrate(self, logits: Tensor) -> Tensor:
         """The logarithm of the mixture."""
@@ -288,18 +293,12 @@ class EnsembleTemperatureScaling(Calibrator):
 _ETS_RANGE = (0.05, 5.0)
 
 
-@dataclass(frozen=True)
-class _SquaredError:
-    """Sum over the samples of |softmax(-x d) - onehot|^2 - 1, and its derivatives in log x."""
-
-    value: float
-    slope: float
-    curvature: float
-
-
-def _squared_error(blocks: list[tuple[Tensor, Tensor]], x: float) -> _SquaredError:
-    """The Brier score of softmax(z x) from blocks of (distances, labels' column)."""
-    value = slope = curvature = 0.0
+def _slope_and_curvature(
+    blocks: list[tuple[Tensor, Tensor]], log_t: float
+) -> tuple[float, float]:
+    """Of the summed |softmax(z / T) - onehot|^2, as derivatives in log T."""
+    x = math.exp(-log_t)
+    slope = curvature = 0.0  # in x = 1 / T
     for distances, y in blocks:
         p = torch.softmax(distances * -x, 1)
         p_label = p.gather(1, y)[:, 0]
@@ -309,13 +308,12 @@ def _squared_error(blocks: list[tuple[Tensor, Tensor]], x: float) -> _SquaredErr
         p_lead = p * lead
         variance = torch.linalg.vecdot(p_lead, lead)
         squares = torch.linalg.vecdot(p, p)
-        value += float((squares - 2 * p_label).sum())
         first = torch.linalg.vecdot(p, p_lead) - p_label * lead_label
         slope += 2 * float(first.sum())
         second = 2 * torch.linalg.vecdot(p_lead, p_lead) - variance * squares
         second -= p_label * (lead_label * lead_label - variance)
         curvature += 2 * float(second.sum())
-    return _SquaredError(value, x * slope, x * x * curvature + x * slope)
+    return -x * slope, x * x * curvature + x * slope
 
 
 def _blocks_of(logits: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -325,80 +323,90 @@ def _blocks_of(logits: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(distances_below_top(z.double()), y) for z, y in pairs]
 
 
-def _minimise_squared_error(logits: Tensor, labels: Tensor) -> float:
-    """The temperature with the smallest mean squared error; 1 if that is no better."""
-    n, k = logits.shape
-    blocks = _blocks_of(logits, labels)
-    every = max(1, n * k // 1_000_000)
+def _squared_error_at(blocks: list[tuple[Tensor, Tensor]], log_t: float) -> float:
+    """The value alone, at a fraction of the cost."""
+    value = 0.0
+    for distances, y in blocks:
+        p = torch.softmax(distances * -math.exp(-log_t), 1)
+        squares = torch.linalg.vecdot(p, p)
+        value += float((squares - 2 * p.gather(1, y)[:, 0]).sum())
+    return value
+
+
+def _minimise_squared_error(
+    logits: Tensor, labels: Tensor, blocks: list[tuple[Tensor, Tensor]]
+) -> float:
+    """The temperature with the smallest mean squared error: a grid, then Newton's method.
+
+    In a large set some samples choose the valley, and all of them the place in it.
+    """
+    every = max(1, logits.numel() // 500_000)
     few = _blocks_of(logits[::every], labels[::every]) if every > 1 else blocks
-    lowest, highest = _ETS_RANGE
-    grid = list(np.linspace(math.log(lowest), math.log(highest), 25))
-    values = [_squared_error(few, math.exp(-t)).value for t in grid]
+    grid = list(np.linspace(math.log(_ETS_RANGE[0]), math.log(_ETS_RANGE[1]), 25))
+    values = [_squared_error_at(few, log_t) for log_t in grid]
+    spacing = float(grid[1] - grid[0])
     all_right = bool((logits.argmax(1) == labels).all())
-    spacing = grid[1] - grid[0]
     while (best := int(np.argmin(values))) in (0, len(grid) - 1) and not all_right:
-        t = grid[best] + (-spacing if best == 0 else spacing)
-        if not math.log(_LOWEST) <= t <= math.log(_HIGHEST):
+        log_t = grid[best] + (-spacing if best == 0 else spacing)
+        if not math.log(_LOWEST) <= log_t <= math.log(_HIGHEST):
+            _warn_of_bound("temperature", math.exp(grid[best]))
             break
-        value = _squared_error(few, math.exp(-t)).value
-        at = 0 if best == 0 else len(grid)
-        grid.insert(at, t)
-        values.insert(at, value)
+        place = 0 if best == 0 else len(grid)
+        grid.insert(place, log_t)
+        values.insert(place, _squared_error_at(few, log_t))
     low = grid[max(best - 1, 0)]
     high = grid[min(best + 1, len(grid) - 1)]
-    log_t, found = _newton(few, low, high, grid[best])
+    log_t = _newton(few, low, high, grid[best])
     if few is not blocks:
-        log_t, found = _newton(blocks, low, high, log_t)
-    if found.value >= _squared_error(blocks, 1.0).value:
-        return 1.0
-    if best in (0, len(grid) - 1) and abs(log_t - grid[best]) < 1e-6:
-        _warn_of_bound("temperature", math.exp(log_t))
+        log_t = _newton(blocks, low, high, log_t)
     return math.exp(log_t)
 
 
 def _newton(
     blocks: list[tuple[Tensor, Tensor]], low: float, high: float, start: float
-) -> tuple[float, _SquaredError]:
+) -> float:
     """The minimum over log T in [low, high], by Newton's steps or halving."""
     log_t = start
-    found = _squared_error(blocks, math.exp(-log_t))
     for _ in range(60):
-        slope = -found.slope  # in log T
+        slope, curvature = _slope_and_curvature(blocks, log_t)
         if slope > 0:
             high = log_t
         else:
             low = log_t
         following = (low + high) / 2
-        if found.curvature > 0:
-            newton = log_t - slope / found.curvature
-            following = newton if low <= newton <= high else following
+        if curvature > 0 and low <= log_t - slope / curvature <= high:
+            following = log_t - slope / curvature
         step = abs(following - log_t)
-        if step < 1e-10:
-            break
         log_t = following
-        found = _squared_error(blocks, math.exp(-log_t))
-        if step < 1e-5 and found.curvature > 0:  # the next step is about its square
+        if step < 1e-4 and curvature > 0:  # what is left is about its square
             break
-    return log_t, found
+    return log_t
 
 
-def _mixture_weights(
-    logits: Tensor, labels: Tensor, temperature: float
-) -> tuple[float, ...]:
-    """The weights on the simplex with the smallest squared error of the mixture."""
+def _moments(
+    blocks: list[tuple[Tensor, Tensor]], temperature: float
+) -> tuple[FloatArray, FloatArray]:
+    """Mean products of softmax(z / T), softmax(z) and 1 / K with each other and the labels."""
     gram = np.zeros((3, 3))
     linear = np.zeros(3)
-    k = logits.shape[1]
-    gram[2, :] = gram[:, 2] = len(logits) / k  # probabilities sum to 1
-    linear[2] = len(logits) / k
-    for distances, y in _blocks_of(logits, labels):
-        parts = [torch.softmax(-distances / t, 1) for t in (temperature, 1.0)]
-        for i, p in enumerate(parts):
-            linear[i] += float(p.gather(1, y).sum())
-            for j, q in enumerate(parts):
-                gram[i, j] += float(torch.linalg.vecdot(p, q).sum())
-    gram /= logits.numel()
-    linear /= logits.numel()
+    n = sum(len(distances) for distances, _ in blocks)
+    k = blocks[0][0].shape[1]
+    gram[2, :] = gram[:, 2] = n / k  # probabilities sum to 1
+    linear[2] = n / k
+    for distances, y in blocks:
+        tempered = torch.softmax(-distances / temperature, 1)
+        raw = torch.softmax(-distances, 1)
+        gram[0, 0] += float(torch.linalg.vecdot(tempered, tempered).sum())
+        gram[0, 1] += float(torch.linalg.vecdot(tempered, raw).sum())
+        gram[1, 1] += float(torch.linalg.vecdot(raw, raw).sum())
+        linear[0] += float(tempered.gather(1, y).sum())
+        linear[1] += float(raw.gather(1, y).sum())
+    gram[1, 0] = gram[0, 1]
+    return gram / (n * k), linear / (n * k)
+
+
+def _best_mixture(gram: FloatArray, linear: FloatArray) -> tuple[float, ...]:
+    """The weights on the simplex with the smallest squared error of the mixture."""
     candidates = []
     for used in ([0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]):
         weights = np.zeros(3)
