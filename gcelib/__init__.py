@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         models as models,
     )
     from gcelib._check import check_parameters as check_parameters
+    from gcelib.advice import Advice as Advice, AdviceRow as AdviceRow, advise as advise
     from gcelib.accumulate import accumulated_backward as accumulated_backward
     from gcelib.calibration import (
         CALIBRATORS as CALIBRATORS,
@@ -77,6 +78,10 @@ if TYPE_CHECKING:
         sweeps as sweeps,
         trainer,
     )
+    from gcelib.study.published import (
+        PUBLISHED as PUBLISHED,
+        published_logits as published_logits,
+    )
     from gcelib.study.runs import (
         load_logits as load_logits,
         load_results as load_results,
@@ -114,6 +119,7 @@ _MODULES = {
 
 #: The module of every other public name, with its names.
 _NAMES = {
+    "advice": ("Advice", "AdviceRow", "advise"),
     "accumulate": ("accumulated_backward",),
     "calibration": (
         "CALIBRATORS",
@@ -159,6 +165,7 @@ _NAMES = {
         "reliability",
     ),
     "models": ("MODELS", "ModelRow", "make_model"),
+    "study.published": ("PUBLISHED", "published_logits"),
     "study.runs": ("load_logits", "load_results"),
     "study.trainer": ("RECIPES", "TrainConfig", "fit"),
     "view.explorers": ("PropernessExplorer", "ReliabilityExplorer"),

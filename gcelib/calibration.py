@@ -991,6 +991,8 @@ class CalibratorRow:
 
     Parameters
     ----------
+    label : str
+        How it reads in tables and figures.
     build : type of Calibrator
         The class.
     browser : BrowserForm
@@ -1007,6 +1009,7 @@ class CalibratorRow:
         True if every training run stores its metrics: those that the paper compares.
     """
 
+    label: str
     build: Callable[..., Calibrator]
     browser: BrowserForm
     options: Mapping[str, object] = field(default_factory=dict)
@@ -1033,43 +1036,57 @@ _AFFINE_FORM = BrowserForm("affine", ("scale", "bias"))
 
 _ROWS = {
     "ts_nll": CalibratorRow(
+        "TS (NLL)",
         TemperatureScaling,
         _TEMPERATURE_FORM,
         options={"criterion": "nll"},
         measured_by_fit=True,
     ),
     "ts_ece": CalibratorRow(
+        "TS (ECE)",
         TemperatureScaling,
         _TEMPERATURE_FORM,
         options={"criterion": "ece"},
         measured_by_fit=True,
     ),
     "ets": CalibratorRow(
+        "ETS",
         EnsembleTemperatureScaling,
         BrowserForm("mixture", ("temperature", "weights")),
         measured_by_fit=True,
     ),
     "spline": CalibratorRow(
+        "Spline",
         SplineCalibration,
         BrowserForm("spline", ("scores", "values")),
         measured_by_fit=True,
     ),
     "ats": CalibratorRow(
-        AdaptiveTemperatureScaling, _BINNED_FORM, measured_by_fit=True
+        "ATS", AdaptiveTemperatureScaling, _BINNED_FORM, measured_by_fit=True
     ),
     "ats_converged": CalibratorRow(
+        "ATS, converged",
         AdaptiveTemperatureScaling,
         _BINNED_FORM,
         options={"rounds": None},
         measured_by_fit=True,
     ),
     "bias": CalibratorRow(
-        BiasCalibration, _AFFINE_FORM, keeps_order=False, keeps_predictions=False
+        "TS + bias",
+        BiasCalibration,
+        _AFFINE_FORM,
+        keeps_order=False,
+        keeps_predictions=False,
     ),
     "vector": CalibratorRow(
-        VectorScaling, _AFFINE_FORM, keeps_order=False, keeps_predictions=False
+        "Vector",
+        VectorScaling,
+        _AFFINE_FORM,
+        keeps_order=False,
+        keeps_predictions=False,
     ),
     "isotonic": CalibratorRow(
+        "Isotonic",
         IsotonicCalibration,
         BrowserForm("isotonic", ("points", "values"), ("floor",)),
         keeps_order=False,
@@ -1077,6 +1094,7 @@ _ROWS = {
         needs="scikit-learn",
     ),
     "sms": CalibratorRow(
+        "SMS",
         StructuredMatrixScaling,
         BrowserForm("matrix", ("temperature", "uniform", "weight", "bias")),
         keeps_order=False,

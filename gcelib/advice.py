@@ -1,0 +1,606 @@
+"""Which calibrator for these logits, and how sure: chosen by cross-validation."""
+
+import io
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gcelib import _check
+from gcelib.calibration import CALIBRATORS, TemperatureScaling, make_calibrator
+from gcelib.calibrator import ArrayInput, Calibrator, FloatArray
+
+#: So many errors, seen or expected, before anything can be clear.
+ERRORS_NEEDED = 10
+#: The chance that any calibrator is called clearly better where none is.
+FALSE_ALARMS = 0.025
+_N_BINS = 20
+_RESAMPLES = 400
+_LABELS = {"raw": "the logits as they are"}
+
+
+@dataclass(frozen=True)
+class AdviceRow:
+    """What cross-validation found for one calibrator.
+
+    Every sample was judged by a calibrator that was fitted without it.
+
+    Parameters
+    ----------
+    name, label : str
+        Key of ``CALIBRATORS`` (or ``"raw"``: no calibrator), and how it reads.
+    error, nll, ece : float
+        Fraction of wrong predictions, nats, ECE in 20 bins.
+    ece_noise : float
+        95 of 100 calibrated models with these confidences show an ECE below it.
+    nll_change, nll_low, nll_high : float
+        NLL minus that of the reference, and the ends of its 95 % interval, which
+        counts how many calibrators were tried.
+    ece_change, ece_low, ece_high : float
+        The same of the ECE; a basic bootstrap interval.
+    clearly_by_nll, clearly_by_ece : bool
+        Whether it is clearly better than the reference by the rule of ``advise``.
+    test_error, test_nll, test_ece : float or None
+        On the test samples, fitted on all validation samples.
+    """
+
+    name: str
+    label: str
+    error: float
+    nll: float
+    ece: float
+    ece_noise: float
+    nll_change: float
+    nll_low: float
+    nll_high: float
+    ece_change: float
+    ece_low: float
+    ece_high: float
+    clearly_by_nll: bool
+    clearly_by_ece: bool
+    test_error: float | None = None
+    test_nll: float | None = None
+    test_ece: float | None = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The answer of ``advise``.
+
+    Attributes
+    ----------
+    name : str
+        The advised calibrator's key in ``CALIBRATORS``, or ``"raw"``.
+    calibrator : Calibrator
+        It, fitted on all validation samples; of ``"raw"`` a temperature of 1.
+    sentence : str
+        What to do and how sure that is.
+    rows : tuple of AdviceRow
+        All calibrators that were tried, ``"raw"`` first.
+    reference : str
+        What the rows' changes are against: ``"raw"``, or ``"ts_nll"`` where one
+        temperature is clearly better than that.
+    """
+
+    name: str
+    calibrator: Calibrator
+    sentence: str
+    rows: tuple[AdviceRow, ...]
+    reference: str
+
+    def __str__(self) -> str:
+        """The sentence, and a table of the rows."""
+        header = f"{'':24}{'error %':>9}{'NLL':>9}{'ECE %':>8}   NLL against reference"
+        lines = [self.sentence, "", header]
+        for row in self.rows:
+            numbers = f"{100 * row.error:9.2f}{row.nll:9.4f}{100 * row.ece:8.2f}"
+            span = f"{row.nll_change:+.4f} [{row.nll_low:+.4f}, {row.nll_high:+.4f}]"
+            change = "reference" if row.name == self.reference else span
+            mark = " clearly better" if row.clearly_by_nll else ""
+            lines.append(f"{row.label:24}{numbers}   {change}{mark}")
+        return "\n".join(lines)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the calibrator's ``state_dict``; never over an existing file.
+
+        Parameters
+        ----------
+        path : path
+            Where to; its folder must exist.
+
+        Returns
+        -------
+        Path
+            The absolute path.
+
+        Raises
+        ------
+        ValueError
+            If something is there already, or the folder is not.
+
+        Examples
+        --------
+        >>> advice.save("calibrator.pt")  # doctest: +SKIP
+        """
+        target = Path(path).absolute()
+        if not target.parent.is_dir():
+            _check.fail("path", f"{target.parent} is no folder", "make it first")
+        buffer = io.BytesIO()
+        torch.save(self.calibrator.state_dict(), buffer)
+        if os.path.lexists(target):
+            cure = "choose another name, or remove it"
+            _check.fail("path", f"{target} is there already", cure)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".gcelib-")
+        try:  # whole beside its place first, so that no half of it is ever there
+            with os.fdopen(handle, "wb") as file:
+                file.write(buffer.getvalue())
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return target
+
+    def usage(self, path: str | os.PathLike[str]) -> str:
+        """The lines that load and apply what ``save(path)`` wrote.
+
+        Parameters
+        ----------
+        path : path
+            As given to ``save``.
+
+        Returns
+        -------
+        str
+            Python code.
+        """
+        name = "ts_nll" if self.name == "raw" else self.name
+        return (
+            "import torch\n"
+            "from gcelib import make_calibrator\n\n"
+            f'calibrator = make_calibrator("{name}")\n'
+            f"calibrator.load_state_dict(torch.load({str(path)!r}, weights_only=True))\n"
+            "calibrated = calibrator(logits)  # logits (N, K) of the same model"
+        )
+
+
+def advise(
+    val_logits: ArrayInput,
+    val_labels: ArrayInput,
+    test_logits: ArrayInput | None = None,
+    test_labels: ArrayInput | None = None,
+    *,
+    choose_by: str = "nll",
+    folds: int = 5,
+    seed: int = 1,
+) -> Advice:
+    """Choose a calibrator by cross-validation on the validation samples.
+
+    The rule is on the side of the simple. One temperature is taken if it is clearly
+    better than nothing; another calibrator only if it is clearly better than that.
+    *Clearly better by NLL* means: the interval of the difference lies below zero (95 %
+    for the temperature; for the others 95 % for all of them together), the gain over
+    all samples is at least log(tried / 0.025) nats, and at least ten errors were seen
+    or expected by the reference. *By ECE*: the interval, the ten errors, and an ECE of
+    the reference above what 97.5 of 100 calibrated models would show. By simulation
+    (benchmarks/advice.py) honest models with 0 to 10 errors are told "clearly" in at
+    most 2.5 % of draws. The test samples do not choose; they report.
+
+    Parameters
+    ----------
+    val_logits : (N, K) tensor or array
+        Scores before the softmax, of samples that the model was not trained on.
+    val_labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    test_logits, test_labels : optional
+        Further samples, for an honest report.
+    choose_by : {"nll", "ece"}, default "nll"
+        What decides. Both are always reported, and their disagreement is explained.
+    folds : int, default 5
+        Parts of the cross-validation.
+    seed : int, default 1
+        Of folds, resamples and simulations: the same seed, the same answer.
+
+    Returns
+    -------
+    Advice
+        ``.name``, ``.calibrator``, ``.sentence``, ``.rows``, ``.save(path)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> truth = torch.randn(1000, 3, generator=generator)
+    >>> labels = torch.multinomial(truth.softmax(1), 1, generator=generator)[:, 0]
+    >>> advise(3 * truth, labels).name  # claims three times too much
+    'ts_nll'
+    """
+    logits, labels = _checked("val", val_logits, val_labels)
+    _check.choice("choose_by", choose_by, ("nll", "ece"))
+    folds = _check.number("folds", folds, 2, 1000, integer=True)
+    seed = _check.number("seed", seed, 0, 2**31, integer=True)
+    if len(labels) < 2 * folds:
+        problem = f"has {len(labels)} samples"
+        _check.fail(
+            "val_logits", problem, f"{folds} folds want {2 * folds} at the least"
+        )
+    test = None
+    if test_logits is not None or test_labels is not None:
+        if test_logits is None or test_labels is None:
+            _check.fail(
+                "test_logits", "and test_labels go together", "pass both or none"
+            )
+        test = _checked("test", test_logits, test_labels)
+        if test[0].shape[1] != logits.shape[1]:
+            problem = f"have {test[0].shape[1]} classes, val_logits {logits.shape[1]}"
+            _check.fail("test_logits", problem, "pass logits of one model")
+    return _Study(logits, labels, choose_by, folds, seed).advice(test)
+
+
+def _checked(
+    split: str, logits: ArrayInput, labels: ArrayInput
+) -> tuple[Tensor, Tensor]:
+    """Logits in at least float32 and labels, on the CPU."""
+    z = _check.as_tensor(f"{split}_logits", logits).cpu()
+    y = _check.as_tensor(f"{split}_labels", labels).cpu()
+    _check.check_logits(z, f"{split}_logits")
+    _check.check_labels(y, *z.shape, f"{split}_labels")
+    return z.to(torch.promote_types(z.dtype, torch.float32)), y.long()
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What each sample says about one calibrator's output."""
+
+    nll: FloatArray
+    confidence: FloatArray
+    correct: npt.NDArray[np.bool_]
+
+    @property
+    def gaps(self) -> FloatArray:
+        """Confidence minus hit, (N, bins): each sample in the column of its bin."""
+        spread = np.zeros((len(self.confidence), _N_BINS))
+        rows = np.arange(len(self.confidence))
+        spread[rows, _bin_of(self.confidence)] = self.confidence - self.correct
+        return spread
+
+
+def _bin_of(confidence: FloatArray) -> npt.NDArray[np.intp]:
+    """Bins (lo, hi] of equal width, counted from 0; a millionth too much is on the edge."""
+    return (confidence * (_N_BINS * (1 - 1e-6))).astype(np.intp)
+
+
+def _judge(logits: Tensor, labels: Tensor) -> _Judged:
+    """Per sample: negative log-likelihood, confidence, hit."""
+    log_p = torch.log_softmax(logits.double(), 1)
+    nll = -log_p.gather(1, labels[:, None])[:, 0]
+    return _Judged(
+        nll.numpy(),
+        log_p.amax(1).exp().numpy(),
+        (logits.argmax(1) == labels).numpy(),
+    )
+
+
+class _Study:
+    """The cross-validation, what it found, and the sentence that says it."""
+
+    def __init__(
+        self, logits: Tensor, labels: Tensor, choose_by: str, folds: int, seed: int
+    ) -> None:
+        self.logits = logits
+        self.labels = labels
+        self.choose_by = choose_by
+        self.folds = folds
+        self.rng = np.random.default_rng(seed)
+        self.names = list(CALIBRATORS)
+        held_out = self._cross_validate()
+        self.judged = {name: _judge(z, labels) for name, z in held_out.items()}
+        self.noise = {
+            name: self._noise(j.confidence) for name, j in self.judged.items()
+        }
+        self.ece_draws = self._resampled_eces()
+        self.eces = {name: draws[0] for name, draws in self.ece_draws.items()}
+
+    def _cross_validate(self) -> dict[str, Tensor]:
+        """Every sample calibrated by fits that have not seen it."""
+        order = self.rng.permutation(len(self.labels))
+        held_out = {name: torch.empty_like(self.logits) for name in self.names}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the fit on all samples says it once
+            for part in np.array_split(order, self.folds):
+                rest = np.setdiff1d(order, part)
+                for name in self.names:
+                    fitted = make_calibrator(name).fit(
+                        self.logits[rest], self.labels[rest]
+                    )
+                    with torch.no_grad():
+                        held_out[name][part] = fitted(self.logits[part])
+        return {"raw": self.logits, **held_out}
+
+    def _noise(self, confidence: FloatArray) -> FloatArray:
+        """ECE of 200 models whose confidences, these, are right; sorted."""
+        index = _bin_of(confidence)
+        n = len(confidence)
+        draws = []
+        for _ in range(200):
+            gaps = confidence - (self.rng.random(n) < confidence)
+            draws.append(np.abs(np.bincount(index, gaps)).sum() / n)
+        return np.sort(draws)
+
+    def _resampled_eces(self) -> dict[str, FloatArray]:
+        """ECE of the samples, then of resamples, the same ones for every calibrator."""
+        n = len(self.labels)
+        spread = np.hstack([judged.gaps for judged in self.judged.values()])
+        sums = [spread.sum(0)]
+        at_once = max(1, 4_000_000 // n)
+        for start in range(0, _RESAMPLES, at_once):
+            size = min(at_once, _RESAMPLES - start)
+            drawn = [self.rng.integers(0, n, n) for _ in range(size)]
+            weights = np.stack([np.bincount(rows, minlength=n) for rows in drawn])
+            sums.extend(weights.astype(np.float64) @ spread)
+        parts = np.abs(np.array(sums)).reshape(len(sums), len(self.judged), _N_BINS)
+        eces = parts.sum(2) / n
+        return {name: eces[:, i] for i, name in enumerate(self.judged)}
+
+    # --- the rule ---------------------------------------------------------------
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether no more predictions are right than guessing would give."""
+        n, k = self.logits.shape
+        return bool(self.judged["raw"].correct.sum() <= n / k)
+
+    def nll_change(self, name: str, reference: str, tries: int) -> tuple[float, ...]:
+        """The difference in NLL and the ends of its interval."""
+        differences = self.judged[name].nll - self.judged[reference].nll
+        mean = float(differences.mean())
+        spread = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+        half = _normal_quantile(1 - FALSE_ALARMS / tries) * spread
+        return mean, mean - half, mean + half
+
+    def ece_change(self, name: str, reference: str, tries: int) -> tuple[float, ...]:
+        """The difference in ECE and the ends of its basic bootstrap interval."""
+        differences = self.ece_draws[name] - self.ece_draws[reference]
+        point = float(differences[0])
+        tail = FALSE_ALARMS / tries
+        low, high = np.quantile(differences[1:], (tail, 1 - tail))
+        return point, 2 * point - float(high), 2 * point - float(low)
+
+    def errors(self, reference: str) -> float:
+        """Errors seen, or expected by the reference, whichever are more."""
+        judged = self.judged[reference]
+        expected = float((1 - judged.confidence).sum())
+        return max(expected, float((~judged.correct).sum()))
+
+    def clearly(self, criterion: str, name: str, reference: str, tries: int) -> bool:
+        """Whether ``name`` is clearly better than ``reference``, of so many tried."""
+        if name == reference or self.errors(reference) < ERRORS_NEEDED:
+            return False
+        if criterion == "nll":
+            mean, _, high = self.nll_change(name, reference, tries)
+            gain = -mean * len(self.labels)
+            return high < 0 and gain >= math.log(tries / FALSE_ALARMS)
+        high = self.ece_change(name, reference, tries)[2]
+        limit = np.quantile(self.noise[reference], 1 - FALSE_ALARMS)
+        return high < 0 and self.eces[reference] > limit
+
+    def choose(self, criterion: str) -> tuple[str, str]:
+        """The advised calibrator and what it had to beat."""
+        reference = "raw"
+        if self.at_chance:
+            return reference, reference
+        if self.clearly(criterion, "ts_nll", "raw", 1):
+            reference = "ts_nll"
+        others = [name for name in self.names if name != reference]
+        better = [
+            name
+            for name in others
+            if self.clearly(criterion, name, reference, len(self.names))
+        ]
+        value = self._nlls() if criterion == "nll" else self.eces
+        return min(better, key=lambda name: value[name], default=reference), reference
+
+    def _nlls(self) -> dict[str, float]:
+        """Mean NLL of every calibrator."""
+        return {name: float(judged.nll.mean()) for name, judged in self.judged.items()}
+
+    # --- the answer -------------------------------------------------------------
+
+    def advice(self, test: tuple[Tensor, Tensor] | None) -> Advice:
+        """Choose, fit on everything, report."""
+        name, reference = self.choose(self.choose_by)
+        calibrator = self._fit(name)
+        judged_on_test = self._test(test, {name: calibrator})
+        rows = tuple(self._row(n, reference, judged_on_test) for n in self.judged)
+        sentence = " ".join(self._sentences(name, reference, rows, test))
+        return Advice(name, calibrator, sentence, rows, reference)
+
+    def _fit(self, name: str) -> Calibrator:
+        """The calibrator on all samples; of raw logits the temperature 1."""
+        if name != "raw":
+            return make_calibrator(name).fit(self.logits, self.labels)
+        identity = TemperatureScaling()
+        n_classes = torch.tensor(self.logits.shape[1])
+        identity.load_state_dict(
+            {"temperature": torch.tensor(1.0), "n_classes": n_classes}
+        )
+        return identity
+
+    def _test(
+        self, test: tuple[Tensor, Tensor] | None, fitted: Mapping[str, Calibrator]
+    ) -> dict[str, _Judged]:
+        """Every calibrator on the test samples, fitted on all of validation."""
+        if test is None:
+            return {}
+        z, y = test
+        judged = {"raw": _judge(z, y)}
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            for name in self.names:
+                calibrator = fitted[name] if name in fitted else self._fit(name)
+                judged[name] = _judge(calibrator(z), y)
+        return judged
+
+    def _row(
+        self, name: str, reference: str, on_test: Mapping[str, _Judged]
+    ) -> AdviceRow:
+        """One line of the table."""
+        tries = 1 if name == "ts_nll" else len(self.names)
+        judged = self.judged[name]
+        nll = self.nll_change(name, reference, tries)
+        ece = self.ece_change(name, reference, tries)
+        test = on_test.get(name)
+        return AdviceRow(
+            name=name,
+            label=_label(name),
+            error=float(1 - judged.correct.mean()),
+            nll=float(judged.nll.mean()),
+            ece=float(self.eces[name]),
+            ece_noise=float(np.quantile(self.noise[name], 0.95)),
+            nll_change=nll[0],
+            nll_low=nll[1],
+            nll_high=nll[2],
+            ece_change=ece[0],
+            ece_low=ece[1],
+            ece_high=ece[2],
+            clearly_by_nll=self.clearly("nll", name, reference, tries),
+            clearly_by_ece=self.clearly("ece", name, reference, tries),
+            test_error=None if test is None else float(1 - test.correct.mean()),
+            test_nll=None if test is None else float(test.nll.mean()),
+            test_ece=None if test is None else _ece(test),
+        )
+
+    def _sentences(
+        self,
+        name: str,
+        reference: str,
+        rows: tuple[AdviceRow, ...],
+        test: tuple[Tensor, Tensor] | None,
+    ) -> list[str]:
+        """What a busy person should know, most urgent first."""
+        by_name = {row.name: row for row in rows}
+        said = [*self._of_labels(), self._what_to_do(name, reference, by_name)]
+        other = "ece" if self.choose_by == "nll" else "nll"
+        rival, _ = self.choose(other)
+        if rival != name:
+            said.append(self._disagreement(name, rival, other, by_name))
+        row = by_name[name]
+        within = row.ece <= row.ece_noise
+        lowest = min(rows, key=lambda row: row.ece)
+        if rival == name and not within and lowest.name != name:
+            said.append(
+                f"The smallest ECE, {100 * lowest.ece:.2f} %, is that of {lowest.label} "
+                f"({lowest.name}), at NLL {lowest.nll - row.nll:+.4f}: one calibrator of "
+                f"{len(self.names)} always has the smallest, and this is not clear. More "
+                "samples would tell."
+            )
+        said.append(
+            f"The ECE that is left, {100 * row.ece:.2f} %, is "
+            f"{'within the noise of' if within else 'more than the noise of'} "
+            f"{len(self.labels):,} samples (95 of 100 calibrated models show less than "
+            f"{100 * row.ece_noise:.2f} %)."
+        )
+        if test is not None:
+            before = by_name["raw"]
+            said.append(
+                f"On {len(test[1]):,} test samples, which had no say: "
+                f"ECE {_percent(before.test_ece)} to {_percent(row.test_ece)} %, "
+                f"NLL {before.test_nll:.4f} to {row.test_nll:.4f}, "
+                f"error {_percent(before.test_error)} to {_percent(row.test_error)} %."
+            )
+        return said
+
+    def _of_labels(self) -> list[str]:
+        """Accuracy at chance, or too few errors."""
+        n, k = self.logits.shape
+        hits = int(self.judged["raw"].correct.sum())
+        said = []
+        if self.at_chance:
+            said.append(
+                f"Look at the labels first: {hits:,} of {n:,} predictions are right, no "
+                f"more than chance (1 in {k}); nothing else counts until this is explained."
+            )
+        if self.errors("raw") < ERRORS_NEEDED:
+            wrong = n - hits
+            missing = math.ceil(n * (ERRORS_NEEDED / max(wrong, 1) - 1))
+            said.append(
+                f"Only {wrong} of {n:,} predictions {'is' if wrong == 1 else 'are'} wrong: "
+                f"nothing can be clear before about {ERRORS_NEEDED} errors, so bring some "
+                f"{missing:,} samples more."
+            )
+        return said
+
+    def _what_to_do(
+        self, name: str, reference: str, rows: Mapping[str, AdviceRow]
+    ) -> str:
+        """The advice itself."""
+        criterion = self.choose_by.upper()
+        if name == "raw" and self.at_chance:
+            return "The logits stay as they are."
+        if name == "raw":
+            return "Leave the logits as they are: no calibrator is clearly better."
+        row = rows[name]
+        raw = rows["raw"]
+        numbers = (
+            f"NLL {raw.nll:.4f} to {row.nll:.4f}, ECE {100 * raw.ece:.2f} to "
+            f"{100 * row.ece:.2f} %, cross-validated"
+        )
+        if name == "ts_nll":
+            temperature = float(self._fit(name).get_buffer("temperature"))
+            return (
+                f"Use one temperature, T = {temperature:.3f} (ts_nll): clearly better by "
+                f"{criterion} than the logits as they are ({numbers}), and nothing is "
+                "clearly better than that."
+            )
+        return (
+            f"Use {row.label} ({name}): clearly better by {criterion} than "
+            f"{_label(reference)} ({numbers})."
+        )
+
+    def _disagreement(
+        self, name: str, rival: str, other: str, rows: Mapping[str, AdviceRow]
+    ) -> str:
+        """What the other criterion would choose, and what each choice buys."""
+        ours, theirs = rows[name], rows[rival]
+        ece = f"ECE {100 * ours.ece:.2f} to {100 * theirs.ece:.2f} %"
+        nll = f"NLL {theirs.nll - ours.nll:+.4f}"
+        buys = (
+            "ECE asks only whether the top class's probability is right on average, NLL "
+            "whether every sample's is"
+        )
+        return (
+            f"By {other.upper()} it would be {theirs.label} ({rival}): {ece}, {nll}. {buys}; "
+            f"take {rival} if {'the confidence' if other == 'ece' else 'every probability'} "
+            "is what you use."
+        )
+
+
+def _ece(judged: _Judged) -> float:
+    """ECE in 20 bins."""
+    return float(np.abs(judged.gaps.sum(0)).sum() / len(judged.confidence))
+
+
+def _percent(value: float | None) -> str:
+    """A fraction in percent."""
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def _label(name: str) -> str:
+    """How a calibrator reads."""
+    return _LABELS[name] if name in _LABELS else CALIBRATORS[name].label
+
+
+def _normal_quantile(p: float) -> float:
+    """The standard normal's quantile."""
+    return float(torch.special.ndtri(torch.tensor(p, dtype=torch.float64)))
