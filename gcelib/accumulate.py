@@ -87,7 +87,7 @@ def accumulated_backward(
     if len(inputs) == 0 or len(labels) != len(inputs):
         problem = f"has {len(labels)} entries for {len(inputs)} inputs"
         _check.fail("labels", problem, "pass one label for each of at least one input")
-    pieces = inputs.split(size)
+    pieces = torch.split(inputs, size)
 
     logits, states = _logits_without_gradient(model, pieces)
     logits.requires_grad_()
@@ -103,7 +103,7 @@ def accumulated_backward(
 
     # Under autocast, weights cast without a gradient would be found in its cache.
     torch.clear_autocast_cache()
-    shares = gradient.split(size)
+    shares = torch.split(gradient, size)
     for number, (piece, share) in enumerate(zip(pieces, shares, strict=True), 1):
         _set_random_states(states[number - 1])
         with _gradients_stay_here(model, number < len(pieces)):

@@ -4,9 +4,12 @@ Three real processes on the loopback interface, the gloo backend, real Distribut
 then the same for a group of two of them. They meet at a file, so no port can clash.
 """
 
+import copy
 import gc
 import json
+import multiprocessing
 import os
+import pickle
 import sys
 from datetime import timedelta
 
@@ -15,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from gcelib import accumulated_backward
 from gcelib.losses import make_loss
 
 N_SAMPLES, N_FEATURES, N_CLASSES = 23, 6, 4
@@ -32,6 +36,9 @@ VARIANTS = {
     "soft targets": ("gce", {}),
     "underflow": ("gce", {}),
     "afl_gce": ("afl_gce", {}),
+    "ignored": ("gce", {"ignore_index": -1}),
+    "masked": ("gce", {}),
+    "accumulated": ("gce", {}),
 }
 
 
@@ -46,9 +53,22 @@ def material(variant):
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
         if variant == "underflow":  # every probability of class 0 is 0 in float32
             model.bias[0] = -200
+    if variant == "masked":
+        labels = torch.where(labels % 2 == 0, 1, labels)
     if variant == "soft targets":
         labels = torch.randn(N_SAMPLES, N_CLASSES, generator=generator).softmax(1)
+    if variant == "ignored":  # the only sample of the second of three processes is one
+        labels[[0, 3, 12, 20]] = -1
     return inputs, labels, model
+
+
+def logits_of(variant, model, inputs):
+    logits = model(inputs)
+    if variant == "masked":  # nobody has class 2, and not everybody class 0
+        logits = logits.index_fill(1, torch.tensor(2), -torch.inf)
+        no_class_0 = (inputs[:, :1] > 0) & (torch.arange(N_CLASSES) == 0)
+        logits = logits.masked_fill(no_class_0, -torch.inf)
+    return logits
 
 
 def values_and_gradients(group):
@@ -60,14 +80,53 @@ def values_and_gradients(group):
         inputs, labels, model = material(variant)
         model = DistributedDataParallel(model, process_group=group)
         loss = make_loss(name, process_group=group, **options)
-        value = loss(model(inputs[shard]), labels[shard])
-        value.backward()
+        if variant == "accumulated":
+            value = accumulated_backward(model, loss, inputs[shard], labels[shard], 2)
+        else:
+            value = loss(logits_of(variant, model, inputs[shard]), labels[shard])
+            value.backward()
         found[variant] = [value.item(), *(p.grad.tolist() for p in model.parameters())]
     with torch.no_grad():
         inputs, labels, model = material("gce")
         loss = make_loss("gce", process_group=group, reduction="none")
         found["none"] = loss(model(inputs[shard]), labels[shard]).tolist()
     return found
+
+
+def what_is_said(rank, pair):
+    """Values of ``process_group=``, of copies and pickles, on this process's shard."""
+    inputs, labels, model = material("gce")
+    shard = slice(*CUTS[3][rank : rank + 2])
+    if rank == 1:  # one sample would warn
+        shard = slice(10, 13)
+    logits, labels = model(inputs[shard]).detach(), labels[shard]
+
+    def value(loss):
+        try:
+            return loss(logits, labels).item()
+        except ValueError as error:
+            return str(error)
+
+    world = make_loss("gce", process_group=dist.group.WORLD)
+    said = {
+        "unsaid": value(make_loss("gce")),
+        "unsaid, afl_gce": value(make_loss("afl_gce")),
+        "unsaid, afl": value(make_loss("afl")),
+        "unsaid, cross-entropy": value(make_loss("gce", regularizer_weight=0)),
+        "unsaid, evaluation": value(make_loss("gce").eval()),
+        "local": value(make_loss("gce", process_group="local")),
+        "WORLD": value(world),
+        "world": value(make_loss("gce", process_group="world")),
+        "copied": value(copy.deepcopy(world)),
+        "pickled": value(pickle.loads(pickle.dumps(world))),
+        "averaged": value(torch.optim.swa_utils.AveragedModel(world).module),
+    }
+    if rank < 2:
+        of_pair = make_loss("gce", process_group=pair)
+        said["pair"] = value(of_pair)
+        said["pair, copied"] = value(copy.deepcopy(of_pair))
+        said["pair, pickled"] = value(pickle.loads(pickle.dumps(of_pair)))
+    return said
 
 
 def worker(rank, folder):
@@ -82,6 +141,7 @@ def worker(rank, folder):
     pair = dist.new_group([0, 1])
     if rank < 2:
         found[2] = values_and_gradients(pair)
+    found["said"] = what_is_said(rank, pair)
     (folder / f"{rank}.json").write_text(json.dumps(found))
     gc.collect()  # DDP's threads must end before the interpreter does
     dist.barrier()
@@ -92,7 +152,12 @@ def worker(rank, folder):
 def found(tmp_path_factory):
     """What each of three processes saw: by rank, by size of the group (as text), by variant."""
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(worker, (folder,), nprocs=3)
+    # Forked from a server that has imported torch once: three imports take longer than
+    # all the rest.
+    multiprocessing.set_forkserver_preload(["torch", "gcelib.losses"])
+    torch.multiprocessing.start_processes(
+        worker, (folder,), nprocs=3, start_method="forkserver"
+    )
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(3)]
 
 
@@ -107,7 +172,7 @@ def test_gradients_averaged_by_ddp_are_those_of_one_process(variant, size, found
     seen = [found[rank][str(size)][variant] for rank in range(size)]
     inputs, labels, model = material(variant)
     model, inputs = model.double(), inputs.double()
-    value = make_loss(name, **options)(model(inputs), labels)
+    value = make_loss(name, **options)(logits_of(variant, model, inputs), labels)
     value.backward()
     assert sum(rank[0] for rank in seen) / size == pytest.approx(value.item(), rel=1e-5)
     atol = (
@@ -131,6 +196,38 @@ def test_losses_of_single_samples_are_not_scaled(size, found):
     torch.testing.assert_close(
         torch.tensor(seen), expected.detach(), rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available(),
+    reason="this PyTorch lacks gloo",
+)
+def test_a_group_that_nobody_named_is_refused_where_several_train(found):
+    for rank in found:
+        said = rank["said"]
+        for name in ("unsaid", "unsaid, afl_gce"):
+            assert said[name].startswith("process_group: is None")
+            assert "3 processes train together; pass 'world'" in said[name]
+        assert said["unsaid, evaluation"] == said["local"]
+        for name in ("unsaid, afl", "unsaid, cross-entropy"):
+            assert isinstance(said[name], float)
+
+
+@pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available(),
+    reason="this PyTorch lacks gloo",
+)
+def test_the_world_its_copies_and_its_pickles_are_one_group(found):
+    for rank in found:
+        said = rank["said"]
+        assert said["local"] != said["WORLD"]
+        for name in ("world", "copied", "pickled", "averaged"):
+            assert said[name] == said["WORLD"], name
+    for rank in found[:2]:
+        said = rank["said"]
+        assert said["pair"] == said["pair, copied"] != said["WORLD"]
+        lost = "process_group: the group of ranks [0, 1] did not survive pickling; set"
+        assert said["pair, pickled"].startswith(lost)
 
 
 def test_averaging_the_shards_own_losses_would_be_another_loss():
