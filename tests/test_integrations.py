@@ -1,0 +1,245 @@
+"""docs/integrations.md: its blocks run, and their numbers are those of a plain loop.
+
+Each section of the page is run once, in the order of its blocks, after the block that all
+share. Libraries that are not installed (``pip install 'gcelib[integrations]'``) skip their
+section.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gcelib import GCELoss, calibration, make_calibrator, make_loss, nll
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "integrations.md"
+
+
+def sections():
+    """The blocks of each section, and those before the first under ''."""
+    title = ""
+    found = {}
+    for part in re.split(r"^## (.+)$", PAGE.read_text(encoding="utf-8"), flags=re.M):
+        blocks = re.findall(r"^```python\n(.*?)^```$", part, flags=re.M | re.S)
+        if "\n" not in part:
+            title = part
+        else:
+            found[title] = blocks
+    return found
+
+
+BLOCKS = sections()
+
+
+@pytest.fixture(scope="module")
+def names_of():
+    """The names that a section leaves, by its title."""
+    return {}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, names_of):
+    """Run a section in an empty folder, once for all tests; returns its names."""
+    monkeypatch.chdir(tmp_path)
+
+    def section(title, *libraries):
+        for library in libraries:
+            pytest.importorskip(library, reason="pip install 'gcelib[integrations]'")
+        if title not in names_of:
+            names = {"__name__": "integrations"}
+            for block in BLOCKS[""] + BLOCKS[title]:
+                exec(compile(block, f"{PAGE.name}: {title}", "exec"), names)
+            names_of[title] = names
+        return names_of[title]
+
+    return section
+
+
+def one_step(names, criterion=None):
+    """The shared network after one step of SGD on the whole training set."""
+    model = names["network"]()
+    x, y = names["train_set"].tensors
+    (criterion or GCELoss())(model(x), y).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 0.1 * parameter.grad
+    return model
+
+
+def assert_same_weights(found, expected, **tolerance):
+    pairs = zip(found.parameters(), expected.parameters(), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours.detach().cpu(), theirs.detach(), **tolerance)
+
+
+def test_every_section_has_a_test():
+    source = Path(__file__).read_text(encoding="utf-8")
+    for title in BLOCKS:
+        assert not title or f'run("{title}"' in source, title
+
+
+def test_plain_torch(run):
+    names = run("Plain torch, with accumulated gradients")
+    assert_same_weights(names["model"], one_step(names))
+    assert names["weighted"].isfinite()
+
+
+def test_lightning(run):
+    names = run("Lightning", "lightning")
+    expected = one_step(names)
+    assert_same_weights(names["module"].model, expected)
+    logits = names["module"].model(names["inputs"][32:]).detach()
+    measured = names["module"].trainer.callback_metrics
+    assert measured["val_nll"] == pytest.approx(nll(logits, names["labels"][32:]))
+
+
+def kept_after_training(names, path):
+    """A callback that hands what a process is left with to the one that started it."""
+
+    class Keep(names["L"].Callback):
+        def on_train_end(self, trainer, module):
+            state = {
+                "processes": trainer.world_size,
+                "model": module.model.state_dict(),
+                "criterion": module.criterion.state_dict(),
+                "nll": trainer.callback_metrics["val_nll"],
+            }
+            if trainer.is_global_zero:
+                torch.save(state, path)
+
+    return Keep()
+
+
+@pytest.mark.skipif(
+    not torch.distributed.is_available() or not hasattr(os, "fork"),
+    reason="needs torch.distributed and fork",
+)
+@pytest.mark.parametrize("loss", ["gce", "afl_gce"])
+def test_lightning_on_two_processes_is_one_process_on_the_whole_batch(
+    run, loss, tmp_path
+):
+    names = run("Lightning", "lightning")
+    loader, (train, val) = names["DataLoader"], (names["train_set"], names["val_set"])
+    module = names["Classifier"]()
+    module.criterion = make_loss(loss, process_group="world")
+    path = tmp_path / "after.pt"
+    # Processes by fork, which starts faster; "ddp" starts the script again.
+    callbacks = [kept_after_training(names, path)]
+    trainer = names["trainer"](devices=2, strategy="ddp_fork", callbacks=callbacks)
+    trainer.fit(module, loader(train, 16), loader(val, 16))
+    after = torch.load(path)
+    assert after["processes"] == 2
+    alone = names["network"]()
+    expected = one_step(names, make_loss(loss))
+    alone.load_state_dict(after["model"])
+    assert_same_weights(alone, expected, rtol=1e-5, atol=1e-6)
+    logits, labels = alone(val.tensors[0]).detach(), val.tensors[1]
+    assert after["nll"] == pytest.approx(nll(logits, labels), rel=1e-5)
+    if loss == "afl_gce":
+        adapted = make_loss(loss)
+        adapted.update(logits, labels)
+        torch.testing.assert_close(after["criterion"]["gamma"], adapted.gamma)
+
+
+def test_hugging_face_trainer(run):
+    names = run("Hugging Face Trainer", "transformers", "accelerate")
+    assert_same_weights(names["hf"].model.net, one_step(names))
+    logits = names["hf"].model.net(names["inputs"][32:]).detach()
+    found = names["hf"].evaluate()["eval_nll"]
+    assert found == pytest.approx(nll(logits, names["labels"][32:]), rel=1e-5)
+    assert names["hf"].state.best_metric == pytest.approx(found)
+
+
+def test_hugging_face_accumulation_is_the_mean_over_all_small_batches(run):
+    """Each sample once, with the class sums of its own small batch."""
+    names = run("Hugging Face Trainer", "transformers", "accelerate")
+    trainer = names["hf_trainer"]("accumulated", accumulation=4, data_seed=3)
+    batches = []
+    step = trainer.compute_loss
+
+    def remembered(model, inputs, *rest, **named):
+        batches.append((inputs["features"].clone(), inputs["labels"].clone()))
+        return step(model, inputs, *rest, **named)
+
+    trainer.compute_loss = remembered
+    trainer.train()
+    model = names["network"]()
+    for features, labels in batches[:4]:  # the others are the evaluation's
+        (GCELoss(reduction="sum")(model(features), labels) / 32).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 0.1 * parameter.grad
+    assert_same_weights(trainer.model.net, model)
+
+
+def test_accelerate(run):
+    names = run("accelerate", "accelerate")
+    assert_same_weights(names["model"], one_step(names))
+
+
+def test_timm_with_mixup(run):
+    names = run("timm, with Mixup", "timm")
+    targets, logits = names["targets"], names["model"](names["mixed"])
+    assert targets.shape == (8, 3)
+    ratio = F.log_softmax(logits, 1).log_softmax(0)
+    expected = -(targets * ratio).sum(1).mean()
+    torch.testing.assert_close(names["loss"], expected)
+
+
+def test_skorch(run):
+    names = run("skorch", "skorch")
+    np.testing.assert_allclose(names["probabilities"].sum(1), 1, rtol=1e-5)
+    logits = names["classifier"].module_(names["inputs"]).detach()
+    np.testing.assert_allclose(names["probabilities"], logits.softmax(1), rtol=1e-5)
+
+
+def test_scikit_learn(run):
+    names = run("scikit-learn", "sklearn")
+    assert names["scores"].shape == (2,)
+    assert ((names["scores"] >= 0) & (names["scores"] <= 1)).all()
+    np.testing.assert_allclose(names["probabilities"].sum(1), 1, rtol=1e-6)
+    fitted, calibrated = names["fitted"], names["calibrated"]
+    before = fitted.predict_proba(names["X"])
+    temperature = calibrated.calibrator.temperature.item()
+    expected = torch.as_tensor(np.log(before) / temperature).softmax(1)
+    np.testing.assert_allclose(names["probabilities"], expected, rtol=1e-6)
+
+
+def test_onnx(run):
+    names = run("ONNX", "onnx", "onnxscript", "onnxruntime")
+    with torch.no_grad():
+        expected = names["deployed"](names["inputs"])
+    np.testing.assert_allclose(names["probabilities"], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in calibration.CALIBRATORS if n != "ts_nll"])
+def test_every_calibrator_goes_through_onnx(run, name):
+    names = run("ONNX", "onnx", "onnxscript", "onnxruntime")
+    calibrator = make_calibrator(name).fit(names["val_logits"], names["labels"][32:])
+    deployed, session = names["exported"](calibrator, f"{name}.onnx")
+    for rows in (names["inputs"], names["inputs"][:5]):
+        (found,) = session.run(None, {"inputs": rows.numpy()})
+        with torch.no_grad():
+            expected = deployed(rows)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_torch_export(run):
+    names = run("torch.export")
+    with torch.no_grad():
+        expected = names["deployed"](names["inputs"])
+    torch.testing.assert_close(names["logits"], expected)
+
+
+def test_serving(run):
+    names = run("Serving: rows that are not numbers")
+    answer, rows = names["answer"], [0, 2, 3]
+    assert answer[1].isnan().all()
+    expected = names["serve"](names["inputs"][:4])[rows]
+    torch.testing.assert_close(answer[rows], expected)
+    with pytest.raises(ValueError, match="first in row 1"):
+        names["calibrator"](names["model"](names["request"]))
