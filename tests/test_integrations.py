@@ -1,8 +1,8 @@
 """docs/integrations.md: its blocks run, and their numbers are those of a plain loop.
 
-Each section of the page is run once, in the order of its blocks, after the block that all
-share. Libraries that are not installed (``pip install 'gcelib[integrations]'``) skip their
-section.
+Each section of the page is run once, in the order of its blocks, after the block that
+all share. Libraries that are not installed (``pip install 'gcelib[integrations]'``)
+skip their section.
 """
 
 import os
