@@ -193,7 +193,7 @@ def _available() -> list[str]:
     return names
 
 
-def __getattr__(name: str) -> object:
+def _on_first_use(name: str) -> object:
     """Import a public name on first use, or say what it lacks."""
     if name == "__all__":  # what ``from gcelib import *`` asks for
         return _available()
@@ -217,6 +217,10 @@ def __getattr__(name: str) -> object:
         raise AttributeError(problem, name=name, obj=this) from missing
     globals()[name] = value  # the next use finds it without coming here
     return value
+
+
+if not TYPE_CHECKING:  # a checker that saw it would believe in every name
+    __getattr__ = _on_first_use
 
 
 def __dir__() -> list[str]:

@@ -57,10 +57,9 @@ class CalibrationMeter:
         Totals: samples, NLL, Brier scores. Bins: samples, confidences, hits. Gaps: for
         each class and bin the probabilities less the number of labels.
         """
-        sizes = [3, 3 * self.n_bins, self.n_classes * self.n_bins]
-        totals, bins, gaps = sums.split(sizes)
-        shape = (self.n_classes, self.n_bins)
-        return totals, bins.view(3, self.n_bins), gaps.view(shape)
+        end = 3 + 3 * self.n_bins
+        bins = sums[3:end].view(3, self.n_bins)
+        return sums[:3], bins, sums[end:].view(self.n_classes, self.n_bins)
 
     def _zeros(self, device: torch.device) -> Tensor:
         """Make an empty vector of sums."""
