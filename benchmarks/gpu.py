@@ -93,7 +93,8 @@ def make_state(model, size, device, precision="auto", channels_last=True, compil
     config = training.TrainConfig(
         "cifar10", model, "ce", precision=precision, batch_size=size.batch, lr=1e-3, device=where
     )
-    state = training._State(config, splits, device)
+    settings = dataclasses.replace(config.resolved(), device=str(device))  # "meta", too
+    state = training.Trainer(training.Job(settings, splits))
     state.layout = torch.channels_last if channels_last else torch.contiguous_format
     state.model.to(memory_format=state.layout)
     if compiled:
@@ -267,7 +268,7 @@ def around(model, size, device, images_per_second):
 
     with tempfile.TemporaryDirectory() as folder:
         calls = {"val_s": predict, "afl_update_s": update}
-        calls["checkpoint_s"] = lambda: runs.save_checkpoint(Path(folder), state.checkpoint([]))
+        calls["checkpoint_s"] = lambda: runs.save_checkpoint(Path(folder), state.state_dict() | {"history": []})
         for name, call in calls.items():
             times = []
             for _ in range(4):  # the first one warms up
@@ -442,7 +443,7 @@ def plan(chosen, size, device, found, deadline):
 def setup(size, device):
     """Machine, versions and sizes, as text."""
     config = training.TrainConfig("cifar10", "resnet50", device=str(device))
-    found = {k: v for k, v in training._environment(config).items() if k != "keep_weights"}
+    found = {k: v for k, v in training.environment(config.resolved()).items() if k != "keep_weights"}
     found["device"] = found["device"] if device.type == "cuda" else f"CPU, {_timing.processor()}"
     found |= {"cores": os.cpu_count(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     if device.type == "cuda":
@@ -451,7 +452,7 @@ def setup(size, device):
             query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
             found["driver"] = subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[0]
     found |= {"gcelib": _timing.version("gcelib"), "torchvision": _timing.version("torchvision")}
-    found |= {"batch": size.batch, "pixels": size.pixels, "default_precision": config.precision}
+    found |= {"batch": size.batch, "pixels": size.pixels, "default_precision": config.resolved().precision}
     return {k: str(v) for k, v in found.items()}
 
 

@@ -7,7 +7,7 @@ FOLDER holds train-images-idx3-ubyte.gz and its three companions, for example
 - /usr/share/datasets/fashion-mnist, from Debian's package dataset-fashion-mnist.
 Both hold the same images; only their gzip headers differ. The choice is fixed: 600 training and 400 test images of each
 class, drawn with seed 0 and kept in their original order. The same zlib gives the same bytes, and the MD5 printed at
-the end is the one in gcelib/data.py; another zlib may pack the same content into other bytes.
+the end is the one in gcelib/study/data/sources.py; another zlib may pack the same content into other bytes.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gcelib.study.data import FASHION_MINI_MD5, read_idx
+from gcelib.study.data.download import read_idx
+from gcelib.study.data.sources import FASHION_MINI_MD5
 
 
 def choose(images, labels, per_class, rng):

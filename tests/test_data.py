@@ -21,7 +21,9 @@ from PIL import Image
 from torchvision.transforms import functional as tvf
 
 from gcelib import data
+from gcelib.study.data import download, ood, sources, splits as drawing
 
+ROOT = Path(__file__).resolve().parents[1]
 ORIGINALS = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 LOCAL = ["fashion_mini", "digits", "digit_pairs"]  # data sets that need no download
 FEW = settings(derandomize=True, deadline=None, max_examples=25)
@@ -78,7 +80,7 @@ def test_the_seed_draws_validation_and_nothing_else(name):
 def test_validation_is_the_published_shuffle(seed, n):
     indices = list(range(n))  # the published code's steps: shuffle the list, take the first tenth
     np.random.RandomState(seed).shuffle(indices)
-    mask = data._drawn(range(n), n / 10, seed)
+    mask = drawing.draw(range(n), n / 10, seed)
     assert set(np.flatnonzero(mask)) == set(indices[: round(n / 10)])
 
 
@@ -88,7 +90,7 @@ def test_validation_is_the_published_shuffle(seed, n):
 )
 def test_groups_are_never_divided(seed, subjects, part):
     subjects = np.array(subjects)
-    mask = data._drawn(subjects, part * len(subjects), seed)
+    mask = drawing.draw(subjects, part * len(subjects), seed)
     assert not set(subjects[mask]) & set(subjects[~mask])
     assert round(part * len(subjects)) <= mask.sum() < part * len(subjects) + 0.5 + np.bincount(subjects).max()
 
@@ -101,16 +103,16 @@ def test_fashion_mini_is_balanced():
 
 @pytest.mark.skipif(not ORIGINALS.is_dir(), reason="needs the original files, Debian's dataset-fashion-mnist")
 def test_fashion_mini_comes_from_the_original_files(tmp_path):
-    path = data.EMBEDDED / "make_fashion_mini.py"
+    path = ROOT / "data" / "make_fashion_mini.py"
     spec = importlib.util.spec_from_file_location("make_fashion_mini", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     script.main(ORIGINALS, tmp_path / "made.npz")
-    with np.load(tmp_path / "made.npz") as made, np.load(data.EMBEDDED / "fashion_mini.npz") as kept:
+    with np.load(tmp_path / "made.npz") as made, np.load(sources.FASHION_MINI) as kept:
         assert made.files == kept.files
         for name in made.files:
             np.testing.assert_array_equal(made[name], kept[name])
-    pixels = data.read_idx(ORIGINALS / "train-images-idx3-ubyte.gz") / 255
+    pixels = download.read_idx(ORIGINALS / "train-images-idx3-ubyte.gz") / 255
     np.testing.assert_allclose([pixels.mean(), pixels.std()], np.ravel(data.FASHION), atol=5e-5)
 
 
@@ -129,8 +131,8 @@ def test_debians_files_will_do_where_there_is_no_network(tmp_path):
 
 
 def test_a_damaged_embedded_file_is_refused(tmp_path, monkeypatch):
-    content = (data.EMBEDDED / "fashion_mini.npz").read_bytes()
-    monkeypatch.setattr(data, "EMBEDDED", tmp_path)
+    content = sources.FASHION_MINI.read_bytes()
+    monkeypatch.setattr(sources, "FASHION_MINI", tmp_path / "fashion_mini.npz")
     for damaged in (None, b"", content[:-1000], content[:1000] + b"?" + content[1001:]):
         if damaged is not None:
             (tmp_path / "fashion_mini.npz").write_bytes(damaged)
@@ -270,13 +272,14 @@ def test_bad_arguments_are_named(call, error, message):
 
 
 def test_every_default_ood_name_is_known_and_every_data_set_has_one_row():
-    assert list(data.OOD_OF) == list(data.DATASETS)
-    for names in data.OOD_OF.values():
-        for name in names:
+    for source in data.DATASETS.values():
+        for name in source.ood:
             data.check_ood(name)
+        assert source.licence
+        assert not (source.is_table and source.ood)
     assert data.parent("cifar10_lt100") == "cifar10"
-    assert data.check_ood("cifar10_c") == ("gaussian_noise", 5)
-    assert data.check_ood("cifar10_c:fog:3") == ("fog", 3)
+    assert data.check_ood("cifar10_c") == data.Corruption("gaussian_noise", 5)
+    assert data.check_ood("cifar10_c:fog:3") == data.Corruption("fog", 3)
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
@@ -477,7 +480,7 @@ CONTENT = rng.bytes(5000)
 
 
 def fetch(server, folder, content=CONTENT):
-    return data._fetch(f"{server.url}file.bin", md5(content), folder)
+    return download.fetch(f"{server.url}file.bin", [md5(content)], folder)
 
 
 def test_a_download_is_checked_and_done_once(server, tmp_path):
@@ -564,14 +567,14 @@ def test_no_server_and_no_file_keep_what_has_arrived(server, tmp_path):
     with pytest.raises(OSError, match=r"404.*save it as .*file.bin"):
         fetch(server, tmp_path)
     with pytest.raises(OSError, match="the download failed"):
-        data._fetch("http://127.0.0.1:1/file.bin", md5(CONTENT), tmp_path)
+        download.fetch("http://127.0.0.1:1/file.bin", [md5(CONTENT)], tmp_path)
     assert (tmp_path / "file.bin.part").read_bytes() == CONTENT[:10]
 
 
 def test_an_endless_download_ends(server, tmp_path, monkeypatch):
     endless = rng.bytes(3 * 2**20)  # its checksum is right: only the limit can stop it
     server.files["file.bin"], server.lengths = endless, False
-    monkeypatch.setattr(data, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(download, "MAX_BYTES", 2**20)
     with pytest.raises(OSError, match=r"file\.bin: "):
         fetch(server, tmp_path, endless)
     assert not (tmp_path / "file.bin").exists()
@@ -640,11 +643,11 @@ ESCAPES = ["../out", "d/../../out", "/abs", "..\\out", "C:\\out", "d/..", "\\abs
     ],
 )
 def test_archives_that_escape_link_or_expand_are_refused(tmp_path, monkeypatch, file, content):
-    monkeypatch.setattr(data, "MAX_BYTES", 1_500_000)
+    monkeypatch.setattr(download, "MAX_BYTES", 1_500_000)
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / file).write_bytes(content)
     with pytest.raises(ValueError, match="is a link, leaves its folder or is too large"):
-        data._read_archive(tmp_path / "inner" / file, ".*")
+        download.read_archive(tmp_path / "inner" / file, ".*")
     assert sorted(p.name for p in tmp_path.rglob("*")) == sorted(["inner", file])
 
 
@@ -654,7 +657,7 @@ def test_honest_archives_are_read(tmp_path, file):
     (tmp_path / file).write_bytes(
         zip_of(members) if file.endswith("zip") else tar_of(members, "w:gz" if file.endswith("gz") else "w")
     )
-    assert data._read_archive(tmp_path / file, r".+\.txt") == {"d/a.txt": b"1"}
+    assert download.read_archive(tmp_path / file, r".+\.txt") == {"d/a.txt": b"1"}
 
 
 # --- every data set in its own format -------------------------------------------------------------------------------
@@ -779,7 +782,7 @@ def tiny_imagenet(server, monkeypatch):
     members.append((f"{top}/test/images/test_0.JPEG", jpeg()))
     content = zip_of(members)
     server.files["tiny-imagenet-200.zip"] = content
-    monkeypatch.setattr(data, "TINY_IMAGENET", (f"{server.url}tiny-imagenet-200.zip", md5(content)))
+    monkeypatch.setattr(sources, "TINY_IMAGENET", (f"{server.url}tiny-imagenet-200.zip", md5(content)))
     truth["train"] = sorted(decoded(c).tobytes() + bytes([sorted(wnids).index(w)]) for w, _, c in train)
     truth["val"] = [decoded(c).tobytes() + bytes([sorted(wnids).index(w)]) for w, _, c in val]
     return truth
@@ -909,12 +912,12 @@ def test_a_handful_of_subjects_and_other_files_are_refused(tmp_path):
 def test_local_ood_sets_take_the_shape_of_the_data():
     for name in LOCAL:
         like = data.load(name)
-        for ood in data.OOD_OF[name]:
-            images = data.load_ood(ood, like)
+        for other in data.DATASETS[name].ood:
+            images = data.load_ood(other, like)
             assert images.dtype == torch.uint8
             assert images.shape[1:] == like.input_shape
             assert data.normalize(images, like).isfinite().all()
-            assert torch.equal(images, data.load_ood(ood, like))
+            assert torch.equal(images, data.load_ood(other, like))
     noise = data.load_ood("noise", like)
     assert len(noise) == len(like.test[1])
     assert abs(noise.float().mean() - 127.5) < 0.5
@@ -958,11 +961,11 @@ def npy(array, **options):
 
 
 def test_cifar10_c(server, tmp_path, monkeypatch):
-    arrays = {c: small_images(20, (32, 32, 3)) for c in data.CORRUPTIONS.split()}
+    arrays = {c: small_images(20, (32, 32, 3)) for c in data.CORRUPTIONS}
     members = [(f"CIFAR-10-C/{c}.npy", npy(a)) for c, a in arrays.items()]
     content = tar_of([*members, ("CIFAR-10-C/labels.npy", npy(np.arange(20) % 10))])
     server.files["CIFAR-10-C.tar"] = content
-    monkeypatch.setattr(data, "CIFAR10_C", (f"{server.url}CIFAR-10-C.tar", md5(content)))
+    monkeypatch.setattr(ood, "CIFAR10_C", (f"{server.url}CIFAR-10-C.tar", md5(content)))
     like = toy(shape=(3, 32, 32))
     for name, corruption, severity in (
         ("cifar10_c", "gaussian_noise", 5),
@@ -978,7 +981,7 @@ def test_cifar10_c_never_unpickles(server, tmp_path, monkeypatch):
     objects = npy(np.array([{"a": 1}] * 5, object), allow_pickle=True)
     content = tar_of([("CIFAR-10-C/fog.npy", objects)])
     server.files["CIFAR-10-C.tar"] = content
-    monkeypatch.setattr(data, "CIFAR10_C", (f"{server.url}CIFAR-10-C.tar", md5(content)))
+    monkeypatch.setattr(ood, "CIFAR10_C", (f"{server.url}CIFAR-10-C.tar", md5(content)))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         data.load_ood("cifar10_c:fog", toy(shape=(3, 32, 32)), root=tmp_path)
 
@@ -987,12 +990,12 @@ def test_cifar10_c_never_unpickles(server, tmp_path, monkeypatch):
 
 
 def test_the_readme_names_every_data_set_and_checksum():
-    text = (data.EMBEDDED / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
     for name in [*data.DATASETS, "svhn", "cifar10_c"]:
         assert f"`{name}`" in text
-    sources = torchvision.datasets
-    checksums = [data.FASHION_MINI_MD5, data.TINY_IMAGENET[1], data.CIFAR10_C[1], sources.CIFAR10.tgz_md5]
-    checksums += [sources.CIFAR100.tgz_md5, sources.SVHN.split_list["test"][2]]
-    checksums += [checksum for _, checksum in sources.FashionMNIST.resources]
+    published = torchvision.datasets
+    checksums = [sources.FASHION_MINI_MD5, sources.TINY_IMAGENET[1], ood.CIFAR10_C[1], published.CIFAR10.tgz_md5]
+    checksums += [published.CIFAR100.tgz_md5, published.SVHN.split_list["test"][2]]
+    checksums += [checksum for _, checksum in published.FashionMNIST.resources]
     for checksum in checksums:
         assert checksum in text

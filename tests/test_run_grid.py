@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,10 +37,10 @@ def test_fashion_mnist_on_resnet50_in_little(tmp_path, monkeypatch, capsys):
     def tiny(root, seed):
         labels = np.arange(12) % 10
         parts = [(rng.integers(0, 256, (len(y), 1, 16, 16), dtype=np.uint8), y) for y in (labels, labels[:4])]
-        return parts[0], None, parts[1], data.FASHION_NAMES.split(",")
+        return data.Raw(parts[0], None, parts[1], data.FASHION_NAMES)
 
-    monkeypatch.setitem(data.DATASETS, "fashion_mnist", (tiny, *data.DATASETS["fashion_mnist"][1:]))
-    monkeypatch.setitem(data.SHAPES, "fashion_mnist", (11, (1, 16, 16), 10))
+    row = replace(data.DATASETS["fashion_mnist"], read=tiny, size=data.Size(11, (1, 16, 16), 10))
+    monkeypatch.setitem(data.DATASETS, "fashion_mnist", row)
     text = "dataset: fashion_mnist\nmodel: resnet50\nloss: gce\nepochs: 1\nbatch_size: 4\nood: [[noise]]\n"
     assert run_grid.main(grid(tmp_path, text)) == 0
     out = capsys.readouterr().out

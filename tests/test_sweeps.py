@@ -23,6 +23,7 @@ from dask.system import CPU_COUNT
 from filelock import FileLock
 
 from gcelib import data, runs, sweeps
+from gcelib.study import places
 
 SEVEN = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
 PATIENCE = 300  # seconds until a condition that must come true counts as missed
@@ -406,7 +407,7 @@ def test_without_finished_runs_the_estimate_is_measured_here(tmp_path):
     assert one > 0
     assert ten == pytest.approx(10 * one)
     unknown = sweeps.status({"dataset": "av1451"}, tmp_path, measure=True).left
-    assert unknown.isna().all() or (data.EMBEDDED / "av1451").exists()
+    assert unknown.isna().all() or (places.data_dir() / "av1451").exists()
 
 
 def test_a_run_of_more_than_max_hours_is_refused_before_anything_starts(tmp_path):

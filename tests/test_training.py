@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gcelib import data, losses, metrics, runs, training
+from gcelib.study import networks
 from gcelib.study.trainer import RECIPES, TrainConfig, fit, recipe
 
 
@@ -119,9 +120,7 @@ def test_days_of_work_are_refused_before_a_download(tmp_path):
     ):
         next(fit(config))
     with pytest.raises(ValueError, match="max_hours"):
-        training.check_duration(config)  # what 03_train calls before it loads the data
-    source = (runs.PROJECT / "notebooks" / "03_train.ipynb").read_text(encoding="utf-8")
-    assert 0 < source.index("training.check_duration(config)") < source.index("data.load(")
+        training.prepare(config)  # what 03_train calls before it loads the data
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------
@@ -206,11 +205,11 @@ def test_sum_reduction_with_a_scaled_rate_is_the_mean(tmp_path):
 
 def test_clipping_bounds_the_step(tmp_path):
     config = small(tmp_path, clip_norm=1e-9, momentum=0.0, weight_decay=0.0, epochs=1)
-    splits = data.load("digits", 1)
-    state = training._State(config, splits, torch.device("cpu"))
-    before = [p.clone() for p in state.model.parameters()]
-    state.train_epoch(0, splits.train)
-    moved = sum((a - b).detach().norm().item() for a, b in zip(before, state.model.parameters(), strict=True))
+    trainer = training.Trainer(training.prepare(config))
+    before = [p.clone() for p in trainer.model.parameters()]
+    trainer.train_epoch(0)
+    after = trainer.model.parameters()
+    moved = sum((a - b).detach().norm().item() for a, b in zip(before, after, strict=True))
     assert moved < 1e-5
 
 
@@ -228,22 +227,36 @@ def test_bf16_follows_fp32(tmp_path):
     nll = {}
     for precision in ("fp32", "bf16"):
         config = small(tmp_path, precision=precision, epochs=1, variant=precision)
-        splits = data.load("digits", 1)
-        state = training._State(config, splits, torch.device("cpu"))
-        rows = slice(0, 320)  # five steps: this takes long where the processor has no bf16
-        nll[precision] = state.train_epoch(0, tuple(t[rows] for t in splits.train))["train_nll"]
-        assert state.predict(splits.test[0][:5]).dtype == torch.float32
+        trainer = training.Trainer(training.prepare(config))
+        images, labels = trainer.splits.train
+        few = images[:320], labels[:320]  # five steps: slow where the processor has no bf16
+        nll[precision] = trainer.train_epoch(0, few)["train_nll"]
     assert nll["bf16"] == pytest.approx(nll["fp32"], rel=0.05)
 
 
-def test_cudnn_stays_on_and_only_fp32_forbids_tf32(tmp_path):
+def test_cudnn_stays_on_and_only_fp32_forbids_tf32(tmp_path, monkeypatch):
     """``torch.backends.cudnn.flags`` turns off whatever it is not asked to leave on."""
     for precision in ("fp32", "tf32"):
-        state = training._State(small(tmp_path, precision=precision), data.load("digits", 1), torch.device("cpu"))
-        with state._kernels():
-            assert torch.backends.cudnn.enabled
-            assert torch.backends.cudnn.benchmark
-            assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
+        seen = []
+
+        class Watching(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = torch.nn.Linear(64, 10)
+
+            def forward(self, x):
+                cudnn = torch.backends.cudnn
+                seen.append((cudnn.enabled, cudnn.benchmark, cudnn.allow_tf32))
+                return self.linear(x.flatten(1))
+
+        monkeypatch.setattr(networks, "build", lambda *_: Watching())
+        trainer = training.Trainer(training.prepare(small(tmp_path, precision=precision)))
+        seen.clear()
+        trainer.train_epoch(0)
+        assert {*seen} == {(True, True, precision == "tf32")}
+        seen.clear()
+        trainer.predict(trainer.splits.test[0])
+        assert {*seen} == {(True, True, False)}
 
 
 @pytest.mark.filterwarnings("ignore:all samples are classified right")

@@ -24,13 +24,14 @@ import torch
 
 from gcelib import _check
 from gcelib._check import fail
+from gcelib.study import places
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 def default_runs_dir():
     """``$GCELIB_RUNS_DIR``, else ``runs/`` at the project's root, whatever folder the process started in."""
-    return Path(os.environ.get("GCELIB_RUNS_DIR") or PROJECT / "runs").expanduser().absolute()
+    return places.runs_dir()
 
 
 def run_path(runs_dir, dataset, model, loss, variant, seed):

@@ -205,6 +205,9 @@ def expand(grid: Grid, runs_dir: str | Path | None = None) -> dict[str, Cell]:
         config = TrainConfig(**given | {"runs_dir": runs_dir or given.get("runs_dir")})
         config.runs_dir = os.path.abspath(config.runs_dir or "")
         given["runs_dir"] = config.runs_dir
+        for name in {"dataset", "model"} & set(given):
+            # The user's own data and networks, as a worker elsewhere finds them.
+            given[name] = getattr(config, name)
         run_dir = str(config.run_dir)
         asked = config.settings()
         if run_dir not in claims:
@@ -380,10 +383,10 @@ def _epoch_seconds(dataset: str, model: str, batch_size: int) -> float:
     """Seconds an epoch takes on this machine, by one timed step; of a tail, at most."""
     from gcelib.study import data, trainer
 
-    shape = data.SHAPES.get(data.parent(dataset))
+    shape = data.source_of(dataset).size
     if shape is None:
         splits = data.load(dataset)
-        shape = (len(splits.train[1]), splits.input_shape, splits.n_classes)
+        shape = data.Size(len(splits.train[1]), splits.input_shape, splits.n_classes)
     config = trainer.TrainConfig(dataset, model, batch_size=batch_size, epochs=1)
     return 3600 * trainer.estimate_hours(config, *shape)
 

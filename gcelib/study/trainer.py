@@ -1,485 +1,918 @@
-"""One training run: ``for record in fit(TrainConfig(...))`` works in the run's folder and survives being killed."""
+"""One training run in its folder, which survives being killed.
+
+``job = prepare(config)`` refuses all that can be refused; nothing has been written
+then. ``for record in Trainer(job)`` trains, an epoch a record. ``fit(config)`` does
+both.
+"""
 
 import contextlib
-import dataclasses
 import datetime
 import io
 import json
 import math
-import os
 import platform
-import re
+import statistics
 import subprocess
 import time
-import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcelib import _check, calibration, losses, metrics, models
-from gcelib.study import data, runs
+from gcelib import calibration, losses, metrics
+from gcelib._check import fail, warn
+from gcelib.study import data, networks, places, runs
+from gcelib.study.config import RECIPES, Recipe, Settings, TrainConfig, recipe
+from gcelib.study.data.splits import TensorPair
+from gcelib.study.isolation import torch_defaults
 
-_PAPER = dict(
-    lr=0.1, momentum=0.9, weight_decay=5e-4, batch_size=128, reduction="mean", clip_norm=None, drop_last=False
-)
-_CIFAR = _PAPER | dict(model="resnet50", epochs=350, milestones=(150, 250), augment=True, eval_every=5)
-_SMALL = _PAPER | dict(model="convnet", lr=0.05, batch_size=64, augment=False, eval_every=1)
-
-#: What ``TrainConfig`` takes for every field left unset, by data set (long-tailed versions use their parent's).
-#: CIFAR and Tiny-ImageNet: the paper's §5. The other recipes are ours: the paper has no such data (the embedded sets)
-#: or gives neither width nor schedule (AV1451).
-RECIPES: dict[str, dict] = {
-    "fashion_mini": _SMALL | dict(epochs=12, milestones=(7, 10)),
-    "digits": _SMALL | dict(epochs=20, milestones=(12, 17)),
-    "digit_pairs": _SMALL | dict(epochs=10, milestones=(6, 9)),
-    "fashion_mnist": _PAPER | dict(model="resnet50", epochs=30, milestones=(13, 22), augment=True, eval_every=1),
-    "cifar10": _CIFAR,
-    "cifar100": _CIFAR,
-    "tiny_imagenet": _CIFAR | dict(epochs=100, milestones=(40, 60)),
-    "av1451": _PAPER | dict(model="mlp", epochs=100, milestones=(50, 80), lr=0.01, augment=False, eval_every=1),
-}
-
-
-def recipe(dataset, model=None, loss="ce", name="paper"):
-    """The settings for ``dataset`` as a dict of ``TrainConfig`` fields.
-
-    name: ``"paper"`` (what the text says) or ``"published_code"``: what torrvision/focal_calibration, the base of the
-    paper's code, runs (train.py, train_scripts/*.sh): the loss summed over the batch, the gradient's norm clipped at 2,
-    the rate dropped one epoch early, Tiny-ImageNet in batches of 64; the Brier loss averaged all the same, with 550
-    epochs for WRN on CIFAR-10, 430 for ResNet-110 on CIFAR-100 and lr 0.035 on Tiny-ImageNet.
-    """
-    _check.choice("recipe", name, ("paper", "published_code"))
-    base = data.parent(dataset)
-    chosen = dict(RECIPES[base])
-    if model is not None:
-        chosen["model"] = model
-    if name == "published_code":
-        early = tuple(m - 1 for m in chosen["milestones"])
-        chosen |= dict(reduction=losses.LOSSES[loss].published_reduction, clip_norm=2.0, milestones=early)
-        if base == "tiny_imagenet":
-            chosen |= dict(batch_size=64)
-        exceptions = {
-            ("cifar10", "wrn_28_10"): dict(epochs=550),
-            ("cifar100", "resnet110"): dict(epochs=430),
-            ("tiny_imagenet", chosen["model"]): dict(lr=0.035),
-        }
-        if loss == "brier":
-            chosen |= exceptions.get((base, chosen["model"]), {})
-    return chosen
+__all__ = [
+    "RECIPES",
+    "BatchProgress",
+    "Job",
+    "Recipe",
+    "Record",
+    "Settings",
+    "TrainConfig",
+    "Trainer",
+    "check_duration",
+    "environment",
+    "estimate_hours",
+    "fit",
+    "measure",
+    "prepare",
+    "progress",
+    "recipe",
+]
 
 
-_WHOLE, _ABOVE = {"integer": True}, {"open_low": True}
-_LIMITS = {
-    "seed": (0, 2**31 - 1, _WHOLE),
-    "epochs": (1, 10**5, _WHOLE),
-    "batch_size": (2, 10**6, _WHOLE),
-    "eval_every": (1, 10**5, _WHOLE),
-    "lr": (0, 1e3, _ABOVE),
-    "momentum": (0, 1, {"open_high": True}),
-    "weight_decay": (0, 1e3, {}),
-    "clip_norm": (0, 1e9, _ABOVE),
-    "max_hours": (0, 1e6, _ABOVE),
-}
+# --- what is prepared -----------------------------------------------------------------
 
 
-@dataclass
-class TrainConfig:
-    """Every setting of one run; what is left ``None`` comes from :func:`recipe`. Bad values are refused here.
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A run that is ready to start: everything has been checked, nothing written.
 
-    dataset, model, loss: registry names; ``loss_options`` go to ``losses.make_loss``. seed: decides initialisation,
-    data order, augmentation and the train/validation split. variant: names what else differs, and the folder.
-    milestones: epochs after which lr is multiplied by 0.1. reduction: "mean" or "sum" over the batch.
-    clip_norm: largest total gradient norm, or None. eval_every: epochs between looks at validation and test during
-    training (the last epoch always; for the eye only, nothing is chosen by it). precision: "auto" (bf16 on a GPU that
-    has it, else fp32), "fp32", "tf32", "bf16". ood: names of out-of-distribution sets whose logits are written too.
-    device: "auto", "cpu", "cuda", ... max_hours: a run estimated to take longer is refused. runs_dir: parent folder.
+    Parameters
+    ----------
+    settings : Settings
+        What will be done.
+    splits : Splits
+        The data, on the CPU.
+    ood : dict of str to tensor
+        Out-of-distribution images by name, in the shape of the data.
+    done : bool
+        Whether the run finished earlier, so that there is nothing left to do.
+    environment : dict
+        Versions, device, threads: recorded beside the result, never compared.
+
+    Examples
+    --------
+    >>> job = prepare(TrainConfig("digits", ood=[], device="cpu"))
+    >>> len(job.splits.train[1])
+    1000
     """
 
-    dataset: str = "fashion_mini"
-    model: str | None = None
-    loss: str = "gce"
-    loss_options: dict = field(default_factory=dict)
-    seed: int = 1
-    variant: str = ""
-    recipe: str = "paper"
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    momentum: float | None = None
-    weight_decay: float | None = None
-    milestones: tuple | None = None
-    reduction: str | None = None
-    clip_norm: float | None = None
-    drop_last: bool | None = None
-    augment: bool | None = None
-    eval_every: int | None = None
-    precision: str = "auto"
-    compile: bool = False
-    ood: tuple | None = None
-    keep_weights: bool = False
-    device: str = "auto"
-    max_hours: float = 24.0
-    runs_dir: str | None = None
-
-    def __post_init__(self):
-        check = _check
-        base = data.parent(self.dataset)
-        if self.model is not None:
-            check.choice("model", self.model, models.MODELS)
-        check.choice("loss", self.loss, losses.LOSSES)
-        full = recipe(self.dataset, self.model, self.loss, self.recipe)
-        given_epochs, given_milestones = self.epochs, self.milestones
-        for name, value in full.items():
-            if getattr(self, name) is None:
-                setattr(self, name, value)
-        for name, (low, high, options) in _LIMITS.items():
-            if name != "clip_norm" or self.clip_norm is not None:
-                setattr(self, name, check.number(name, getattr(self, name), low, high, **options))
-        if given_milestones is None and given_epochs is not None:  # a shortened run keeps the recipe's shape
-            scaled = {round(m * self.epochs / full["epochs"]) for m in full["milestones"]}
-            self.milestones = tuple(m for m in sorted(scaled) if 0 < m < self.epochs)
-        for name in ("drop_last", "augment", "compile", "keep_weights"):
-            setattr(self, name, check.boolean(name, getattr(self, name)))
-        check.choice("reduction", self.reduction, ("mean", "sum"))
-        check.choice("precision", self.precision, ("auto", "fp32", "tf32", "bf16"))
-        self.milestones = tuple(
-            check.number("milestones", m, 1, integer=True)
-            for m in _sequence("milestones", self.milestones, "[150, 250]")
-        )
-        if sorted(set(self.milestones)) != list(self.milestones):
-            check.fail("milestones", f"{self.milestones} do not increase", "list each epoch once, in order")
-        if not isinstance(self.variant, str) or not re.fullmatch(r"([A-Za-z0-9_][\w.-]{0,99})?", self.variant, re.A):
-            check.fail("variant", f"{self.variant!r} cannot name a folder", "use letters, digits, '.', '_' and '-'")
-        if not isinstance(self.loss_options, dict):
-            check.fail("loss_options", f"must be a mapping, got {self.loss_options!r}", "write {'gamma': 3}", TypeError)
-        row = losses.LOSSES[self.loss]
-        self.loss_options = row.options_of_run(base, self.model) | self.loss_options
-        check.known_keys("loss_options", self.loss_options, row.run_options)
-        losses.make_loss(self.loss, **self.loss_options)  # bad values are refused here
-        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.loss_options.items()}
-        self.loss_options = plain  # JSON knows no numpy
-        if base == "av1451" and self.model != "mlp":
-            check.fail("model", f"{self.model!r} needs images and av1451 is a table", "use model='mlp'")
-        self.ood = tuple(data.OOD_OF[base] if self.ood is None else _sequence("ood", self.ood, "['digits', 'noise']"))
-        for name in self.ood:
-            data.check_ood(name)
-        if base == "av1451" and self.ood:
-            check.fail("ood", f"{list(self.ood)} are images and av1451 is a table", "leave it out")
-        self.device = _device(self.device)
-        if self.precision == "auto":
-            bf16 = self.device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
-            self.precision = "bf16" if bf16 else "fp32"
-        if not isinstance(self.runs_dir, (str, os.PathLike, type(None))):
-            check.fail("runs_dir", f"{self.runs_dir!r} is no path", "pass a string", TypeError)
-        self.runs_dir = os.path.expanduser(self.runs_dir or runs.default_runs_dir())
-        if os.path.exists(self.runs_dir) and not os.path.isdir(self.runs_dir):
-            check.fail("runs_dir", f"{self.runs_dir!r} is a file", "name a folder")
-
-    @property
-    def run_dir(self):
-        """The run's folder."""
-        return runs.run_path(self.runs_dir, self.dataset, self.model, self.loss, self.variant, self.seed)
-
-    def settings(self):
-        """The fields that change a result: what ``config.json`` compares."""
-        place = ("device", "max_hours", "runs_dir", "keep_weights")
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in place}
-
-    def learning_rate(self, epoch):
-        """The learning rate of ``epoch`` (counted from 0)."""
-        return self.lr * 0.1 ** sum(epoch >= m for m in self.milestones)
+    settings: Settings
+    splits: data.Splits
+    ood: Mapping[str, Tensor] = field(default_factory=dict)
+    done: bool = False
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _sequence(name, value, example):
-    if not isinstance(value, (list, tuple)):
-        _check.fail(name, f"must be a list, got {value!r}", f"write {example}", TypeError)
-    return value
+def prepare(config: TrainConfig) -> Job:
+    """Check everything about a run, load its data, and write nothing.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        What was asked.
+
+    Returns
+    -------
+    Job
+        For ``Trainer``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For bad settings; if the run's folder holds another result; if the run would
+        take longer than ``max_hours``, told before gigabytes are downloaded for it; if
+        the network cannot be built for the data, or the batch is larger than the data.
+    OSError
+        If data is missing and cannot be downloaded.
+
+    Examples
+    --------
+    >>> prepare(TrainConfig("digits", epochs=3, ood=[], device="cpu")).settings.epochs
+    3
+    """
+    with torch_defaults():
+        settings = config.resolved()
+        done = _is_finished(settings)
+        if not done:
+            check_duration(config)
+        splits = data.load(settings.dataset, settings.seed)
+        ood = {}
+        if not done:
+            n_train = len(splits.train[1])
+            _refuse_if_too_slow(
+                settings, data.Size(n_train, splits.input_shape, splits.n_classes)
+            )
+            if settings.drop_last and settings.batch_size > n_train:
+                problem = f"{settings.batch_size} with drop_last leaves no batch of "
+                problem += f"{n_train} samples"
+                fail("batch_size", problem, "choose a smaller one")
+            ood = {name: data.load_ood(name, splits) for name in settings.ood}
+        return Job(settings, splits, ood, done, environment(settings))
 
 
-def _device(name):
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # "meta" can be had everywhere, and computes nothing
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        _check.fail("device", f"{name!r} cannot be used ({reason})", "use 'auto', 'cpu' or 'cuda'")
-    return str(device)
+def _is_finished(settings: Settings) -> bool:
+    """Tell whether the run is done; refuse a folder that holds another result."""
+    config = settings.run_dir / "config.json"
+    if not config.exists():
+        return False
+    (there,) = runs.read_parts(config, "settings")
+    runs.refuse_other_result(settings.run_dir, there, settings.stored())
+    return bool(runs.is_done(settings.run_dir))
 
 
-def _environment(config):
-    git = ["git", "-C", str(runs.PROJECT), "describe", "--always", "--dirty", "--abbrev=12", "--match="]
-    commit = None
-    with contextlib.suppress(OSError):  # no git here
-        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
-    cuda = config.device.startswith("cuda")
+def environment(settings: Settings) -> dict[str, str | int | bool | None]:
+    """Describe where a run happens.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+
+    Returns
+    -------
+    dict
+        Device, threads, versions, the checkout's commit, the present time, and whether
+        weights are kept.
+
+    Examples
+    --------
+    >>> environment(TrainConfig("digits", device="cpu").resolved())["torch"]
+    '...'
+    """
+    on_gpu = settings.device.startswith("cuda")
+    machine = f"{settings.device} ({platform.machine()})"
+    now = datetime.datetime.now(datetime.UTC)
     return {
-        "device": torch.cuda.get_device_name(config.device) if cuda else f"{config.device} ({platform.machine()})",
+        "device": torch.cuda.get_device_name(settings.device) if on_gpu else machine,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "commit": commit or None,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "keep_weights": config.keep_weights,
+        "commit": _commit(),
+        "started": now.isoformat(timespec="seconds"),
+        "keep_weights": settings.keep_weights,
     }
 
 
-# --- the loop -----------------------------------------------------------------------------------------------------
+def _commit() -> str | None:
+    """Return the checkout's commit; None where there is no checkout or no git."""
+    project = places.checkout()
+    if project is None:
+        return None
+    describe = ["describe", "--always", "--dirty", "--abbrev=12", "--match="]
+    with contextlib.suppress(OSError):
+        command = ["git", "-C", str(project), *describe]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        return done.stdout.strip() or None
+    return None
 
 
-def fit(config):
-    """Train ``config`` in its run folder; yields one small record an epoch.
+# --- the loop -------------------------------------------------------------------------
 
-    A finished run yields nothing; a killed one goes on after its last whole epoch, with the same bits on the same CPU
-    and thread count. At the end the logits of validation, test and OOD sets are written, then ``metrics.json`` with
-    every metric on every split, raw and after each calibrator (fitted on validation).
 
-    Record: epoch (from 1), epochs, lr, train_loss (the loss minimised), train_nll and train_error (running means of
-    the epoch), ``val_`` and ``test_`` nll, error, ece where evaluated, seconds, images_per_second, seconds_left.
-    Raises ValueError if the folder holds another result or the run would take longer than ``max_hours``; RuntimeError
-    if another process writes there; FloatingPointError at a loss that is not finite (the last checkpoint stays).
+class Record(TypedDict, total=False):
+    """What ``Trainer`` tells of an epoch.
+
+    ``epoch`` counts from 1. ``train_loss`` is the loss that is minimised; it,
+    ``train_nll`` and ``train_error`` are means over the epoch while the weights move.
+    NLL in nats, errors and ECE as fractions. ``seconds_left`` is an estimate for the
+    rest of the run.
     """
-    with runs.open_run(config.run_dir, config.settings(), _environment(config)) as done:
-        if not done:
-            yield from _fit(config)
-        elif config.keep_weights and not (config.run_dir / "weights.pt").exists():
-            what = f"{config.run_dir} was finished without keeping its weights"
-            warnings.warn(f"{what}; for weights, remove the folder or choose a variant", stacklevel=2)
+
+    epoch: int
+    epochs: int
+    lr: float
+    train_loss: float
+    train_nll: float
+    train_error: float
+    images_per_second: float
+    val_nll: float
+    val_error: float
+    val_ece: float
+    test_nll: float
+    test_error: float
+    test_ece: float
+    seconds: float
+    seconds_left: float
 
 
-def _fit(config):
-    check_duration(config)
-    splits = data.load(config.dataset, config.seed)
-    _refuse_if_too_slow(config, len(splits.train[1]), splits.input_shape, splits.n_classes)
-    if config.drop_last and config.batch_size > len(splits.train[1]):
-        what = f"{config.batch_size} with drop_last leaves no batch of {len(splits.train[1])} samples"
-        _check.fail("batch_size", what, "choose a smaller one")
-    ood = {name: data.load_ood(name, splits) for name in config.ood}  # a download that fails, fails before the work
-    device = torch.device(config.device)
-    train, val, test = (tuple(t.to(device) for t in part) for part in (splits.train, splits.val, splits.test))
-    state = _State(config, splits, device)
-    run_dir = config.run_dir
-    history = state.resume(runs.load_checkpoint(run_dir))
-    _write_history(run_dir, history)  # the checkpoint decides: a kill may have fallen between the two files
-    for epoch in range(len(history), config.epochs):
-        start = time.perf_counter()
-        record = {"epoch": epoch + 1, "epochs": config.epochs, "lr": config.learning_rate(epoch)}
-        record |= state.train_epoch(epoch, train)
-        record["images_per_second"] = round(len(train[1]) / (time.perf_counter() - start), 1)
-        look = epoch + 1 == config.epochs or (epoch + 1) % config.eval_every == 0
-        if look or state.adapts:
-            logits = state.predict(val[0])
-            if state.adapts:
-                state.criterion.update(logits.to(device), val[1])
-        if look:
-            record |= _watch("val", logits, val[1]) | _watch("test", state.predict(test[0]), test[1])
-        record["seconds"] = round(time.perf_counter() - start, 3)
-        history.append(record)
-        runs.save_checkpoint(run_dir, state.checkpoint(history))
-        _write_history(run_dir, history)
-        left = float(np.median([r["seconds"] for r in history])) * (config.epochs - epoch - 1)
-        yield record | {"seconds_left": left}
-    _finish(config, state, splits, val, test, ood, history)
+@dataclass(frozen=True)
+class BatchProgress:
+    """How far an epoch is: what a bar inside the epoch needs.
+
+    Parameters
+    ----------
+    epoch, epochs : int
+        The epoch that is running, counted from 1, and how many there are.
+    step, steps : int
+        Steps that were made in this epoch, and how many it has.
+    seconds : float
+        Since the epoch began.
+
+    Examples
+    --------
+    >>> BatchProgress(epoch=1, epochs=12, step=10, steps=79, seconds=0.2).step
+    10
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    seconds: float
 
 
-def _write_history(run_dir, history):
-    runs.write_atomic(run_dir / "history.jsonl", "".join(json.dumps(r) + "\n" for r in history).encode())
+class Trainer:
+    """The run of a job: iterate over it, and each epoch gives a record.
 
+    A finished run gives none; a killed one goes on after its last whole epoch, with the
+    same bits on the same CPU and number of threads. At the end the logits of
+    validation, test and out-of-distribution sets are written, computed in float32
+    whatever the training ran in; then ``metrics.json`` with every metric on every
+    split, raw and after each calibrator (fitted on validation). The numbers do not
+    depend on torch's global settings (default dtype and device, autocast, grad mode,
+    deterministic algorithms), and between two epochs those are the caller's.
 
-class _State:
-    """Model, optimiser and loss of one run: what a checkpoint holds."""
+    Parameters
+    ----------
+    job : Job
+        From ``prepare``.
+    on_batch : function, optional
+        Called with a ``BatchProgress`` after every step.
 
-    def __init__(self, config, splits, device):
-        self.config, self.splits, self.device = config, splits, device
-        with torch.random.fork_rng(devices=[]):  # initialised on the CPU: the same weights for every device
-            torch.manual_seed(config.seed)
-            model = models.make_model(config.model, splits.n_classes, splits.input_shape)
-        self.images = len(splits.input_shape) == 3
-        layout = torch.channels_last if self.images and device.type == "cuda" else torch.contiguous_format
-        self.model = model.to(device, memory_format=layout)
-        self.layout = layout
-        # the last, smaller batch gets kernels of its own: those for any size are slower, and would serve all batches
-        self.compiled = torch.compile(self.model, dynamic=False) if config.compile else self.model
-        self.criterion = losses.make_loss(config.loss, **config.loss_options).to(device)
-        self.adapts = losses.LOSSES[config.loss].adapts
-        options = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-        self.optimizer = torch.optim.SGD(self.model.parameters(), **options, fused=device.type == "cuda" or None)
+    Attributes
+    ----------
+    model, criterion, optimizer
+        Network, loss and optimiser, on the device.
+    layout : torch.memory_format
+        Of images and convolutions: channels-last on a GPU.
+    compiled : callable
+        The network that the training steps call.
 
-    def resume(self, checkpoint):
-        if checkpoint is None:
-            return []
-        self.model.load_state_dict(checkpoint["model"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.criterion.load_state_dict(checkpoint["criterion"])
-        return checkpoint["history"]
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     config = TrainConfig(
+    ...         "digits", epochs=2, ood=[], device="cpu", runs_dir=folder
+    ...     )
+    ...     [record["epoch"] for record in Trainer(prepare(config))]
+    [1, 2]
+    """
 
-    def checkpoint(self, history):
-        parts = {"model": self.model, "optimizer": self.optimizer, "criterion": self.criterion}
-        return {name: part.state_dict() for name, part in parts.items()} | {"history": history}
+    def __init__(
+        self, job: Job, on_batch: Callable[[BatchProgress], object] | None = None
+    ) -> None:
+        self.job = job
+        self.on_batch = on_batch
+        self.settings = job.settings
+        self.splits = job.splits
+        self.device = torch.device(job.settings.device)
+        with torch_defaults():
+            self._build()
 
-    def forward(self, network, x):
-        """Logits in the run's precision. Autocast is entered anew each time: it caches weights that a step changes."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return network(x.to(memory_format=self.layout) if self.images else x)
-
-    def _kernels(self):
-        """Choice of kernels for this run only; nothing global is left changed."""
-        return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self.config.precision != "fp32")
-
-    def train_epoch(self, epoch, train):
-        """One pass over ``train``; nothing is read back from the device before its end, except on a CPU."""
-        config = self.config
-        # Order and augmentation depend on (seed, epoch) alone, so a resumed run needs no generator state.
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate(epoch)
-        self.model.train()
-        totals = torch.zeros(4, device=self.device, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
-        first_bad = torch.full((), -1, device=self.device)
-        with self._kernels():
-            batches = data.batches(
-                train,
-                config.batch_size,
-                splits=self.splits,
-                generator=generator,
-                augment=config.augment,
-                drop_last=config.drop_last,
+    def _build(self) -> None:
+        """Make network, loss and optimiser."""
+        settings = self.settings
+        self.has_images = len(self.splits.input_shape) == 3
+        self.layout = torch.contiguous_format
+        if self.has_images and self.device.type == "cuda":
+            self.layout = torch.channels_last
+        # Initialised on the CPU: the same weights for every device.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            network = networks.build(
+                settings.model, self.splits.n_classes, self.splits.input_shape
             )
-            for step, (x, labels) in enumerate(batches):
-                logits = self.forward(self.compiled, x)
-                loss = self.criterion(logits, labels)
-                if config.reduction == "sum":
-                    loss = loss * len(labels)
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                if config.clip_norm is not None:
-                    nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-                self.optimizer.step()
-                with torch.no_grad():
-                    bad = ~torch.isfinite(loss)
-                    first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
-                    nll = F.cross_entropy(logits.float(), labels, reduction="sum")
-                    wrong = (logits.argmax(1) != labels).sum()
-                    totals += torch.stack([loss * len(labels), nll, wrong, torch.ones_like(loss) * len(labels)])
-                if self.device.type == "cpu" and bad:
-                    break
-            else:  # the last step may have spoilt the weights, and no loss has told of it yet
-                bad = ~torch.stack([p.isfinite().all() for p in self.model.state_dict().values()]).all()
-                first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
-        if int(first_bad) >= 0:
+        self.model: nn.Module = network.to(self.device)
+        self.model.to(memory_format=self.layout)
+        # The last, smaller batch gets kernels of its own: those for any size are
+        # slower, and would serve all batches.
+        self.compiled: Callable[[Tensor], Tensor] = self.model
+        if settings.compile:
+            self.compiled = torch.compile(self.model, dynamic=False)
+        self.criterion = losses.make_loss(settings.loss, **settings.loss_options)
+        self.criterion = self.criterion.to(self.device)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            fused=self.device.type == "cuda" or None,
+        )
+
+    # --- what a checkpoint holds ---
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is needed to go on: network, optimiser, loss.
+
+        Returns
+        -------
+        dict
+            The three state dicts by name.
+        """
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "criterion": self.criterion.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier state.
+
+        Parameters
+        ----------
+        state : dict
+            What ``state_dict`` returned.
+        """
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.criterion.load_state_dict(state["criterion"])
+
+    # --- the run ---
+
+    def __iter__(self) -> Generator[Record, None, None]:
+        """Run what is left of the job in its folder.
+
+        Yields
+        ------
+        Record
+            After every epoch, when it is safe on the disk.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds another result.
+        RuntimeError
+            If another process writes there.
+        FloatingPointError
+            At a loss that is not finite; the last checkpoint stays.
+        """
+        settings = self.settings
+        run_dir = settings.run_dir
+        opened = runs.open_run(run_dir, settings.stored(), self.job.environment)
+        with opened as done:
+            if done:
+                self._warn_of_missing_weights()
+                return
+            with torch_defaults():
+                history = self._resume(run_dir)
+                parts = self._on_device()
+            logits: dict[str, Tensor] = {}
+            for epoch in range(len(history), settings.epochs):
+                with torch_defaults():
+                    record, logits = self._epoch(epoch, parts)
+                    history.append(record)
+                    state = self.state_dict() | {"history": history}
+                    runs.save_checkpoint(run_dir, state)
+                    _write_history(run_dir, history)
+                pace = statistics.median(r["seconds"] for r in history)
+                yield record | {"seconds_left": pace * (settings.epochs - epoch - 1)}
+            with torch_defaults():
+                self._finish(parts, logits, history)
+
+    def _warn_of_missing_weights(self) -> None:
+        """Tell the user that a finished run was not asked to keep its weights."""
+        run_dir = self.settings.run_dir
+        if self.settings.keep_weights and not (run_dir / "weights.pt").exists():
+            problem = f"{run_dir} was finished without keeping its weights"
+            warn(f"{problem}; for weights, remove the folder or choose a variant")
+
+    def _resume(self, run_dir: Path) -> list[Record]:
+        """Go on from the checkpoint, if any, and return the epochs before it."""
+        checkpoint = runs.load_checkpoint(run_dir)
+        history: list[Record] = []
+        if checkpoint is not None:
+            self.load_state_dict(checkpoint)
+            history = checkpoint["history"]
+        # The checkpoint decides: a kill may have fallen between the two files.
+        _write_history(run_dir, history)
+        return history
+
+    def _on_device(self) -> dict[str, TensorPair]:
+        """Return the splits on the device, where they stay."""
+        parts = {}
+        for name in ("train", "val", "test"):
+            samples, labels = getattr(self.splits, name)
+            parts[name] = samples.to(self.device), labels.to(self.device)
+        return parts
+
+    def _epoch(
+        self, epoch: int, parts: Mapping[str, TensorPair]
+    ) -> tuple[Record, dict[str, Tensor]]:
+        """Train an epoch, and look at validation and test where that is due."""
+        settings = self.settings
+        start = time.perf_counter()
+        record: Record = {
+            "epoch": epoch + 1,
+            "epochs": settings.epochs,
+            "lr": settings.learning_rate(epoch),
+        }
+        record |= self.train_epoch(epoch, parts["train"])
+        n_train = len(parts["train"][1])
+        pace = n_train / (time.perf_counter() - start)
+        record["images_per_second"] = round(pace, 1)
+        is_last = epoch + 1 == settings.epochs
+        look = is_last or (epoch + 1) % settings.eval_every == 0
+        logits = {}
+        adapts = losses.LOSSES[settings.loss].adapts
+        if look or adapts:
+            logits["val"] = self.predict(parts["val"][0], exact=is_last)
+        if adapts:  # AdaFocal: its gammas follow validation, after every epoch
+            self.criterion.update(logits["val"].to(self.device), parts["val"][1])
+        if look:
+            logits["test"] = self.predict(parts["test"][0], exact=is_last)
+            record |= _look("val", logits["val"], self.splits.val[1])
+            record |= _look("test", logits["test"], self.splits.test[1])
+        record["seconds"] = round(time.perf_counter() - start, 3)
+        return record, logits
+
+    def _finish(
+        self,
+        parts: Mapping[str, TensorPair],
+        logits: dict[str, Tensor],
+        history: list[Record],
+    ) -> None:
+        """Write logits, weights and metrics; the last file alone means "done"."""
+        settings = self.settings
+        run_dir = settings.run_dir
+        labels = {"val": self.splits.val[1], "test": self.splits.test[1]}
+        for name in labels:
+            if name not in logits:  # the run was resumed after its last epoch
+                logits[name] = self.predict(parts[name][0])
+        for name, images in self.job.ood.items():
+            logits[name] = self.predict(images)
+            labels[name] = torch.full((len(images),), -1)
+        for name, values in logits.items():
+            runs.save_logits(run_dir, name.replace(":", "-"), values, labels[name])
+        if settings.keep_weights:
+            buffer = io.BytesIO()
+            weights = {k: v.cpu() for k, v in self.model.state_dict().items()}
+            torch.save(weights, buffer)
+            runs.write_atomic(run_dir / "weights.pt", buffer.getbuffer())
+        results: dict[str, float] = measure(logits, labels)
+        seconds = sum(record["seconds"] for record in history)
+        results["train_seconds"] = round(seconds, 3)
+        results["train_loss"] = history[-1]["train_loss"]
+        results["train_nll"] = history[-1]["train_nll"]
+        results["train_error"] = history[-1]["train_error"]
+        content = {
+            "config": settings.stored(),
+            "environment": dict(self.job.environment),
+            "results": results,
+        }
+        runs.write_json(run_dir / "metrics.json", content)
+        runs.discard_checkpoints(run_dir)
+
+    # --- its two kinds of work ---
+
+    def train_epoch(self, epoch: int, part: TensorPair | None = None) -> Record:
+        """Pass once over the training samples.
+
+        Nothing is read back from the device before the end, except on a CPU.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 0. Order and augmentation depend on (seed, epoch) alone, so a
+            resumed run needs no generator state.
+        part : pair of tensors, optional
+            Samples and labels on the device; None: the training split.
+
+        Returns
+        -------
+        Record
+            ``train_loss``, ``train_nll``, ``train_error``.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss or the weights stopped being finite; it tells epoch and step.
+        """
+        if part is None:
+            samples, labels = self.splits.train
+            part = samples.to(self.device), labels.to(self.device)
+        settings = self.settings
+        seed = settings.seed * 1_000_003 + epoch
+        generator = torch.Generator().manual_seed(seed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate(epoch)
+        self.model.train()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with (
+            torch_defaults(),
+            self._kernels(exact=settings.precision == "fp32"),
+            torch.random.fork_rng(devices=devices),
+        ):
+            torch.manual_seed(seed)  # for dropout in a network of the user's own
+            sums, first_bad = self._steps(epoch, part, generator)
+            bad_step = int(first_bad)
+        if bad_step >= 0:
             raise FloatingPointError(
-                f"the loss or the weights stopped being finite in epoch {epoch + 1}, step {int(first_bad) + 1} (lr "
-                f"{config.learning_rate(epoch):g}); the checkpoint before it is kept in {config.run_dir}. "
+                f"the loss or the weights stopped being finite in epoch {epoch + 1}, "
+                f"step {bad_step + 1} (lr {settings.learning_rate(epoch):g}); the "
+                f"checkpoint before it is kept in {settings.run_dir}. "
                 "A smaller lr or clip_norm=2 is the usual cure"
             )
-        loss, nll, wrong, n = totals.tolist()
+        loss, nll, wrong, n = sums.tolist()
         return {"train_loss": loss / n, "train_nll": nll / n, "train_error": wrong / n}
 
-    @torch.no_grad()
-    def predict(self, inputs, batch_size=500):
-        """Logits (N, K), float32 on the CPU, of raw inputs on any device."""
+    def _steps(
+        self, epoch: int, part: TensorPair, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Make the steps of an epoch; return its sums and the first bad step."""
+        settings = self.settings
+        on_cpu = self.device.type == "cpu"
+        precise = torch.float32 if self.device.type == "mps" else torch.float64
+        sums = torch.zeros(4, device=self.device, dtype=precise)
+        first_bad = torch.full((), -1, device=self.device)
+        start = time.perf_counter()
+        n_steps = _n_steps(len(part[1]), settings.batch_size, settings.drop_last)
+        batches = data.batches(
+            part,
+            settings.batch_size,
+            splits=self.splits,
+            generator=generator,
+            augment=settings.augment,
+            drop_last=settings.drop_last,
+        )
+        for step, (x, labels) in enumerate(batches):
+            loss, logits = self._step(x, labels)
+            with torch.no_grad():
+                bad = ~torch.isfinite(loss)
+                first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
+                nll = F.cross_entropy(logits.float(), labels, reduction="sum")
+                wrong = (logits.argmax(1) != labels).sum()
+                n = len(labels)
+                counts = [loss * n, nll, wrong, torch.ones_like(loss) * n]
+                sums += torch.stack(counts)
+            if on_cpu and bad:
+                return sums, first_bad
+            if self.on_batch is not None:
+                seconds = time.perf_counter() - start
+                self.on_batch(
+                    BatchProgress(
+                        epoch + 1, settings.epochs, step + 1, n_steps, seconds
+                    )
+                )
+        # The last step may have spoilt the weights, and no loss has told of it yet.
+        weights = self.model.state_dict().values()
+        bad = ~torch.stack([values.isfinite().all() for values in weights]).all()
+        first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
+        return sums, first_bad
+
+    def _step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Make one step of the optimiser; return loss and logits before it."""
+        settings = self.settings
+        logits = self.forward(self.compiled, x)
+        loss = self.criterion(logits, labels)
+        if settings.reduction == "sum":
+            loss = loss * len(labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        self.optimizer.step()
+        return loss, logits
+
+    def forward(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Compute logits in the precision of the training steps.
+
+        Parameters
+        ----------
+        network : callable
+            The model, or its compiled form.
+        x : tensor
+            Normalised inputs on the device.
+
+        Returns
+        -------
+        (N, K) tensor
+            bfloat16 if that is the precision.
+        """
+        if self.has_images:
+            x = x.to(memory_format=self.layout)
+        # Autocast is entered anew each time: it caches weights that a step changes.
+        enabled = self.settings.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            return network(x)
+
+    @contextlib.contextmanager
+    def _kernels(self, *, exact: bool) -> Iterator[None]:
+        """Choose kernels for this block: the fastest, with TF32 unless ``exact``."""
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=True, allow_tf32=not exact
+        ):
+            yield
+
+    def predict(
+        self, inputs: Tensor, batch_size: int = 500, *, exact: bool = True
+    ) -> Tensor:
+        """Compute logits of raw samples.
+
+        Parameters
+        ----------
+        inputs : uint8 (N, C, H, W) or float32 (N, D) tensor
+            On any device, not normalised.
+        batch_size : int, default 500
+            Samples at a time.
+        exact : bool, default True
+            In float32, also after a training in bf16 or TF32, whose rounding would make
+            ties among the largest logits; False: in the precision of the training
+            steps.
+
+        Returns
+        -------
+        float32 (N, K) tensor
+            On the CPU.
+        """
         self.model.eval()
+        in_fp32 = exact or self.settings.precision == "fp32"
         parts = []
-        with self._kernels():
-            for chunk in inputs.split(batch_size):
+        with torch_defaults(), torch.no_grad(), self._kernels(exact=in_fp32):
+            for chunk in torch.split(inputs, batch_size):
                 x = data.normalize(chunk.to(self.device), self.splits)
-                parts.append(self.forward(self.model, x).float())
+                if exact and self.has_images:
+                    x = x.to(memory_format=self.layout)
+                logits = self.model(x) if exact else self.forward(self.model, x)
+                parts.append(logits.float())
         return torch.cat(parts).cpu()
 
 
-def _watch(split, logits, labels):
-    labels = labels.cpu()
-    return {f"{split}_{f.__name__}": f(logits, labels) for f in (metrics.nll, metrics.error, metrics.ece)}
+def _n_steps(n: int, batch_size: int, drop_last: bool) -> int:
+    """Count the steps of an epoch, as ``data.batches`` makes them."""
+    rest = n % batch_size
+    incomplete = rest > 1 and not drop_last  # of a single sample nothing can be learnt
+    return n // batch_size + incomplete
 
 
-def _finish(config, state, splits, val, test, ood, history):
-    logits = {"val": state.predict(val[0]), "test": state.predict(test[0])}
-    labels = {"val": splits.val[1], "test": splits.test[1]}
-    for name, images in ood.items():
-        logits[name] = state.predict(images)
-        labels[name] = torch.full((len(logits[name]),), -1)
-    for name in logits:
-        runs.save_logits(config.run_dir, name.replace(":", "-"), logits[name], labels[name])
-    if config.keep_weights:
-        buffer = io.BytesIO()
-        torch.save({k: v.cpu() for k, v in state.model.state_dict().items()}, buffer)
-        runs.write_atomic(config.run_dir / "weights.pt", buffer.getbuffer())
-    results = measure(logits, labels)
-    results["train_seconds"] = round(sum(r["seconds"] for r in history), 3)
-    results |= {k: v for k, v in history[-1].items() if k.startswith("train_")}
-    content = {"config": config.settings(), "environment": _environment(config), "results": results}
-    runs.write_json(config.run_dir / "metrics.json", content)
-    runs.discard_checkpoints(config.run_dir)
+def _write_history(run_dir: Path, history: list[Record]) -> None:
+    """Write ``history.jsonl``, a line an epoch."""
+    lines = "".join(json.dumps(record) + "\n" for record in history)
+    runs.write_atomic(run_dir / "history.jsonl", lines.encode())
 
 
-def measure(logits, labels):
-    """Every metric on every split, raw and after each calibrator fitted on ``"val"``.
+def _look(split: str, logits: Tensor, labels: Tensor) -> Record:
+    """Return NLL, error and ECE on a split."""
+    functions = (metrics.nll, metrics.error, metrics.ece)
+    found: Any = {f"{split}_{f.__name__}": f(logits, labels) for f in functions}
+    record: Record = found
+    return record
 
-    logits, labels: dicts by split name; labels -1 mark out-of-distribution sets, which get the AUROC of their entropy
-    against ``"test"``. Returns a flat dict ``<split>_<calibrator>_<metric>``, fractions and nats.
+
+def fit(
+    config: TrainConfig, on_batch: Callable[[BatchProgress], object] | None = None
+) -> Generator[Record, None, None]:
+    """Train a run in its folder, an epoch at a time: ``Trainer(prepare(config))``.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        What was asked.
+    on_batch : function, optional
+        Called with a ``BatchProgress`` after every step.
+
+    Yields
+    ------
+    Record
+        After every epoch. A finished run gives none, and its data is not loaded.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another result, or the run would take longer than
+        ``max_hours``: before anything is written.
+    RuntimeError
+        If another process writes there.
+    FloatingPointError
+        At a loss that is not finite; the last checkpoint stays.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     config = TrainConfig(
+    ...         "digits", epochs=1, ood=[], device="cpu", runs_dir=folder
+    ...     )
+    ...     record, = fit(config)
+    >>> record["epoch"], "test_ece" in record
+    (1, True)
     """
-    results = {}
-    stored = [name for name, row in calibration.CALIBRATORS.items() if row.measured_by_fit]
+    settings = config.resolved()
+    if _is_finished(settings):
+        if settings.keep_weights and not (settings.run_dir / "weights.pt").exists():
+            problem = f"{settings.run_dir} was finished without keeping its weights"
+            warn(f"{problem}; for weights, remove the folder or choose a variant")
+        return
+    yield from Trainer(prepare(config), on_batch)
+
+
+# --- results --------------------------------------------------------------------------
+
+
+def measure(
+    logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Compute every metric on every split, raw and after each calibrator.
+
+    Parameters
+    ----------
+    logits : dict of str to (N, K) tensor
+        By split; calibrators are fitted on ``"val"``.
+    labels : dict of str to (N,) int64 tensor
+        By split; -1 marks an out-of-distribution set, which gets the AUROC of its
+        entropy against ``"test"``.
+
+    Returns
+    -------
+    dict of str to float
+        ``<split>_<calibrator>_<metric>``: fractions, and nats.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    >>> y = torch.tensor([0, 1, 1])
+    >>> found = measure({"val": z, "test": z}, {"val": y, "test": y})
+    >>> round(found["test_raw_error"], 3)
+    0.333
+    """
+    results: dict[str, float] = {}
+    stored = [k for k, row in calibration.CALIBRATORS.items() if row.measured_by_fit]
     for name in ("raw", *stored):
-        apply = nn.Identity() if name == "raw" else calibration.make_calibrator(name).fit(logits["val"], labels["val"])
+        apply: Callable[[Tensor], Tensor] = nn.Identity()
+        if name != "raw":
+            calibrator = calibration.make_calibrator(name)
+            apply = calibrator.fit(logits["val"], labels["val"])
         calibrated = {split: apply(z) for split, z in logits.items()}
         for split, z in calibrated.items():
             if (labels[split] >= 0).all():
-                results |= {f"{split}_{name}_{k}": v for k, v in metrics.evaluate(z, labels[split]).items()}
+                found = metrics.evaluate(z, labels[split])
+                for metric, value in found.items():
+                    results[f"{split}_{name}_{metric}"] = value
             else:
-                results[f"{split}_{name}_auroc"] = metrics.ood_auroc(calibrated["test"], z)
+                auroc = metrics.ood_auroc(calibrated["test"], z)
+                results[f"{split}_{name}_auroc"] = auroc
     return results
 
 
-def progress(record):
-    """One line on a record of :func:`fit`: epoch, loss, error, ECE, images/s, time left."""
-    seen = {"loss": f"{record['train_loss']:.3f}", "train error": f"{record['train_error']:.1%}"}
-    if "test_error" in record:
-        seen |= {"test error": f"{record['test_error']:.1%}", "test ECE": f"{record['test_ece']:.1%}"}
-    minutes, seconds = divmod(round(record["seconds_left"]), 60)
-    seen |= {"images/s": f"{record['images_per_second']:,.0f}", "left": f"{minutes}:{seconds:02d} min"}
-    return f"epoch {record['epoch']}/{record['epochs']} · " + " · ".join(f"{k} {v}" for k, v in seen.items())
+def progress(record: Record) -> str:
+    """Tell an epoch in one line.
 
+    Parameters
+    ----------
+    record : Record
+        Of ``fit`` or ``Trainer``.
 
-# --- refusing what would take days ----------------------------------------------------------------------------------
+    Returns
+    -------
+    str
+        Epoch, loss, error, ECE, images/s, time left.
 
-
-def check_duration(config):
-    """Refuse, with the estimate, a run that would take longer than ``max_hours``, before it downloads gigabytes.
-
-    Raises ValueError. ``fit`` calls it too; data sets that need no download it judges when they are loaded.
+    Examples
+    --------
+    >>> progress({
+    ...     "epoch": 1, "epochs": 2, "train_loss": 0.5, "train_error": 0.25,
+    ...     "images_per_second": 4000.0, "seconds_left": 61.0,
+    ... })
+    'epoch 1/2 · loss 0.500 · train error 25.0% · images/s 4,000 · left 1:01 min'
     """
-    if config.dataset in data.SHAPES and not runs.is_done(config.run_dir):
-        _refuse_if_too_slow(config, *data.SHAPES[config.dataset])
+    parts = [
+        f"epoch {record['epoch']}/{record['epochs']}",
+        f"loss {record['train_loss']:.3f}",
+        f"train error {record['train_error']:.1%}",
+    ]
+    if "test_error" in record:
+        parts.append(f"test error {record['test_error']:.1%}")
+        parts.append(f"test ECE {record['test_ece']:.1%}")
+    minutes, seconds = divmod(round(record["seconds_left"]), 60)
+    parts.append(f"images/s {record['images_per_second']:,.0f}")
+    parts.append(f"left {minutes}:{seconds:02d} min")
+    return " · ".join(parts)
 
 
-def _refuse_if_too_slow(config, n_train, input_shape, n_classes):
-    hours = estimate_hours(config, n_train, input_shape, n_classes)
-    if hours > config.max_hours:
-        raise ValueError(
-            f"model: {config.model} on {config.dataset} for {config.epochs} epochs would take about {hours:,.0f} hours "
-            f"on {config.device}; use a GPU, a smaller model or fewer epochs, or pass "
-            f"max_hours={math.ceil(hours * 1.5)} to run it anyway"
-        )
+# --- refusing what would take days ----------------------------------------------------
 
 
-def estimate_hours(config, n_train, input_shape, n_classes):
-    """Hours that the training steps of ``config`` will take here, from one timed step on a small batch."""
-    device = torch.device(config.device)
-    with torch.random.fork_rng(devices=[]):
-        model = models.make_model(config.model, n_classes, input_shape).to(device)
-    batch = min(config.batch_size, 8 if device.type == "cpu" else config.batch_size)
-    x = torch.zeros(batch, *input_shape, device=device)
-    seconds = []
-    for _ in range(3 if device.type != "cpu" else 2):
-        start = time.perf_counter()
-        model(x).logsumexp(1).mean().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds) / batch * n_train * config.epochs / 3600
+def check_duration(config: TrainConfig) -> None:
+    """Refuse a run that would take too long, before it downloads gigabytes.
+
+    ``prepare`` calls it too; data sets that need no download it judges when they are
+    loaded.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        What was asked.
+
+    Raises
+    ------
+    ValueError
+        With the estimate, if it is above ``max_hours``.
+    """
+    settings = config.resolved()
+    size = data.source_of(settings.dataset, settings.seed).size
+    is_long_tail = settings.dataset != data.parent(settings.dataset)
+    if size is None or is_long_tail or runs.is_done(settings.run_dir):
+        return
+    _refuse_if_too_slow(settings, size)
+
+
+def _refuse_if_too_slow(settings: Settings, size: data.Size) -> None:
+    """Refuse a run on data of this size if it would take longer than ``max_hours``."""
+    hours = _estimate(settings, size)
+    if hours > settings.max_hours:
+        what = f"{settings.model} on {settings.dataset} for {settings.epochs} epochs"
+        where = f"about {hours:,.0f} hours on {settings.device}"
+        cure = "use a GPU, a smaller model or fewer epochs, or pass "
+        cure += f"max_hours={math.ceil(hours * 1.5)} to run it anyway"
+        fail("model", f"{what} would take {where}", cure)
+
+
+def estimate_hours(
+    config: TrainConfig, n_train: int, input_shape: tuple[int, ...], n_classes: int
+) -> float:
+    """Estimate the time of the training steps here, from one timed small step.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Network, batch size, epochs and device.
+    n_train : int
+        Training samples.
+    input_shape : tuple of int
+        (C, H, W) or (D,).
+    n_classes : int
+        K.
+
+    Returns
+    -------
+    float
+        Hours.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the network cannot be built for such data, or does not return logits.
+
+    Examples
+    --------
+    >>> estimate_hours(TrainConfig("digits", device="cpu"), 1000, (1, 8, 8), 10) < 1
+    True
+    """
+    return _estimate(config.resolved(), data.Size(n_train, input_shape, n_classes))
+
+
+def _estimate(settings: Settings, size: data.Size) -> float:
+    """Return the hours that the training steps will take."""
+    device = torch.device(settings.device)
+    with torch_defaults(), torch.random.fork_rng(devices=[]):
+        network = networks.build(settings.model, size.n_classes, size.input_shape)
+        network = network.to(device)
+        n = settings.batch_size
+        if device.type == "cpu":
+            n = min(n, 8)
+        x = torch.zeros(n, *size.input_shape, device=device)
+        seconds = []
+        for _ in range(2 if device.type == "cpu" else 3):  # the first one warms up
+            start = time.perf_counter()
+            _trial_step(settings.model, network, x, size.n_classes)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - start)
+    return min(seconds) / n * size.n_train * settings.epochs / 3600
+
+
+def _trial_step(name: str, network: nn.Module, x: Tensor, n_classes: int) -> None:
+    """Make a step on empty inputs; refuse a network of the user's that cannot."""
+    try:
+        logits = network(x)
+    except Exception as error:
+        if not networks.is_own(name):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        problem = f"{name} fails on a batch {tuple(x.shape)} ({reason})"
+        fail("model", problem, "let it take inputs of the shape of the data")
+    networks.check_output(name, logits, len(x), n_classes)
+    logits.logsumexp(1).mean().backward()

@@ -1,0 +1,182 @@
+"""``load(name, seed)``: any data set, known or your own, as ``Splits``."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from gcelib._check import as_tensor, choice, fail, number
+from gcelib.study import places
+from gcelib.study.data import own
+from gcelib.study.data.long_tails import cut, split_name
+from gcelib.study.data.sources import DATASETS, Source
+from gcelib.study.data.splits import Array, ArrayPair, Splits, TensorPair, divide
+
+_LARGEST_SEED = 2**32 - 1  # of numpy's legacy generator
+
+
+def parent(dataset: str, argument: str = "dataset") -> str:
+    """Find the row that a name belongs to.
+
+    Parameters
+    ----------
+    dataset : str
+        A key of ``DATASETS``, one followed by ``_lt<rho>``, or your own data
+        (``folder:``, ``npz:``, ``module:function``).
+    argument : str, default "dataset"
+        What the message calls it.
+
+    Returns
+    -------
+    str
+        The known name without its long tail; of your own data, its full name.
+
+    Raises
+    ------
+    ValueError, TypeError
+        With the nearest known name.
+
+    Examples
+    --------
+    >>> parent("cifar10_lt100")
+    'cifar10'
+    """
+    if isinstance(dataset, str) and own.is_own(dataset):
+        return own.full_name(dataset)
+    base = split_name(dataset)[0] if isinstance(dataset, str) else dataset
+    known: str = choice(argument, base, DATASETS)
+    return known
+
+
+def source_of(dataset: str, seed: int = 1, argument: str = "dataset") -> Source:
+    """Describe a data set; your own is read for it, and checked as a whole.
+
+    Parameters
+    ----------
+    dataset : str
+        A name that ``load`` takes.
+    seed : int, default 1
+        Draws the parts that your own data lacks.
+    argument : str, default "dataset"
+        What the message calls it.
+
+    Returns
+    -------
+    Source
+        The row of ``DATASETS``, or one made for your data.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        For an unknown name; for data that cannot be used, with the reason.
+
+    Examples
+    --------
+    >>> source_of("fashion_mini_lt10").n_validation
+    1000
+    """
+    name = parent(dataset, argument)
+    return own.source(name, seed) if own.is_own(name) else DATASETS[name]
+
+
+def load(
+    name: str, seed: int = 1, root: str | os.PathLike[str] | None = None
+) -> Splits:
+    """Load a data set; the seed draws the split into train and validation.
+
+    The tail of a long-tailed version is cut from the whole training pool, always the
+    same images; a tenth of what remains is validation. Where samples belong together
+    (``digit_pairs``: a digit; ``av1451``: a subject) train and val are split first,
+    then cut. Validation is drawn as in the published code (numpy's legacy shuffle, not
+    stratified): CIFAR at seed 1 is its very split, and a class of one or two images may
+    be missing in train. Only ``av1451``'s test split depends on the seed.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``DATASETS``, or one followed by ``_lt<rho>`` for its long-tailed
+        version (``cifar10_lt100``); or your own data: ``"folder:/path"``,
+        ``"npz:/path.npz"``, ``"module:function"`` (see ``gcelib.study.data.own``).
+    seed : int, default 1
+        In [0, 2^32).
+    root : path, optional
+        Folder of the downloaded files; None: ``$GCELIB_DATA_DIR``, else ``data/`` of
+        the checkout, else of the user's cache.
+
+    Returns
+    -------
+    Splits
+        Of CPU tensors.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For unknown names and damaged files.
+    OSError
+        Where files are missing and cannot be downloaded.
+
+    Examples
+    --------
+    >>> splits = load("digits", seed=1)
+    >>> len(splits.train[1]), len(splits.val[1]), len(splits.test[1])
+    (1000, 300, 497)
+    """
+    base = parent(name, "name")
+    seed = int(number("seed", seed, 0, _LARGEST_SEED, integer=True))
+    source = source_of(name, seed, "name")
+    raw = source.read(places.data_dir(root), seed)
+    if raw.test is None:
+        fail(base, "its reader found no test split", "let it return one")
+    train = raw.train
+    val = raw.val
+    rho = None if own.is_own(base) else split_name(name)[1]
+    if rho is not None:
+        train = cut(train, len(raw.class_names), rho)
+        val = None if val is None else cut(val, len(raw.class_names), rho)
+    if val is None:
+        n_validation = len(train[1]) / 10
+        if source.n_validation is not None and rho is None:
+            n_validation = source.n_validation
+        train, val = divide(train, n_validation, seed)
+    full_name = base if own.is_own(base) else name
+    parts = (train, val, raw.test)
+    return _assembled(full_name, source, parts, raw.class_names)
+
+
+def _assembled(
+    name: str, source: Source, parts: Sequence[ArrayPair], class_names: Sequence[str]
+) -> Splits:
+    """Turn arrays into tensors and add what else training must know."""
+    samples = parts[0][0]
+    mean, std = source.constants or _constants_of(samples)
+    train, val, test = (_tensors(part) for part in parts)
+    return Splits(
+        name,
+        train,
+        val,
+        test,
+        n_classes=len(class_names),
+        mean=torch.as_tensor(np.asarray(mean, np.float32)),
+        std=torch.as_tensor(np.asarray(std, np.float32)),
+        class_names=tuple(class_names),
+        input_shape=tuple(samples.shape[1:]),
+        augment=source.augment,
+    )
+
+
+def _constants_of(samples: Array) -> tuple[Array, Array]:
+    """Return mean and deviation of features, or of the channels of pixels in [0, 1]."""
+    if samples.ndim == 2:
+        mean, std = samples.mean(0), samples.std(0)
+    else:
+        mean = samples.mean((0, 2, 3), dtype=np.float64) / 255
+        std = samples.std((0, 2, 3), dtype=np.float64) / 255
+    return mean, np.where(std > 0, std, 1)  # what never changes is left as it is
+
+
+def _tensors(pair: ArrayPair) -> TensorPair:
+    """Return the pair as tensors; labels as int64."""
+    samples, labels = pair
+    contiguous = np.ascontiguousarray(samples)
+    return as_tensor("x", contiguous), as_tensor("y", labels).long()

@@ -1,0 +1,516 @@
+"""Your own data: ``"folder:/path"``, ``"npz:/path.npz"`` or ``"module:function"``.
+
+``folder:`` holds ``train/<class>/*.png`` (or jpg) and, if there, ``val/`` and ``test/``
+with the same classes. All images have one size; if any has colours, all are read as
+RGB, and transparency is dropped.
+
+``npz:`` (``numpy.savez``) holds ``train_images`` and ``train_labels`` and, better with
+than without, ``val_images``, ``val_labels``, ``test_images``, ``test_labels``: uint8
+(N, H, W), (N, H, W, C) or (N, C, H, W), or float features (N, D); labels are whole
+numbers from 0. ``class_names`` may be there, too.
+
+``module:function`` names a function that takes ``(seed)`` and returns ``Splits``.
+
+A missing ``test`` is a fifth of the training samples, a missing ``val`` a tenth of
+them, drawn by the seed. Everything is read and checked before any work; a fingerprint
+of the content goes into a run's settings, so a file that changed is another result.
+"""
+
+import functools
+import hashlib
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gcelib._check import fail
+from gcelib.study import functions
+from gcelib.study.data import download
+from gcelib.study.data.sources import Constants, Size, Source
+from gcelib.study.data.splits import Array, ArrayPair, Raw, Splits, divide
+
+_PARTS = ("train", "val", "test")
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_FEWEST = (
+    10  # samples in each part: a calibrator cannot be fitted, nor judged, on fewer
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Your data as it was read and checked, and the fingerprint of its content."""
+
+    raw: Raw
+    fingerprint: str
+    constants: Constants | None = None
+    augment: bool = False
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a data set's name means the user's own data.
+
+    Parameters
+    ----------
+    name : str
+        Any name.
+
+    Returns
+    -------
+    bool
+        By its form alone; the data need not exist.
+
+    Examples
+    --------
+    >>> is_own("npz:x.npz"), is_own("mine:load"), is_own("cifar10")
+    (True, True, False)
+    """
+    return name.startswith(("folder:", "npz:")) or functions.is_function(name)
+
+
+def full_name(name: str) -> str:
+    """Write the name so that it means the same data in any folder of this machine.
+
+    Parameters
+    ----------
+    name : str
+        One of the three forms.
+
+    Returns
+    -------
+    str
+        With an absolute path.
+
+    Raises
+    ------
+    ValueError
+        If a module is not there.
+
+    Examples
+    --------
+    >>> full_name("npz:/data/x.npz")
+    'npz:/data/x.npz'
+    """
+    kind, _, place = name.partition(":")
+    if kind not in _READERS:
+        return functions.full_name("dataset", name)
+    if not place:
+        fail("dataset", f"{name!r} names no place", f"write {kind}:/path")
+    return f"{kind}:{Path(place).expanduser().absolute()}"
+
+
+def folder_name(name: str) -> str:
+    """Name the run folders of your own data: readable, safe, and one for each place.
+
+    Parameters
+    ----------
+    name : str
+        One of the three forms.
+
+    Returns
+    -------
+    str
+        Kind, the last part of the place, and six digits that tell places apart.
+
+    Examples
+    --------
+    >>> folder_name("npz:/data/my images.npz")
+    'npz-my-images-bc3b91'
+    """
+    name = full_name(name)
+    kind, _, place = name.partition(":")
+    if kind not in _READERS:
+        return functions.folder_name(name)
+    return functions.folder_name(name, f"{kind}-{Path(place).stem}")
+
+
+def source(name: str, seed: int) -> Source:
+    """Read and check your own data, and describe it as a row of ``DATASETS`` does.
+
+    Parameters
+    ----------
+    name : str
+        One of the three forms.
+    seed : int
+        Draws the parts that are missing; handed to ``module:function``.
+
+    Returns
+    -------
+    Source
+        With ``fingerprint``, the SHA-256 of the content.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the data cannot be used; the message begins with ``dataset:``.
+    """
+    name = full_name(name)
+    kind, _, place = name.partition(":")
+    if kind in _READERS:
+        found = _READERS[kind](place)
+    else:
+        found = _read_function(functions.load_function("dataset", name), name, seed)
+    raw = _completed(found, seed, name)
+    samples = raw.train[0]
+    is_table = samples.ndim == 2
+    size = Size(len(samples), tuple(samples.shape[1:]), len(raw.class_names))
+    return Source(
+        lambda folder, seed: raw,
+        found.constants,
+        augment=found.augment,
+        ood=() if is_table else ("noise",),
+        size=size,
+        is_table=is_table,
+        licence="yours",
+        fingerprint=found.fingerprint,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _completed(found: _Found, seed: int, name: str) -> Raw:
+    """Draw the parts that are missing and refuse parts that are too small."""
+    raw = found.raw
+    n_all = len(raw.train[1])
+    train = raw.train
+    test = raw.test
+    val = raw.val
+    if test is None:
+        train, test = divide(train, n_all / 5, seed)
+    if val is None:
+        train, val = divide(train, n_all / 10, seed)
+    for part, (_, labels) in zip(_PARTS, (train, val, test), strict=True):
+        if len(labels) < _FEWEST:
+            problem = f"{name} has {len(labels)} samples for {part}"
+            fail(
+                "dataset",
+                problem,
+                f"bring {_FEWEST} or more for each of train, val, test",
+            )
+    return Raw(train, val, test, raw.class_names)
+
+
+# --- folder: --------------------------------------------------------------------------
+
+
+def _read_folder(place: str) -> _Found:
+    """Read a folder of images, again only if a file changed."""
+    root = Path(place)
+    if not root.is_dir():
+        fail(
+            "dataset", f"there is no folder {root}", "give its full path after folder:"
+        )
+    if not (root / "train").is_dir():
+        fail(
+            "dataset",
+            f"{root} has no folder train",
+            "put images into train/<class>/*.png",
+        )
+    files = sorted(
+        path
+        for part in _PARTS
+        for path in (root / part).glob("*/*")
+        if path.suffix.lower() in _SUFFIXES and path.is_file()
+    )
+    stats = [path.stat() for path in files]
+    signature = tuple((s.st_size, s.st_mtime_ns) for s in stats)
+    return _read_images(root, tuple(files), signature)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_images(root: Path, files: Sequence[Path], signature: object) -> _Found:
+    """Decode every image; all in one shape."""
+    names = sorted({path.parent.name for path in files if path.parts[-3] == "train"})
+    _check_classes(str(root), names)
+    digest = hashlib.sha256()
+    pictures: dict[str, list[Array]] = {part: [] for part in _PARTS}
+    labels: dict[str, list[int]] = {part: [] for part in _PARTS}
+    for path in files:
+        part, class_name, _ = path.parts[-3:]
+        if class_name not in names:
+            problem = f"{path} is of class {class_name!r}, which {root / 'train'} lacks"
+            fail("dataset", problem, "use the same class folders in every part")
+        content = path.read_bytes()
+        digest.update(str(path.relative_to(root)).encode() + b"\0")
+        digest.update(hashlib.sha256(content).digest())
+        pictures[part].append(_decode(path))
+        labels[part].append(names.index(class_name))
+    everything = [picture for part in _PARTS for picture in pictures[part]]
+    _check_sizes(files, everything)
+    in_colour = any(picture.ndim == 3 for picture in everything)
+    pairs = {}
+    for part in _PARTS:
+        if pictures[part]:
+            images = np.stack([_channels_first(p, in_colour) for p in pictures[part]])
+            pairs[part] = images, np.array(labels[part], np.int64)
+    raw = Raw(pairs["train"], pairs.get("val"), pairs.get("test"), names)
+    return _Found(raw, digest.hexdigest())
+
+
+def _decode(path: Path) -> Array:
+    """Read one image: (H, W) if it is grey, (H, W, 3) if it has colours."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                problem = f"{path} has more than 8 bits a channel (mode {image.mode})"
+                fail("dataset", problem, "save 8-bit grey or RGB images")
+            grey = image.mode in ("1", "L", "LA", "La")
+            return np.asarray(image.convert("L" if grey else "RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        fail(
+            "dataset",
+            f"{path} cannot be read as an image ({error})",
+            "mend or remove it",
+        )
+
+
+def _check_sizes(files: Sequence[Path], pictures: Sequence[Array]) -> None:
+    """Refuse images of different sizes, and more than memory should hold."""
+    first = pictures[0].shape[:2]
+    for path, picture in zip(files, pictures, strict=True):
+        if picture.shape[:2] != first:
+            here = "{} x {}".format(*picture.shape[:2])
+            problem = (
+                f"{path} has {here} pixels, {files[0]} has {first[0]} x {first[1]}"
+            )
+            fail("dataset", problem, "bring all images to one size")
+
+
+def _channels_first(picture: Array, in_colour: bool) -> Array:
+    """Return an image as (1, H, W), or (3, H, W) where any image has colours."""
+    if picture.ndim == 3:
+        return picture.transpose(2, 0, 1)
+    return np.repeat(picture[None], 3 if in_colour else 1, axis=0)
+
+
+# --- npz: -----------------------------------------------------------------------------
+
+
+def _read_npz(place: str) -> _Found:
+    """Read a file of arrays, again only if it changed."""
+    path = Path(place)
+    if not path.is_file():
+        fail("dataset", f"there is no file {path}", "give its full path after npz:")
+    stat = path.stat()
+    return _read_arrays(path, (stat.st_size, stat.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_arrays(path: Path, signature: object) -> _Found:
+    """Read and check the arrays of one file."""
+    arrays = _arrays(path)
+    known = [f"{part}_{kind}" for part in _PARTS for kind in ("images", "labels")]
+    for name in known[:2]:
+        if name not in arrays:
+            there = ", ".join(arrays) or "nothing"
+            fail("dataset", f"{path} has no {name}, only {there}", "add this array")
+    pairs: dict[str, ArrayPair] = {}
+    for part in _PARTS:
+        images = arrays.get(f"{part}_images")
+        labels = arrays.get(f"{part}_labels")
+        if (images is None) != (labels is None):
+            problem = f"{path} has only one of {part}_images and {part}_labels"
+            fail("dataset", problem, "add the other, or leave both out")
+        if images is not None and labels is not None:
+            samples = _samples(f"{part}_images", images, path)
+            pairs[part] = samples, _labels(f"{part}_labels", labels, len(samples), path)
+    shape = pairs["train"][0].shape[1:]
+    for part, (samples, _) in pairs.items():
+        if samples.shape[1:] != shape:
+            problem = (
+                f"{part}_images in {path} are {samples.shape[1:]}, train_images {shape}"
+            )
+            fail("dataset", problem, "bring all samples to one shape")
+    names = _class_names(arrays.get("class_names"), pairs["train"][1], path)
+    for part, (_, labels) in pairs.items():
+        if labels.max() >= len(names):
+            problem = f"{part}_labels in {path} contain {labels.max()}, "
+            problem += f"outside [0, {len(names)})"
+            fail(
+                "dataset",
+                problem,
+                "class ids count from 0, and train has samples of each",
+            )
+    raw = Raw(pairs["train"], pairs.get("val"), pairs.get("test"), names)
+    with path.open("rb") as file:
+        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+    return _Found(raw, fingerprint)
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    """Read every array; nothing is unpickled, and no file may expand for ever."""
+    cure = "write it with numpy.savez(path, train_images=..., train_labels=...)"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > download.MAX_BYTES:
+            fail(
+                "dataset",
+                f"{path} would expand to {size:,} bytes",
+                "use less than 4 GiB",
+            )
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # a damaged file makes numpy and zipfile raise all sorts
+        if str(error).startswith("dataset: "):
+            raise
+        if "Object arrays" in str(error):
+            fail(
+                "dataset", f"{path} holds Python objects", "save plain numbers (astype)"
+            )
+        fail("dataset", f"{path} is no whole .npz file ({error})", cure)
+
+
+def _samples(name: str, images: Array, path: Path) -> Array:
+    """Return uint8 images as (N, C, H, W), features as float32 (N, D)."""
+    what = f"{name} in {path}"
+    if images.ndim == 2 and images.dtype.kind in "fiu":
+        features = images.astype(np.float32)
+        if not np.isfinite(features).all():
+            row = int(np.argwhere(~np.isfinite(features))[0, 0])
+            problem = f"{what} contain NaN or infinity, first in row {row}"
+            fail("dataset", problem, "fill the hole or leave the sample out")
+        return features
+    if images.ndim not in (3, 4):
+        forms = "(N, H, W), (N, H, W, C), (N, C, H, W) or features (N, D)"
+        fail("dataset", f"{what} have shape {images.shape}", f"write {forms}")
+    if images.dtype != np.uint8:
+        cure = "write pixels from 0 to 255 (astype(numpy.uint8))"
+        fail("dataset", f"{what} have dtype {images.dtype}", cure)
+    if images.ndim == 3:
+        return images[:, None]
+    _, a, b, c = images.shape
+    if a < b and a < c:
+        return images
+    if c < a and c < b:
+        return images.transpose(0, 3, 1, 2)
+    problem = (
+        f"{what} have shape {images.shape}, and no axis is clearly that of the channels"
+    )
+    fail(
+        "dataset", problem, "write (N, C, H, W) with fewer channels than pixels a side"
+    )
+
+
+def _labels(name: str, labels: Array, n: int, path: Path) -> Array:
+    """Return labels as int64 (N,), from 0 upwards."""
+    what = f"{name} in {path}"
+    if labels.dtype.kind not in "iu":
+        cure = "write whole numbers from 0 (astype(int))"
+        fail("dataset", f"{what} have dtype {labels.dtype}", cure)
+    if labels.shape != (n,):
+        problem = f"{what} have shape {labels.shape} for {n} samples"
+        fail("dataset", problem, "write one label for each sample")
+    if not n:
+        fail("dataset", f"{what} are empty", "leave the part out, then it is drawn")
+    if labels.min() < 0:
+        problem = f"{what} contain {labels.min()}"
+        fail("dataset", problem, "class ids count from 0 to K - 1")
+    return labels.astype(np.int64)
+
+
+def _class_names(names: Array | None, labels: Array, path: Path) -> list[str]:
+    """Return the classes' names; without any, their numbers, of which none may lack."""
+    if names is not None:
+        if names.ndim != 1 or names.dtype.kind != "U":
+            problem = f"class_names in {path} are no list of texts"
+            fail("dataset", problem, "write numpy.array(['cat', 'dog'])")
+        found = [str(name) for name in names]
+    else:
+        there = np.unique(labels)
+        if len(there) != there[-1] + 1:
+            missing = next(k for k, found_k in enumerate([*there, -1]) if k != found_k)
+            problem = (
+                f"train_labels in {path} reach to {there[-1]} but lack class {missing}"
+            )
+            fail("dataset", problem, "number the classes from 0 without gaps")
+        found = [str(k) for k in there]
+    _check_classes(str(path), found)
+    return found
+
+
+def _check_classes(place: str, names: Sequence[str]) -> None:
+    """Refuse fewer than two classes."""
+    if len(names) < 2:
+        only = f"only {names[0]!r}" if names else "none with an image in train"
+        fail(
+            "dataset",
+            f"{place} has fewer than two classes, {only}",
+            "bring two or more",
+        )
+
+
+# --- module:function ------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1)
+def _read_function(function: Callable[[int], object], name: str, seed: int) -> _Found:
+    """Call the user's function and check what it returns."""
+    splits = function(seed)
+    if not isinstance(splits, Splits):
+        problem = f"{name} returned {type(splits).__name__}"
+        fail("dataset", problem, "return gcelib.data.Splits", TypeError)
+    digest = hashlib.sha256(repr((splits.class_names, splits.augment)).encode())
+    pairs = []
+    for part in _PARTS:
+        samples, labels = getattr(splits, part)
+        _check_part(f"{part} of {name}", samples, labels, splits)
+        pairs.append((samples.numpy(), labels.numpy()))
+        for array in pairs[-1]:
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).data)
+    n_channels = splits.input_shape[0]
+    constants = []
+    for which in ("mean", "std"):
+        values = torch.as_tensor(getattr(splits, which))
+        if tuple(values.shape) != (n_channels,) or not bool(values.isfinite().all()):
+            problem = f"{which} of {name} has shape {tuple(values.shape)}"
+            fail("dataset", problem, f"give {n_channels} finite numbers")
+        constants.append(tuple(values.tolist()))
+    digest.update(repr(constants).encode())
+    train, val, test = pairs
+    raw = Raw(train, val, test, splits.class_names)
+    return _Found(raw, digest.hexdigest(), Constants(*constants), bool(splits.augment))
+
+
+def _check_part(
+    what: str, samples: torch.Tensor, labels: torch.Tensor, splits: Splits
+) -> None:
+    """Refuse a part that training could not use."""
+    for tensor in (samples, labels):
+        if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu":
+            fail(
+                "dataset",
+                f"{what} is no pair of CPU tensors",
+                "return tensors",
+                TypeError,
+            )
+    is_image = samples.dtype == torch.uint8 and samples.ndim == 4
+    is_table = samples.dtype == torch.float32 and samples.ndim == 2
+    if not is_image and not is_table:
+        problem = f"{what} has samples of {samples.dtype}, shape {tuple(samples.shape)}"
+        fail("dataset", problem, "return uint8 (N, C, H, W) or float32 (N, D)")
+    if tuple(samples.shape[1:]) != tuple(splits.input_shape):
+        problem = f"{what} has samples {tuple(samples.shape[1:])}, not input_shape"
+        fail("dataset", problem, f"make them {tuple(splits.input_shape)}")
+    if labels.dtype != torch.int64 or tuple(labels.shape) != (len(samples),):
+        problem = f"{what} has labels of {labels.dtype}, shape {tuple(labels.shape)}"
+        fail("dataset", problem, f"return int64 labels ({len(samples)},)")
+    n_classes = len(splits.class_names)
+    if splits.n_classes != n_classes or n_classes < 2:
+        problem = f"{what}: {splits.n_classes} classes and {n_classes} class_names"
+        fail("dataset", problem, "name each of two or more classes")
+    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= n_classes):
+        problem = f"{what} has labels from {int(labels.min())} to {int(labels.max())}"
+        fail("dataset", problem, f"class ids lie in [0, {n_classes})")
+    if is_table and not bool(samples.isfinite().all()):
+        fail("dataset", f"{what} contains NaN or infinity", "leave those samples out")
+
+
+_READERS: dict[str, Callable[[str], _Found]] = {
+    "folder": _read_folder,
+    "npz": _read_npz,
+}
