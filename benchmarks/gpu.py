@@ -1,9 +1,11 @@
 """What training costs on a GPU, measured with the library's own loop: ``python benchmarks/gpu.py``.
 
-Random images of 32 x 32, batches of 128, the paper's four networks. Writes ``gpu.csv`` and ``gpu.md`` to ``--out``
-(default ``benchmarks/results``) after every measurement, and ends within ``--minutes``: repeat the command to measure
-what the first time left over, or what a kill cut off. ``--device cpu --quick`` goes through the same code in a minute.
-Needs torch, torchvision, numpy and Pillow; no installation, no papermill and no network.
+Random images of 32 x 32, batches of 128, the paper's four networks. Writes ``gpu.csv``
+and ``gpu.md`` to ``--out`` (default ``benchmarks/results``) after every measurement,
+and ends within ``--minutes``: repeat the command to measure what the first time left
+over, or what a kill cut off. ``--device cpu --quick`` goes through the same code in a
+minute. Needs torch, torchvision, numpy and Pillow; no installation, no papermill and no
+network.
 """
 
 import argparse
@@ -25,7 +27,9 @@ import time
 from pathlib import Path
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a lent machine need not install gcelib
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # a lent machine need not install gcelib
 
 import _timing
 import torch
@@ -43,7 +47,10 @@ CASES = {
     "bf16 channels-last": {"precision": "bf16"},
 }
 DEFAULT, REFERENCE = "bf16 channels-last", "reference loop"
-COMPILED = {f"{DEFAULT}, compile": "default", f"{DEFAULT}, compile, CUDA graphs": "reduce-overhead"}
+COMPILED = {
+    f"{DEFAULT}, compile": "default",
+    f"{DEFAULT}, compile, CUDA graphs": "reduce-overhead",
+}
 GROUPS = {  # of PyTorch's operators, by what is in their names
     "convolutions, matrix products": ("conv", "mm"),
     "batch norm": ("batch_norm",),
@@ -74,38 +81,54 @@ class Size:
 QUICK = Size(4, 8, 1, 1, 2, 0, 128, 40, 20, 1, (2,), "eager")
 
 
-# --- the library's loop, on random images ---------------------------------------------------------------------------
+# --- the library's loop, on random images ---------------------------------------------
 
 
 def random_split(n, size, device):
     """``n`` random uint8 images and labels of ten classes."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (n, 3, size.pixels, size.pixels), dtype=torch.uint8, generator=generator)
+    images = torch.randint(
+        256, (n, 3, size.pixels, size.pixels), dtype=torch.uint8, generator=generator
+    )
     return images.to(device), torch.randint(10, (n,), generator=generator).to(device)
 
 
-def make_state(model, size, device, precision="auto", channels_last=True, compiled=None):
+def make_state(
+    model, size, device, precision="auto", channels_last=True, compiled=None
+):
     """What ``gcelib.training.fit`` makes for a run: network, optimiser, loss, and the loop ``train_epoch``."""
     part, shape = random_split(2, size, "cpu"), (3, size.pixels, size.pixels)
     constants = (torch.tensor(c) for c in data.CIFAR)
-    splits = data.Splits("cifar10", part, part, part, 10, *constants, tuple("0123456789"), shape, True)
+    splits = data.Splits(
+        "cifar10", part, part, part, 10, *constants, tuple("0123456789"), shape, True
+    )
     where = "cpu" if device.type == "meta" else str(device)
     config = training.TrainConfig(
-        "cifar10", model, "ce", precision=precision, batch_size=size.batch, lr=1e-3, device=where
+        "cifar10",
+        model,
+        "ce",
+        precision=precision,
+        batch_size=size.batch,
+        lr=1e-3,
+        device=where,
     )
     settings = dataclasses.replace(config.resolved(), device=str(device))  # "meta", too
     state = training.Trainer(training.Job(settings, splits))
     state.layout = torch.channels_last if channels_last else torch.contiguous_format
     state.model.to(memory_format=state.layout)
     if compiled:
-        state.compiled = torch.compile(state.model, dynamic=False, mode=compiled, backend=size.backend)
+        state.compiled = torch.compile(
+            state.model, dynamic=False, mode=compiled, backend=size.backend
+        )
     return state
 
 
 def step_seconds(state, size, seconds=None):
     """Median seconds of a training step, over epochs of ``size.steps``; each ends when the device has finished."""
     part = random_split(size.steps * size.batch, size, state.device)
-    state.train_epoch(0, tuple(t[: 3 * size.batch] for t in part))  # cuDNN chooses its kernels
+    state.train_epoch(
+        0, tuple(t[: 3 * size.batch] for t in part)
+    )  # cuDNN chooses its kernels
     times = []
     while len(times) < 3 or sum(times) < (size.seconds if seconds is None else seconds):
         start = time.perf_counter()
@@ -118,7 +141,10 @@ def step_seconds(state, size, seconds=None):
 def step_flops(model, batch, pixels):
     """Floating-point operations of a step's forward and backward pass, counted from the shapes alone."""
     with torch.device("meta"):
-        network, x = models.make_model(model, 10, (3, pixels, pixels)), torch.empty(batch, 3, pixels, pixels)
+        network, x = (
+            models.make_model(model, 10, (3, pixels, pixels)),
+            torch.empty(batch, 3, pixels, pixels),
+        )
     with FlopCounterMode(display=False) as counter:
         network(x).sum().backward()
     return counter.get_total_flops()
@@ -144,10 +170,14 @@ def peak_memory(device, result):
 
 def speed(model, size, seconds):
     flops = step_flops(model, size.batch, size.pixels) / seconds
-    return {"images_per_second": size.batch / seconds, "ms_per_step": 1e3 * seconds, "tflops": flops / 1e12}
+    return {
+        "images_per_second": size.batch / seconds,
+        "ms_per_step": 1e3 * seconds,
+        "tflops": flops / 1e12,
+    }
 
 
-# --- measurements: each returns a dict measure -> number --------------------------------------------------------------
+# --- measurements: each returns a dict measure -> number ------------------------------
 
 
 def matmul(precision, size, device):
@@ -198,7 +228,9 @@ class PilImages(torch.utils.data.Dataset):
         images, self.labels = random_split(n, size, "cpu")
         self.images = images.permute(0, 2, 3, 1).numpy()
         crop = T.RandomCrop(size.pixels, padding=4)
-        self.transform = T.Compose([crop, T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(*data.CIFAR)])
+        self.transform = T.Compose(
+            [crop, T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(*data.CIFAR)]
+        )
 
     def __len__(self):
         return len(self.labels)
@@ -212,15 +244,23 @@ class PilImages(torch.utils.data.Dataset):
 def reference(model, size, device):
     """The plain loop of public code: float32, DataLoader, PIL, ``.item()`` in each step; PyTorch's defaults otherwise.
 
-    Those let convolutions use TF32. cuDNN chooses its kernels, as there. Starting the workers is not counted.
+    Those let convolutions use TF32. cuDNN chooses its kernels, as there. Starting the
+    workers is not counted.
     """
     warm, steps, result = 2 if size.loaders == 1 else 10, 4 * size.steps, {}
     images = PilImages((warm + steps) * size.batch, size)
     pinned = device.type == "cuda"
-    loader = torch.utils.data.DataLoader(images, size.batch, True, num_workers=size.loaders, pin_memory=pinned)
-    with peak_memory(device, result), torch.backends.cudnn.flags(enabled=True, benchmark=True):
+    loader = torch.utils.data.DataLoader(
+        images, size.batch, True, num_workers=size.loaders, pin_memory=pinned
+    )
+    with (
+        peak_memory(device, result),
+        torch.backends.cudnn.flags(enabled=True, benchmark=True),
+    ):
         network = models.make_model(model, 10, (3, size.pixels, size.pixels)).to(device)
-        optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+        optimizer = torch.optim.SGD(
+            network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4
+        )
         total, start = 0.0, 0.0
         for i, (x, labels) in enumerate(loader):
             if i == warm:
@@ -240,8 +280,14 @@ def reference(model, size, device):
 
 def loss_ratios(model, size, device):
     """Every loss's step as a ratio to cross-entropy's: the same network, interleaved, median of paired ratios."""
-    state, part = make_state(model, size, device), random_split(size.loss_steps * size.batch, size, device)
-    criteria = {name: losses.make_loss(name).to(device) for name in ("ce", *sorted({*losses.LOSSES} - {"ce"}))}
+    state, part = (
+        make_state(model, size, device),
+        random_split(size.loss_steps * size.batch, size, device),
+    )
+    criteria = {
+        name: losses.make_loss(name).to(device)
+        for name in ("ce", *sorted({*losses.LOSSES} - {"ce"}))
+    }
     criteria["ce again"] = criteria["ce"]  # how far from 1 noise alone leads
 
     def epoch(criterion):
@@ -249,7 +295,10 @@ def loss_ratios(model, size, device):
         state.train_epoch(0, part)
 
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    calls = {name: functools.partial(epoch, criterion) for name, criterion in criteria.items()}
+    calls = {
+        name: functools.partial(epoch, criterion)
+        for name, criterion in criteria.items()
+    }
     times = _timing.interleaved(calls, 0, size.rounds, clock=clock)
     return {name: _timing.ratio(times, name, "ce") for name in criteria if name != "ce"}
 
@@ -257,7 +306,10 @@ def loss_ratios(model, size, device):
 def around(model, size, device, images_per_second):
     """What comes on top of an epoch's steps, in seconds: AdaFocal's look at validation and its update; a checkpoint."""
     state, val = make_state(model, size, device), random_split(size.val, size, device)
-    criterion, result = losses.make_loss("afl").to(device), {"train_s": size.train / images_per_second}
+    criterion, result = (
+        losses.make_loss("afl").to(device),
+        {"train_s": size.train / images_per_second},
+    )
 
     def predict():
         result["logits"] = state.predict(val[0])
@@ -268,7 +320,9 @@ def around(model, size, device, images_per_second):
 
     with tempfile.TemporaryDirectory() as folder:
         calls = {"val_s": predict, "afl_update_s": update}
-        calls["checkpoint_s"] = lambda: runs.save_checkpoint(Path(folder), state.state_dict() | {"history": []})
+        calls["checkpoint_s"] = lambda: runs.save_checkpoint(
+            Path(folder), state.state_dict() | {"history": []}
+        )
         for name, call in calls.items():
             times = []
             for _ in range(4):  # the first one warms up
@@ -277,25 +331,33 @@ def around(model, size, device, images_per_second):
                 times.append(time.perf_counter() - start)
             result[name] = statistics.median(times[1:])
     del result["logits"]
-    return result | {"afl_epoch_ratio": 1 + (result["val_s"] + result["afl_update_s"]) / result["train_s"]}
+    return result | {
+        "afl_epoch_ratio": 1
+        + (result["val_s"] + result["afl_update_s"]) / result["train_s"]
+    }
 
 
 def waits(model, loss, size, device):
     """An error if the host waits for the device anywhere between the first batch of ``train_epoch`` and its end.
 
-    On a GPU by ``set_sync_debug_mode("error")``. Without one on the meta device, whose tensors have no values to read.
+    On a GPU by ``set_sync_debug_mode("error")``. Without one on the meta device, whose
+    tensors have no values to read.
     """
     meta = device.type != "cuda"
     state = make_state(model, size, torch.device("meta") if meta else device)
     state.criterion = losses.make_loss(loss).to(state.device)
     if meta:
-        state.forward = lambda network, x: network(x)  # autocast does not know this device
+        state.forward = lambda network, x: network(
+            x
+        )  # autocast does not know this device
     else:
         step_seconds(state, size, 0)  # cuDNN waits while it chooses its kernels
     steps, real = [], data.batches
 
     def watched(*args, **options):
-        batches = real(*args, **options)  # sends order and augmentation to the device: once an epoch, before its steps
+        batches = real(
+            *args, **options
+        )  # sends order and augmentation to the device: once an epoch, before its steps
         if not meta:
             torch.cuda.set_sync_debug_mode("error")
         try:
@@ -317,21 +379,35 @@ def waits(model, loss, size, device):
 
 def where_time_goes(model, size, device, milliseconds):
     """Share of a step's time that each kind of operator keeps the device busy; the rest it stands idle."""
-    state, part = make_state(model, size, device), random_split(3 * size.batch, size, device)
+    state, part = (
+        make_state(model, size, device),
+        random_split(3 * size.batch, size, device),
+    )
     state.train_epoch(0, part)
     cuda = device.type == "cuda"
-    kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if cuda else [])]
+    kinds = [
+        torch.profiler.ProfilerActivity.CPU,
+        *([torch.profiler.ProfilerActivity.CUDA] if cuda else []),
+    ]
     with torch.profiler.profile(activities=kinds) as profile:
         state.train_epoch(1, part)
     result = dict.fromkeys(GROUPS, 0.0)
     for event in profile.key_averages():
-        if event.device_type == torch.autograd.DeviceType.CPU:  # kernels count for the operator that launched them
-            group = next(g for g, names in GROUPS.items() if any(n in event.key for n in names))
-            result[group] += (event.self_device_time_total if cuda else event.self_cpu_time_total) / 3e3 / milliseconds
+        if (
+            event.device_type == torch.autograd.DeviceType.CPU
+        ):  # kernels count for the operator that launched them
+            group = next(
+                g for g, names in GROUPS.items() if any(n in event.key for n in names)
+            )
+            result[group] += (
+                (event.self_device_time_total if cuda else event.self_cpu_time_total)
+                / 3e3
+                / milliseconds
+            )
     return result | {"idle": max(0.0, 1 - sum(result.values()))}
 
 
-# --- measurements in processes of their own, which can be stopped -----------------------------------------------------
+# --- measurements in processes of their own, which can be stopped ---------------------
 
 
 def child(spec):
@@ -348,22 +424,35 @@ def child(spec):
         print('{"ready": 1}', file=out, flush=True)
         sys.stdin.readline()
         seconds = step_seconds(state, size)
-    print(json.dumps(speed(spec["model"], size, seconds) | result), file=out, flush=True)
+    print(
+        json.dumps(speed(spec["model"], size, seconds) | result), file=out, flush=True
+    )
 
 
 def in_processes(count, deadline, size, device, **spec):
     """The results of ``count`` processes that measure at the same time; TimeoutError if they go beyond ``deadline``."""
     spec |= {"size": dataclasses.asdict(size), "device": str(device)}
     with contextlib.ExitStack() as stack:
-        cache = stack.enter_context(tempfile.TemporaryDirectory())  # or a second run would not compile
+        cache = stack.enter_context(
+            tempfile.TemporaryDirectory()
+        )  # or a second run would not compile
         errors = stack.enter_context(tempfile.TemporaryFile("w+"))
         command = [sys.executable, __file__, "--child", json.dumps(spec)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": errors,
+            "text": True,
+        }
         env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}
         processes = []
-        stack.callback(lambda: [(p.kill(), p.wait(), p.stdout.close()) for p in processes])
+        stack.callback(
+            lambda: [(p.kill(), p.wait(), p.stdout.close()) for p in processes]
+        )
         processes += [subprocess.Popen(command, env=env, **pipes) for _ in range(count)]
-        timer = threading.Timer(max(0, deadline - time.monotonic()), lambda: [p.kill() for p in processes])
+        timer = threading.Timer(
+            max(0, deadline - time.monotonic()), lambda: [p.kill() for p in processes]
+        )
         stack.callback(timer.cancel)
         timer.start()
 
@@ -374,7 +463,9 @@ def in_processes(count, deadline, size, device, **spec):
                     raise TimeoutError
                 process.wait()
                 errors.seek(0)
-                raise RuntimeError((errors.read().strip().splitlines() or ["it died"])[-1])
+                raise RuntimeError(
+                    (errors.read().strip().splitlines() or ["it died"])[-1]
+                )
             return json.loads(line)
 
         for process in processes:
@@ -386,18 +477,31 @@ def in_processes(count, deadline, size, device, **spec):
 
 
 def together(model, count, deadline, size, device):
-    results = in_processes(count, deadline, dataclasses.replace(size, seconds=2 * size.seconds), device, model=model)
+    results = in_processes(
+        count,
+        deadline,
+        dataclasses.replace(size, seconds=2 * size.seconds),
+        device,
+        model=model,
+    )
     return {"images_per_second": sum(r["images_per_second"] for r in results)}
 
 
 def compiled(model, case, deadline, size, device, eager):
     """A compiled network's step; the start-up that it costs, and after how many steps that is paid back."""
-    (result,) = in_processes(1, deadline, size, device, model=model, compiled=COMPILED[case])
-    result["compile_s"], gain = result.pop("first_step_s"), (eager - result["ms_per_step"]) / 1e3
-    return result | ({"pays_after_steps": result["compile_s"] / gain} if gain > 0 else {})
+    (result,) = in_processes(
+        1, deadline, size, device, model=model, compiled=COMPILED[case]
+    )
+    result["compile_s"], gain = (
+        result.pop("first_step_s"),
+        (eager - result["ms_per_step"]) / 1e3,
+    )
+    return result | (
+        {"pays_after_steps": result["compile_s"] / gain} if gain > 0 else {}
+    )
 
 
-# --- the plan ---------------------------------------------------------------------------------------------------------
+# --- the plan -------------------------------------------------------------------------
 
 
 def plan(chosen, size, device, found, deadline):
@@ -408,7 +512,13 @@ def plan(chosen, size, device, found, deadline):
     yield "peak", "", "copy", 3, lambda: copy(size, device)
     for model in chosen:
         for case in reversed(CASES):  # the default first
-            yield "step", model, case, 12, lambda m=model, c=case: step(m, c, size, device)
+            yield (
+                "step",
+                model,
+                case,
+                12,
+                lambda m=model, c=case: step(m, c, size, device),
+            )
         yield "step", model, REFERENCE, 15, lambda m=model: reference(m, size, device)
 
     def default(model, measure):
@@ -417,42 +527,112 @@ def plan(chosen, size, device, found, deadline):
         return found["step", model, DEFAULT][measure]
 
     for loss in losses.LOSSES:
-        yield "waits", chosen[0], loss, 4, lambda x=loss: waits(chosen[0], x, size, device)
+        yield (
+            "waits",
+            chosen[0],
+            loss,
+            4,
+            lambda x=loss: waits(chosen[0], x, size, device),
+        )
     for model in chosen[1:]:
         yield "waits", model, "ce", 4, lambda m=model: waits(m, "ce", size, device)
-    for model in [m for m in ("resnet50", "wrn_28_10") if m in chosen] or chosen[:1]:  # those of the paper's Table 6
+    for model in [m for m in ("resnet50", "wrn_28_10") if m in chosen] or chosen[
+        :1
+    ]:  # those of the paper's Table 6
         epochs = (len(losses.LOSSES) + 1) * (size.rounds + 2)
-        cost = 5 + epochs * size.loss_steps * found.get(("step", model, DEFAULT), {}).get("ms_per_step", 20) / 1e3
+        cost = (
+            5
+            + epochs
+            * size.loss_steps
+            * found.get(("step", model, DEFAULT), {}).get("ms_per_step", 20)
+            / 1e3
+        )
         yield "loss", model, "", cost, lambda m=model: loss_ratios(m, size, device)
     for model in chosen:
-        yield "time", model, "", 6, lambda m=model: where_time_goes(m, size, device, default(m, "ms_per_step"))
-        yield "epoch", model, "", 8, lambda m=model: around(m, size, device, default(m, "images_per_second"))
-    cases = [(model, case) for case in COMPILED if cuda or "CUDA" not in case for model in chosen]
+        yield (
+            "time",
+            model,
+            "",
+            6,
+            lambda m=model: where_time_goes(m, size, device, default(m, "ms_per_step")),
+        )
+        yield (
+            "epoch",
+            model,
+            "",
+            8,
+            lambda m=model: around(m, size, device, default(m, "images_per_second")),
+        )
+    cases = [
+        (model, case)
+        for case in COMPILED
+        if cuda or "CUDA" not in case
+        for model in chosen
+    ]
 
     def compile_step(model, case):
         eager = functools.partial(default, model, "ms_per_step")
-        return "step", model, case, 30, lambda: compiled(model, case, deadline, size, device, eager())
+        return (
+            "step",
+            model,
+            case,
+            30,
+            lambda: compiled(model, case, deadline, size, device, eager()),
+        )
 
-    yield from (compile_step(*pair) for pair in cases if pair[0] == chosen[0])  # the rest, which is long, last
+    yield from (
+        compile_step(*pair) for pair in cases if pair[0] == chosen[0]
+    )  # the rest, which is long, last
     for model in dict.fromkeys(["convnet", *chosen[:1]]):
         for n in size.processes:
-            yield "processes", model, str(n), 25, lambda m=model, n=n: together(m, n, deadline, size, device)
+            yield (
+                "processes",
+                model,
+                str(n),
+                25,
+                lambda m=model, n=n: together(m, n, deadline, size, device),
+            )
     yield from (compile_step(*pair) for pair in cases if pair[0] != chosen[0])
 
 
 def setup(size, device):
     """Machine, versions and sizes, as text."""
     config = training.TrainConfig("cifar10", "resnet50", device=str(device))
-    found = {k: v for k, v in training.environment(config.resolved()).items() if k != "keep_weights"}
-    found["device"] = found["device"] if device.type == "cuda" else f"CPU, {_timing.processor()}"
-    found |= {"cores": os.cpu_count(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    found = {
+        k: v
+        for k, v in training.environment(config.resolved()).items()
+        if k != "keep_weights"
+    }
+    found["device"] = (
+        found["device"] if device.type == "cuda" else f"CPU, {_timing.processor()}"
+    )
+    found |= {
+        "cores": os.cpu_count(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
     if device.type == "cuda":
-        found["memory_mib"] = torch.cuda.get_device_properties(device).total_memory // 2**20
+        found["memory_mib"] = (
+            torch.cuda.get_device_properties(device).total_memory // 2**20
+        )
         with contextlib.suppress(OSError):
-            query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-            found["driver"] = subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[0]
-    found |= {"gcelib": _timing.version("gcelib"), "torchvision": _timing.version("torchvision")}
-    found |= {"batch": size.batch, "pixels": size.pixels, "default_precision": config.resolved().precision}
+            query = [
+                "nvidia-smi",
+                "--query-gpu=driver_version",
+                "--format=csv,noheader",
+            ]
+            found["driver"] = subprocess.run(
+                query, capture_output=True, text=True
+            ).stdout.split("\n")[0]
+    found |= {
+        "gcelib": _timing.version("gcelib"),
+        "torchvision": _timing.version("torchvision"),
+    }
+    found |= {
+        "batch": size.batch,
+        "pixels": size.pixels,
+        "default_precision": config.resolved().precision,
+    }
     return {k: str(v) for k, v in found.items()}
 
 
@@ -463,7 +643,9 @@ def read(path):
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 key = row["section"], row["model"], row["case"]
-                value = row["value"] if row["section"] == "setup" else float(row["value"])
+                value = (
+                    row["value"] if row["section"] == "setup" else float(row["value"])
+                )
                 found.setdefault(key, {})[row["measure"]] = value
     return found
 
@@ -472,18 +654,32 @@ def write(folder, found, left_over):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows((*key, measure, value) for key, row in found.items() for measure, value in row.items())
+    writer.writerows(
+        (*key, measure, value)
+        for key, row in found.items()
+        for measure, value in row.items()
+    )
     runs.write_atomic(folder / "gpu.csv", text.getvalue().encode())
     runs.write_atomic(folder / "gpu.md", report(found, left_over).encode())
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results; of --quick, a temporary folder")
-    parser.add_argument("--models", nargs="+", choices=list(models.MODELS), metavar="MODEL")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="default: benchmarks/results; of --quick, a temporary folder",
+    )
+    parser.add_argument(
+        "--models", nargs="+", choices=list(models.MODELS), metavar="MODEL"
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that all runs, measures nothing")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny sizes: shows that all runs, measures nothing",
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.models = list(options.models or (["convnet"] if options.quick else PAPER))
@@ -493,42 +689,64 @@ def main(arguments=None):
         parser.error("no GPU here; --device cpu --quick goes through the same code")
     deadline = time.monotonic() + 60 * options.minutes - 10 * (options.minutes > 1)
     size, device = QUICK if options.quick else Size(), torch.device(options.device)
-    options.out = options.out or (Path(tempfile.mkdtemp(prefix="gpu-")) if options.quick else _timing.RESULTS)
+    options.out = options.out or (
+        Path(tempfile.mkdtemp(prefix="gpu-")) if options.quick else _timing.RESULTS
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     found, here = read(options.out / "gpu.csv"), setup(size, device)
     there = found.setdefault(("setup", "", ""), here)
     for name in ("device", "torch", "gcelib", "batch", "pixels"):
         if there.get(name) != here[name]:
-            parser.error(f"{options.out} holds measurements with {name} {there.get(name)}, here it is {here[name]}")
+            parser.error(
+                f"{options.out} holds measurements with {name} {there.get(name)}, here it is {here[name]}"
+            )
     left_over, slowest = {}, {}
-    for section, model, case, cost, measure in plan(options.models, size, device, found, deadline):
+    for section, model, case, cost, measure in plan(
+        options.models, size, device, found, deadline
+    ):
         key = section, model, case
         if key in found:
             continue
-        if time.monotonic() + max(cost * (not options.quick), slowest.get(section, 0)) > deadline:
+        if (
+            time.monotonic() + max(cost * (not options.quick), slowest.get(section, 0))
+            > deadline
+        ):
             left_over[key] = "no time left"
             continue
         start = time.monotonic()
         try:
             found[key] = measure()
-            there["ended"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            there["ended"] = datetime.datetime.now(datetime.UTC).isoformat(
+                timespec="seconds"
+            )
         except TimeoutError:
             left_over[key] = "no time left"
         except Exception as error:  # out of memory, say; the rest is still wanted
-            left_over[key] = f"{type(error).__name__}: {error}".splitlines()[0] if str(error) else repr(error)
+            left_over[key] = (
+                f"{type(error).__name__}: {error}".splitlines()[0]
+                if str(error)
+                else repr(error)
+            )
         slowest[section] = max(slowest.get(section, 0), time.monotonic() - start)
-        print(*filter(None, key), *left_over.get(key, "").split("\n"), sep=" · ", flush=True)
+        print(
+            *filter(None, key),
+            *left_over.get(key, "").split("\n"),
+            sep=" · ",
+            flush=True,
+        )
         write(options.out, found, left_over)
     write(options.out, found, left_over)
     print((options.out / "gpu.md").read_text(encoding="utf-8"))
 
 
-# --- the report -------------------------------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------
 
 
 def share_of_peak(found, model, case):
     """A step's TFLOP/s over the largest matrix product's in the same precision, or None."""
-    precision = "tf32" if case == REFERENCE else case[:4]  # PyTorch's default lets float32 convolutions use TF32
+    precision = (
+        "tf32" if case == REFERENCE else case[:4]
+    )  # PyTorch's default lets float32 convolutions use TF32
     row, peak = found.get(("step", model, case)), found.get(("peak", "", precision))
     return row["tflops"] / peak["tflops"] if row and peak else None
 
@@ -558,16 +776,40 @@ def report(found, left_over):
             parts.extend([f"## {heading}", note, _timing.table(header, rows)])
 
     peak = {case: row for (_, case), row in sections.get("peak", {}).items()}
-    rows = [(f"matrix product, {c}", f"{_number(r['tflops'])} TFLOP/s") for c, r in peak.items() if c != "copy"]
-    rows += [("copy in memory, read + write", f"{_number(r['gb_per_second'])} GB/s") for r in [peak.get("copy")] if r]
+    rows = [
+        (f"matrix product, {c}", f"{_number(r['tflops'])} TFLOP/s")
+        for c, r in peak.items()
+        if c != "copy"
+    ]
+    rows += [
+        ("copy in memory, read + write", f"{_number(r['gb_per_second'])} GB/s")
+        for r in [peak.get("copy")]
+        if r
+    ]
     add("peak", "What the card can do", "The best of five.", ["", ""], rows)
     rows = []
-    for (model, case), row in sorted(sections.get("step", {}).items(), key=lambda item: item[0][0]):
-        base, share = found.get(("step", model, REFERENCE)), share_of_peak(found, model, case)
+    for (model, case), row in sorted(
+        sections.get("step", {}).items(), key=lambda item: item[0][0]
+    ):
+        base, share = (
+            found.get(("step", model, REFERENCE)),
+            share_of_peak(found, model, case),
+        )
         times = row["images_per_second"] / base["images_per_second"] if base else None
-        cells = [_number(row["images_per_second"], ",.0f"), _number(row["ms_per_step"]), _number(row["tflops"])]
-        cells += [_number(share, ".1%"), _number(row.get("memory_mib"), ",.0f"), _number(times, ".2f")]
-        paid = [_number(row.get("compile_s"), ".1f"), _number(row.get("pays_after_steps"), ",.0f")]
+        cells = [
+            _number(row["images_per_second"], ",.0f"),
+            _number(row["ms_per_step"]),
+            _number(row["tflops"]),
+        ]
+        cells += [
+            _number(share, ".1%"),
+            _number(row.get("memory_mib"), ",.0f"),
+            _number(times, ".2f"),
+        ]
+        paid = [
+            _number(row.get("compile_s"), ".1f"),
+            _number(row.get("pays_after_steps"), ",.0f"),
+        ]
         if "compile_s" in row and "pays_after_steps" not in row:
             paid[1] = "never"
         rows.append([f"{model}, {case}", *cells, *paid])
@@ -584,37 +826,89 @@ def report(found, left_over):
     rows = [[n, *(_number(r[n], ".3f") for r in ratios.values())] for n in names]
     note = "Medians of paired ratios, interleaved. *ce again*: cross-entropy against itself, so what noise does."
     add("loss", "Every loss's step over cross-entropy's", note, ["", *ratios], rows)
-    fields = {"train_s": "steps, s", "val_s": "validation, s", "afl_update_s": "AFL's update, s"}
+    fields = {
+        "train_s": "steps, s",
+        "val_s": "validation, s",
+        "afl_update_s": "AFL's update, s",
+    }
     fields |= {"afl_epoch_ratio": "AFL's epoch / CE's", "checkpoint_s": "checkpoint, s"}
-    rows = [[m, *(_number(row[f]) for f in fields)] for (m, _), row in sections.get("epoch", {}).items()]
+    rows = [
+        [m, *(_number(row[f]) for f in fields)]
+        for (m, _), row in sections.get("epoch", {}).items()
+    ]
     note = "45,000 training and 5,000 validation images. AdaFocal needs the validation logits after every epoch."
     add("epoch", "Around an epoch's steps", note, ["", *fields.values()], rows)
-    rows = [[m, *(_number(v, ".0%") for v in row.values())] for (m, _), row in sections.get("time", {}).items()]
+    rows = [
+        [m, *(_number(v, ".0%") for v in row.values())]
+        for (m, _), row in sections.get("time", {}).items()
+    ]
     note = f"Shares of a step's time (`{DEFAULT}`), from PyTorch's profiler; *idle*: the device waits for the host."
     add("time", "Where the time goes", note, ["", *GROUPS, "idle"], rows)
-    rows = [[m, c, int(r["steps"]), int(r["waits"])] for (m, c), r in sections.get("waits", {}).items()]
-    how = '`torch.cuda.set_sync_debug_mode("error")`' if about["device"][:3] != "CPU" else "PyTorch's meta device"
+    rows = [
+        [m, c, int(r["steps"]), int(r["waits"])]
+        for (m, c), r in sections.get("waits", {}).items()
+    ]
+    how = (
+        '`torch.cuda.set_sync_debug_mode("error")`'
+        if about["device"][:3] != "CPU"
+        else "PyTorch's meta device"
+    )
     note = f"Between the first batch of an epoch and its end, by {how}."
-    add("waits", "Steps in which the host waits for the device", note, ["network", "loss", "steps", "waits"], rows)
+    add(
+        "waits",
+        "Steps in which the host waits for the device",
+        note,
+        ["network", "loss", "steps", "waits"],
+        rows,
+    )
     rows = []
     for (model, n), row in sections.get("processes", {}).items():
         alone = found.get(("processes", model, "1"))
         gain = row["images_per_second"] / alone["images_per_second"] if alone else None
-        rows.append([model, n, _number(row["images_per_second"], ",.0f"), _number(gain, ".2f")])
+        rows.append(
+            [model, n, _number(row["images_per_second"], ",.0f"), _number(gain, ".2f")]
+        )
     note = "What `workers_per_gpu` of a sweep gains: all processes' images/s together."
-    add("processes", "Several runs on one card", note, ["", "processes", "images/s", "x one"], rows)
-    base, ours = (found.get(("step", "resnet50", case)) for case in (REFERENCE, DEFAULT))
+    add(
+        "processes",
+        "Several runs on one card",
+        note,
+        ["", "processes", "images/s", "x one"],
+        rows,
+    )
+    base, ours = (
+        found.get(("step", "resnet50", case)) for case in (REFERENCE, DEFAULT)
+    )
     goals = []
     if base and ours:
         times = ours["images_per_second"] / base["images_per_second"]
-        goals.append(["ResNet-50 over the reference loop", "5 or more", _number(times, ".2f")])
+        goals.append(
+            ["ResNet-50 over the reference loop", "5 or more", _number(times, ".2f")]
+        )
     if (share := share_of_peak(found, "resnet50", DEFAULT)) is not None:
-        goals.append(["ResNet-50's share of the bf16 matrix product", "35% or more", _number(share, ".1%")])
-    goals += [[f"GCE's step over CE's, {m}", "1.01 or less", _number(r["gce"], ".3f")] for m, r in ratios.items()]
+        goals.append(
+            [
+                "ResNet-50's share of the bf16 matrix product",
+                "35% or more",
+                _number(share, ".1%"),
+            ]
+        )
+    goals += [
+        [f"GCE's step over CE's, {m}", "1.01 or less", _number(r["gce"], ".3f")]
+        for m, r in ratios.items()
+    ]
     add("step", "The goals", "Set for one H200.", ["", "goal", "measured"], goals)
     if left_over:
-        parts += ["## Not measured", "Repeat the command with the same `--out` to go on."]
-        parts += ["\n".join(f"- {', '.join(filter(None, key))}: {reason}" for key, reason in left_over.items())]
+        parts += [
+            "## Not measured",
+            "Repeat the command with the same `--out` to go on.",
+        ]
+        parts += [
+            "\n".join(
+                f"- {', '.join(filter(None, key))}: {reason}"
+                for key, reason in left_over.items()
+            )
+        ]
     return "\n\n".join(parts) + "\n"
 
 

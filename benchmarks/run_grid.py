@@ -1,8 +1,10 @@
 """A grid's runs on one GPU without papermill, Dask or network: ``python benchmarks/run_grid.py fashion_mnist_gpu``.
 
-For a machine that is lent for a while. The runs are those of ``gcelib.sweeps``: same settings, folders and results, so
-either goes on where the other stopped. ``--workers 2`` runs two at a time; ``--minutes`` stops after an epoch, and
-starts no run for which the time will not do. Needs torch, torchvision, pandas, scikit-learn, filelock and PyYAML.
+For a machine that is lent for a while. The runs are those of ``gcelib.sweeps``: same
+settings, folders and results, so either goes on where the other stopped. ``--workers
+2`` runs two at a time; ``--minutes`` stops after an epoch, and starts no run for which
+the time will not do. Needs torch, torchvision, pandas, scikit-learn, filelock and
+PyYAML.
 """
 
 import argparse
@@ -24,10 +26,18 @@ from gcelib import runs, training
 
 def expand(grid, runs_dir):
     """Every run's settings, in the grid's order. ``grid``: a name in notebooks/grids, or a YAML file of one mapping."""
-    path = Path(grid) if Path(grid).suffix in (".yaml", ".yml") else ROOT / "notebooks" / "grids" / f"{grid}.yaml"
-    lists = {k: v if isinstance(v, list) else [v] for k, v in yaml.safe_load(path.read_text(encoding="utf-8")).items()}
+    path = (
+        Path(grid)
+        if Path(grid).suffix in (".yaml", ".yml")
+        else ROOT / "notebooks" / "grids" / f"{grid}.yaml"
+    )
+    lists = {
+        k: v if isinstance(v, list) else [v]
+        for k, v in yaml.safe_load(path.read_text(encoding="utf-8")).items()
+    }
     return [
-        dict(zip(lists, values, strict=True)) | {"runs_dir": runs_dir} for values in itertools.product(*lists.values())
+        dict(zip(lists, values, strict=True)) | {"runs_dir": runs_dir}
+        for values in itertools.product(*lists.values())
     ]
 
 
@@ -51,7 +61,10 @@ def work(cells, deadline):
             for record in training.fit(config):
                 print(f"{name}: {training.progress(record)}", flush=True)
                 if time.monotonic() > deadline and record["epoch"] < config.epochs:
-                    print(f"{name}: stopped after epoch {record['epoch']}; it goes on from there", flush=True)
+                    print(
+                        f"{name}: stopped after epoch {record['epoch']}; it goes on from there",
+                        flush=True,
+                    )
                     return failed
         except RuntimeError as error:
             if "another process" not in str(error):
@@ -83,23 +96,35 @@ def summary(cells):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("grid")
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time on the one GPU")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="runs at a time on the one GPU"
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--runs-dir", default=str(runs.default_runs_dir()))
     options = parser.parse_args(arguments)
-    deadline, cells = time.monotonic() + 60 * options.minutes, expand(options.grid, options.runs_dir)
-    dirs = [training.TrainConfig(**cell).run_dir for cell in cells]  # bad settings are refused before anything starts
+    deadline, cells = (
+        time.monotonic() + 60 * options.minutes,
+        expand(options.grid, options.runs_dir),
+    )
+    dirs = [
+        training.TrainConfig(**cell).run_dir for cell in cells
+    ]  # bad settings are refused before anything starts
     cells.sort(key=started, reverse=True)
     if options.workers == 1:
         failed = work(cells, deadline)
     else:
         context = multiprocessing.get_context("spawn")
-        workers = [context.Process(target=_worker, args=(cells, deadline)) for _ in range(options.workers)]
+        workers = [
+            context.Process(target=_worker, args=(cells, deadline))
+            for _ in range(options.workers)
+        ]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        failed = sum(worker.exitcode if worker.exitcode >= 0 else 1 for worker in workers)
+        failed = sum(
+            worker.exitcode if worker.exitcode >= 0 else 1 for worker in workers
+        )
     done = sum(map(runs.is_done, dirs))
     print(f"{done} of {len(dirs)} runs are done, {failed} failed now")
     if done:

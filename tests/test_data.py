@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from PIL import Image
 from torchvision.transforms import functional as tvf
 
@@ -24,7 +23,9 @@ from gcelib import data
 from gcelib.study.data import download, ood, sources, splits as drawing
 
 ROOT = Path(__file__).resolve().parents[1]
-ORIGINALS = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
+ORIGINALS = Path(
+    "/usr/share/datasets/fashion-mnist"
+)  # Debian's package dataset-fashion-mnist
 LOCAL = ["fashion_mini", "digits", "digit_pairs"]  # data sets that need no download
 FEW = settings(derandomize=True, deadline=None, max_examples=25)
 rng = np.random.default_rng(0)
@@ -32,10 +33,13 @@ rng = np.random.default_rng(0)
 
 def rows(part):
     """The samples of (images, labels) as a list of bytes, labels included."""
-    return [x.tobytes() + bytes([y]) for x, y in zip(part[0].numpy(), part[1].tolist(), strict=True)]
+    return [
+        x.tobytes() + bytes([y])
+        for x, y in zip(part[0].numpy(), part[1].tolist(), strict=True)
+    ]
 
 
-# --- splits -------------------------------------------------------------------------------------------------------
+# --- splits ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -48,7 +52,12 @@ def rows(part):
 )
 def test_what_load_returns(name, sizes, shape, n_classes):
     splits = data.load(name)
-    assert (splits.name, splits.n_classes, splits.input_shape, len(splits.class_names)) == (
+    assert (
+        splits.name,
+        splits.n_classes,
+        splits.input_shape,
+        len(splits.class_names),
+    ) == (
         name,
         n_classes,
         shape,
@@ -56,7 +65,9 @@ def test_what_load_returns(name, sizes, shape, n_classes):
     )
     assert splits.mean.shape == splits.std.shape == (1,)
     assert splits.mean.dtype == splits.std.dtype == torch.float32
-    for (images, labels), size in zip((splits.train, splits.val, splits.test), sizes, strict=True):
+    for (images, labels), size in zip(
+        (splits.train, splits.val, splits.test), sizes, strict=True
+    ):
         assert images.shape == (size, *shape)
         assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
         assert set(labels.tolist()) <= set(range(n_classes))
@@ -70,15 +81,21 @@ def test_the_seed_draws_validation_and_nothing_else(name):
     assert rows(one.val) == rows(again.val)
     assert rows(one.val) != rows(two.val)
     assert rows(one.test) == rows(two.test)
-    assert sorted(rows(one.train) + rows(one.val)) == sorted(rows(two.train) + rows(two.val))
+    assert sorted(rows(one.train) + rows(one.val)) == sorted(
+        rows(two.train) + rows(two.val)
+    )
     everything = rows(one.train) + rows(one.val) + rows(one.test)
-    assert len(set(everything)) == len(everything)  # all images differ, so no image is in two splits
+    assert len(set(everything)) == len(
+        everything
+    )  # all images differ, so no image is in two splits
 
 
 @FEW
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(10, 300))
 def test_validation_is_the_published_shuffle(seed, n):
-    indices = list(range(n))  # the published code's steps: shuffle the list, take the first tenth
+    indices = list(
+        range(n)
+    )  # the published code's steps: shuffle the list, take the first tenth
     np.random.RandomState(seed).shuffle(indices)
     mask = drawing.draw(range(n), n / 10, seed)
     assert set(np.flatnonzero(mask)) == set(indices[: round(n / 10)])
@@ -86,13 +103,19 @@ def test_validation_is_the_published_shuffle(seed, n):
 
 @FEW
 @given(
-    seed=st.integers(0, 99), subjects=st.lists(st.integers(0, 30), min_size=5, max_size=100), part=st.floats(0.1, 0.9)
+    seed=st.integers(0, 99),
+    subjects=st.lists(st.integers(0, 30), min_size=5, max_size=100),
+    part=st.floats(0.1, 0.9),
 )
 def test_groups_are_never_divided(seed, subjects, part):
     subjects = np.array(subjects)
     mask = drawing.draw(subjects, part * len(subjects), seed)
     assert not set(subjects[mask]) & set(subjects[~mask])
-    assert round(part * len(subjects)) <= mask.sum() < part * len(subjects) + 0.5 + np.bincount(subjects).max()
+    assert (
+        round(part * len(subjects))
+        <= mask.sum()
+        < part * len(subjects) + 0.5 + np.bincount(subjects).max()
+    )
 
 
 def test_fashion_mini_is_balanced():
@@ -101,7 +124,10 @@ def test_fashion_mini_is_balanced():
     assert (splits.test[1].bincount() == 400).all()
 
 
-@pytest.mark.skipif(not ORIGINALS.is_dir(), reason="needs the original files, Debian's dataset-fashion-mnist")
+@pytest.mark.skipif(
+    not ORIGINALS.is_dir(),
+    reason="needs the original files, Debian's dataset-fashion-mnist",
+)
 def test_fashion_mini_comes_from_the_original_files(tmp_path):
     path = ROOT / "data" / "make_fashion_mini.py"
     spec = importlib.util.spec_from_file_location("make_fashion_mini", path)
@@ -113,18 +139,29 @@ def test_fashion_mini_comes_from_the_original_files(tmp_path):
         for name in made.files:
             np.testing.assert_array_equal(made[name], kept[name])
     pixels = download.read_idx(ORIGINALS / "train-images-idx3-ubyte.gz") / 255
-    np.testing.assert_allclose([pixels.mean(), pixels.std()], np.ravel(data.FASHION), atol=5e-5)
+    np.testing.assert_allclose(
+        [pixels.mean(), pixels.std()], np.ravel(data.FASHION), atol=5e-5
+    )
 
 
-@pytest.mark.skipif(not ORIGINALS.is_dir(), reason="needs Debian's dataset-fashion-mnist")
+@pytest.mark.skipif(
+    not ORIGINALS.is_dir(), reason="needs Debian's dataset-fashion-mnist"
+)
 def test_debians_files_will_do_where_there_is_no_network(tmp_path):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for path in ORIGINALS.glob("*.gz"):
         (raw / path.name).symlink_to(path)
     splits = data.load("fashion_mnist", root=tmp_path)
-    assert [len(part[1]) for part in (splits.train, splits.val, splits.test)] == [54_000, 6_000, 10_000]
-    assert torch.bincount(torch.cat([splits.train[1], splits.val[1]])).tolist() == [6_000] * 10
+    assert [len(part[1]) for part in (splits.train, splits.val, splits.test)] == [
+        54_000,
+        6_000,
+        10_000,
+    ]
+    assert (
+        torch.bincount(torch.cat([splits.train[1], splits.val[1]])).tolist()
+        == [6_000] * 10
+    )
     mini = data.load("fashion_mini")
     known = {x.numpy().tobytes() for x in splits.test[0]}
     assert all(x.numpy().tobytes() in known for x in mini.test[0][:100])
@@ -145,23 +182,35 @@ def test_a_damaged_embedded_file_is_refused(tmp_path, monkeypatch):
 def test_digits_constants_come_from_all_but_the_test_digits():
     splits = data.load("digits")
     pixels = torch.cat([splits.train[0], splits.val[0]]).double() / 255
-    np.testing.assert_allclose([pixels.mean(), pixels.std()], np.ravel(data.DIGITS), atol=2e-4)
+    np.testing.assert_allclose(
+        [pixels.mean(), pixels.std()], np.ravel(data.DIGITS), atol=2e-4
+    )
 
 
 def test_pairs_are_two_real_digits_that_never_cross_the_splits():
     digits = data.load("digits")
     label_of = {}
     for part in (digits.train, digits.val, digits.test):
-        label_of |= {x.tobytes(): y for x, y in zip(part[0].numpy(), part[1].tolist(), strict=True)}
+        label_of |= {
+            x.tobytes(): y
+            for x, y in zip(part[0].numpy(), part[1].tolist(), strict=True)
+        }
     assert len(label_of) == 1797
     test_digits = {x.tobytes() for x in digits.test[0].numpy()}
     for seed in (1, 2):
         pairs, used = data.load("digit_pairs", seed), []
-        for (images, labels), per_class in zip((pairs.train, pairs.val, pairs.test), (100, 20, 40), strict=True):
+        for (images, labels), per_class in zip(
+            (pairs.train, pairs.val, pairs.test), (100, 20, 40), strict=True
+        ):
             assert (labels.bincount() == per_class).all()
             assert len({x.tobytes() for x in images.numpy()}) == len(images)
-            left, right = ([x.tobytes() for x in images[..., half].numpy()] for half in (slice(8), slice(8, None)))
-            assert [10 * label_of[a] + label_of[b] for a, b in zip(left, right, strict=True)] == labels.tolist()
+            left, right = (
+                [x.tobytes() for x in images[..., half].numpy()]
+                for half in (slice(8), slice(8, None))
+            )
+            assert [
+                10 * label_of[a] + label_of[b] for a, b in zip(left, right, strict=True)
+            ] == labels.tolist()
             used.append({*left, *right})
         assert used[2] <= test_digits
         assert not used[0] & used[1]
@@ -170,12 +219,34 @@ def test_pairs_are_two_real_digits_that_never_cross_the_splits():
     assert rows(pairs.train) != rows(data.load("digit_pairs", 1).train)
 
 
-# --- long tails ---------------------------------------------------------------------------------------------------
+# --- long tails -----------------------------------------------------------------------
 
 
 def test_long_tail_counts_are_those_of_the_paper():
-    assert data.long_tail_counts(5000, 10, 10) == [5000, 3871, 2997, 2321, 1797, 1391, 1077, 834, 646, 500]
-    assert data.long_tail_counts(5000, 10, 100) == [5000, 2997, 1797, 1077, 646, 387, 232, 139, 83, 50]
+    assert data.long_tail_counts(5000, 10, 10) == [
+        5000,
+        3871,
+        2997,
+        2321,
+        1797,
+        1391,
+        1077,
+        834,
+        646,
+        500,
+    ]
+    assert data.long_tail_counts(5000, 10, 100) == [
+        5000,
+        2997,
+        1797,
+        1077,
+        646,
+        387,
+        232,
+        139,
+        83,
+        50,
+    ]
 
 
 @FEW
@@ -191,13 +262,21 @@ def test_long_tail_counts_are_the_nearest_and_never_rise(n_max, n_classes, rho):
 @pytest.mark.parametrize("rho", ["10", "100", "2.5"])
 def test_the_tail_is_cut_first_and_a_tenth_is_validation(rho):
     name = f"fashion_mini_lt{rho}"
-    one, two, whole = data.load(name, 1), data.load(name, 2), data.load("fashion_mini", 1)
+    one, two, whole = (
+        data.load(name, 1),
+        data.load(name, 2),
+        data.load("fashion_mini", 1),
+    )
     kept = torch.cat([one.train[1], one.val[1]])
     assert kept.bincount().tolist() == data.long_tail_counts(600, 10, float(rho))
     assert len(one.val[1]) == round(len(kept) / 10)
-    assert sorted(rows(one.train) + rows(one.val)) == sorted(rows(two.train) + rows(two.val))  # the cut is fixed
+    assert sorted(rows(one.train) + rows(one.val)) == sorted(
+        rows(two.train) + rows(two.val)
+    )  # the cut is fixed
     assert rows(one.val) != rows(two.val)
-    assert set(rows(one.train) + rows(one.val)) <= set(rows(whole.train) + rows(whole.val))
+    assert set(rows(one.train) + rows(one.val)) <= set(
+        rows(whole.train) + rows(whole.val)
+    )
     assert rows(one.test) == rows(whole.test)
 
 
@@ -208,7 +287,7 @@ def test_pairs_are_cut_on_both_sides():
     assert (splits.test[1].bincount() == 40).all()
 
 
-# --- names --------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -223,7 +302,9 @@ def test_pairs_are_cut_on_both_sides():
 def test_misspelt_names_get_the_nearest(name, nearest):
     with pytest.raises(ValueError, match=rf"name: unknown .* did you mean '{nearest}'"):
         data.load(name)
-    with pytest.raises(ValueError, match=rf"dataset: unknown .* did you mean '{nearest}'"):
+    with pytest.raises(
+        ValueError, match=rf"dataset: unknown .* did you mean '{nearest}'"
+    ):
         data.parent(name)
 
 
@@ -245,7 +326,15 @@ def test_other_names_are_refused(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["digits_lt0", "digits_lt", "digits_lt-5", "digits_lt010", "digits_lt1e2", "digits_lt10_lt10"]
+    "name",
+    [
+        "digits_lt0",
+        "digits_lt",
+        "digits_lt-5",
+        "digits_lt010",
+        "digits_lt1e2",
+        "digits_lt10_lt10",
+    ],
 )
 def test_impossible_tails_are_refused(name):
     with pytest.raises(ValueError, match="name: unknown"):
@@ -282,17 +371,21 @@ def test_every_default_ood_name_is_known_and_every_data_set_has_one_row():
     assert data.check_ood("cifar10_c:fog:3") == data.Corruption("fog", 3)
 
 
-# --- batches ------------------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------
 
 
 def toy(n=50, shape=(3, 8, 6), n_classes=10):
     images = (
-        torch.from_numpy(rng.integers(0, 256, (n, *shape), np.uint8)) if len(shape) == 3 else torch.randn(n, *shape)
+        torch.from_numpy(rng.integers(0, 256, (n, *shape), np.uint8))
+        if len(shape) == 3
+        else torch.randn(n, *shape)
     )
     part = (images, torch.arange(n) % n_classes)
     mean, std = torch.rand(shape[0]), torch.rand(shape[0]) + 0.1
     names = tuple(map(str, range(n_classes)))
-    return data.Splits("toy", part, part, part, n_classes, mean, std, names, shape, True)
+    return data.Splits(
+        "toy", part, part, part, n_classes, mean, std, names, shape, True
+    )
 
 
 def generator(seed=0):
@@ -305,7 +398,10 @@ def slow_crop_and_flip(images, draws, padding):
     for i, (dy, dx, flip) in enumerate(draws):
         for y in range(h):
             for x in range(w):
-                source_y, source_x = y + dy - padding, (w - 1 - x if flip else x) + dx - padding
+                source_y, source_x = (
+                    y + dy - padding,
+                    (w - 1 - x if flip else x) + dx - padding,
+                )
                 if 0 <= source_y < h and 0 <= source_x < w:
                     out[i, :, y, x] = images[i, :, source_y, source_x]
     return out
@@ -317,24 +413,41 @@ def test_crops_and_flips_are_each_samples_own(draw):
     n, c, h, w, padding = (draw.draw(st.integers(1, high)) for high in (5, 3, 9, 9, 5))
     random = np.random.default_rng(draw.draw(st.integers(0, 99)))
     images = random.integers(0, 256, (n, c, h, w), np.uint8)
-    draws = np.stack([random.integers(0, high, n) for high in (2 * padding + 1, 2 * padding + 1, 2)], 1)
+    draws = np.stack(
+        [random.integers(0, high, n) for high in (2 * padding + 1, 2 * padding + 1, 2)],
+        1,
+    )
     got = data.crop_and_flip(torch.from_numpy(images), torch.from_numpy(draws), padding)
-    np.testing.assert_array_equal(got.numpy(), slow_crop_and_flip(images, draws, padding))
+    np.testing.assert_array_equal(
+        got.numpy(), slow_crop_and_flip(images, draws, padding)
+    )
 
 
 def test_crops_and_flips_agree_with_torchvision():
     images = toy().train[0]
-    draws = torch.stack([torch.arange(50) % 9, torch.arange(50) * 2 % 9, torch.arange(50) % 2], 1)
-    for image, (dy, dx, flip), got in zip(images, draws.tolist(), data.crop_and_flip(images, draws), strict=True):
+    draws = torch.stack(
+        [torch.arange(50) % 9, torch.arange(50) * 2 % 9, torch.arange(50) % 2], 1
+    )
+    for image, (dy, dx, flip), got in zip(
+        images, draws.tolist(), data.crop_and_flip(images, draws), strict=True
+    ):
         expected = tvf.crop(tvf.pad(image, [4, 4, 4, 4]), dy, dx, 8, 6)
-        torch.testing.assert_close(got, tvf.hflip(expected) if flip else expected, rtol=0, atol=0)
+        torch.testing.assert_close(
+            got, tvf.hflip(expected) if flip else expected, rtol=0, atol=0
+        )
 
 
 def test_normalize_agrees_with_torchvision_and_refuses_another_shape():
     splits = toy()
-    expected = tvf.normalize(splits.train[0].float() / 255, splits.mean.tolist(), splits.std.tolist())
+    expected = tvf.normalize(
+        splits.train[0].float() / 255, splits.mean.tolist(), splits.std.tolist()
+    )
     torch.testing.assert_close(data.normalize(splits.train[0], splits), expected)
-    for wrong in (splits.train[0][:, :1], splits.train[0][0], splits.train[0].flatten(1)):
+    for wrong in (
+        splits.train[0][:, :1],
+        splits.train[0][0],
+        splits.train[0].flatten(1),
+    ):
         with pytest.raises(ValueError, match="images: shape"):
             data.normalize(wrong, splits)
 
@@ -344,12 +457,17 @@ def test_an_epoch_is_every_sample_once_and_the_same_for_the_same_seed(shape):
     splits = toy(53, shape)
     splits.train[1].copy_(torch.arange(53))
     plain = data.normalize(splits.train[0], splits)
-    x, labels = (torch.cat(t) for t in zip(*data.batches(splits.train, 10, splits=splits), strict=True))
+    x, labels = (
+        torch.cat(t)
+        for t in zip(*data.batches(splits.train, 10, splits=splits), strict=True)
+    )
     assert labels.tolist() == list(range(53))
     torch.testing.assert_close(x, plain)
     runs = []
     for seed in (0, 0, 1):
-        epoch = list(data.batches(splits.train, 10, splits=splits, generator=generator(seed)))
+        epoch = list(
+            data.batches(splits.train, 10, splits=splits, generator=generator(seed))
+        )
         assert [len(y) for _, y in epoch] == [10] * 5 + [3]
         runs.append([torch.cat(t) for t in zip(*epoch, strict=True)])
     (x, labels), (x_again, labels_again), (_, other) = runs
@@ -363,32 +481,65 @@ def test_an_epoch_is_every_sample_once_and_the_same_for_the_same_seed(shape):
 def test_augmentation_is_drawn_for_each_sample_and_each_epoch():
     n = 2000
     images = torch.zeros(n, 1, 9, 9, dtype=torch.uint8)
-    images[:, 0, 4, 5] = 255  # one bright pixel beside the centre: where it lands tells offset and mirroring
+    images[:, 0, 4, 5] = (
+        255  # one bright pixel beside the centre: where it lands tells offset and mirroring
+    )
     part, g = (images, torch.arange(n)), generator()
-    splits = data.Splits("toy", part, part, part, n, torch.tensor([0.5]), torch.tensor([0.5]), (), (1, 9, 9), True)
+    splits = data.Splits(
+        "toy",
+        part,
+        part,
+        part,
+        n,
+        torch.tensor([0.5]),
+        torch.tensor([0.5]),
+        (),
+        (1, 9, 9),
+        True,
+    )
     landed, epochs = torch.zeros(9, 9), []
     for _ in range(2):
-        x, labels = next(data.batches(part, n, splits=splits, generator=g, augment=True))
-        assert set(x.unique().tolist()) == {-1.0, 1.0}  # zeros come in before normalisation
+        x, labels = next(
+            data.batches(part, n, splits=splits, generator=g, augment=True)
+        )
+        assert set(x.unique().tolist()) == {
+            -1.0,
+            1.0,
+        }  # zeros come in before normalisation
         landed += (x > 0).sum((0, 1))
         epochs.append(x[labels.argsort()])
     assert not torch.equal(*epochs)
-    # rows 0..8 are equally likely; columns 1..9 unmirrored and -1..7 mirrored, of which 0..8 are inside the image
+    # rows 0..8 are equally likely; columns 1..9 unmirrored and -1..7 mirrored, of which
+    # 0..8 are inside the image
     expected = torch.ones(9, 1) * torch.tensor([0.5, *[1.0] * 7, 0.5]) * 2 * n / 81
     assert ((landed - expected).abs() < 5 * expected.sqrt()).all()
-    again = next(data.batches(part, n, splits=splits, generator=generator(), augment=True))
+    again = next(
+        data.batches(part, n, splits=splits, generator=generator(), augment=True)
+    )
     assert torch.equal(again[0][again[1].argsort()], epochs[0])
 
 
 def test_features_pass_unaugmented():
     splits = toy(20, (7,))
-    x, _ = next(data.batches(splits.train, 20, splits=splits, generator=generator(), augment=True))
-    plain, _ = next(data.batches(splits.train, 20, splits=splits, generator=generator()))
+    x, _ = next(
+        data.batches(
+            splits.train, 20, splits=splits, generator=generator(), augment=True
+        )
+    )
+    plain, _ = next(
+        data.batches(splits.train, 20, splits=splits, generator=generator())
+    )
     assert torch.equal(x, plain)
 
 
 @FEW
-@given(n=st.integers(1, 40), size=st.integers(1, 12), shuffled=st.booleans(), single=st.booleans(), last=st.booleans())
+@given(
+    n=st.integers(1, 40),
+    size=st.integers(1, 12),
+    shuffled=st.booleans(),
+    single=st.booleans(),
+    last=st.booleans(),
+)
 def test_which_trailing_batch_is_dropped(n, size, shuffled, single, last):
     splits = toy(n, (2,))
     epoch = data.batches(
@@ -406,14 +557,25 @@ def test_which_trailing_batch_is_dropped(n, size, shuffled, single, last):
 
 def test_bad_batches_are_refused_before_the_first_one():
     splits = toy()
-    for size, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError), ("8", TypeError)):
+    for size, error in (
+        (0, ValueError),
+        (-1, ValueError),
+        (2.5, TypeError),
+        ("8", TypeError),
+    ):
         with pytest.raises(error, match="batch_size"):
             data.batches(splits.train, size, splits=splits)
     with pytest.raises(ValueError, match="augment: needs random numbers"):
         data.batches(splits.train, 8, splits=splits, augment=True)
     for option in ("augment", "drop_single", "drop_last"):
         with pytest.raises(TypeError, match=option):
-            data.batches(splits.train, 8, splits=splits, generator=generator(), **{option: "false"})
+            data.batches(
+                splits.train,
+                8,
+                splits=splits,
+                generator=generator(),
+                **{option: "false"},
+            )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -426,13 +588,15 @@ def test_an_epoch_on_the_device_never_waits_and_equals_the_cpu():
         on_device = list(epoch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    on_cpu = data.batches(splits.train, 10, splits=splits, generator=generator(), augment=True)
+    on_cpu = data.batches(
+        splits.train, 10, splits=splits, generator=generator(), augment=True
+    )
     for (x, labels), (x_cpu, labels_cpu) in zip(on_device, on_cpu, strict=True):
         assert torch.equal(labels.cpu(), labels_cpu)
         torch.testing.assert_close(x.cpu(), x_cpu)
 
 
-# --- a server on the loopback, with the faults of real ones ---------------------------------------------------------
+# --- a server on the loopback, with the faults of real ones ---------------------------
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -463,9 +627,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.files, server.asked, server.cut, server.ranges, server.lengths = {}, [], None, True, True
+        server.files, server.asked, server.cut, server.ranges, server.lengths = (
+            {},
+            [],
+            None,
+            True,
+            True,
+        )
         server.url = f"http://127.0.0.1:{server.server_port}/"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
         thread.start()
         yield server
         server.shutdown()
@@ -527,7 +699,9 @@ def test_a_server_without_ranges_or_lengths_will_do(server, tmp_path):
     assert fetch(server, tmp_path).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("wrong", [CONTENT[:-1] + b"!", CONTENT + b"more", CONTENT[:3000]])
+@pytest.mark.parametrize(
+    "wrong", [CONTENT[:-1] + b"!", CONTENT + b"more", CONTENT[:3000]]
+)
 def test_another_file_is_refused_and_the_next_try_works(server, tmp_path, wrong):
     old = tmp_path / "file.bin"
     old.write_bytes(b"an older version")
@@ -540,7 +714,9 @@ def test_another_file_is_refused_and_the_next_try_works(server, tmp_path, wrong)
     assert fetch(server, tmp_path).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("stale", [b"x" * 100, b"x" * 5000, b"x" * 9999, CONTENT + b"x"])
+@pytest.mark.parametrize(
+    "stale", [b"x" * 100, b"x" * 5000, b"x" * 9999, CONTENT + b"x"]
+)
 def test_a_wrong_rest_of_an_earlier_try_is_dropped(server, tmp_path, stale):
     server.files["file.bin"] = CONTENT
     (tmp_path / "file.bin.part").write_bytes(stale)
@@ -583,7 +759,9 @@ def test_an_endless_download_ends(server, tmp_path, monkeypatch):
 
 def test_many_at_once_download_once(server, tmp_path):
     server.files["file.bin"] = CONTENT
-    threads = [threading.Thread(target=fetch, args=(server, tmp_path)) for _ in range(6)]
+    threads = [
+        threading.Thread(target=fetch, args=(server, tmp_path)) for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -592,7 +770,7 @@ def test_many_at_once_download_once(server, tmp_path):
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-# --- archives that would do harm ------------------------------------------------------------------------------------
+# --- archives that would do harm ------------------------------------------------------
 
 
 def tar_of(members, mode="w"):
@@ -632,21 +810,34 @@ ESCAPES = ["../out", "d/../../out", "/abs", "..\\out", "C:\\out", "d/..", "\\abs
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        *((f"a{i}.tar", tar_of([("d/good", b"1"), (name, b"2")])) for i, name in enumerate(ESCAPES)),
-        *((f"a{i}.zip", zip_of([("d/good", b"1"), (name, b"2")])) for i, name in enumerate(ESCAPES)),
+        *(
+            (f"a{i}.tar", tar_of([("d/good", b"1"), (name, b"2")]))
+            for i, name in enumerate(ESCAPES)
+        ),
+        *(
+            (f"a{i}.zip", zip_of([("d/good", b"1"), (name, b"2")]))
+            for i, name in enumerate(ESCAPES)
+        ),
         ("symlink.tar", tar_of([(link(tarfile.SYMTYPE), b"")])),
         ("hardlink.tar.gz", tar_of([(link(tarfile.LNKTYPE), b"")], "w:gz")),
         ("device.tar", tar_of([(link(tarfile.CHRTYPE), b"")])),
         ("link.zip", zip_of([(zip_link(), "/etc/passwd")])),
-        ("bomb.tar.gz", tar_of([("d/zeros", bytes(10**6)), ("d/more", bytes(10**6))], "w:gz")),
+        (
+            "bomb.tar.gz",
+            tar_of([("d/zeros", bytes(10**6)), ("d/more", bytes(10**6))], "w:gz"),
+        ),
         ("bomb.zip", zip_of([("d/zeros", bytes(10**6)), ("d/more", bytes(10**6))])),
     ],
 )
-def test_archives_that_escape_link_or_expand_are_refused(tmp_path, monkeypatch, file, content):
+def test_archives_that_escape_link_or_expand_are_refused(
+    tmp_path, monkeypatch, file, content
+):
     monkeypatch.setattr(download, "MAX_BYTES", 1_500_000)
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / file).write_bytes(content)
-    with pytest.raises(ValueError, match="is a link, leaves its folder or is too large"):
+    with pytest.raises(
+        ValueError, match="is a link, leaves its folder or is too large"
+    ):
         download.read_archive(tmp_path / "inner" / file, ".*")
     assert sorted(p.name for p in tmp_path.rglob("*")) == sorted(["inner", file])
 
@@ -655,12 +846,14 @@ def test_archives_that_escape_link_or_expand_are_refused(tmp_path, monkeypatch, 
 def test_honest_archives_are_read(tmp_path, file):
     members = [("d/a.txt", b"1"), ("d/b.bin", b"2")]
     (tmp_path / file).write_bytes(
-        zip_of(members) if file.endswith("zip") else tar_of(members, "w:gz" if file.endswith("gz") else "w")
+        zip_of(members)
+        if file.endswith("zip")
+        else tar_of(members, "w:gz" if file.endswith("gz") else "w")
     )
     assert download.read_archive(tmp_path / file, r".+\.txt") == {"d/a.txt": b"1"}
 
 
-# --- every data set in its own format -------------------------------------------------------------------------------
+# --- every data set in its own format -------------------------------------------------
 
 
 def small_images(n, shape=(3, 32, 32)):
@@ -671,23 +864,46 @@ def small_images(n, shape=(3, 32, 32)):
 def cifar(server, monkeypatch):
     """Tiny CIFAR archives in the true format on the server; returns what is in them."""
     truth = {}
-    for source, n_classes in ((torchvision.datasets.CIFAR10, 10), (torchvision.datasets.CIFAR100, 100)):
+    for source, n_classes in (
+        (torchvision.datasets.CIFAR10, 10),
+        (torchvision.datasets.CIFAR100, 100),
+    ):
         members = []
 
         def add(name, content, members=members, source=source):
-            members.append((f"{source.base_folder}/{name}", pickle.dumps(content, protocol=2)))
+            members.append(
+                (f"{source.base_folder}/{name}", pickle.dumps(content, protocol=2))
+            )
             return [name, md5(members[-1][1])]
 
         parts, key = [], "labels" if n_classes == 10 else "fine_labels"
         lists = {"train_list": [], "test_list": []}
         for i, (listed, old) in enumerate(
-            [*(("train_list", f) for f, _ in source.train_list), *(("test_list", f) for f, _ in source.test_list)]
+            [
+                *(("train_list", f) for f, _ in source.train_list),
+                *(("test_list", f) for f, _ in source.test_list),
+            ]
         ):
-            images, labels = small_images(20), [int(k) for k in (np.arange(20) + i) % n_classes]
-            lists[listed].append(add(old, {"data": images.reshape(20, -1), key: labels, "batch_label": str(i)}))
+            images, labels = (
+                small_images(20),
+                [int(k) for k in (np.arange(20) + i) % n_classes],
+            )
+            lists[listed].append(
+                add(
+                    old,
+                    {
+                        "data": images.reshape(20, -1),
+                        key: labels,
+                        "batch_label": str(i),
+                    },
+                )
+            )
             parts.append((images, labels))
         names = [f"class {k}" for k in range(n_classes)]
-        meta = dict(source.meta, md5=add(source.meta["filename"], {source.meta["key"]: names})[1])
+        meta = dict(
+            source.meta,
+            md5=add(source.meta["filename"], {source.meta["key"]: names})[1],
+        )
         members.append((f"{source.base_folder}/readme.html", b"<html>"))
         archive = tar_of(members, "w:gz")
         server.files[source.filename] = archive
@@ -707,7 +923,9 @@ def test_cifar(cifar, server, tmp_path, n_classes):
     name, parts = f"cifar{n_classes}", cifar[n_classes]
     splits = data.load(name, root=tmp_path)
     pool = sorted(
-        x.tobytes() + bytes([y]) for images, labels in parts[:-1] for x, y in zip(images, labels, strict=True)
+        x.tobytes() + bytes([y])
+        for images, labels in parts[:-1]
+        for x, y in zip(images, labels, strict=True)
     )
     assert sorted(rows(splits.train) + rows(splits.val)) == pool
     assert len(splits.val[1]) == len(pool) // 10
@@ -722,9 +940,15 @@ def test_cifar(cifar, server, tmp_path, n_classes):
     assert server.asked == [0]  # the second time nothing is downloaded
 
 
-def test_cifar_pickles_with_another_checksum_are_never_loaded(cifar, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "test_list", [["test_batch", md5(b"")]])
-    monkeypatch.setattr(pickle, "load", lambda *_, **__: pytest.fail("a pickle was loaded"))
+def test_cifar_pickles_with_another_checksum_are_never_loaded(
+    cifar, server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        torchvision.datasets.CIFAR10, "test_list", [["test_batch", md5(b"")]]
+    )
+    monkeypatch.setattr(
+        pickle, "load", lambda *_, **__: pytest.fail("a pickle was loaded")
+    )
     with pytest.raises(RuntimeError, match="corrupted"):
         data.load("cifar10", root=tmp_path)
 
@@ -741,20 +965,28 @@ def test_fashion_mnist(server, tmp_path, monkeypatch):
         images, labels = small_images(n, (28, 28)), (np.arange(n) % 10).astype(np.uint8)
         truth.append((images, labels))
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            header = (
+                bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            )
             file = f"{name}-{kind}-ubyte.gz"
             server.files[file] = gzip.compress(header + array.tobytes())
             resources.append((file, md5(server.files[file])))
     monkeypatch.setattr(source, "mirrors", [server.url])
     monkeypatch.setattr(source, "resources", resources)
     splits = data.load("fashion_mnist", root=tmp_path)
-    assert (len(splits.train[1]), len(splits.val[1]), splits.input_shape) == (27, 3, (1, 28, 28))
+    assert (len(splits.train[1]), len(splits.val[1]), splits.input_shape) == (
+        27,
+        3,
+        (1, 28, 28),
+    )
     np.testing.assert_array_equal(splits.test[0].numpy()[:, 0], truth[1][0])
     pool = sorted(x.tobytes() + bytes([y]) for x, y in zip(*truth[0], strict=True))
     assert sorted(rows(splits.train) + rows(splits.val)) == pool
     raw = tmp_path / "FashionMNIST" / "raw" / resources[2][0]
     raw.write_bytes(raw.read_bytes()[:-5])  # truncated: noticed, and downloaded anew
-    np.testing.assert_array_equal(data.load("fashion_mnist", root=tmp_path).test[0].numpy()[:, 0], truth[1][0])
+    np.testing.assert_array_equal(
+        data.load("fashion_mnist", root=tmp_path).test[0].numpy()[:, 0], truth[1][0]
+    )
 
 
 @pytest.fixture
@@ -764,27 +996,55 @@ def tiny_imagenet(server, monkeypatch):
 
     def jpeg(grey=False):
         out = io.BytesIO()
-        Image.fromarray(small_images(1, (64, 64) if grey else (64, 64, 3))[0]).save(out, "JPEG")
+        Image.fromarray(small_images(1, (64, 64) if grey else (64, 64, 3))[0]).save(
+            out, "JPEG"
+        )
         return out.getvalue()
 
     def decoded(content):
         image = np.asarray(Image.open(io.BytesIO(content)))
-        return np.repeat(image[None], 3, 0) if image.ndim == 2 else image.transpose(2, 0, 1)
+        return (
+            np.repeat(image[None], 3, 0)
+            if image.ndim == 2
+            else image.transpose(2, 0, 1)
+        )
 
     members.append((f"{top}/wnids.txt", "\n".join(wnids) + "\n"))
-    members.append((f"{top}/words.txt", "n00\tunused\nn01\tgoldfish, Carassius auratus\nn02\ttoad\nn03\tbee\n"))
-    train = [(w, f"{w}_{i}.JPEG", jpeg(grey=w == "n02" and i == 0)) for w in wnids for i in range(4)]
+    members.append(
+        (
+            f"{top}/words.txt",
+            "n00\tunused\nn01\tgoldfish, Carassius auratus\nn02\ttoad\nn03\tbee\n",
+        )
+    )
+    train = [
+        (w, f"{w}_{i}.JPEG", jpeg(grey=w == "n02" and i == 0))
+        for w in wnids
+        for i in range(4)
+    ]
     members += [(f"{top}/train/{w}/images/{f}", content) for w, f, content in train]
-    members += [(f"{top}/train/{w}/{w}_boxes.txt", f"{w}_0.JPEG\t0\t0\t9\t9\n") for w in wnids]
+    members += [
+        (f"{top}/train/{w}/{w}_boxes.txt", f"{w}_0.JPEG\t0\t0\t9\t9\n") for w in wnids
+    ]
     val = [(wnids[i % 3], f"val_{i}.JPEG", jpeg()) for i in range(6)]
     members += [(f"{top}/val/images/{f}", content) for _, f, content in val]
-    members.append((f"{top}/val/val_annotations.txt", "".join(f"{f}\t{w}\t0\t0\t9\t9\n" for w, f, _ in val)))
+    members.append(
+        (
+            f"{top}/val/val_annotations.txt",
+            "".join(f"{f}\t{w}\t0\t0\t9\t9\n" for w, f, _ in val),
+        )
+    )
     members.append((f"{top}/test/images/test_0.JPEG", jpeg()))
     content = zip_of(members)
     server.files["tiny-imagenet-200.zip"] = content
-    monkeypatch.setattr(sources, "TINY_IMAGENET", (f"{server.url}tiny-imagenet-200.zip", md5(content)))
-    truth["train"] = sorted(decoded(c).tobytes() + bytes([sorted(wnids).index(w)]) for w, _, c in train)
-    truth["val"] = [decoded(c).tobytes() + bytes([sorted(wnids).index(w)]) for w, _, c in val]
+    monkeypatch.setattr(
+        sources, "TINY_IMAGENET", (f"{server.url}tiny-imagenet-200.zip", md5(content))
+    )
+    truth["train"] = sorted(
+        decoded(c).tobytes() + bytes([sorted(wnids).index(w)]) for w, _, c in train
+    )
+    truth["val"] = [
+        decoded(c).tobytes() + bytes([sorted(wnids).index(w)]) for w, _, c in val
+    ]
     return truth
 
 
@@ -792,7 +1052,9 @@ def test_tiny_imagenet(tiny_imagenet, server, tmp_path):
     splits = data.load("tiny_imagenet", root=tmp_path)
     assert sorted(rows(splits.train) + rows(splits.val)) == tiny_imagenet["train"]
     assert len(splits.val[1]) == 1
-    assert rows(splits.test) == tiny_imagenet["val"]  # the official validation images are the test split
+    assert (
+        rows(splits.test) == tiny_imagenet["val"]
+    )  # the official validation images are the test split
     assert splits.class_names == ("goldfish", "toad", "bee")  # sorted by wnid
     torch.testing.assert_close(splits.mean, torch.tensor([0.485, 0.456, 0.406]))
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -802,8 +1064,17 @@ def test_tiny_imagenet(tiny_imagenet, server, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("damage", [lambda c: c[: len(c) // 2], lambda c: b"", lambda c: c[:5000] + b"!!!!" + c[5004:]])
-def test_the_tiny_imagenet_cache_is_used_checked_and_made_anew(tiny_imagenet, server, tmp_path, damage):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda c: c[: len(c) // 2],
+        lambda c: b"",
+        lambda c: c[:5000] + b"!!!!" + c[5004:],
+    ],
+)
+def test_the_tiny_imagenet_cache_is_used_checked_and_made_anew(
+    tiny_imagenet, server, tmp_path, damage
+):
     first = data.load("tiny_imagenet", root=tmp_path)
     (tmp_path / "tiny-imagenet-200.zip").unlink()
     assert rows(data.load("tiny_imagenet", root=tmp_path).train) == rows(first.train)
@@ -814,14 +1085,21 @@ def test_the_tiny_imagenet_cache_is_used_checked_and_made_anew(tiny_imagenet, se
     assert rows(data.load("tiny_imagenet", root=tmp_path).test) == rows(first.test)
 
 
-# --- av1451 -----------------------------------------------------------------------------------------------------------
+# --- av1451 ---------------------------------------------------------------------------
 
 
 def adni_table(n_subjects=60, seed=0):
     """Column names and rows of strings in the format that data/README.md asks for; some subjects have two scans."""
     random = np.random.default_rng(seed)
     columns = [f"CTX_{side}_REGION{k}_SUVR" for side in ("LH", "RH") for k in range(34)]
-    header = ["RID", "VISCODE", "CTX_LH_UNKNOWN_SUVR", *columns, "DX", "CTX_LH_REGION0_VOLUME"]
+    header = [
+        "RID",
+        "VISCODE",
+        "CTX_LH_UNKNOWN_SUVR",
+        *columns,
+        "DX",
+        "CTX_LH_REGION0_VOLUME",
+    ]
     table = []
     for subject in range(n_subjects):
         for scan in range(1 + (subject % 4 == 0)):
@@ -842,23 +1120,42 @@ def test_av1451_splits_by_subject_and_standardises_by_train(tmp_path):
     write_csv(tmp_path, header, table)
     subject_of = {np.array(r[3:71], np.float32).tobytes(): r[0] for r in table}
     label_of = {
-        np.array(r[3:71], np.float32).tobytes(): min(["CN", "MCI", "AD", "Dementia"].index(r[71]), 2) for r in table
+        np.array(r[3:71], np.float32).tobytes(): min(
+            ["CN", "MCI", "AD", "Dementia"].index(r[71]), 2
+        )
+        for r in table
     }
     tests = []
     for seed in (1, 2):
         splits = data.load("av1451", seed, root=tmp_path)
-        keys = [[x.tobytes() for x in part[0].numpy()] for part in (splits.train, splits.val, splits.test)]
+        keys = [
+            [x.tobytes() for x in part[0].numpy()]
+            for part in (splits.train, splits.val, splits.test)
+        ]
         subjects = [{subject_of[k] for k in part} for part in keys]
         assert sum(map(len, keys)) == len(table) == 75
         assert sum(map(len, subjects)) == len(set.union(*subjects)) == 60
-        assert [len(k) for k in keys[1:]] in ([8, 8], [8, 9], [9, 8], [9, 9])  # a tenth of 75, whole subjects
-        for part, y in zip(keys, (splits.train[1], splits.val[1], splits.test[1]), strict=True):
+        assert [len(k) for k in keys[1:]] in (
+            [8, 8],
+            [8, 9],
+            [9, 8],
+            [9, 9],
+        )  # a tenth of 75, whole subjects
+        for part, y in zip(
+            keys, (splits.train[1], splits.val[1], splits.test[1]), strict=True
+        ):
             assert [label_of[k] for k in part] == y.tolist()
         tests.append(subjects[2])
         x = data.normalize(splits.train[0], splits)
-        assert (splits.input_shape, splits.n_classes, splits.augment) == ((68,), 3, False)
+        assert (splits.input_shape, splits.n_classes, splits.augment) == (
+            (68,),
+            3,
+            False,
+        )
         torch.testing.assert_close(x.mean(0), torch.zeros(68), atol=1e-5, rtol=0)
-        torch.testing.assert_close(x.std(0, correction=0), torch.ones(68), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            x.std(0, correction=0), torch.ones(68), atol=1e-5, rtol=0
+        )
     assert tests[0] != tests[1]
     tail = data.load("av1451_lt3", root=tmp_path).train[1].bincount()
     assert tail.tolist() == data.long_tail_counts(int(tail[0]), 3, 3)
@@ -866,7 +1163,8 @@ def test_av1451_splits_by_subject_and_standardises_by_train(tmp_path):
 
 def test_av1451_without_the_licensed_file_names_the_steps(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"No such file .*av1451.csv.*ADNI licenses it: data/README.md has the steps"
+        FileNotFoundError,
+        match=r"No such file .*av1451.csv.*ADNI licenses it: data/README.md has the steps",
     ):
         data.load("av1451", root=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -883,7 +1181,9 @@ def test_holes_are_refused_by_line_and_column(tmp_path_factory, row, column, hol
     table[row][column] = hole
     root = tmp_path_factory.mktemp("adni")
     write_csv(root, header, table)
-    with pytest.raises(ValueError, match=rf"^av1451.csv: line {row + 2}, column {header[column]} has "):
+    with pytest.raises(
+        ValueError, match=rf"^av1451.csv: line {row + 2}, column {header[column]} has "
+    ):
         data.load("av1451", root=root)
 
 
@@ -891,7 +1191,11 @@ def test_holes_are_refused_by_line_and_column(tmp_path_factory, row, column, hol
 def test_missing_columns_are_refused(tmp_path, drop):
     header, table = adni_table()
     k = header.index(drop)
-    write_csv(tmp_path, header[:k] + header[k + 1 :], [row[:k] + row[k + 1 :] for row in table])
+    write_csv(
+        tmp_path,
+        header[:k] + header[k + 1 :],
+        [row[:k] + row[k + 1 :] for row in table],
+    )
     with pytest.raises(ValueError, match=r"av1451.csv: has 6[78] columns"):
         data.load("av1451", root=tmp_path)
 
@@ -906,7 +1210,7 @@ def test_a_handful_of_subjects_and_other_files_are_refused(tmp_path):
             data.load("av1451", root=tmp_path)
 
 
-# --- out of distribution ------------------------------------------------------------------------------------------
+# --- out of distribution --------------------------------------------------------------
 
 
 def test_local_ood_sets_take_the_shape_of_the_data():
@@ -939,13 +1243,19 @@ def test_svhn(server, tmp_path, monkeypatch):
     from scipy.io import savemat
 
     images, out = small_images(12), io.BytesIO()
-    savemat(out, {"X": images.transpose(2, 3, 1, 0), "y": (np.arange(12) % 10 + 1)[:, None]})
+    savemat(
+        out, {"X": images.transpose(2, 3, 1, 0), "y": (np.arange(12) % 10 + 1)[:, None]}
+    )
     server.files["test_32x32.mat"] = out.getvalue()
     row = [f"{server.url}test_32x32.mat", "test_32x32.mat", md5(out.getvalue())]
     monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", {"test": row})
     like = toy(shape=(3, 32, 32))
-    np.testing.assert_array_equal(data.load_ood("svhn", like, root=tmp_path).numpy(), images)
-    np.testing.assert_array_equal(torchvision.datasets.SVHN(tmp_path, "test").data, images)
+    np.testing.assert_array_equal(
+        data.load_ood("svhn", like, root=tmp_path).numpy(), images
+    )
+    np.testing.assert_array_equal(
+        torchvision.datasets.SVHN(tmp_path, "test").data, images
+    )
     grey = data.load_ood("svhn", toy(shape=(1, 28, 28)), root=tmp_path)
     assert grey.shape == (12, 1, 28, 28)
     (tmp_path / "test_32x32.mat").write_bytes(b"MATLAB 5.0 MAT-file")
@@ -972,8 +1282,12 @@ def test_cifar10_c(server, tmp_path, monkeypatch):
         ("cifar10_c:fog", "fog", 5),
         ("cifar10_c:jpeg_compression:2", "jpeg_compression", 2),
     ):
-        expected = arrays[corruption][4 * severity - 4 : 4 * severity].transpose(0, 3, 1, 2)
-        np.testing.assert_array_equal(data.load_ood(name, like, root=tmp_path).numpy(), expected)
+        expected = arrays[corruption][4 * severity - 4 : 4 * severity].transpose(
+            0, 3, 1, 2
+        )
+        np.testing.assert_array_equal(
+            data.load_ood(name, like, root=tmp_path).numpy(), expected
+        )
     assert server.asked == [0]
 
 
@@ -986,7 +1300,7 @@ def test_cifar10_c_never_unpickles(server, tmp_path, monkeypatch):
         data.load_ood("cifar10_c:fog", toy(shape=(3, 32, 32)), root=tmp_path)
 
 
-# --- the documentation ----------------------------------------------------------------------------------------------
+# --- the documentation ----------------------------------------------------------------
 
 
 def test_the_readme_names_every_data_set_and_checksum():
@@ -994,7 +1308,12 @@ def test_the_readme_names_every_data_set_and_checksum():
     for name in [*data.DATASETS, "svhn", "cifar10_c"]:
         assert f"`{name}`" in text
     published = torchvision.datasets
-    checksums = [sources.FASHION_MINI_MD5, sources.TINY_IMAGENET[1], ood.CIFAR10_C[1], published.CIFAR10.tgz_md5]
+    checksums = [
+        sources.FASHION_MINI_MD5,
+        sources.TINY_IMAGENET[1],
+        ood.CIFAR10_C[1],
+        published.CIFAR10.tgz_md5,
+    ]
     checksums += [published.CIFAR100.tgz_md5, published.SVHN.split_list["test"][2]]
     checksums += [checksum for _, checksum in published.FashionMNIST.resources]
     for checksum in checksums:

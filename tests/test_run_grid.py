@@ -23,7 +23,10 @@ def grid(tmp_path, text):
 
 @pytest.mark.parametrize("name", ["fashion_mnist_gpu", "demo", "smoke"])
 def test_its_runs_are_the_sweeps(name, tmp_path):
-    ours = {run_grid.training.TrainConfig(**cell).run_dir: cell for cell in run_grid.expand(name, str(tmp_path))}
+    ours = {
+        run_grid.training.TrainConfig(**cell).run_dir: cell
+        for cell in run_grid.expand(name, str(tmp_path))
+    }
     theirs = sweeps.expand(name, tmp_path)
     assert [*map(str, ours)] == [*theirs]
     for run_dir, cell in ours.items():
@@ -36,10 +39,15 @@ def test_fashion_mnist_on_resnet50_in_little(tmp_path, monkeypatch, capsys):
 
     def tiny(root, seed):
         labels = np.arange(12) % 10
-        parts = [(rng.integers(0, 256, (len(y), 1, 16, 16), dtype=np.uint8), y) for y in (labels, labels[:4])]
+        parts = [
+            (rng.integers(0, 256, (len(y), 1, 16, 16), dtype=np.uint8), y)
+            for y in (labels, labels[:4])
+        ]
         return data.Raw(parts[0], None, parts[1], data.FASHION_NAMES)
 
-    row = replace(data.DATASETS["fashion_mnist"], read=tiny, size=data.Size(11, (1, 16, 16), 10))
+    row = replace(
+        data.DATASETS["fashion_mnist"], read=tiny, size=data.Size(11, (1, 16, 16), 10)
+    )
     monkeypatch.setitem(data.DATASETS, "fashion_mnist", row)
     text = "dataset: fashion_mnist\nmodel: resnet50\nloss: gce\nepochs: 1\nbatch_size: 4\nood: [[noise]]\n"
     assert run_grid.main(grid(tmp_path, text)) == 0
@@ -48,16 +56,27 @@ def test_fashion_mnist_on_resnet50_in_little(tmp_path, monkeypatch, capsys):
     assert "1 of 1 runs are done, 0 failed now" in out
     assert "noise_raw_auroc" in out
     row = runs.load_results(tmp_path / "runs").iloc[0]
-    assert (row.model, row.augment, row.lr, row.batch_size) == ("resnet50", True, 0.1, 4)
+    assert (row.model, row.augment, row.lr, row.batch_size) == (
+        "resnet50",
+        True,
+        0.1,
+        4,
+    )
     assert np.isfinite(row.test_ats_ece)
 
 
-def test_it_stops_in_time_and_goes_on_and_a_failure_is_told(tmp_path, monkeypatch, capsys):
+def test_it_stops_in_time_and_goes_on_and_a_failure_is_told(
+    tmp_path, monkeypatch, capsys
+):
     text = "dataset: digits\nloss: [ce, gce, dfl]\nepochs: 2\nood: [[]]\n"
     command = grid(tmp_path, text)
     folder = tmp_path / "runs" / "digits" / "convnet"
-    with monkeypatch.context() as patched:  # a minute passes whenever the time is asked for
-        patched.setattr(run_grid, "time", SimpleNamespace(monotonic=itertools.count(0, 60).__next__))
+    with (
+        monkeypatch.context() as patched
+    ):  # a minute passes whenever the time is asked for
+        patched.setattr(
+            run_grid, "time", SimpleNamespace(monotonic=itertools.count(0, 60).__next__)
+        )
         assert run_grid.main([*command, "--minutes", "0.5"]) == 0
         assert "0 of 3 runs are done" in capsys.readouterr().out
         assert not folder.exists()
@@ -72,7 +91,11 @@ def test_it_stops_in_time_and_goes_on_and_a_failure_is_told(tmp_path, monkeypatc
         seen.append(config.loss)
         if config.loss == "dfl":
             raise FloatingPointError("not finite")
-        with runs.open_run(folder / "gce" / "seed-01", {}, {}) if config.loss == "gce" else open(PATH):
+        with (
+            runs.open_run(folder / "gce" / "seed-01", {}, {})
+            if config.loss == "gce"
+            else open(PATH)
+        ):
             yield from real(config)
 
     monkeypatch.setattr(run_grid.training, "fit", fit)
@@ -80,7 +103,9 @@ def test_it_stops_in_time_and_goes_on_and_a_failure_is_told(tmp_path, monkeypatc
     assert seen == ["ce", "gce", "dfl"]
     printed = capsys.readouterr()
     assert "digits/convnet/ce/seed-01: epoch 2/2" in printed.out
-    assert "epoch 1/2" not in printed.out  # neither twice, nor what another process holds
+    assert (
+        "epoch 1/2" not in printed.out
+    )  # neither twice, nor what another process holds
     assert "1 of 3 runs are done, 1 failed now" in printed.out
     assert "FloatingPointError: not finite" in printed.err
 

@@ -15,22 +15,41 @@ from gcelib.study.trainer import RECIPES, TrainConfig, fit, recipe
 
 
 def small(tmp_path, **changed):
-    options = {"dataset": "digits", "loss": "gce", "epochs": 3, "runs_dir": str(tmp_path), "ood": (), "device": "cpu"}
+    options = {
+        "dataset": "digits",
+        "loss": "gce",
+        "epochs": 3,
+        "runs_dir": str(tmp_path),
+        "ood": (),
+        "device": "cpu",
+    }
     return TrainConfig(**options | changed)
 
 
-# --- settings -----------------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------
 
 
 def test_cifar_recipe_is_the_papers():
     for dataset in ("cifar10", "cifar100", "cifar10_lt100"):
         config = TrainConfig(dataset=dataset, model="wrn_28_10", device="cpu")
         assert (config.epochs, config.batch_size, config.lr) == (350, 128, 0.1)
-        assert (config.momentum, config.weight_decay, config.augment) == (0.9, 5e-4, True)
-        assert (config.reduction, config.clip_norm, config.drop_last) == ("mean", None, False)
+        assert (config.momentum, config.weight_decay, config.augment) == (
+            0.9,
+            5e-4,
+            True,
+        )
+        assert (config.reduction, config.clip_norm, config.drop_last) == (
+            "mean",
+            None,
+            False,
+        )
         rates = [config.learning_rate(e) for e in range(350)]
         assert np.allclose(sorted(set(rates), reverse=True), [0.1, 0.01, 0.001])
-        assert [int(np.isclose(rates, r).sum()) for r in (0.1, 0.01, 0.001)] == [150, 100, 100]
+        assert [int(np.isclose(rates, r).sum()) for r in (0.1, 0.01, 0.001)] == [
+            150,
+            100,
+            100,
+        ]
     tiny = TrainConfig(dataset="tiny_imagenet", device="cpu")
     rates = [tiny.learning_rate(e) for e in range(tiny.epochs)]
     assert [int(np.isclose(rates, r).sum()) for r in (0.1, 0.01, 0.001)] == [40, 20, 40]
@@ -38,8 +57,19 @@ def test_cifar_recipe_is_the_papers():
 
 
 def test_published_code_recipe_is_named_and_recorded():
-    config = TrainConfig(dataset="cifar10", model="wrn_28_10", loss="brier", recipe="published_code", device="cpu")
-    assert (config.reduction, config.clip_norm, config.epochs, config.milestones) == ("mean", 2.0, 550, (149, 249))
+    config = TrainConfig(
+        dataset="cifar10",
+        model="wrn_28_10",
+        loss="brier",
+        recipe="published_code",
+        device="cpu",
+    )
+    assert (config.reduction, config.clip_norm, config.epochs, config.milestones) == (
+        "mean",
+        2.0,
+        550,
+        (149, 249),
+    )
     assert recipe("cifar10", "resnet50", "gce", "published_code")["reduction"] == "sum"
     assert recipe("cifar100", "resnet110", "brier", "published_code")["epochs"] == 430
     assert recipe("tiny_imagenet", None, "brier", "published_code")["lr"] == 0.035
@@ -48,7 +78,14 @@ def test_published_code_recipe_is_named_and_recorded():
 
 
 def test_what_is_given_wins_and_a_shortened_run_keeps_its_shape():
-    config = TrainConfig(dataset="cifar10", epochs=35, lr=0.3, recipe="published_code", clip_norm=1, device="cpu")
+    config = TrainConfig(
+        dataset="cifar10",
+        epochs=35,
+        lr=0.3,
+        recipe="published_code",
+        clip_norm=1,
+        device="cpu",
+    )
     assert (config.lr, config.clip_norm, config.milestones) == (0.3, 1.0, (15, 25))
     assert TrainConfig(dataset="cifar10", epochs=1, device="cpu").milestones == ()
 
@@ -62,10 +99,26 @@ def test_every_recipe_is_complete():
 
 
 def test_dual_focal_gamma_follows_its_authors_table():
-    config = TrainConfig(dataset="cifar100", model="densenet121", loss="dfl", device="cpu")
-    assert config.loss_options == {"gamma": losses.DFL_GAMMA["cifar100", "densenet121"]} == {"gamma": 3.4}
-    assert TrainConfig(dataset="cifar10_lt10", model="wrn_28_10", loss="dfl", device="cpu").loss_options["gamma"] == 2.6
-    assert TrainConfig(loss="dfl", loss_options={"gamma": 1.5}, device="cpu").loss_options["gamma"] == 1.5
+    config = TrainConfig(
+        dataset="cifar100", model="densenet121", loss="dfl", device="cpu"
+    )
+    assert (
+        config.loss_options
+        == {"gamma": losses.DFL_GAMMA["cifar100", "densenet121"]}
+        == {"gamma": 3.4}
+    )
+    assert (
+        TrainConfig(
+            dataset="cifar10_lt10", model="wrn_28_10", loss="dfl", device="cpu"
+        ).loss_options["gamma"]
+        == 2.6
+    )
+    assert (
+        TrainConfig(loss="dfl", loss_options={"gamma": 1.5}, device="cpu").loss_options[
+            "gamma"
+        ]
+        == 1.5
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +146,10 @@ def test_dual_focal_gamma_follows_its_authors_table():
         ({"precision": "fp16"}, r"precision: unknown 'fp16'"),
         ({"variant": "../../etc"}, r"variant: .* cannot name a folder"),
         ({"variant": 3}, r"variant: 3 cannot name a folder"),
-        ({"loss_options": {"gama": 3}, "loss": "focal"}, r"loss_options: unknown key 'gama'; did you mean 'gamma'"),
+        (
+            {"loss_options": {"gama": 3}, "loss": "focal"},
+            r"loss_options: unknown key 'gama'; did you mean 'gamma'",
+        ),
         ({"loss_options": "gamma=3"}, r"loss_options: must be a mapping"),
         ({"loss_options": {"label_smoothing": 2}}, r"label_smoothing: 2 is outside"),
         ({"ood": ["digitz"]}, r"ood: unknown 'digitz'; did you mean 'digits'"),
@@ -102,28 +158,35 @@ def test_dual_focal_gamma_follows_its_authors_table():
         ({"device": "gpu"}, r"device: 'gpu' cannot be used"),
         ({"max_hours": 0}, r"max_hours: 0 is outside"),
         ({"dataset": "av1451", "model": "resnet50"}, r"model: 'resnet50' needs images"),
-        ({"dataset": "av1451", "model": "mlp", "ood": ["noise"]}, r"ood: \['noise'\] are images"),
+        (
+            {"dataset": "av1451", "model": "mlp", "ood": ["noise"]},
+            r"ood: \['noise'\] are images",
+        ),
         ({"runs_dir": __file__}, r"runs_dir: '.*' is a file; name a folder"),
         ({"variant": "\u8a9e" * 90}, r"cannot name a folder"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_is_written(tmp_path, changed, message):
+def test_bad_settings_are_refused_before_anything_is_written(
+    tmp_path, changed, message
+):
     with pytest.raises((ValueError, TypeError), match=message):
         small(tmp_path, **changed)
     assert not list(tmp_path.iterdir())
 
 
 def test_days_of_work_are_refused_before_a_download(tmp_path):
-    config = TrainConfig(dataset="cifar10", model="densenet121", runs_dir=str(tmp_path), device="cpu")
-    with pytest.raises(
-        ValueError, match=r"densenet121 on cifar10 for 350 epochs would take about .* hours on cpu.*max_hours"
-    ):
+    config = TrainConfig(
+        "cifar10", "convnet", runs_dir=tmp_path, device="cpu", max_hours=1e-9
+    )
+    refusal = (
+        r"convnet on cifar10 for 350 epochs would take about .* hours on cpu.*max_hours"
+    )
+    with pytest.raises(ValueError, match=refusal):
         next(fit(config))
-    with pytest.raises(ValueError, match="max_hours"):
-        training.prepare(config)  # what 03_train calls before it loads the data
+    assert not list(tmp_path.iterdir())
 
 
-# --- the loop -----------------------------------------------------------------------------------------------------
+# --- the loop -------------------------------------------------------------------------
 
 
 def test_a_run_leaves_everything_a_reader_needs(tmp_path):
@@ -131,7 +194,11 @@ def test_a_run_leaves_everything_a_reader_needs(tmp_path):
     records = list(fit(config))
     assert [r["epoch"] for r in records] == [1, 2, 3, 4]
     assert config.run_dir == tmp_path / "digits" / "convnet" / "gce" / "seed-01"
-    files = {p.relative_to(config.run_dir).as_posix() for p in config.run_dir.rglob("*") if p.is_file()}
+    files = {
+        p.relative_to(config.run_dir).as_posix()
+        for p in config.run_dir.rglob("*")
+        if p.is_file()
+    }
     wanted = {"config.json", "history.jsonl", "metrics.json", "weights.pt"} | {
         f"logits/{s}.npz" for s in ("val", "test", "noise")
     }
@@ -141,16 +208,28 @@ def test_a_run_leaves_everything_a_reader_needs(tmp_path):
     assert logits.shape == (len(splits.test[1]), 10)
     np.testing.assert_array_equal(labels, splits.test[1])
     results = runs.read_json(config.run_dir / "metrics.json")["results"]
-    assert results["test_raw_ece"] == pytest.approx(metrics.ece(logits, labels), rel=1e-9)
-    assert results["test_raw_error"] == pytest.approx(metrics.error(logits, labels), rel=1e-9)
+    assert results["test_raw_ece"] == pytest.approx(
+        metrics.ece(logits, labels), rel=1e-9
+    )
+    assert results["test_raw_error"] == pytest.approx(
+        metrics.error(logits, labels), rel=1e-9
+    )
     assert results["test_raw_error"] < 0.2  # it has learnt something
-    assert results["test_ats_error"] == results["test_ts_nll_error"] == results["test_raw_error"]
+    assert (
+        results["test_ats_error"]
+        == results["test_ts_nll_error"]
+        == results["test_raw_error"]
+    )
     noise, no_labels = runs.load_logits(config.run_dir, "noise")
     assert set(no_labels) == {-1}
-    assert results["noise_raw_auroc"] == pytest.approx(metrics.ood_auroc(logits, noise), rel=1e-9)
+    assert results["noise_raw_auroc"] == pytest.approx(
+        metrics.ood_auroc(logits, noise), rel=1e-9
+    )
     history = runs.load_history(config.run_dir)
     assert list(history["epoch"]) == [1, 2, 3, 4]
-    assert history["test_nll"].iloc[-1] == pytest.approx(results["test_raw_nll"], rel=1e-6)
+    assert history["test_nll"].iloc[-1] == pytest.approx(
+        results["test_raw_nll"], rel=1e-6
+    )
     table = runs.load_results(tmp_path)
     assert table.loc[0, ["dataset", "loss", "seed", "test_raw_ece"]].tolist() == [
         "digits",
@@ -167,7 +246,8 @@ def test_a_finished_run_returns_at_once_and_another_result_is_refused(tmp_path):
     before = (tmp_path / "digits/convnet/gce/seed-01/metrics.json").read_bytes()
     assert list(fit(small(tmp_path))) == []
     with pytest.raises(
-        ValueError, match=r"another result, which differs in lr \(0\.05 there, 0\.01 asked\).*variant='lr_0\.01'"
+        ValueError,
+        match=r"another result, which differs in lr \(0\.05 there, 0\.01 asked\).*variant='lr_0\.01'",
     ):
         list(fit(small(tmp_path, lr=0.01)))
     assert (tmp_path / "digits/convnet/gce/seed-01/metrics.json").read_bytes() == before
@@ -209,7 +289,9 @@ def test_clipping_bounds_the_step(tmp_path):
     before = [p.clone() for p in trainer.model.parameters()]
     trainer.train_epoch(0)
     after = trainer.model.parameters()
-    moved = sum((a - b).detach().norm().item() for a, b in zip(before, after, strict=True))
+    moved = sum(
+        (a - b).detach().norm().item() for a, b in zip(before, after, strict=True)
+    )
     assert moved < 1e-5
 
 
@@ -229,7 +311,10 @@ def test_bf16_follows_fp32(tmp_path):
         config = small(tmp_path, precision=precision, epochs=1, variant=precision)
         trainer = training.Trainer(training.prepare(config))
         images, labels = trainer.splits.train
-        few = images[:320], labels[:320]  # five steps: slow where the processor has no bf16
+        few = (
+            images[:320],
+            labels[:320],
+        )  # five steps: slow where the processor has no bf16
         nll[precision] = trainer.train_epoch(0, few)["train_nll"]
     assert nll["bf16"] == pytest.approx(nll["fp32"], rel=0.05)
 
@@ -250,7 +335,9 @@ def test_cudnn_stays_on_and_only_fp32_forbids_tf32(tmp_path, monkeypatch):
                 return self.linear(x.flatten(1))
 
         monkeypatch.setattr(networks, "build", lambda *_: Watching())
-        trainer = training.Trainer(training.prepare(small(tmp_path, precision=precision)))
+        trainer = training.Trainer(
+            training.prepare(small(tmp_path, precision=precision))
+        )
         seen.clear()
         trainer.train_epoch(0)
         assert {*seen} == {(True, True, precision == "tf32")}
@@ -267,14 +354,25 @@ def test_features_train_with_the_mlp(tmp_path, monkeypatch):
     features[:, 0] += 3 * labels
     part = (features, labels)
     splits = data.Splits(
-        "av1451", part, part, part, 3, features.mean(0), features.std(0), ("a", "b", "c"), (68,), False
+        "av1451",
+        part,
+        part,
+        part,
+        3,
+        features.mean(0),
+        features.std(0),
+        ("a", "b", "c"),
+        (68,),
+        False,
     )
     monkeypatch.setattr(data, "load", lambda *_: splits)
     config = small(tmp_path, dataset="av1451", epochs=20, lr=0.1)
     assert list(fit(config))[-1]["test_error"] < 0.3
 
 
-def test_nan_stops_at_once_says_where_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+def test_nan_stops_at_once_says_where_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch
+):
     config = small(tmp_path)
     run = fit(config)
     next(run)
@@ -286,7 +384,9 @@ def test_nan_stops_at_once_says_where_and_keeps_the_last_checkpoint(tmp_path, mo
         return value * float("nan") if len(calls) == 5 else value
 
     monkeypatch.setattr(losses.GCELoss, "forward", breaks)
-    with pytest.raises(FloatingPointError, match=r"epoch 2, step 5 .*checkpoint before it is kept"):
+    with pytest.raises(
+        FloatingPointError, match=r"epoch 2, step 5 .*checkpoint before it is kept"
+    ):
         next(run)
     assert len(calls) == 5
     monkeypatch.undo()
@@ -295,8 +395,12 @@ def test_nan_stops_at_once_says_where_and_keeps_the_last_checkpoint(tmp_path, mo
 
 
 def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_kept(tmp_path):
-    run = fit(small(tmp_path, lr=1000.0, batch_size=2000, epochs=30, eval_every=30))  # one step an epoch
-    with pytest.raises(FloatingPointError, match=r"weights stopped being finite in epoch \d+, step 1 "):
+    run = fit(
+        small(tmp_path, lr=1000.0, batch_size=2000, epochs=30, eval_every=30)
+    )  # one step an epoch
+    with pytest.raises(
+        FloatingPointError, match=r"weights stopped being finite in epoch \d+, step 1 "
+    ):
         list(run)
     kept = runs.load_checkpoint(tmp_path / "digits/convnet/gce/seed-01")
     assert kept["history"]
@@ -304,20 +408,31 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_kept(tmp_path):
 
 
 def test_an_epoch_without_a_batch_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"batch_size: 2000 with drop_last leaves no batch of \d+ samples"):
+    with pytest.raises(
+        ValueError,
+        match=r"batch_size: 2000 with drop_last leaves no batch of \d+ samples",
+    ):
         list(fit(small(tmp_path, batch_size=2000, drop_last=True)))
 
 
 def test_settings_of_numpys_types_are_settings(tmp_path):
     options = {"n_bins": np.int64(5)}
-    config = small(tmp_path, loss="afl", loss_options=options, augment=np.bool_(False), seed=np.int64(1))
+    config = small(
+        tmp_path,
+        loss="afl",
+        loss_options=options,
+        augment=np.bool_(False),
+        seed=np.int64(1),
+    )
     assert json.loads(json.dumps(config.settings()))["loss_options"] == {"n_bins": 5}
     assert isinstance(options["n_bins"], np.int64)  # what the caller gave is left alone
 
 
 def test_a_home_folder_is_found(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert TrainConfig(dataset="digits", runs_dir="~/mine").run_dir.is_relative_to(tmp_path / "mine")
+    assert TrainConfig(dataset="digits", runs_dir="~/mine").run_dir.is_relative_to(
+        tmp_path / "mine"
+    )
 
 
 def test_weights_asked_of_a_finished_run_are_not_silently_missing(tmp_path):
@@ -326,7 +441,7 @@ def test_weights_asked_of_a_finished_run_are_not_silently_missing(tmp_path):
         assert not list(fit(small(tmp_path, epochs=1, keep_weights=True)))
 
 
-# --- killed and resumed ---------------------------------------------------------------------------------------------
+# --- killed and resumed ---------------------------------------------------------------
 
 
 def run_until_killed(options, call, name):
@@ -345,7 +460,9 @@ def run_until_killed(options, call, name):
 
 
 def in_child(*args):
-    child = multiprocessing.get_context("spawn").Process(target=run_until_killed, args=args)
+    child = multiprocessing.get_context("spawn").Process(
+        target=run_until_killed, args=args
+    )
     child.start()
     child.join(300)
     assert child.exitcode is not None, "the child hangs"
@@ -354,21 +471,38 @@ def in_child(*args):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signal 9")
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
-    options = {"dataset": "digits", "loss": "afl", "epochs": 3, "ood": (), "device": "cpu"}
+    options = {
+        "dataset": "digits",
+        "loss": "afl",
+        "epochs": 3,
+        "ood": (),
+        "device": "cpu",
+    }
     assert in_child(options | {"runs_dir": str(tmp_path / "whole")}, 0, "replace") == 0
     broken = options | {"runs_dir": str(tmp_path / "broken")}
     deaths = [
-        in_child(broken, call, name) for call, name in ((2, "replace"), (3, "replace"), (2, "fsync"), (4, "replace"))
+        in_child(broken, call, name)
+        for call, name in ((2, "replace"), (3, "replace"), (2, "fsync"), (4, "replace"))
     ]
     assert deaths == [-signal.SIGKILL] * len(deaths)
     assert in_child(broken, 0, "replace") == 0
-    whole, resumed = (TrainConfig(**options, runs_dir=str(tmp_path / p)).run_dir for p in ("whole", "broken"))
+    whole, resumed = (
+        TrainConfig(**options, runs_dir=str(tmp_path / p)).run_dir
+        for p in ("whole", "broken")
+    )
     for split in ("val", "test"):
-        a, b = (np.load(d / "logits" / f"{split}.npz")["logits"] for d in (whole, resumed))
+        a, b = (
+            np.load(d / "logits" / f"{split}.npz")["logits"] for d in (whole, resumed)
+        )
         assert a.tobytes() == b.tobytes()
     timed = {"train_seconds"}
     a, b = (runs.read_json(d / "metrics.json")["results"] for d in (whole, resumed))
-    assert {k: v for k, v in a.items() if k not in timed} == {k: v for k, v in b.items() if k not in timed}
-    lines = [json.loads(line) for line in (resumed / "history.jsonl").read_text().splitlines()]
+    assert {k: v for k, v in a.items() if k not in timed} == {
+        k: v for k, v in b.items() if k not in timed
+    }
+    lines = [
+        json.loads(line)
+        for line in (resumed / "history.jsonl").read_text().splitlines()
+    ]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert not list(resumed.glob("*checkpoint*"))

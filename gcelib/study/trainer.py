@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -244,6 +244,14 @@ class BatchProgress:
     seconds: float
 
 
+@runtime_checkable
+class _Adaptive(Protocol):
+    """A loss that looks at validation after every epoch, as AdaFocal does."""
+
+    def update(self, val_logits: Tensor, val_labels: Tensor, /) -> None:
+        """Follow the gap between confidence and accuracy."""
+
+
 class Trainer:
     """The run of a job: iterate over it, and each epoch gives a record.
 
@@ -437,11 +445,11 @@ class Trainer:
         is_last = epoch + 1 == settings.epochs
         look = is_last or (epoch + 1) % settings.eval_every == 0
         logits = {}
-        adapts = losses.LOSSES[settings.loss].adapts
-        if look or adapts:
+        criterion = self.criterion
+        if look or isinstance(criterion, _Adaptive):
             logits["val"] = self.predict(parts["val"][0], exact=is_last)
-        if adapts:  # AdaFocal: its gammas follow validation, after every epoch
-            self.criterion.update(logits["val"].to(self.device), parts["val"][1])
+        if isinstance(criterion, _Adaptive):
+            criterion.update(logits["val"].to(self.device), parts["val"][1])
         if look:
             logits["test"] = self.predict(parts["test"][0], exact=is_last)
             record |= _look("val", logits["val"], self.splits.val[1])
@@ -591,7 +599,7 @@ class Trainer:
         if settings.reduction == "sum":
             loss = loss * len(labels)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         if settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self.optimizer.step()
