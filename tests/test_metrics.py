@@ -147,10 +147,9 @@ def test_float32_agrees_with_the_slow_version_to_one_millionth(n, k, n_bins):
     together = metrics.evaluate(
         torch.from_numpy(logits), torch.from_numpy(labels), n_bins
     )
-    assert list(together) == list(SCALARS)
-    assert together == pytest.approx(
-        {name: expected[name] for name in SCALARS}, abs=1e-6
-    )
+    assert tuple(together)[:6] == SCALARS
+    for name in SCALARS:
+        assert together[name] == pytest.approx(expected[name], abs=1e-6)
     assert all(type(v) is float for v in together.values())
 
 
@@ -160,9 +159,9 @@ def test_other_dtypes_mean_the_numbers_they_hold(dtype):
     logits = torch.from_numpy(logits).to(dtype)  # half precision makes many ties
     expected = slow(logits.double().numpy(), labels)
     tolerance = 1e-12 if dtype is torch.float64 else 1e-6
-    assert metrics.evaluate(logits, labels) == pytest.approx(
-        {name: expected[name] for name in SCALARS}, abs=tolerance
-    )
+    found = metrics.evaluate(logits, labels)
+    for name in SCALARS:
+        assert found[name] == pytest.approx(expected[name], abs=tolerance)
 
 
 @pytest.mark.parametrize("k", [5, 40])
@@ -557,7 +556,7 @@ def test_bootstrap_draws_are_the_metrics_of_resampled_rows(monkeypatch):
     expected = [
         list(slow(logits[rows], labels[rows], 10).values())[:6] for rows in drawn
     ]
-    np.testing.assert_allclose(quantiles[0], expected, atol=1e-9)
+    np.testing.assert_allclose(quantiles[0][:, :6], expected, atol=1e-9)
     for i, name in enumerate(SCALARS):
         low, high = quantile([row[i] for row in expected], [0.025, 0.975])
         assert result[f"{name}_low"] == pytest.approx(
@@ -573,10 +572,12 @@ def test_intervals_are_reproducible_ordered_and_inside_the_range():
     first = metrics.evaluate(logits, labels, bootstrap=50, seed=3)
     assert first == metrics.evaluate(logits, labels, bootstrap=50, seed=3)
     assert first != metrics.evaluate(logits, labels, bootstrap=50, seed=4)
-    ends = [f"{name}_{end}" for name in SCALARS for end in ("low", "high")]
-    assert list(first) == [*SCALARS, *ends, "ece_calibrated_high"]
-    for name, top in zip(SCALARS, (1, math.inf, 2, 1, 1, 1), strict=True):
-        assert 0 <= first[f"{name}_low"] <= first[f"{name}_high"] <= top
+    rows = {name: row for name, row in metrics.METRICS.items() if row.in_evaluate}
+    ends = [f"{name}_{end}" for name in rows for end in ("low", "high")]
+    assert list(first) == [*rows, *ends, "ece_calibrated_high"]
+    for name, row in rows.items():
+        assert 0 <= first[f"{name}_low"] <= first[f"{name}_high"] <= row.highest
+    assert metrics.METRICS["brier"].highest == 2
     certain = metrics.evaluate(
         np.eye(5, dtype=np.float32) * 1000, np.arange(5), bootstrap=20
     )
@@ -594,17 +595,17 @@ def world(rng, n, temperature):
 
 @pytest.mark.parametrize("temperature", [1.6, 3.0])
 def test_intervals_cover_what_a_huge_sample_shows(temperature):
-    """95 % intervals of 80 sets of 400 samples, against the values of 400,000 samples.
+    """95 % intervals of 40 sets of 400 samples, against the values of 200,000 samples.
 
     At 1.6 the percentile intervals (their mirror images) miss the biased classwise ECE
     more often than not.
     """
     rng = np.random.default_rng(0)
-    truth = metrics.evaluate(*world(rng, 400_000, temperature), n_bins=10)
+    truth = metrics.evaluate(*world(rng, 200_000, temperature), n_bins=10)
     covered, covered_by_percentile = dict.fromkeys(SCALARS, 0), 0
-    for seed in range(80):
+    for seed in range(40):
         found = metrics.evaluate(
-            *world(rng, 400, temperature), n_bins=10, bootstrap=100, seed=seed
+            *world(rng, 400, temperature), n_bins=10, bootstrap=60, seed=seed
         )
         for name in SCALARS:
             covered[name] += (
@@ -614,9 +615,9 @@ def test_intervals_cover_what_a_huge_sample_shows(temperature):
         covered_by_percentile += (
             found["classwise_ece_low"] <= mirrored <= found["classwise_ece_high"]
         )
-    assert all(68 <= count <= 80 for count in covered.values()), covered
+    assert all(34 <= count <= 40 for count in covered.values()), covered
     if temperature == 1.6:
-        assert covered_by_percentile < 48
+        assert covered_by_percentile < 24
 
 
 def test_where_a_model_is_calibrated_the_band_tells_and_the_interval_does_not():
@@ -634,13 +635,13 @@ def test_where_a_model_is_calibrated_the_band_tells_and_the_interval_does_not():
 
 
 def test_calibrated_band_holds_calibrated_models_and_not_others():
-    """Of 120 calibrated models 95 % show an ECE below the band's upper edge."""
+    """Of 60 calibrated models 95 % show an ECE below the band's upper edge."""
     rng = np.random.default_rng(1)
     inside = 0
-    for seed in range(120):
-        found = metrics.evaluate(*world(rng, 300, 1.0), bootstrap=100, seed=seed)
+    for seed in range(60):
+        found = metrics.evaluate(*world(rng, 300, 1.0), bootstrap=60, seed=seed)
         inside += found["ece"] <= found["ece_calibrated_high"]
-    assert 0.90 <= inside / 120 <= 0.99
+    assert 54 <= inside < 60
     found = metrics.evaluate(*world(rng, 300, 3.0), bootstrap=100)
     assert found["ece"] > 1.5 * found["ece_calibrated_high"]
 
