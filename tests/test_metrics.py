@@ -605,7 +605,7 @@ def test_intervals_cover_what_a_huge_sample_shows(temperature):
     covered, covered_by_percentile = dict.fromkeys(SCALARS, 0), 0
     for seed in range(40):
         found = metrics.evaluate(
-            *world(rng, 400, temperature), n_bins=10, bootstrap=60, seed=seed
+            *world(rng, 400, temperature), n_bins=10, bootstrap=100, seed=seed
         )
         for name in SCALARS:
             covered[name] += (
@@ -615,7 +615,7 @@ def test_intervals_cover_what_a_huge_sample_shows(temperature):
         covered_by_percentile += (
             found["classwise_ece_low"] <= mirrored <= found["classwise_ece_high"]
         )
-    assert all(34 <= count <= 40 for count in covered.values()), covered
+    assert all(32 <= count <= 40 for count in covered.values()), covered
     if temperature == 1.6:
         assert covered_by_percentile < 24
 
