@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         metrics as metrics,
         models as models,
     )
-    from gcelib._check import check_parameters as check_parameters
     from gcelib.advice import Advice as Advice, AdviceRow as AdviceRow, advise as advise
     from gcelib.accumulate import accumulated_backward as accumulated_backward
     from gcelib.calibration import (
@@ -78,11 +77,12 @@ if TYPE_CHECKING:
         sweeps as sweeps,
         trainer,
     )
+    from gcelib.study.parameters import check_parameters as check_parameters
     from gcelib.study.published import (
         PUBLISHED as PUBLISHED,
         published_logits as published_logits,
     )
-    from gcelib.study.runs import (
+    from gcelib.study.results import (
         load_logits as load_logits,
         load_results as load_results,
     )
@@ -165,11 +165,11 @@ _NAMES = {
         "reliability",
     ),
     "models": ("MODELS", "ModelRow", "make_model"),
+    "study.parameters": ("check_parameters",),
     "study.published": ("PUBLISHED", "published_logits"),
-    "study.runs": ("load_logits", "load_results"),
+    "study.results": ("load_logits", "load_results"),
     "study.trainer": ("RECIPES", "TrainConfig", "fit"),
     "view.explorers": ("PropernessExplorer", "ReliabilityExplorer"),
-    "_check": ("check_parameters",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -6,12 +6,10 @@ Values are checked on CPU tensors only: to read one on an accelerator would stal
 """
 
 import array
-import ast
 import difflib
 import math
 import numbers
 import os
-import re
 import sys
 import types
 import warnings
@@ -453,60 +451,3 @@ def logits_and_labels(
         problem = f"are on {classes.device}, logits on {scores.device}"
         fail("labels", problem, "move both to one device")
     return scores, classes.long()
-
-
-class BadParameter(ValueError):
-    """A parameter that a notebook was given and cannot use; a notebook shows the sentence without a traceback."""
-
-    def _render_traceback_(self):
-        return [f"{type(self).__name__}: {self}"]
-
-
-def check_parameters(cells):
-    """Refuse parameters injected by papermill that the notebook does not have, or whose type is another.
-
-    cells: IPython's ``In``. papermill only logs an unknown ``-p`` and runs on with the default; a notebook calls this
-    in the cell after its parameters. Its own names, types and defaults are read from its parameters cell (``seed: int
-    = 1``; ``lr: "float or None" = None``, since papermill cannot read ``|``), the given ones from papermill's injected
-    cell, which starts with ``# Parameters``.
-    Raises BadParameter (a ValueError) that names the parameter and the nearest known one.
-    """
-    injected = next(
-        (
-            i
-            for i, source in enumerate(cells)
-            if source.lstrip().startswith("# Parameters\n")
-        ),
-        0,
-    )
-    if not injected:
-        return
-    own = {
-        node.target.id: ast.unparse(node.annotation).strip("'")
-        for node in ast.parse(cells[injected - 1]).body
-        if isinstance(node, ast.AnnAssign)
-    }
-    for node in ast.parse(cells[injected]).body:
-        name = node.targets[0].id
-        if name not in own:
-            raise BadParameter(f"unknown parameter {name!r}: {did_you_mean(name, own)}")
-        try:
-            value = ast.literal_eval(node.value)
-        except ValueError:  # papermill writes float('nan')
-            raise BadParameter(
-                f"parameter {name!r} must be {own[name]}, got {ast.unparse(node.value)}"
-            ) from None
-        allowed = re.split(r" or | \| ", own[name])
-        if (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and "float" in allowed
-        ):
-            continue
-        if type(value).__name__ not in [
-            a.split("[")[0].replace("None", "NoneType") for a in allowed
-        ]:
-            cure = "; write True or False" if "bool" in allowed else ""
-            raise BadParameter(
-                f"parameter {name!r} must be {own[name]}, got {type(value).__name__} {value!r}{cure}"
-            )

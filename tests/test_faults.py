@@ -25,8 +25,17 @@ from filelock import FileLock
 from gcelib import data, runs, training
 from gcelib.study.trainer import TrainConfig, fit
 
-OPTIONS = {"dataset": "digits", "model": "mlp", "loss": "afl", "epochs": 3, "ood": ("noise",), "device": "cpu"}
-POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has neither these signals nor these limits")
+OPTIONS = {
+    "dataset": "digits",
+    "model": "mlp",
+    "loss": "afl",
+    "epochs": 3,
+    "ood": ("noise",),
+    "device": "cpu",
+}
+POSIX = pytest.mark.skipif(
+    os.name == "nt", reason="Windows has neither these signals nor these limits"
+)
 
 
 def config(folder, **changed):
@@ -35,7 +44,10 @@ def config(folder, **changed):
 
 def outcome(config):
     """Bits of all logits, and every result but the time taken."""
-    logits = {p.name: np.load(p)["logits"].tobytes() for p in sorted((config.run_dir / "logits").glob("*.npz"))}
+    logits = {
+        p.name: np.load(p)["logits"].tobytes()
+        for p in sorted((config.run_dir / "logits").glob("*.npz"))
+    }
     results = runs.read_json(config.run_dir / "metrics.json")["results"]
     return logits, {k: v for k, v in results.items() if k != "train_seconds"}
 
@@ -56,7 +68,11 @@ def finish(stopped, whole):
     assert outcome(stopped) == whole
     lines = (stopped.run_dir / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
-    assert not [p.name for p in stopped.run_dir.rglob("*") if "checkpoint" in p.name or ".json." in p.name]
+    assert not [
+        p.name
+        for p in stopped.run_dir.rglob("*")
+        if "checkpoint" in p.name or ".json." in p.name
+    ]
     return epochs
 
 
@@ -64,8 +80,10 @@ def finish(stopped, whole):
 
 
 @POSIX
-@pytest.mark.parametrize("file", ["checkpoint.new.pt", "val.npz"])
-def test_a_full_disk_stops_the_run_with_the_file_s_name_and_loses_nothing(tmp_path, whole, file):
+@pytest.mark.parametrize("file", ["checkpoint.pt", "val.npz"])
+def test_a_full_disk_stops_the_run_with_the_file_s_name_and_loses_nothing(
+    tmp_path, whole, file
+):
     """A limit on the size of files stands for the full disk: it strikes in the midst of a write, too."""
     import resource
 
@@ -80,10 +98,13 @@ def test_a_full_disk_stops_the_run_with_the_file_s_name_and_loses_nothing(tmp_pa
             next(run)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert finish(stopped, whole) == ([2, 3] if file == "checkpoint.new.pt" else [])
+    assert finish(stopped, whole) == ([2, 3] if file == "checkpoint.pt" else [])
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0,
+    reason="only root can mount a small disk",
+)
 def test_a_disk_that_is_really_full(tmp_path, whole):
     mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "small", str(tmp_path)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -118,16 +139,23 @@ def read_only(folder):
 
 @POSIX
 def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_lost(whole):
-    with tempfile.TemporaryDirectory() as folder:  # not pytest's, into which nobody but its owner can look
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # not pytest's, into which nobody but its owner can look
         stopped = config(folder)
         with read_only(Path(folder)), pytest.raises(PermissionError, match=folder):
             next(fit(stopped))
         run = fit(stopped)
         next(run)
-        with read_only(Path(folder)), pytest.raises(PermissionError, match="checkpoint"):
+        with (
+            read_only(Path(folder)),
+            pytest.raises(PermissionError, match="checkpoint"),
+        ):
             next(run)
         assert finish(stopped, whole) == [2, 3]
-        assert stat.S_IMODE((stopped.run_dir / "metrics.json").stat().st_mode) == 0o644  # others may read it
+        assert (
+            stat.S_IMODE((stopped.run_dir / "metrics.json").stat().st_mode) == 0o644
+        )  # others may read it
 
 
 def halved(content):
@@ -141,9 +169,12 @@ def flipped(content):
 
 @pytest.mark.parametrize("damage", [halved, flipped])
 @pytest.mark.parametrize(
-    ("names", "left"), [(["checkpoint.pt"], [2, 3]), (["checkpoint.pt", "checkpoint.prev.pt"], [1, 2, 3])]
+    ("names", "left"),
+    [(["checkpoint.pt"], [2, 3]), (["checkpoint.pt", "checkpoint.prev.pt"], [1, 2, 3])],
 )
-def test_a_damaged_checkpoint_costs_epochs_and_never_the_result(tmp_path, whole, names, left, damage):
+def test_a_damaged_checkpoint_costs_epochs_and_never_the_result(
+    tmp_path, whole, names, left, damage
+):
     stopped = config(tmp_path)
     run = fit(stopped)
     next(run), next(run)
@@ -151,7 +182,9 @@ def test_a_damaged_checkpoint_costs_epochs_and_never_the_result(tmp_path, whole,
     for name in names:
         path = stopped.run_dir / name
         path.write_bytes(damage(path.read_bytes()))
-    with pytest.warns(UserWarning, match=r"checkpoint\S*\.pt is damaged and was not used"):
+    with pytest.warns(
+        UserWarning, match=r"checkpoint\S*\.pt is damaged and was not used"
+    ):
         assert finish(stopped, whole) == left
 
 
@@ -165,8 +198,12 @@ def test_clocks_and_file_times_decide_nothing(tmp_path, whole, monkeypatch):
     run = fit(stopped)
     next(run), next(run)
     run.close()
-    for when, name in enumerate(["checkpoint.pt", "checkpoint.prev.pt", "history.jsonl", "config.json", ".lock"]):
-        os.utime(stopped.run_dir / name, (4e9 * (when % 2), 4e9 * (when % 2)))  # 1970 or 2096
+    for when, name in enumerate(
+        ["checkpoint.pt", "checkpoint.prev.pt", "history.jsonl", "config.json", ".lock"]
+    ):
+        os.utime(
+            stopped.run_dir / name, (4e9 * (when % 2), 4e9 * (when % 2))
+        )  # 1970 or 2096
     monkeypatch.setattr(time, "time", lambda: now + 1e9)
     assert finish(stopped, whole) == [3]
 
@@ -179,19 +216,32 @@ def test_a_second_writer_is_refused_and_harms_nothing(tmp_path, whole):
     with pytest.raises(RuntimeError, match="another process is writing this run"):
         next(fit(config(tmp_path)))
     run.close()
-    with FileLock(first.run_dir / ".lock"), pytest.raises(RuntimeError, match="another process"):
+    with (
+        FileLock(first.run_dir / ".lock"),
+        pytest.raises(RuntimeError, match="another process"),
+    ):
         next(fit(first))
     assert finish(first, whole) == [2, 3]
 
 
 @POSIX
-def test_ctrl_c_at_any_point_leaves_a_resumable_run(tmp_path, whole, monkeypatch, request):
+def test_ctrl_c_at_any_point_leaves_a_resumable_run(
+    tmp_path, whole, monkeypatch, request
+):
     # a shell starts background jobs with SIGINT ignored, and Python then leaves it so
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     stopped = config(tmp_path)
-    places = [(torch.optim.SGD, "step", 30), (os, "fsync", 2), (os, "replace", 3), (runs, "save_logits", 2)]
-    places += [(training.calibration, "make_calibrator", 3), (runs, "discard_checkpoints", 1)]
+    places = [
+        (torch.optim.SGD, "step", 30),
+        (os, "fsync", 2),
+        (os, "replace", 3),
+        (runs.OpenRun, "save_logits", 2),
+    ]
+    places += [
+        (training.calibration, "make_calibrator", 3),
+        (runs, "discard_checkpoints", 1),
+    ]
     for owner, name, call in places:
         real, calls = getattr(owner, name), []
 
@@ -209,7 +259,9 @@ def test_ctrl_c_at_any_point_leaves_a_resumable_run(tmp_path, whole, monkeypatch
     assert finish(stopped, whole) == []
 
 
-def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(tmp_path, whole):
+def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(
+    tmp_path, whole
+):
     """A real kernel, interrupted as JupyterLab does it, while the cell draws between two epochs."""
     from jupyter_client.manager import start_new_kernel
 
@@ -234,9 +286,18 @@ def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(tmp_path
     cell = "import threading\nfor record in fit(config):\n    print('epoch', record['epoch'], flush=True)\n"
     try:
         options = OPTIONS | {"runs_dir": str(tmp_path)}
-        assert execute(f"from gcelib import TrainConfig, fit\nconfig = TrainConfig(**{options})") == []
+        assert (
+            execute(
+                f"from gcelib import TrainConfig, fit\nconfig = TrainConfig(**{options})"
+            )
+            == []
+        )
         stop_here = "    threading.Event().wait(300)"  # the time in which one presses the button
-        assert execute(cell + stop_here, interrupt_at="1") == ["epoch", "1", "KeyboardInterrupt"]
+        assert execute(cell + stop_here, interrupt_at="1") == [
+            "epoch",
+            "1",
+            "KeyboardInterrupt",
+        ]
         assert execute(cell) == ["epoch", "2", "epoch", "3"]
     finally:
         manager.shutdown_kernel(now=True)
@@ -246,7 +307,12 @@ def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(tmp_path
 
 # --- the loop of kills ------------------------------------------------------------------------------------------------
 
-PHASES = {"save_checkpoint": "checkpointing", "_write_history": "checkpointing", "_finish": "final writes"}
+PHASES = {
+    "save_checkpoint": "checkpointing",
+    "write_history": "checkpointing",
+    "save_logits": "final writes",
+    "finish": "final writes",
+}
 
 
 def train_and_tell(options, told):
@@ -264,8 +330,8 @@ def train_and_tell(options, told):
         return call
 
     for name, phase in PHASES.items():
-        owner = runs if name == "save_checkpoint" else training
-        setattr(owner, name, telling(getattr(owner, name), phase, "training"))
+        real = getattr(runs.OpenRun, name)
+        setattr(runs.OpenRun, name, telling(real, phase, "training"))
     told.send("training")
     list(fit(TrainConfig(**options)))
     told.send("done")
@@ -275,9 +341,19 @@ def train_and_tell(options, told):
 @pytest.mark.long
 def test_killed_at_thirty_random_moments_the_bits_stay_the_same(tmp_path, whole):
     """SIGKILL strikes a random time after a random phase has begun; runs are resumed till they end, then begin anew."""
-    dice, kills, phases = random.Random(6), Counter(), ["training", "checkpointing", "final writes"]
-    context, finished, began = multiprocessing.get_context("forkserver"), 0, time.monotonic()
-    context.set_forkserver_preload(["gcelib.study.trainer", "gcelib.study.data", "sklearn.datasets"])
+    dice, kills, phases = (
+        random.Random(6),
+        Counter(),
+        ["training", "checkpointing", "final writes"],
+    )
+    context, finished, began = (
+        multiprocessing.get_context("forkserver"),
+        0,
+        time.monotonic(),
+    )
+    context.set_forkserver_preload(
+        ["gcelib.study.trainer", "gcelib.study.data", "sklearn.datasets"]
+    )
     data.load("digits")
     while sum(kills.values()) < 30 or min(kills[p] for p in phases) < 10:
         assert time.monotonic() - began < 1800, f"{kills} and no end"
@@ -287,7 +363,9 @@ def test_killed_at_thirty_random_moments_the_bits_stay_the_same(tmp_path, whole)
         child.start()
         mouth.close()
         target, seen = dice.choice(phases), ""
-        patience = 1 if target == "final writes" else dice.randint(1, 3)  # it comes once
+        patience = (
+            1 if target == "final writes" else dice.randint(1, 3)
+        )  # it comes once
         while patience and seen != "done" and ear.poll(120):
             seen = ear.recv()
             patience -= seen == target
@@ -304,4 +382,6 @@ def test_killed_at_thirty_random_moments_the_bits_stay_the_same(tmp_path, whole)
             assert outcome(TrainConfig(**options)) == whole
             finished += 1
     finish(TrainConfig(**options), whole)
-    print(f"{sum(kills.values())} kills: {dict(kills)}; {finished} runs ended in between, all with the same bits")
+    print(
+        f"{sum(kills.values())} kills: {dict(kills)}; {finished} runs ended in between, all with the same bits"
+    )

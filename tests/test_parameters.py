@@ -6,7 +6,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from gcelib import check_parameters
-from gcelib._check import BadParameter
+from gcelib.study.parameters import BadParameter
 
 OWN = """loss: str = "gce"  # the loss
 seed: int = 1
@@ -37,12 +37,18 @@ def test_fitting_parameters_pass(given):
         ('seed = "one"', r"parameter 'seed' must be int, got str 'one'"),
         ("seed = 1.5", r"parameter 'seed' must be int, got float 1\.5"),
         ("seed = True", r"parameter 'seed' must be int, got bool True"),
-        ("lr = float('nan')", r"parameter 'lr' must be float or None, got float\('nan'\)"),
+        (
+            "lr = float('nan')",
+            r"parameter 'lr' must be float or None, got float\('nan'\)",
+        ),
         ("seed = None", r"parameter 'seed' must be int, got NoneType"),
         ("loss = 3", r"parameter 'loss' must be str, got int 3"),
         ("lr = True", r"parameter 'lr' must be float or None, got bool"),
         ('compile = "false"', r"parameter 'compile' must be bool, got str 'false'"),
-        ('milestones = "[3, 5]"', r"parameter 'milestones' must be list or None, got str"),
+        (
+            'milestones = "[3, 5]"',
+            r"parameter 'milestones' must be list or None, got str",
+        ),
         ('loss_options = "gamma=3"', r"parameter 'loss_options' must be dict, got str"),
     ],
 )
@@ -58,19 +64,35 @@ def test_a_notebook_run_by_hand_or_by_nbval_has_nothing_to_check():
 
 def test_papermill_stops_with_the_sentence(tmp_path, caplog):
     own = new_code_cell(OWN, metadata={"tags": ["parameters"]})
-    rest = [new_code_cell("import gcelib\ngcelib.check_parameters(In)"), new_code_cell("print('worked')")]
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=[own, *rest], metadata=metadata), tmp_path / "lesson.ipynb")
+    rest = [
+        new_code_cell("import gcelib\ngcelib.check_parameters(In)"),
+        new_code_cell("print('worked')"),
+    ]
+    metadata = {
+        "kernelspec": {
+            "name": "python3",
+            "display_name": "Python 3",
+            "language": "python",
+        }
+    }
+    nbformat.write(
+        new_notebook(cells=[own, *rest], metadata=metadata), tmp_path / "lesson.ipynb"
+    )
 
     def run(**parameters):
         return papermill.execute_notebook(
-            tmp_path / "lesson.ipynb", tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False
+            tmp_path / "lesson.ipynb",
+            tmp_path / "out.ipynb",
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
         )
 
     assert "worked" in str(run(loss="ce", lr=1)["cells"][-1]["outputs"])
     assert "unknown" not in caplog.text  # papermill itself reads the annotations
     with pytest.raises(
-        papermill.PapermillExecutionError, match="BadParameter: unknown parameter 'los': did you mean 'loss'"
+        papermill.PapermillExecutionError,
+        match="BadParameter: unknown parameter 'los': did you mean 'loss'",
     ) as error:
         run(los="ce")
     assert "worked" not in str(error.value)

@@ -317,8 +317,8 @@ def test_a_folder_with_another_result_is_refused_whatever_precision_it_was_run_i
 ):
     grid = {"dataset": "digits", "epochs": 2}
     ((run_dir, (_, config)),) = sweeps.expand(grid, tmp_path).items()
-    with runs.open_run(run_dir, config.settings() | {"precision": "bf16"}, {}):
-        pass
+    with runs.open_run(run_dir, config.settings() | {"precision": "bf16"}, {}) as run:
+        run.save_checkpoint({})
     assert list(sweeps.expand(grid, tmp_path)) == [run_dir]
     with pytest.raises(ValueError, match="precision"):
         sweeps.expand(grid | {"precision": "fp32"}, tmp_path)

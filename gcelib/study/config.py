@@ -258,6 +258,18 @@ class Settings:
             del kept["data_fingerprint"]
         return kept
 
+    def defaults(self) -> dict[str, Any]:
+        """Return what ``stored`` would be with all that can be left open left open.
+
+        Returns
+        -------
+        dict
+            What a field that an older run does not record was, in effect, at its time.
+        """
+        chosen = ("dataset", "model", "loss", "seed", "variant", "recipe")
+        given = {name: getattr(self, name) for name in chosen}
+        return TrainConfig(**given).resolved().stored()
+
     def learning_rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch.
 
@@ -410,6 +422,16 @@ class TrainConfig:
             By the field's name.
         """
         return self.resolved().stored()
+
+    def defaults(self) -> dict[str, Any]:
+        """Return what ``settings`` would be with all that can be left open left open.
+
+        Returns
+        -------
+        dict
+            What a field that an older run does not record was, in effect, at its time.
+        """
+        return self.resolved().defaults()
 
     def learning_rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch.

@@ -6,7 +6,8 @@ Two environment variables overrule both: ``GCELIB_DATA_DIR`` and ``GCELIB_RUNS_D
 import os
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parents[2]
+#: The root of the checkout; of an installed wheel, the folder that holds ``gcelib``.
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def checkout() -> Path | None:
@@ -23,8 +24,10 @@ def checkout() -> Path | None:
     >>> folder is None or (folder / "gcelib").is_dir()
     True
     """
-    is_project = (_ROOT / "pyproject.toml").is_file() and (_ROOT / "notebooks").is_dir()
-    return _ROOT if is_project else None
+    is_project = (PROJECT / "pyproject.toml").is_file() and (
+        PROJECT / "notebooks"
+    ).is_dir()
+    return PROJECT if is_project else None
 
 
 def data_dir(root: str | os.PathLike[str] | None = None) -> Path:
@@ -82,3 +85,38 @@ def _folder(root: str | os.PathLike[str] | None, variable: str, name: str) -> Pa
     from platformdirs import user_cache_path
 
     return user_cache_path("gcelib") / name
+
+
+def run_path(
+    runs_dir: str | os.PathLike[str],
+    dataset: str,
+    model: str,
+    loss: str,
+    variant: str,
+    seed: int,
+) -> Path:
+    """Give the folder of one run.
+
+    Parameters
+    ----------
+    runs_dir : path
+        The folder of all runs.
+    dataset, model, loss : str
+        Names that can name folders.
+    variant : str
+        What else is particular about the run; may be empty.
+    seed : int
+        At least 0.
+
+    Returns
+    -------
+    pathlib.Path
+        ``<runs_dir>/<dataset>/<model>/<loss>[+variant]/seed-<seed>``.
+
+    Examples
+    --------
+    >>> run_path("runs", "digits", "mlp", "gce", "slow", 3).as_posix()
+    'runs/digits/mlp/gce+slow/seed-03'
+    """
+    name = f"{loss}+{variant}" if variant else loss
+    return Path(runs_dir) / dataset / model / name / f"seed-{seed:02d}"

@@ -211,12 +211,12 @@ def expand(grid: Grid, runs_dir: str | Path | None = None) -> dict[str, Cell]:
         run_dir = str(config.run_dir)
         asked = config.settings()
         if run_dir not in claims:
-            claims[run_dir] = _settings_there(run_dir) or asked
+            claims[run_dir] = runs.stated_settings(run_dir) or asked
         there = claims[run_dir]
         if given.get("precision", "auto") == "auto":
             # The machine that ran it may have chosen another one than this would.
-            asked["precision"] = there.get("precision")
-        runs.refuse_other_result(config.run_dir, there, asked)
+            asked["precision"] = there.get("precision", asked["precision"])
+        runs.refuse_other_result(config.run_dir, there, asked, config.defaults)
         cells[run_dir] = Cell(given, config)
     return cells
 
@@ -282,22 +282,6 @@ def _fill_in(variant: str, given: Mapping[str, Any]) -> str:
     return re.sub(r"{(\w+)}", value, variant)
 
 
-def _settings_there(run_dir: str) -> dict[str, Any] | None:
-    """The settings for which a run folder is taken; None if it is free or unreadable.
-
-    A damaged folder is not refused here: the run itself tells what is wrong with it,
-    and the others go on.
-    """
-    path = Path(run_dir, "config.json")
-    if not path.is_file():
-        return None
-    try:
-        (settings,) = runs.read_parts(path, "settings")
-    except (OSError, ValueError):
-        return None
-    return dict(settings)
-
-
 # --- how far it is --------------------------------------------------------------------
 
 # Runs that are alike in these take about the same time an epoch.
@@ -361,8 +345,8 @@ def _look(run_dir: str) -> dict[str, Any]:
     seconds = math.nan
     if runs.is_done(run_dir):
         state = "done"
-        with contextlib.suppress(TypeError, ValueError):  # somebody wrote text there
-            seconds = float(runs.read_metrics(run_dir)[2]["train_seconds"])
+        with contextlib.suppress(KeyError):
+            seconds = runs.read_result(run_dir).results["train_seconds"]
     elif runs.is_running(run_dir) or runs.is_running(run_dir, _LOCK):
         state = "running"
     elif Path(run_dir, "failed.txt").exists():

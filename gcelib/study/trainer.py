@@ -7,8 +7,6 @@ both.
 
 import contextlib
 import datetime
-import io
-import json
 import math
 import platform
 import statistics
@@ -16,7 +14,6 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -134,12 +131,12 @@ def prepare(config: TrainConfig) -> Job:
 
 def _is_finished(settings: Settings) -> bool:
     """Tell whether the run is done; refuse a folder that holds another result."""
-    config = settings.run_dir / "config.json"
-    if not config.exists():
+    there = runs.stated_settings(settings.run_dir)
+    if there is None:
         return False
-    (there,) = runs.read_parts(config, "settings")
-    runs.refuse_other_result(settings.run_dir, there, settings.stored())
-    return bool(runs.is_done(settings.run_dir))
+    asked = settings.stored()
+    runs.refuse_other_result(settings.run_dir, there, asked, settings.defaults)
+    return runs.is_done(settings.run_dir)
 
 
 def environment(settings: Settings) -> dict[str, str | int | bool | None]:
@@ -379,14 +376,18 @@ class Trainer:
             At a loss that is not finite; the last checkpoint stays.
         """
         settings = self.settings
-        run_dir = settings.run_dir
-        opened = runs.open_run(run_dir, settings.stored(), self.job.environment)
-        with opened as done:
-            if done:
+        opened = runs.open_run(
+            settings.run_dir,
+            settings.stored(),
+            self.job.environment,
+            settings.defaults,
+        )
+        with opened as run:
+            if run.done:
                 self._warn_of_missing_weights()
                 return
             with torch_defaults():
-                history = self._resume(run_dir)
+                history = self._resume(run)
                 parts = self._on_device()
             logits: dict[str, Tensor] = {}
             for epoch in range(len(history), settings.epochs):
@@ -394,12 +395,12 @@ class Trainer:
                     record, logits = self._epoch(epoch, parts)
                     history.append(record)
                     state = self.state_dict() | {"history": history}
-                    runs.save_checkpoint(run_dir, state)
-                    _write_history(run_dir, history)
+                    run.save_checkpoint(state)
+                    run.write_history(history)
                 pace = statistics.median(r["seconds"] for r in history)
                 yield record | {"seconds_left": pace * (settings.epochs - epoch - 1)}
             with torch_defaults():
-                self._finish(parts, logits, history)
+                self._finish(run, parts, logits, history)
 
     def _warn_of_missing_weights(self) -> None:
         """Tell the user that a finished run was not asked to keep its weights."""
@@ -408,15 +409,15 @@ class Trainer:
             problem = f"{run_dir} was finished without keeping its weights"
             warn(f"{problem}; for weights, remove the folder or choose a variant")
 
-    def _resume(self, run_dir: Path) -> list[Record]:
+    def _resume(self, run: runs.OpenRun) -> list[Record]:
         """Go on from the checkpoint, if any, and return the epochs before it."""
-        checkpoint = runs.load_checkpoint(run_dir)
+        checkpoint = run.load_checkpoint()
         history: list[Record] = []
         if checkpoint is not None:
             self.load_state_dict(checkpoint)
             history = checkpoint["history"]
         # The checkpoint decides: a kill may have fallen between the two files.
-        _write_history(run_dir, history)
+        run.write_history(history)
         return history
 
     def _on_device(self) -> dict[str, TensorPair]:
@@ -459,13 +460,12 @@ class Trainer:
 
     def _finish(
         self,
+        run: runs.OpenRun,
         parts: Mapping[str, TensorPair],
         logits: dict[str, Tensor],
         history: list[Record],
     ) -> None:
         """Write logits, weights and metrics; the last file alone means "done"."""
-        settings = self.settings
-        run_dir = settings.run_dir
         labels = {"val": self.splits.val[1], "test": self.splits.test[1]}
         for name in labels:
             if name not in logits:  # the run was resumed after its last epoch
@@ -474,25 +474,17 @@ class Trainer:
             logits[name] = self.predict(images)
             labels[name] = torch.full((len(images),), -1)
         for name, values in logits.items():
-            runs.save_logits(run_dir, name.replace(":", "-"), values, labels[name])
-        if settings.keep_weights:
-            buffer = io.BytesIO()
+            run.save_logits(name, values, labels[name])
+        if self.settings.keep_weights:
             weights = {k: v.cpu() for k, v in self.model.state_dict().items()}
-            torch.save(weights, buffer)
-            runs.write_atomic(run_dir / "weights.pt", buffer.getbuffer())
+            run.save_weights(weights)
         results: dict[str, float] = measure(logits, labels)
         seconds = sum(record["seconds"] for record in history)
         results["train_seconds"] = round(seconds, 3)
         results["train_loss"] = history[-1]["train_loss"]
         results["train_nll"] = history[-1]["train_nll"]
         results["train_error"] = history[-1]["train_error"]
-        content = {
-            "config": settings.stored(),
-            "environment": dict(self.job.environment),
-            "results": results,
-        }
-        runs.write_json(run_dir / "metrics.json", content)
-        runs.discard_checkpoints(run_dir)
+        run.finish(results)
 
     # --- its two kinds of work ---
 
@@ -674,12 +666,6 @@ def _n_steps(n: int, batch_size: int, drop_last: bool) -> int:
     rest = n % batch_size
     incomplete = rest > 1 and not drop_last  # of a single sample nothing can be learnt
     return n // batch_size + incomplete
-
-
-def _write_history(run_dir: Path, history: list[Record]) -> None:
-    """Write ``history.jsonl``, a line an epoch."""
-    lines = "".join(json.dumps(record) + "\n" for record in history)
-    runs.write_atomic(run_dir / "history.jsonl", lines.encode())
 
 
 def _look(split: str, logits: Tensor, labels: Tensor) -> Record:

@@ -147,7 +147,7 @@ def _from_folder(row: dict[str, Any]) -> dict[str, Any]:
     run_dir = row["run_dir"]
     val = runs.load_logits(run_dir, "val")
     test = runs.load_logits(run_dir, "test")
-    environment = runs.read_metrics(run_dir)[1]
+    environment = runs.read_result(run_dir).environment
     temperature = calibration.TemperatureScaling("nll").fit(*val).temperature
     found = class_errors(*test)
     found["ts_nll_temperature"] = float(temperature)

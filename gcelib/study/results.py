@@ -1,0 +1,300 @@
+"""Reading runs back: one run's logits, history and results, or many as one table."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gcelib import _check
+from gcelib.study import files, places, stored
+from gcelib.study.files import AnyPath
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Logits (N, K) float32 and labels (N,) int64.
+LogitsAndLabels = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+
+def split_file(split: str) -> str:
+    """Give the name of the file that holds a split's logits.
+
+    Parameters
+    ----------
+    split : str
+        ``"val"``, ``"test"``, or an out-of-distribution set such as ``"noise"``.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> split_file("test")
+    'test.npz'
+    """
+    return f"{split.replace(':', '-')}.npz"
+
+
+def load_logits(run_dir: AnyPath, split: str) -> LogitsAndLabels:
+    """Read the logits that a run wrote for one split.
+
+    Parameters
+    ----------
+    run_dir : path
+        The run's folder.
+    split : str
+        ``"val"``, ``"test"``, or the name of an out-of-distribution set.
+
+    Returns
+    -------
+    logits : (N, K) array of float32
+        Scores before the softmax, all finite.
+    labels : (N,) array of int64
+        Class ids in [0, K); all of them -1 where the split has none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run wrote no such split; the message names those that it did write.
+    ValueError
+        If the file is damaged or holds anything else; the message begins with its path.
+
+    Examples
+    --------
+    >>> from gcelib.study.places import PROJECT
+    >>> run = PROJECT / "data" / "demo" / "fashion_mini" / "convnet" / "gce" / "seed-01"
+    >>> logits, labels = load_logits(run, "test")
+    >>> logits.shape, labels.shape
+    ((4000, 10), (4000,))
+    """
+    folder = Path(run_dir) / "logits"
+    path = folder / split_file(split)
+    if files.is_link(folder):
+        files.refuse(folder, "is a symbolic link", "give the run's own folder")
+    try:
+        return _checked_logits(files.read_arrays(path))
+    except FileNotFoundError:
+        there = sorted(p.stem for p in folder.glob("*.npz")) or "none"
+        message = f"{path}: not found; this run has {there}"
+        raise FileNotFoundError(message) from None
+    except (ValueError, TypeError) as error:
+        reason = str(error).removeprefix(f"{files.shown(path)}: ")
+        cure = f"remove {run_dir} and run it again"
+        raise ValueError(f"{path}: is damaged ({reason}); {cure}") from error
+
+
+def _checked_logits(arrays: dict[str, npt.NDArray[Any]]) -> LogitsAndLabels:
+    """Give logits and labels, if the arrays of a file are just these two."""
+    if arrays.keys() != {"logits", "labels"}:
+        names = ", ".join(sorted(arrays)) or "nothing"
+        _check.fail("arrays", f"are {names}, not logits and labels", "restore the file")
+    logits = _check.as_tensor("logits", arrays["logits"]).float()
+    labels = _check.as_tensor("labels", arrays["labels"])
+    _check.check_logits(logits)
+    none_known = labels.numel() > 0 and bool((labels == -1).all())
+    _check.check_labels(labels, *logits.shape, values=not none_known)
+    return logits.numpy(), labels.long().numpy()
+
+
+def load_history(run_dir: AnyPath) -> "pd.DataFrame":
+    """Read a run's history.
+
+    Parameters
+    ----------
+    run_dir : path
+        The run's folder.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row an epoch, with the fields of ``fit``'s records.
+
+    Raises
+    ------
+    OSError
+        If there is none.
+    ValueError
+        If ``history.jsonl`` is damaged; the message names the file and the line.
+    """
+    import pandas as pd
+
+    path = Path(run_dir, "history.jsonl")
+    records = []
+    lines = files.read_bytes(path, files.HISTORY_BYTES).splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = files.parse_json(line)
+        except ValueError as error:
+            what = f"line {number} is not readable JSON ({error})"
+            raise ValueError(f"{path}: {what}; remove the line") from error
+        if not isinstance(record, dict):
+            files.refuse(path, f"line {number} is no JSON object", "remove the line")
+        records.append(record)
+    return pd.DataFrame(records)
+
+
+def is_done(run_dir: AnyPath) -> bool:
+    """Tell whether a run has finished and its results are whole.
+
+    Parameters
+    ----------
+    run_dir : path
+        The run's folder; need not exist.
+
+    Returns
+    -------
+    bool
+        True if ``metrics.json`` is there and undamaged: if not, the run is done again.
+    """
+    try:
+        stored.read_result(run_dir)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def summary(run_dir: AnyPath, split: str = "test") -> "pd.DataFrame":
+    """Give a finished run's metrics as a small table.
+
+    Parameters
+    ----------
+    run_dir : path
+        The run's folder.
+    split : str, default "test"
+        Or ``"val"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for the raw network and for each calibrator. Rates are in percent, NLL in
+        nats. A metric that an older run does not have is NaN.
+
+    Raises
+    ------
+    OSError
+        If the run has not finished.
+    ValueError
+        If its results are damaged.
+    """
+    import pandas as pd
+
+    results = stored.read_result(run_dir).results
+    labels = {
+        "error": "error %",
+        "nll": "NLL",
+        "brier": "Brier",
+        "ece": "ECE %",
+        "adaptive_ece": "AdaECE %",
+        "classwise_ece": "ClasswiseECE %",
+    }
+    start, end = f"{split}_", "_nll"
+    calibrators = [
+        name.removeprefix(start).removesuffix(end)
+        for name in results
+        if name.startswith(start) and name.endswith(end)
+    ]
+    rows = {}
+    for calibrator in calibrators:
+        row = {}
+        for metric, label in labels.items():
+            value = results.get(f"{split}_{calibrator}_{metric}", float("nan"))
+            row[label] = 100 * value if "%" in label else value
+        rows[calibrator] = row
+    return pd.DataFrame.from_dict(rows, orient="index").round(3)
+
+
+def load_results(runs_dir: AnyPath | None = None) -> "pd.DataFrame":
+    """Give all finished runs as one tidy table, read from ``metrics.json`` alone.
+
+    Parameters
+    ----------
+    runs_dir : path, optional
+        The folder of all runs; by default that of :func:`gcelib.study.places.runs_dir`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a run. Columns: the settings (dataset, model, loss, variant, seed, ...),
+        then ``<split>_<calibrator>_<metric>`` (fractions; NLL in nats),
+        ``train_seconds``, ``device``, ``run_dir``. Empty if nothing has finished.
+
+    Warns
+    -----
+    UserWarning
+        Once, naming the results that are damaged or in another run's folder: they are
+        left out.
+    """
+    import pandas as pd
+
+    folder = Path(runs_dir or places.runs_dir())
+    rows = []
+    left_out = []
+    for run_dir in sorted(_finished(folder)):
+        try:
+            rows.append(_row(folder, run_dir))
+        except (ValueError, OSError) as error:
+            left_out.append(str(error))
+    if left_out:
+        _check.warn(
+            f"{len(left_out)} results are skipped: "
+            + files.shown(" | ".join(left_out[:5]))
+            + (" | ..." if len(left_out) > 5 else "")
+        )
+    return pd.DataFrame(rows)
+
+
+def _finished(folder: Path) -> list[Path]:
+    """Give the folders of all runs in ``folder`` that have results."""
+    pattern = "*/*/*/seed-*/metrics.json"
+    with contextlib.suppress(OSError):
+        return [path.parent for path in folder.glob(pattern)]
+    return []
+
+
+def _row(folder: Path, run_dir: Path) -> dict[str, Any]:
+    """Give a run's row of the table."""
+    record = stored.read_result(run_dir)
+    settings = record.settings
+    if not _belongs(run_dir.relative_to(folder), settings):
+        names = [str(settings[name]) for name in ("dataset", "model", "loss", "seed")]
+        what = f"holds the result of another run ({' '.join(names)})"
+        cure = "move it back, or run this one again"
+        files.refuse(run_dir / "metrics.json", what, cure)
+    row = {**settings, **record.results, "device": record.environment.get("device")}
+    for name, value in row.items():
+        if isinstance(value, list):  # a column of lists could not be compared
+            row[name] = tuple(value)
+    return row | {"run_dir": str(run_dir)}
+
+
+def _belongs(place: Path, settings: dict[str, Any]) -> bool:
+    """Tell whether the folder that results were found in is that of their settings."""
+    dataset, model, *_ = place.parts
+    names = {"dataset": dataset, "model": model}
+    for name, found in names.items():
+        is_own = ":" in settings[name]  # the folder has a shorter name
+        if not is_own and settings[name] != found:
+            return False
+    own = places.run_path(
+        "",
+        dataset,
+        model,
+        settings["loss"],
+        settings.get("variant", ""),
+        settings["seed"],
+    )
+    return own == place
+
+
+__all__ = [
+    "LogitsAndLabels",
+    "is_done",
+    "load_history",
+    "load_logits",
+    "load_results",
+    "split_file",
+    "summary",
+]
