@@ -91,7 +91,7 @@ if TYPE_CHECKING:
         TrainConfig as TrainConfig,
         fit as fit,
     )
-    from gcelib.view import explorers, plots as plots
+    from gcelib.view import explorers, live as live, plots as plots
     from gcelib.view.explorers import (
         PropernessExplorer as PropernessExplorer,
         ReliabilityExplorer as ReliabilityExplorer,
@@ -106,6 +106,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "calibration": "calibration",
     "data": "study.data",
+    "live": "view.live",
     "losses": "losses",
     "metrics": "metrics",
     "models": "models",

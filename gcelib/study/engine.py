@@ -13,6 +13,7 @@ terminal. Nothing here imports torch.
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from typing import IO, Any
 
@@ -25,8 +26,9 @@ from papermill.log import logger
 
 from gcelib.study.warm import hidden
 
-#: What the display ids of progress lines begin with (``gcelib.view.live`` makes them).
+#: What the display ids of progress lines and of tables begin with.
 PROGRESS = "gcelib-progress"
+TABLE = "gcelib-table"
 
 #: Set where nobody sees what a notebook draws before it has ended: curves can wait.
 HEADLESS = "GCELIB_HEADLESS"
@@ -39,21 +41,20 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         self, msg: dict[str, Any], cell: NotebookNode, cell_index: int
     ) -> NotebookNode | None:
         """Put a message of the kernel into the notebook; show a progress line."""
-        output = super().process_message(msg, cell, cell_index)
-        line = _progress_line(msg)
-        if line and self.log_output:
-            if msg["msg_type"] == "update_display_data":  # papermill logs the first one
-                self.log.info(line)
-        elif line and self.nb_man.pbar is not None:
-            self._show(line, cell_index)
-        return output
-
-    def _show(self, line: str, cell_index: int) -> None:
-        """Write ``line`` into papermill's bar, which stands still while a cell runs."""
+        output: NotebookNode | None = super().process_message(msg, cell, cell_index)
+        kind, text = _sign_of_life(msg)
+        if not text:
+            return output
         bar = self.nb_man.pbar
-        bar.bar_format = "{desc}"
-        where = f"cell {cell_index + 1}/{len(self.nb.cells)}"
-        bar.set_description_str(f"{where} · {line}", refresh=True)
+        if self.log_output:
+            self.log.info(text)
+        elif bar is not None and kind == PROGRESS:
+            # Papermill's bar stands still while a cell runs: let it show this instead.
+            bar.bar_format = "{desc}"
+            bar.set_description_str(_fitting(text), refresh=True)
+        elif bar is not None:
+            bar.write(text, file=bar.fp)
+        return output
 
     def execute_cell(
         self, cell: NotebookNode, cell_index: int, **kwargs: object
@@ -71,16 +72,28 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         self, cell: NotebookNode, cell_index: int, **kwargs: object
     ) -> NotebookNode:
         """Execute one cell in the kernel."""
-        return super().execute_cell(cell, cell_index, **kwargs)
+        executed: NotebookNode = super().execute_cell(cell, cell_index, **kwargs)
+        return executed
 
 
-def _progress_line(msg: dict[str, Any]) -> str:
-    """The progress line that ``msg`` brings, or nothing."""
-    content = msg["content"]
-    display_id = (content.get("transient") or {}).get("display_id") or ""
-    if not display_id.startswith(PROGRESS):
-        return ""
-    return str(content["data"].get("text/plain", ""))
+def _sign_of_life(msg: dict[str, Any]) -> tuple[str, str]:
+    """Kind and text of a progress line or table that ``msg`` renews; else no text."""
+    if msg["msg_type"] == "update_display_data":
+        content = msg["content"]
+        display_id = (content.get("transient") or {}).get("display_id") or ""
+        for kind in (PROGRESS, TABLE):
+            if display_id.startswith(kind):
+                return kind, str(content["data"].get("text/plain", ""))
+    return "", ""
+
+
+def _fitting(text: str) -> str:
+    """``text`` without as many of its middle parts as the terminal has no room for."""
+    width = shutil.get_terminal_size().columns
+    parts = text.split(" · ")
+    while len(" · ".join(parts)) >= width and len(parts) > 2:
+        del parts[len(parts) // 2]
+    return " · ".join(parts)
 
 
 # --- the default engine, a kernel for the notebook ------------------------------------
@@ -91,15 +104,10 @@ class _KernelClient(_Client):
 
     def create_kernel_manager(self) -> KernelManager:
         """Return nbclient's kernel manager, told to encrypt."""
-        manager = super().create_kernel_manager()
+        manager: KernelManager = super().create_kernel_manager()
         if manager.has_trait("transport_encryption"):  # since jupyter_client 8.9
             manager.transport_encryption = "auto"
         return manager
-
-    async def async_start_new_kernel(self, **kwargs: object) -> None:
-        """Start the kernel, which learns that nobody watches its drawings."""
-        kwargs.setdefault("env", os.environ | {HEADLESS: "1"})
-        await super().async_start_new_kernel(**kwargs)
 
 
 class WatchedEngine(NBClientEngine):  # type: ignore[misc]
@@ -163,7 +171,7 @@ class WatchedEngine(NBClientEngine):  # type: ignore[misc]
             stderr_file=stderr_file,
             **kwargs,
         )
-        client.execute()
+        client.execute(env=os.environ | {HEADLESS: "1"})
 
 
 # --- the engine without a kernel ------------------------------------------------------
@@ -212,7 +220,10 @@ class _InProcessClient(_Client):
                 self._told_idle.set()
             return
         index = self._index
-        self.process_message(msg, self.nb.cells[index], index)
+        try:
+            self.process_message(msg, self.nb.cells[index], index)
+        except Exception as error:  # raised here, it would only stop the messages
+            self._problem = error
 
     def _execute(
         self, cell: NotebookNode, cell_index: int, **kwargs: object
@@ -223,10 +234,13 @@ class _InProcessClient(_Client):
         cell.outputs = []
         self._index = cell_index
         self._told_idle.clear()
+        self._problem: Exception | None = None
         self.clear_before_next_output = False
         may_fail = "raises-exception" in cell.metadata.get("tags", [])
         self._client.execute(cell.source, allow_stdin=False, stop_on_error=not may_fail)
         self._told_idle.wait()  # the last of the cell's messages
+        if self._problem is not None:
+            raise self._problem
         reply = self._client.get_shell_msg()["content"]
         if reply["status"] == "error" and not may_fail:
             raise CellExecutionError.from_cell_and_msg(cell, reply)
@@ -278,5 +292,6 @@ class InProcessEngine(Engine):  # type: ignore[misc]
             stdout_file=stdout_file,
             stderr_file=stderr_file,
             store_widget_state=False,
+            record_timing=False,
         )
         client.execute()

@@ -1,0 +1,152 @@
+"""What a notebook shows of itself while it runs, in a terminal and in a kernel."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from gcelib import sweeps
+from gcelib.study import engine
+from gcelib.view import live
+
+# A notebook of this project in miniature; "gcelib" in its source makes it ours.
+CODE = """
+import os
+from gcelib.view import live  # gcelib
+watch = live.TrainingWatch("runs/digits/convnet/gce/seed-01")
+for epoch in (1, 2):
+    record = {"epoch": epoch, "epochs": 2, "train_loss": 0.5, "train_error": 0.25}
+    watch.epoch(record | {"images_per_second": 4000.0, "seconds_left": 61.0})
+watch.close()
+print(os.getpid(), live.somebody_looks())
+"""
+LINES = [
+    "starting",
+    "epoch 1/2 · loss 0.500 · train error 25.0% · images/s 4,000 · left 1:01 min",
+    "epoch 2/2 · loss 0.500 · train error 25.0% · images/s 4,000 · left 1:01 min",
+    "finished: digits/convnet/gce/seed-01",
+]
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    path = tmp_path_factory.mktemp("notebook") / "watched.ipynb"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(CODE)]
+    content = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(content, path)
+    return path
+
+
+def execute(notebook, *options):
+    """Papermill in a process of its own: the executed notebook, what it printed."""
+    output = notebook.with_name("executed.ipynb")
+    code = (
+        "import sys, papermill, papermill.__main__ as main;"
+        "from gcelib.study import papermill_plugin; papermill_plugin.register();"
+        "sys.exit(main.papermill())"
+    )
+    command = [sys.executable, "-c", code, str(notebook), str(output), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (cell,) = nbformat.read(output, as_version=4).cells
+    return cell, done.stdout + done.stderr
+
+
+def printed(cell):
+    """The last line that the cell printed, in two words."""
+    return cell.outputs[-1]["text"].split()
+
+
+@pytest.mark.parametrize("options", [[], ["--engine", "gcelib"]])
+def test_papermill_shows_each_epoch_in_its_bar(notebook, options):
+    cell, text = execute(notebook, *options)
+    for line in LINES:
+        assert line in text
+    assert "eavesdropping" not in text
+    assert printed(cell)[1] == "False"
+    assert cell.outputs[0]["data"]["text/plain"] == LINES[-1]
+
+
+@pytest.mark.parametrize("options", [[], ["--engine", "gcelib"]])
+def test_papermill_logs_each_epoch(notebook, options):
+    _, text = execute(notebook, "--log-output", *options)
+    assert [line for line in text.splitlines() if line in LINES] == LINES
+    assert "object>" not in text
+
+
+def test_the_bar_keeps_epoch_and_time_left_where_there_is_little_room(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = engine._fitting(LINES[1])
+    assert len(shown) < 60
+    assert shown.startswith("epoch 1/2 · ")
+    assert shown.endswith(" · left 1:01 min")
+
+
+def test_other_peoples_notebooks_are_executed_as_ever(monkeypatch):
+    """The default engine adds nothing to a notebook that does not use gcelib."""
+    taken = []
+    parent = engine.NBClientEngine
+    monkeypatch.setattr(
+        parent,
+        "execute_managed_notebook",
+        classmethod(lambda cls, *a, **k: taken.append(k)),
+    )
+
+    class Manager:
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+
+    engine.WatchedEngine.execute_managed_notebook(Manager, "python3", log_output=True)
+    assert taken[0]["log_output"] is True
+
+
+def test_a_failing_cell_ends_the_notebook_that_runs_without_a_kernel(tmp_path):
+    cells = ["print('before')", "1 / 0", "print('never')"]
+    cells = [nbformat.v4.new_code_cell(source) for source in cells]
+    cells[1].metadata.tags = []
+    path = tmp_path / "fails.ipynb"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    content = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(content, path)
+    code = (
+        "import sys, papermill; from gcelib.study import papermill_plugin;"
+        "papermill_plugin.register();"
+        "papermill.execute_notebook(*sys.argv[1:3], engine_name='gcelib')"
+    )
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "out.ipynb")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    outputs = [cell.outputs for cell in executed if cell.cell_type == "code"]
+    assert outputs[0][0]["text"] == "before\n"
+    assert outputs[1][-1]["ename"] == "ZeroDivisionError"
+    assert outputs[2] == []
+
+
+def test_a_sweep_tells_counts_epochs_and_time_left(tmp_path):
+    grid = {"dataset": "digits", "loss": ["ce", "gce"], "seed": [1, 2], "epochs": 4}
+    watch = live.SweepWatch(grid, tmp_path)
+    assert watch.line() == "0 of 4 done · 0 running · 0 failed"
+    first, second, third, _ = sweeps.expand(grid, tmp_path)
+    for run_dir, epochs in ((first, 4), (second, 1)):
+        Path(run_dir).mkdir(parents=True)
+        Path(run_dir, "history.jsonl").write_text("{}\n" * epochs)
+        os.utime(Path(run_dir, "history.jsonl"))
+    watch._began_at = 0
+    watch.tick()
+    watch.ended({"run_dir": first, "state": "done"})
+    watch.ended({"run_dir": third, "state": "failed"})
+    line = watch.line()
+    assert line.startswith("1 of 4 done · 1 running · 1 failed · ce seed 2 epoch 1/4")
+    assert line.endswith(" left")
+    assert watch.table().to_dict("records") == [{"ce": "1 of 2", "gce": "0 of 2"}]
+
+
+def test_without_a_notebook_a_line_goes_to_standard_error(capsys):
+    watch = live.TrainingWatch("runs/digits/convnet/gce/seed-01")
+    watch.close()
+    assert capsys.readouterr().err.splitlines() == [LINES[0], LINES[3]]
