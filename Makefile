@@ -2,7 +2,7 @@
 # make demo   a bare machine to a trained, measured and drawn model
 # make test   the whole test suite, notebooks included
 # make lab    JupyterLab on the first lesson
-# make bench  losses, metrics and calibrators beside their peers, some minutes
+# make bench  losses, metrics, calibrators and the cost of a run beside their peers, half an hour
 # make lint   style, docstrings, security rules, types here and in a client; make audit   known vulnerabilities of the pinned versions (needs the net)
 # make sweep-demo   seven losses, ten seeds, three embedded data sets: hours on a laptop; repeat it to go on after a stop
 #
@@ -43,7 +43,7 @@ lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -q tests/test_typing.py
 
 bench: .venv/installed
-	for part in losses metrics calibration load; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+	for part in losses metrics calibration load cost; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 # Known vulnerabilities of the pinned versions. A version that cannot be looked up is an error, too.
 audit: build/audit/bin/pip-audit
