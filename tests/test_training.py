@@ -1,5 +1,6 @@
 """One run: the recipe it follows, what it refuses, and that it ends with the same bits however often it is killed."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -441,7 +442,95 @@ def test_weights_asked_of_a_finished_run_are_not_silently_missing(tmp_path):
         assert not list(fit(small(tmp_path, epochs=1, keep_weights=True)))
 
 
-# --- killed and resumed ---------------------------------------------------------------
+GLOBALS = {
+    "default dtype": lambda s: (
+        s.callback(torch.set_default_dtype, torch.get_default_dtype()),
+        torch.set_default_dtype(torch.float64),
+    ),
+    "autocast": lambda s: s.enter_context(torch.autocast("cpu", torch.bfloat16)),
+    "no grad": lambda s: s.enter_context(torch.no_grad()),
+    "inference mode": lambda s: s.enter_context(torch.inference_mode()),
+    "default device": lambda s: s.enter_context(torch.device("meta")),
+    "deterministic": lambda s: (
+        s.callback(torch.use_deterministic_algorithms, False),
+        torch.use_deterministic_algorithms(True),
+    ),
+    "matmul precision": lambda s: (
+        s.callback(torch.set_float32_matmul_precision, "highest"),
+        torch.set_float32_matmul_precision("medium"),
+    ),
+    "no mkldnn": lambda s: s.enter_context(torch.backends.mkldnn.flags(enabled=False)),
+}
+
+
+def global_state():
+    """What a caller may have set, and will want to find again."""
+    return (
+        torch.get_default_dtype(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_default_device(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.backends.mkldnn.enabled,
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The logits of a run under torch's defaults."""
+    config = small(tmp_path_factory.mktemp("plain"), model="mlp", loss="afl", epochs=2)
+    list(fit(config))
+    return runs.load_logits(config.run_dir, "test")[0]
+
+
+@pytest.mark.parametrize("name", GLOBALS)
+def test_the_numbers_do_not_hang_on_torchs_global_state(tmp_path, plain, name):
+    with contextlib.ExitStack() as stack:
+        GLOBALS[name](stack)
+        before = global_state()
+        config = small(tmp_path, model="mlp", loss="afl", epochs=2)
+        for _ in fit(config):
+            assert global_state() == before  # nothing leaks between two epochs
+        assert global_state() == before
+    np.testing.assert_array_equal(runs.load_logits(config.run_dir, "test")[0], plain)
+
+
+def test_after_a_training_in_bf16_the_stored_logits_are_float32_true(tmp_path):
+    config = small(tmp_path, model="mlp", precision="bf16", epochs=1)
+    list(fit(config))
+    logits, _ = runs.load_logits(config.run_dir, "test")
+    rounded = torch.from_numpy(logits).bfloat16().float().numpy()
+    assert (logits != rounded).mean() > 0.9
+    largest = np.sort(logits, 1)
+    assert (largest[:, -1] > largest[:, -2]).all()  # no ties
+
+
+def test_inside_an_epoch_each_step_can_be_shown(tmp_path):
+    seen = []
+    config = small(tmp_path, model="mlp", epochs=2, batch_size=300)
+    list(fit(config, on_batch=seen.append))
+    steps = [(p.epoch, p.epochs, p.step, p.steps) for p in seen]
+    assert steps == [(e, 2, s, 4) for e in (1, 2) for s in (1, 2, 3, 4)]
+    assert all(p.seconds >= 0 for p in seen)
+
+
+def test_prepare_writes_nothing_and_trainer_goes_on_from_it(tmp_path):
+    job = training.prepare(small(tmp_path, model="mlp"))
+    assert not list(tmp_path.iterdir())
+    assert [record["epoch"] for record in training.Trainer(job)] == [1, 2, 3]
+    assert training.prepare(small(tmp_path, model="mlp")).done
+
+
+def test_a_run_that_is_refused_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match="max_hours"):
+        next(fit(small(tmp_path, max_hours=1e-9)))
+    assert not list(tmp_path.iterdir())
+    assert len(list(fit(small(tmp_path, model="mlp", epochs=1)))) == 1
+
+
+# --- killed and resumed -------------------------------------------------------------------
 
 
 def run_until_killed(options, call, name):

@@ -1,0 +1,358 @@
+"""Your own data and network in ``TrainConfig``: folders, npz files, functions, timm."""
+
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gcelib import TrainConfig, data, fit, runs, sweeps, training
+from gcelib.study.data import own
+
+RNG = np.random.default_rng(0)
+QUICK = {"model": "mlp", "loss": "ce", "epochs": 1, "device": "cpu"}
+
+
+def pictures(labels, shape=(8, 8)):
+    """Noise, brighter for higher labels: a class that can be learnt."""
+    noise = RNG.integers(0, 60, (len(labels), *shape))
+    return (noise + 90 * labels.reshape(-1, *[1] * len(shape))).astype(np.uint8)
+
+
+def write_npz(path, n=120, shape=(8, 8), parts=("train",), **changed):
+    arrays = {}
+    for part in parts:
+        labels = np.arange(n) % 2
+        arrays |= {f"{part}_images": pictures(labels, shape), f"{part}_labels": labels}
+    np.savez(path, **arrays | changed)
+    return f"npz:{path}"
+
+
+def write_folder(root, parts=("train",), n=40, mode="L", size=(8, 8)):
+    for part in parts:
+        for k, name in enumerate(["cat", "dog"]):
+            place = root / part / name
+            place.mkdir(parents=True)
+            for i, pixels in enumerate(pictures(np.full(n, k), size)):
+                Image.fromarray(pixels).convert(mode).save(place / f"{i}.png")
+    return f"folder:{root}"
+
+
+# --- what is read ---------------------------------------------------------------------
+
+
+def test_a_folder_of_pngs_trains_and_everything_downstream_reads_it(tmp_path):
+    """The worked example of lesson 03."""
+    dataset = write_folder(tmp_path / "my images", ("train", "test"), n=50)
+    config = TrainConfig(dataset, loss="gce", epochs=2, device="cpu", runs_dir=tmp_path)
+    assert config.model == "convnet"
+    assert config.ood == ("noise",)
+    assert [record["epoch"] for record in fit(config)] == [1, 2]
+    name = config.run_dir.relative_to(tmp_path).parts[0]
+    assert name.startswith("folder-my-images-")
+    table = runs.load_results(tmp_path)
+    assert table.dataset[0] == dataset
+    assert table.test_raw_error[0] < 0.2
+    assert np.isfinite(table.noise_raw_auroc[0])
+    from gcelib import ReliabilityExplorer
+
+    explorer = ReliabilityExplorer({"gce": config.run_dir})
+    assert explorer is not None
+    stored = runs.read_json(config.run_dir / "config.json")["settings"]["dataset"]
+    splits = data.load(stored)
+    assert splits.class_names == ("cat", "dog")
+    sizes = [len(part[1]) for part in (splits.train, splits.val, splits.test)]
+    assert sizes == [90, 10, 100]
+
+
+def test_what_a_folder_lacks_is_drawn_by_the_seed(tmp_path):
+    dataset = write_folder(tmp_path, n=100)
+    one, again, two = (data.load(dataset, seed) for seed in (1, 1, 2))
+    sizes = [len(part[1]) for part in (one.train, one.val, one.test)]
+    assert sizes == [140, 20, 40]
+    assert torch.equal(one.val[0], again.val[0])
+    assert not torch.equal(one.val[0], two.val[0])
+    pixels = one.train[0].double() / 255
+    torch.testing.assert_close(
+        one.mean.double(), pixels.mean((0, 2, 3)), rtol=1e-6, atol=0
+    )
+    assert one.input_shape == (1, 8, 8)
+
+
+def test_any_coloured_image_makes_all_of_them_rgb(tmp_path):
+    dataset = write_folder(tmp_path, n=60)
+    Image.new("RGB", (8, 8), (9, 8, 7)).save(tmp_path / "train" / "cat" / "zz.png")
+    images, labels = data.load(dataset).train
+    assert images.shape[1:] == (3, 8, 8)
+    coloured = (images[:, 0] != images[:, 1]).flatten(1).any(1)
+    assert coloured.sum() <= 1
+    assert labels[coloured].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((8, 9), (1, 8, 9)), ((8, 9, 3), (3, 8, 9)), ((3, 8, 9), (3, 8, 9))],
+)
+def test_the_channels_of_an_npz_are_found(tmp_path, shape, expected):
+    dataset = write_npz(tmp_path / "x.npz", 200, shape, ("train", "val", "test"))
+    with np.load(tmp_path / "x.npz") as file:
+        stored = file["test_images"]
+    images = data.load(dataset).test[0].numpy()
+    assert images.shape == (200, *expected)
+    if shape[-1] == 3:
+        stored = stored.transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(images.reshape(stored.shape), stored)
+
+
+def test_features_train_and_pictures_are_not_shown_to_them(tmp_path):
+    labels = np.arange(300) % 3
+    features = RNG.normal(size=(300, 5)) + labels[:, None]
+    path = tmp_path / "t.npz"
+    np.savez(path, train_images=features, train_labels=labels)
+    with pytest.warns(UserWarning, match=r"ood: .*is a table; they are skipped"):
+        config = TrainConfig(f"npz:{path}", ood=["noise"], epochs=3, runs_dir=tmp_path)
+    assert (config.model, config.ood) == ("mlp", ())
+    (*_, last) = fit(config)
+    assert last["test_error"] < 0.6
+
+
+# --- settings and folders -------------------------------------------------------------
+
+
+def test_a_file_that_changed_is_another_result(tmp_path):
+    dataset = write_npz(tmp_path / "x.npz")
+    config = TrainConfig(dataset, runs_dir=tmp_path, ood=[], **QUICK)
+    list(fit(config))
+    assert list(fit(config)) == []
+    with np.load(tmp_path / "x.npz") as file:
+        arrays = dict(file)
+    arrays["train_images"][0, 0, 0] ^= 1
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ValueError, match=r"another result.*data_fingerprint"):
+        list(fit(TrainConfig(dataset, runs_dir=tmp_path, ood=[], **QUICK)))
+
+
+def test_the_name_holds_in_any_folder_and_two_places_never_share_one(
+    tmp_path, monkeypatch
+):
+    write_npz(tmp_path / "x.npz")
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig("npz:x.npz", runs_dir=tmp_path, **QUICK)
+    assert config.dataset == f"npz:{tmp_path / 'x.npz'}"
+    assert own.folder_name("npz:/a/x.npz") != own.folder_name("npz:/b/x.npz")
+    assert "/" not in own.folder_name("npz:/a/$^ ü$.npz")
+
+
+def test_published_data_has_no_fingerprint_so_old_runs_stay_theirs():
+    assert "data_fingerprint" not in TrainConfig("digits", device="cpu").settings()
+
+
+def test_grids_take_own_data_and_networks(tmp_path, monkeypatch):
+    write_npz(tmp_path / "x.npz")
+    (tmp_path / "my_grid_net.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    grid = {"dataset": "npz:x.npz", "model": "my_grid_net.py:build", "device": "cpu"}
+    ((run_dir, cell),) = sweeps.expand(grid, tmp_path / "runs").items()
+    assert cell.given["dataset"] == f"npz:{tmp_path / 'x.npz'}"
+    assert cell.given["model"] == f"{tmp_path / 'my_grid_net.py'}:build"
+    assert "my_grid_net-build" in run_dir
+
+
+# --- functions ------------------------------------------------------------------------
+
+NETWORK = textwrap.dedent("""
+    from torch import nn
+
+    def build(n_classes, input_shape):
+        n = input_shape[0] * input_shape[1] * input_shape[2]
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(n, n_classes))
+
+    def wrong(n_classes, input_shape):
+        return nn.Flatten()
+
+    def no_module(n_classes, input_shape):
+        return None
+
+    def raises(n_classes, input_shape):
+        raise RuntimeError("no such width")
+""")
+DATA = textwrap.dedent("""
+    import torch
+    from gcelib.data import Splits
+
+    def load(seed):
+        g = torch.Generator().manual_seed(seed)
+        labels = torch.arange(60) % 2
+        images = torch.randint(0, 60, (60, 1, 8, 8), generator=g)
+        images = (images + 90 * labels.view(-1, 1, 1, 1)).byte()
+        part = images, labels
+        half = torch.tensor([0.5])
+        names = ("no", "yes")
+        return Splits("mine", part, part, part, 2, half, half, names, (1, 8, 8), False)
+
+    def nothing(seed):
+        return seed
+""").replace("from gcelib.data import", "from gcelib.study.data import")
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    (tmp_path / "my_own_data.py").write_text(DATA)
+    (tmp_path / "my_own_net.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in [m for m in sys.modules if m.startswith(("my_own_", "gcelib_user_"))]:
+        del sys.modules[name]
+
+
+def test_functions_bring_data_and_network_and_resume_with_dropout(modules):
+    logits = []
+    for place, stop in (("whole", False), ("broken", True)):
+        options = {"loss": "ce", "epochs": 2, "ood": [], "device": "cpu"}
+        config = TrainConfig(
+            "my_own_data:load", "my_own_net:build", runs_dir=modules / place, **options
+        )
+        run = fit(config)
+        next(run)
+        if stop:
+            run.close()
+            torch.manual_seed(99)  # dropout must not hang on the global generator
+            run = fit(config)
+        list(run)
+        logits.append(runs.load_logits(config.run_dir, "test")[0])
+    np.testing.assert_array_equal(*logits)
+    assert len(runs.load_results(modules / "whole")) == 1
+
+
+def test_timm_networks_train(tmp_path):
+    timm = pytest.importorskip("timm")
+    assert timm
+    config = TrainConfig("digits", "timm:test_resnet", runs_dir=tmp_path, device="cpu")
+    job = training.prepare(TrainConfig(**{**config.__dict__, "ood": [], "epochs": 1}))
+    images, labels = job.splits.train
+    record = training.Trainer(job).train_epoch(0, (images[:64], labels[:64]))
+    assert np.isfinite(record["train_loss"])
+    with pytest.raises(ValueError, match="model: unknown 'test_resnett'; did you mean"):
+        TrainConfig("digits", "timm:test_resnett")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("my_own_net:wrong", r"model: .*returns torch.float32 of shape \(8, 64\)"),
+        (
+            "my_own_net:no_module",
+            "model: .*returned NoneType; return a torch.nn.Module",
+        ),
+        ("my_own_net:raises", "model: .*cannot be built .*no such width"),
+        ("my_own_net:absent", "model: .*has no function 'absent'"),
+        ("no_such_module_of_mine:build", "model: there is no module"),
+        ("/no/such/file.py:build", "model: there is no file"),
+    ],
+)
+def test_networks_that_cannot_be_used_are_refused_before_work(modules, model, message):
+    folder = modules / "runs"
+    with pytest.raises((ValueError, TypeError), match=message):
+        next(fit(TrainConfig("digits", model, ood=[], device="cpu", runs_dir=folder)))
+    assert not folder.exists()
+
+
+# --- what is refused ------------------------------------------------------------------
+
+Y = np.arange(40) % 2
+X = pictures(Y)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "has no train_images, only nothing"),
+        ({"train_images": X}, "has no train_labels"),
+        ({"train_images": X, "train_labels": Y[:-1]}, r"shape \(39,\) for 40 samples"),
+        ({"train_images": X, "train_labels": Y * 0}, "fewer than two classes"),
+        ({"train_images": X, "train_labels": Y + 1}, "reach to 2 but lack class 0"),
+        ({"train_images": X, "train_labels": Y - 1}, "contain -1"),
+        ({"train_images": X, "train_labels": Y * 1.0}, "train_labels .*dtype float64"),
+        ({"train_images": X / 255, "train_labels": Y}, "train_images .*dtype float64"),
+        ({"train_images": X[:, :4, :4, None, None], "train_labels": Y}, "have shape"),
+        (
+            {"train_images": pictures(Y, (8, 8, 8)), "train_labels": Y},
+            "no axis is clearly",
+        ),
+        ({"train_images": X[:9], "train_labels": Y[:9]}, "samples for train"),
+        (
+            {"train_images": np.full((40, 3), np.nan), "train_labels": Y},
+            "NaN or infinity",
+        ),
+        (
+            {"train_images": X, "train_labels": Y, "val_images": X},
+            "only one of val_images",
+        ),
+        (
+            {
+                "train_images": X,
+                "train_labels": Y,
+                "val_images": X,
+                "val_labels": Y + 1,
+            },
+            r"val_labels .*contain 2, outside \[0, 2\)",
+        ),
+        (
+            {
+                "train_images": X,
+                "train_labels": Y,
+                "test_images": pictures(Y, (9, 9)),
+                "test_labels": Y,
+            },
+            r"test_images .*\(1, 9, 9\), train_images \(1, 8, 8\)",
+        ),
+        ({"train_images": np.array([{}] * 40), "train_labels": Y}, "Python objects"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused_in_one_sentence(
+    tmp_path, arrays, message
+):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ValueError, match=rf"^dataset: .*{message}.*; "):
+        TrainConfig(f"npz:{tmp_path / 'x.npz'}", runs_dir=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_places_that_are_not_there_or_damaged_are_refused(tmp_path, modules):
+    (tmp_path / "x.npz").write_bytes(b"PK\3\4 and then nothing")
+    (tmp_path / "empty").mkdir()
+    cases = {
+        "npz:/no/such.npz": "there is no file",
+        f"npz:{tmp_path / 'x.npz'}": "no whole .npz file",
+        "npz:": "names no place",
+        "folder:/no/such": "there is no folder",
+        f"folder:{tmp_path / 'empty'}": "has no folder train",
+        "my_own_data:nothing": "returned int",
+        "my_own_data:absent": "has no function 'absent'",
+        "no_such_module_of_mine:load": "there is no module",
+    }
+    for dataset, message in cases.items():
+        with pytest.raises((ValueError, TypeError), match=f"^dataset: .*{message}.*; "):
+            TrainConfig(dataset)
+
+
+def test_folders_of_mixed_or_unreadable_images_are_refused(tmp_path):
+    dataset = write_folder(tmp_path, n=60)
+    odd = tmp_path / "train" / "cat" / "odd.png"
+    for picture, message in (
+        (Image.new("L", (9, 8)), "8 x 9 pixels"),
+        (Image.fromarray(np.zeros((8, 8), np.uint16)), "more than 8 bits"),
+    ):
+        picture.save(odd)
+        with pytest.raises(ValueError, match=rf"^dataset: .*{message}.*; "):
+            TrainConfig(dataset)
+    odd.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"^dataset: .*odd.png cannot be read"):
+        TrainConfig(dataset)
+    odd.unlink()
+    (tmp_path / "val" / "bird").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / "val" / "bird" / "1.png")
+    with pytest.raises(ValueError, match=r"^dataset: .*'bird', which .*train lacks"):
+        TrainConfig(dataset)
