@@ -523,11 +523,15 @@ def test_prepare_writes_nothing_and_trainer_goes_on_from_it(tmp_path):
     assert training.prepare(small(tmp_path, model="mlp")).done
 
 
-def test_a_run_that_is_refused_leaves_nothing_behind(tmp_path):
+def test_the_cure_that_a_refusal_names_is_accepted(tmp_path):
+    """A run that ended at step 0 left nothing behind that would refuse the next one."""
     with pytest.raises(ValueError, match="max_hours"):
         next(fit(small(tmp_path, max_hours=1e-9)))
     assert not list(tmp_path.iterdir())
-    assert len(list(fit(small(tmp_path, model="mlp", epochs=1)))) == 1
+    options = {"model": "mlp", "epochs": 1}
+    with pytest.raises(FloatingPointError, match="smaller lr"):
+        list(fit(small(tmp_path, lr=1000.0, weight_decay=1000.0, **options)))
+    assert len(list(fit(small(tmp_path, lr=0.01, **options)))) == 1
 
 
 # --- killed and resumed -------------------------------------------------------------------
