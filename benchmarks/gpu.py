@@ -1,4 +1,5 @@
-"""What training costs on a GPU, measured with the library's own loop: ``python benchmarks/gpu.py``.
+"""What training costs on a GPU, measured with the library's own loop: ``python
+benchmarks/gpu.py``.
 
 Random images of 32 x 32, batches of 128, the paper's four networks. Writes ``gpu.csv``
 and ``gpu.md`` to ``--out`` (default ``benchmarks/results``) after every measurement,
@@ -62,7 +63,9 @@ GROUPS = {  # of PyTorch's operators, by what is in their names
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is measured. steps: in one timed epoch; seconds: that a measurement lasts at least."""
+    """How much is measured. steps: in one timed epoch; seconds: that a measurement
+    lasts at least.
+    """
 
     batch: int = 128
     pixels: int = 32
@@ -96,7 +99,9 @@ def random_split(n, size, device):
 def make_state(
     model, size, device, precision="auto", channels_last=True, compiled=None
 ):
-    """What ``gcelib.training.fit`` makes for a run: network, optimiser, loss, and the loop ``train_epoch``."""
+    """What ``gcelib.training.fit`` makes for a run: network, optimiser, loss, and the
+    loop ``train_epoch``.
+    """
     part, shape = random_split(2, size, "cpu"), (3, size.pixels, size.pixels)
     constants = (torch.tensor(c) for c in data.CIFAR)
     splits = data.Splits(
@@ -124,7 +129,9 @@ def make_state(
 
 
 def step_seconds(state, size, seconds=None):
-    """Median seconds of a training step, over epochs of ``size.steps``; each ends when the device has finished."""
+    """Median seconds of a training step, over epochs of ``size.steps``; each ends when
+    the device has finished.
+    """
     part = random_split(size.steps * size.batch, size, state.device)
     state.train_epoch(
         0, tuple(t[: 3 * size.batch] for t in part)
@@ -139,7 +146,9 @@ def step_seconds(state, size, seconds=None):
 
 @functools.cache
 def step_flops(model, batch, pixels):
-    """Floating-point operations of a step's forward and backward pass, counted from the shapes alone."""
+    """Floating-point operations of a step's forward and backward pass, counted from the
+    shapes alone.
+    """
     with torch.device("meta"):
         network, x = (
             models.make_model(model, 10, (3, pixels, pixels)),
@@ -157,7 +166,9 @@ def wait_for(device):
 
 @contextlib.contextmanager
 def peak_memory(device, result):
-    """Puts the device's peak inside the block, in MiB, into ``result``; on a CPU, nothing."""
+    """Puts the device's peak inside the block, in MiB, into ``result``; on a CPU,
+    nothing.
+    """
     gc.collect()
     if device.type != "cuda":
         yield
@@ -181,7 +192,9 @@ def speed(model, size, seconds):
 
 
 def matmul(precision, size, device):
-    """TFLOP/s of the largest square product that ought to fill the card; the best of five."""
+    """TFLOP/s of the largest square product that ought to fill the card; the best of
+    five.
+    """
     n, dtype = size.matmul, torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     before, best = torch.get_float32_matmul_precision(), float("inf")
@@ -220,7 +233,9 @@ def step(model, case, size, device):
 
 
 class PilImages(torch.utils.data.Dataset):
-    """CIFAR as torchvision gives it: every image through PIL, one by one, in a worker process."""
+    """CIFAR as torchvision gives it: every image through PIL, one by one, in a worker
+    process.
+    """
 
     def __init__(self, n, size):
         from torchvision import transforms as T
@@ -242,7 +257,8 @@ class PilImages(torch.utils.data.Dataset):
 
 
 def reference(model, size, device):
-    """The plain loop of public code: float32, DataLoader, PIL, ``.item()`` in each step; PyTorch's defaults otherwise.
+    """The plain loop of public code: float32, DataLoader, PIL, ``.item()`` in each
+    step; PyTorch's defaults otherwise.
 
     Those let convolutions use TF32. cuDNN chooses its kernels, as there. Starting the
     workers is not counted.
@@ -279,7 +295,9 @@ def reference(model, size, device):
 
 
 def loss_ratios(model, size, device):
-    """Every loss's step as a ratio to cross-entropy's: the same network, interleaved, median of paired ratios."""
+    """Every loss's step as a ratio to cross-entropy's: the same network, interleaved,
+    median of paired ratios.
+    """
     state, part = (
         make_state(model, size, device),
         random_split(size.loss_steps * size.batch, size, device),
@@ -304,7 +322,9 @@ def loss_ratios(model, size, device):
 
 
 def around(model, size, device, images_per_second):
-    """What comes on top of an epoch's steps, in seconds: AdaFocal's look at validation and its update; a checkpoint."""
+    """What comes on top of an epoch's steps, in seconds: AdaFocal's look at validation
+    and its update; a checkpoint.
+    """
     state, val = make_state(model, size, device), random_split(size.val, size, device)
     criterion, result = (
         losses.make_loss("afl").to(device),
@@ -338,7 +358,8 @@ def around(model, size, device, images_per_second):
 
 
 def waits(model, loss, size, device):
-    """An error if the host waits for the device anywhere between the first batch of ``train_epoch`` and its end.
+    """An error if the host waits for the device anywhere between the first batch of
+    ``train_epoch`` and its end.
 
     On a GPU by ``set_sync_debug_mode("error")``. Without one on the meta device, whose
     tensors have no values to read.
@@ -371,14 +392,18 @@ def waits(model, loss, size, device):
     with mock.patch.object(data, "batches", watched):
         try:
             state.train_epoch(0, random_split(3 * size.batch, size, state.device))
-        except RuntimeError:  # the sums of the epoch are read after its last batch: there are none on the meta device
+        # the sums of the epoch are read after its last batch: there are none on the
+        # meta device
+        except RuntimeError:
             if not meta or len(steps) < 3:
                 raise
     return {"steps": len(steps), "waits": 0}
 
 
 def where_time_goes(model, size, device, milliseconds):
-    """Share of a step's time that each kind of operator keeps the device busy; the rest it stands idle."""
+    """Share of a step's time that each kind of operator keeps the device busy; the rest
+    it stands idle.
+    """
     state, part = (
         make_state(model, size, device),
         random_split(3 * size.batch, size, device),
@@ -411,7 +436,9 @@ def where_time_goes(model, size, device, milliseconds):
 
 
 def child(spec):
-    """What a process started by :func:`in_processes` does: get ready, wait for the word, measure, say it."""
+    """What a process started by :func:`in_processes` does: get ready, wait for the
+    word, measure, say it.
+    """
     out, sys.stdout = sys.stdout, sys.stderr
     size, device, result = Size(**spec["size"]), torch.device(spec["device"]), {}
     with peak_memory(device, result):
@@ -430,7 +457,9 @@ def child(spec):
 
 
 def in_processes(count, deadline, size, device, **spec):
-    """The results of ``count`` processes that measure at the same time; TimeoutError if they go beyond ``deadline``."""
+    """The results of ``count`` processes that measure at the same time; TimeoutError if
+    they go beyond ``deadline``.
+    """
     spec |= {"size": dataclasses.asdict(size), "device": str(device)}
     with contextlib.ExitStack() as stack:
         cache = stack.enter_context(
@@ -488,7 +517,9 @@ def together(model, count, deadline, size, device):
 
 
 def compiled(model, case, deadline, size, device, eager):
-    """A compiled network's step; the start-up that it costs, and after how many steps that is paid back."""
+    """A compiled network's step; the start-up that it costs, and after how many steps
+    that is paid back.
+    """
     (result,) = in_processes(
         1, deadline, size, device, model=model, compiled=COMPILED[case]
     )
@@ -505,7 +536,9 @@ def compiled(model, case, deadline, size, device, eager):
 
 
 def plan(chosen, size, device, found, deadline):
-    """Every measurement, the most wanted first: (section, model, case, seconds that it may take, function)."""
+    """Every measurement, the most wanted first: (section, model, case, seconds that it
+    may take, function).
+    """
     cuda = device.type == "cuda"
     for precision in ("bf16", "tf32", "fp32"):
         yield "peak", "", precision, 3, lambda p=precision: matmul(p, size, device)
@@ -637,7 +670,9 @@ def setup(size, device):
 
 
 def read(path):
-    """What an earlier run measured: ``{(section, model, case): {measure: value}}``; of the setup, text."""
+    """What an earlier run measured: ``{(section, model, case): {measure: value}}``; of
+    the setup, text.
+    """
     found = {}
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
@@ -698,7 +733,8 @@ def main(arguments=None):
     for name in ("device", "torch", "gcelib", "batch", "pixels"):
         if there.get(name) != here[name]:
             parser.error(
-                f"{options.out} holds measurements with {name} {there.get(name)}, here it is {here[name]}"
+                f"{options.out} holds measurements with {name} {there.get(name)}, "
+                f"here it is {here[name]}"
             )
     left_over, slowest = {}, {}
     for section, model, case, cost, measure in plan(
@@ -743,7 +779,9 @@ def main(arguments=None):
 
 
 def share_of_peak(found, model, case):
-    """A step's TFLOP/s over the largest matrix product's in the same precision, or None."""
+    """A step's TFLOP/s over the largest matrix product's in the same precision, or
+    None.
+    """
     precision = (
         "tf32" if case == REFERENCE else case[:4]
     )  # PyTorch's default lets float32 convolutions use TF32
@@ -766,8 +804,9 @@ def report(found, left_over):
         title += " (a rehearsal at tiny size: the numbers mean nothing)"
     facts = ", ".join(f"{k} {v}" for k, v in about.items() if k != "device")
     intro = (
-        f"By `benchmarks/gpu.py`: {facts}. Random images through the loop of `gcelib.training.fit`, cross-entropy "
-        "where no loss is named; FLOPs counted from the shapes; medians."
+        f"By `benchmarks/gpu.py`: {facts}. Random images through the loop of "
+        "`gcelib.training.fit`, cross-entropy where no loss is named; FLOPs counted from "
+        "the shapes; medians."
     )
     parts = [title, intro]
 
@@ -816,15 +855,17 @@ def report(found, left_over):
     header = ["", "images/s", "ms a step", "TFLOP/s", "of peak", "MiB", "x reference"]
     header += ["first step, s", "paid after steps"]
     note = (
-        "*of peak*: of the matrix product in the same precision (the reference's is TF32, which PyTorch lets float32 "
-        f"convolutions use). `{DEFAULT}` is what `fit` does by itself on a card with bf16. *Reference loop*: float32, "
-        "a DataLoader with 4 workers, PIL, one `.item()` a step. *First step*: mostly compilation."
+        "*of peak*: of the matrix product in the same precision (the reference's is TF32, "
+        f"which PyTorch lets float32 convolutions use). `{DEFAULT}` is what `fit` does by "
+        "itself on a card with bf16. *Reference loop*: float32, a DataLoader with 4 "
+        "workers, PIL, one `.item()` a step. *First step*: mostly compilation."
     )
     add("step", "A training step", note, header, rows)
     ratios = {model: row for (model, _), row in sections.get("loss", {}).items()}
     names = [n for n in losses.LOSSES if n != "ce"] + ["ce again"]
     rows = [[n, *(_number(r[n], ".3f") for r in ratios.values())] for n in names]
-    note = "Medians of paired ratios, interleaved. *ce again*: cross-entropy against itself, so what noise does."
+    note = "Medians of paired ratios, interleaved. *ce again*: cross-entropy against "
+    note += "itself, so what noise does."
     add("loss", "Every loss's step over cross-entropy's", note, ["", *ratios], rows)
     fields = {
         "train_s": "steps, s",
@@ -836,13 +877,17 @@ def report(found, left_over):
         [m, *(_number(row[f]) for f in fields)]
         for (m, _), row in sections.get("epoch", {}).items()
     ]
-    note = "45,000 training and 5,000 validation images. AdaFocal needs the validation logits after every epoch."
+    note = "45,000 training and 5,000 validation images. AdaFocal needs the validation "
+    note += "logits after every epoch."
     add("epoch", "Around an epoch's steps", note, ["", *fields.values()], rows)
     rows = [
         [m, *(_number(v, ".0%") for v in row.values())]
         for (m, _), row in sections.get("time", {}).items()
     ]
-    note = f"Shares of a step's time (`{DEFAULT}`), from PyTorch's profiler; *idle*: the device waits for the host."
+    note = (
+        f"Shares of a step's time (`{DEFAULT}`), from PyTorch's profiler; *idle*: the "
+    )
+    note += "device waits for the host."
     add("time", "Where the time goes", note, ["", *GROUPS, "idle"], rows)
     rows = [
         [m, c, int(r["steps"]), int(r["waits"])]

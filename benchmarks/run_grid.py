@@ -1,4 +1,5 @@
-"""A grid's runs on one GPU without papermill, Dask or network: ``python benchmarks/run_grid.py fashion_mnist_gpu``.
+"""A grid's runs on one GPU without papermill, Dask or network: ``python
+benchmarks/run_grid.py fashion_mnist_gpu``.
 
 For a machine that is lent for a while. The runs are those of ``gcelib.sweeps``: same
 settings, folders and results, so either goes on where the other stopped. ``--workers
@@ -25,7 +26,9 @@ from gcelib import runs, training
 
 
 def expand(grid, runs_dir):
-    """Every run's settings, in the grid's order. ``grid``: a name in notebooks/grids, or a YAML file of one mapping."""
+    """Every run's settings, in the grid's order. ``grid``: a name in notebooks/grids,
+    or a YAML file of one mapping.
+    """
     path = (
         Path(grid)
         if Path(grid).suffix in (".yaml", ".yml")
@@ -61,10 +64,8 @@ def work(cells, deadline):
             for record in training.fit(config):
                 print(f"{name}: {training.progress(record)}", flush=True)
                 if time.monotonic() > deadline and record["epoch"] < config.epochs:
-                    print(
-                        f"{name}: stopped after epoch {record['epoch']}; it goes on from there",
-                        flush=True,
-                    )
+                    where = f"stopped after epoch {record['epoch']}"
+                    print(f"{name}: {where}; it goes on from there", flush=True)
                     return failed
         except RuntimeError as error:
             if "another process" not in str(error):

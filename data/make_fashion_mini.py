@@ -20,9 +20,12 @@ import numpy as np
 
 from gcelib.study.data.download import read_idx
 from gcelib.study.data.sources import FASHION_MINI_MD5
+from gcelib.study.data.splits import Array
 
 
-def choose(images, labels, per_class, rng):
+def choose(
+    images: Array, labels: Array, per_class: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
     """``per_class`` random images of each class, in their original order."""
     chosen = [
         rng.permutation(np.flatnonzero(labels == k))[:per_class] for k in range(10)
@@ -31,7 +34,8 @@ def choose(images, labels, per_class, rng):
     return images[chosen], labels[chosen]
 
 
-def main(folder, output):
+def main(folder: str | Path, output: str | Path) -> None:
+    """Choose the images and write the file."""
     rng, arrays = np.random.default_rng(0), []
     for part, per_class in (("train", 600), ("t10k", 400)):
         images, labels = (

@@ -1,4 +1,6 @@
-"""Data: splits, long tails, batches and OOD sets; every data set in its true on-disk format; downloads that fail."""
+"""Data: splits, long tails, batches and OOD sets; every data set in its true on-disk
+format; downloads that fail.
+"""
 
 import gzip
 import hashlib
@@ -482,7 +484,8 @@ def test_augmentation_is_drawn_for_each_sample_and_each_epoch():
     n = 2000
     images = torch.zeros(n, 1, 9, 9, dtype=torch.uint8)
     images[:, 0, 4, 5] = (
-        255  # one bright pixel beside the centre: where it lands tells offset and mirroring
+        # one bright pixel beside the centre: where it lands tells offset and mirroring
+        255
     )
     part, g = (images, torch.arange(n)), generator()
     splits = data.Splits(
@@ -991,7 +994,9 @@ def test_fashion_mnist(server, tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_imagenet(server, monkeypatch):
-    """A Tiny-ImageNet of 3 classes with 4 and 2 JPEGs each, one of them grey, in the true tree."""
+    """A Tiny-ImageNet of 3 classes with 4 and 2 JPEGs each, one of them grey, in the
+    true tree.
+    """
     top, wnids, members, truth = "tiny-imagenet-200", ["n03", "n01", "n02"], [], {}
 
     def jpeg(grey=False):
@@ -1089,7 +1094,9 @@ def test_the_tiny_imagenet_cache_is_used_checked_and_made_anew(
 
 
 def adni_table(n_subjects=60, seed=0):
-    """Column names and rows of strings in the format that data/README.md asks for; some subjects have two scans."""
+    """Column names and rows of strings in the format that data/README.md asks for; some
+    subjects have two scans.
+    """
     random = np.random.default_rng(seed)
     columns = [f"CTX_{side}_REGION{k}_SUVR" for side in ("LH", "RH") for k in range(34)]
     header = [
@@ -1162,10 +1169,8 @@ def test_av1451_splits_by_subject_and_standardises_by_train(tmp_path):
 
 
 def test_av1451_without_the_licensed_file_names_the_steps(tmp_path):
-    with pytest.raises(
-        FileNotFoundError,
-        match=r"No such file .*av1451.csv.*ADNI licenses it: data/README.md has the steps",
-    ):
+    steps = r"No such file .*av1451.csv.*ADNI licenses it: data/README.md has the steps"
+    with pytest.raises(FileNotFoundError, match=steps):
         data.load("av1451", root=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,6 @@
-"""The benchmark for GPUs, rehearsed on a CPU at tiny size: its counts, its files, its stops, and what it times."""
+"""The benchmark for GPUs, rehearsed on a CPU at tiny size: its counts, its files, its
+stops, and what it times.
+"""
 
 import csv
 import importlib.util
@@ -27,7 +29,10 @@ def gpu():
 @pytest.fixture(scope="module")
 def rehearsed(gpu, tmp_path_factory):
     """The whole script in little: once without time, then with enough."""
-    out, command = tmp_path_factory.mktemp("gpu"), ["--device", "cpu", "--quick", "--models", "convnet", "--out"]
+    out, command = (
+        tmp_path_factory.mktemp("gpu"),
+        ["--device", "cpu", "--quick", "--models", "convnet", "--out"],
+    )
     gpu.main([*command, str(out), "--minutes", "0"])
     nothing = (out / "gpu.md").read_text()
     gpu.main([*command, str(out), "--minutes", "30"])
@@ -35,11 +40,19 @@ def rehearsed(gpu, tmp_path_factory):
 
 
 def resnet50_macs(pixels):
-    """Multiply-adds of a forward pass by hand, and those of the first convolution: He et al. 2016, Table 1."""
+    """Multiply-adds of a forward pass by hand, and those of the first convolution: He
+    et al. 2016, Table 1.
+    """
     stem = total = 3 * 64 * 9 * pixels**2
     inputs = 64
-    for width, blocks, side in ((64, 3, pixels), (128, 4, pixels // 2), (256, 6, pixels // 4), (512, 3, pixels // 8)):
-        before = side if width == 64 else 2 * side  # the 3x3 convolution of a group's first block takes the stride
+    for width, blocks, side in (
+        (64, 3, pixels),
+        (128, 4, pixels // 2),
+        (256, 6, pixels // 4),
+        (512, 3, pixels // 8),
+    ):
+        # the 3x3 convolution of a group's first block takes the stride
+        before = side if width == 64 else 2 * side
         for block in range(blocks):
             total += inputs * width * (before if block == 0 else side) ** 2
             total += width * width * 9 * side**2 + width * 4 * width * side**2
@@ -50,9 +63,12 @@ def resnet50_macs(pixels):
 
 
 def test_flops_are_those_counted_by_hand(gpu):
-    """Two for a multiply-add; backward twice the forward, but no gradient for the images."""
+    """Two for a multiply-add; backward twice the forward, but no gradient for the
+    images.
+    """
     macs, stem = resnet50_macs(32)
-    assert macs == pytest.approx(1.30e9, rel=0.01)  # what is published for this network on CIFAR
+    # what is published for this network on CIFAR
+    assert macs == pytest.approx(1.30e9, rel=0.01)
     assert gpu.step_flops("resnet50", 4, 32) == 4 * (3 * 2 * macs - 2 * stem)
 
 
@@ -78,25 +94,36 @@ def test_the_table_has_every_measurement_and_sane_numbers(gpu, rehearsed):
             assert row["images_per_second"] == pytest.approx(4e3 / row["ms_per_step"])
             flops = gpu.step_flops("convnet", 4, 8)
             assert row["tflops"] == pytest.approx(flops / row["ms_per_step"] / 1e9)
-            share = row["tflops"] / found["peak", "", "tf32" if case == gpu.REFERENCE else case[:4]]["tflops"]
+            share = (
+                row["tflops"]
+                / found["peak", "", "tf32" if case == gpu.REFERENCE else case[:4]][
+                    "tflops"
+                ]
+            )
             assert gpu.share_of_peak(found, "convnet", case) == pytest.approx(share)
     assert {*found["loss", "convnet", ""]} == {*losses.LOSSES, "ce again"} - {"ce"}
     around = found["epoch", "convnet", ""]
     assert around["afl_epoch_ratio"] == pytest.approx(
-        (around["train_s"] + around["val_s"] + around["afl_update_s"]) / around["train_s"]
+        (around["train_s"] + around["val_s"] + around["afl_update_s"])
+        / around["train_s"]
     )
     times = found["time", "convnet", ""]
     assert {*times} == {*gpu.GROUPS, "idle"}
     assert times["convolutions, matrix products"] > 0
-    assert {(c, r["steps"], r["waits"]) for (s, _, c), r in found.items() if s == "waits"} == {
-        (loss, 3, 0) for loss in losses.LOSSES
-    }
+    assert {
+        (c, r["steps"], r["waits"]) for (s, _, c), r in found.items() if s == "waits"
+    } == {(loss, 3, 0) for loss in losses.LOSSES}
 
 
 def test_the_report_names_machine_and_goals_and_what_is_missing(rehearsed):
     out, _, nothing = rehearsed
     text = (out / "gpu.md").read_text()
-    for part in ("# Training on CPU", f"torch {torch.__version__}", "x reference", "GCE's step over CE's, convnet"):
+    for part in (
+        "# Training on CPU",
+        f"torch {torch.__version__}",
+        "x reference",
+        "GCE's step over CE's, convnet",
+    ):
         assert part in text
     assert "rehearsal" in text  # nobody takes such numbers for a card's
     assert "Not measured" not in text
@@ -122,7 +149,9 @@ def test_a_second_start_measures_only_what_is_missing(gpu, rehearsed, monkeypatc
     assert {k: v for k, v in again.items() if k in kept and k[0] != "setup"} == {
         k: v for k, v in kept.items() if k[0] != "setup"
     }
-    assert "- loss, convnet: RuntimeError: out of memory\n" in (out / "gpu.md").read_text()
+    assert (
+        "- loss, convnet: RuntimeError: out of memory\n" in (out / "gpu.md").read_text()
+    )
     (out / "gpu.csv").write_text(whole)
 
 
@@ -145,13 +174,18 @@ def test_a_process_that_fails_or_takes_too_long_is_told(gpu):
 def test_a_wait_for_the_device_would_be_noticed(gpu, monkeypatch):
     class Waits(losses.CrossEntropyLoss):
         def compute(self, logits, labels):
-            return super().compute(logits, labels) * float(logits.detach().mean() > -1e9)
+            return super().compute(logits, labels) * float(
+                logits.detach().mean() > -1e9
+            )
 
     monkeypatch.setitem(losses.LOSSES, "waits", losses.LossRow(Waits))
     with pytest.raises(RuntimeError, match="meta"):
         gpu.waits("convnet", "waits", gpu.QUICK, torch.device("cpu"))
     assert data.batches is training.data.batches
-    assert gpu.waits("convnet", "gce", gpu.QUICK, torch.device("cpu")) == {"steps": 3, "waits": 0}
+    assert gpu.waits("convnet", "gce", gpu.QUICK, torch.device("cpu")) == {
+        "steps": 3,
+        "waits": 0,
+    }
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

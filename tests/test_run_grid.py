@@ -1,4 +1,6 @@
-"""A grid run by benchmarks/run_grid.py, as on a lent GPU: the same runs as the sweep's, stopped and gone on with."""
+"""A grid run by benchmarks/run_grid.py, as on a lent GPU: the same runs as the sweep's,
+stopped and gone on with.
+"""
 
 import importlib.util
 import itertools
@@ -34,7 +36,9 @@ def test_its_runs_are_the_sweeps(name, tmp_path):
 
 
 def test_fashion_mnist_on_resnet50_in_little(tmp_path, monkeypatch, capsys):
-    """The card's grid, but for a single epoch on 12 images of 16 x 16: everything up to the table."""
+    """The card's grid, but for a single epoch on 12 images of 16 x 16: everything up to
+    the table.
+    """
     rng = np.random.default_rng(0)
 
     def tiny(root, seed):
@@ -49,7 +53,8 @@ def test_fashion_mnist_on_resnet50_in_little(tmp_path, monkeypatch, capsys):
         data.DATASETS["fashion_mnist"], read=tiny, size=data.Size(11, (1, 16, 16), 10)
     )
     monkeypatch.setitem(data.DATASETS, "fashion_mnist", row)
-    text = "dataset: fashion_mnist\nmodel: resnet50\nloss: gce\nepochs: 1\nbatch_size: 4\nood: [[noise]]\n"
+    text = "dataset: fashion_mnist\nmodel: resnet50\nloss: gce\n"
+    text += "epochs: 1\nbatch_size: 4\nood: [[noise]]\n"
     assert run_grid.main(grid(tmp_path, text)) == 0
     out = capsys.readouterr().out
     assert "fashion_mnist/resnet50/gce/seed-01: epoch 1/1" in out

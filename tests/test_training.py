@@ -1,4 +1,6 @@
-"""One run: the recipe it follows, what it refuses, and that it ends with the same bits however often it is killed."""
+"""One run: the recipe it follows, what it refuses, and that it ends with the same bits
+however often it is killed.
+"""
 
 import contextlib
 import json
@@ -246,10 +248,8 @@ def test_a_finished_run_returns_at_once_and_another_result_is_refused(tmp_path):
     list(fit(small(tmp_path)))
     before = (tmp_path / "digits/convnet/gce/seed-01/metrics.json").read_bytes()
     assert list(fit(small(tmp_path))) == []
-    with pytest.raises(
-        ValueError,
-        match=r"another result, which differs in lr \(0\.05 there, 0\.01 asked\).*variant='lr_0\.01'",
-    ):
+    refusal = r"another result, which differs in lr \(0\.05 there, 0\.01 asked\)"
+    with pytest.raises(ValueError, match=refusal + r".*variant='lr_0\.01'"):
         list(fit(small(tmp_path, lr=0.01)))
     assert (tmp_path / "digits/convnet/gce/seed-01/metrics.json").read_bytes() == before
     assert len(list(fit(small(tmp_path, lr=0.01, variant="lr_0.01")))) == 3
@@ -274,7 +274,9 @@ def test_the_global_random_state_is_left_alone(tmp_path):
 
 
 def test_sum_reduction_with_a_scaled_rate_is_the_mean(tmp_path):
-    """The sum is n times the mean: with n times less learning rate, no decay and full batches, the same run."""
+    """The sum is n times the mean: with n times less learning rate, no decay and full
+    batches, the same run.
+    """
     common = {"epochs": 1, "batch_size": 50, "weight_decay": 0.0, "drop_last": True}
     results = []
     for change in ({"lr": 0.05}, {"lr": 0.001, "reduction": "sum", "variant": "sum"}):
@@ -326,13 +328,13 @@ def test_cudnn_stays_on_and_only_fp32_forbids_tf32(tmp_path, monkeypatch):
         seen = []
 
         class Watching(torch.nn.Module):
-            def __init__(self):
+            def __init__(self, seen=seen):
                 super().__init__()
-                self.linear = torch.nn.Linear(64, 10)
+                self.linear, self.seen = torch.nn.Linear(64, 10), seen
 
             def forward(self, x):
                 cudnn = torch.backends.cudnn
-                seen.append((cudnn.enabled, cudnn.benchmark, cudnn.allow_tf32))
+                self.seen.append((cudnn.enabled, cudnn.benchmark, cudnn.allow_tf32))
                 return self.linear(x.flatten(1))
 
         monkeypatch.setattr(networks, "build", lambda *_: Watching())
@@ -534,11 +536,13 @@ def test_the_cure_that_a_refusal_names_is_accepted(tmp_path):
     assert len(list(fit(small(tmp_path, lr=0.01, **options)))) == 1
 
 
-# --- killed and resumed -------------------------------------------------------------------
+# --- killed and resumed ---------------------------------------------------------------
 
 
 def run_until_killed(options, call, name):
-    """Train in a process that kills itself with signal 9 at the ``call``-th use of ``os.<name>``."""
+    """Train in a process that kills itself with signal 9 at the ``call``-th use of
+    ``os.<name>``.
+    """
     torch.set_num_threads(1)
     real, calls = getattr(os, name), []
 

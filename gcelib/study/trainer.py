@@ -719,7 +719,9 @@ def fit(
         if settings.keep_weights and not (settings.run_dir / "weights.pt").exists():
             problem = f"{settings.run_dir} was finished without keeping its weights"
             warn(f"{problem}; for weights, remove the folder or choose a variant")
-        with contextlib.suppress(OSError):  # a kill may have left them; it may be another's
+        with contextlib.suppress(
+            OSError
+        ):  # a kill may have left them; it may be another's
             runs.discard_checkpoints(settings.run_dir)
         return
     yield from Trainer(prepare(config), on_batch)
