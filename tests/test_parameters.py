@@ -1,4 +1,4 @@
-"""What papermill hands to a notebook is checked before any work: names, types, and one readable sentence."""
+"""What papermill hands to a notebook is checked before any work: names and types."""
 
 import nbformat
 import papermill
@@ -22,9 +22,19 @@ def cells(injected):
 
 @pytest.mark.parametrize(
     "given",
-    ['loss = "ce"', "seed = 3", "lr = 0.1", "lr = 1", "lr = None", "milestones = [3, 5]", 'loss_options = {"gamma": 3}',
-     "compile = True", "lr = -0.5", 'seed = 2\nloss = "brier"'],
-)  # fmt: skip
+    [
+        'loss = "ce"',
+        "seed = 3",
+        "lr = 0.1",
+        "lr = 1",
+        "lr = None",
+        "lr = -0.5",
+        "milestones = [3, 5]",
+        'loss_options = {"gamma": 3}',
+        "compile = True",
+        'seed = 2\nloss = "brier"',
+    ],
+)
 def test_fitting_parameters_pass(given):
     check_parameters(cells(given))
 
@@ -55,6 +65,20 @@ def test_fitting_parameters_pass(given):
 def test_misspelt_names_and_wrong_types_are_refused(given, message):
     with pytest.raises(BadParameter, match=message):
         check_parameters(cells(given))
+
+
+def test_the_message_names_papermill_s_other_switches():
+    text = r"after -y: -y 'milestones: \[1,2\]'"
+    with pytest.raises(BadParameter, match=text):
+        check_parameters(cells('milestones = "[1,2]"'))
+    with pytest.raises(BadParameter, match=r"got int 2024; .*-r loss 2024"):
+        check_parameters(cells("loss = 2024"))
+
+
+def test_what_papermill_injects_by_itself_is_nobodys_mistake():
+    paths = ["INPUT_PATH", "OUTPUT_PATH", "OUTPUT_DIR_PATH"]
+    lines = [f'PAPERMILL_{name} = "x"' for name in paths]
+    check_parameters(cells("\n".join(["seed = 3", *lines])))
 
 
 def test_a_notebook_run_by_hand_or_by_nbval_has_nothing_to_check():

@@ -1,4 +1,4 @@
-"""The run folder: nothing is lost, nothing is half-written, nothing damaged is believed."""
+"""The run folder: nothing is lost or half-written, nothing damaged is believed."""
 
 import errno
 import io
@@ -12,8 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gcelib import runs
 from gcelib.study.parameters import BadParameter
@@ -173,11 +172,13 @@ DAMAGED = [
 def test_damaged_results_are_not_done_and_are_done_again(tmp_path, damaged):
     begin(tmp_path)
     (tmp_path / "metrics.json").write_text(damaged)
-    with pytest.warns(UserWarning, match=r"metrics\.json: .*This run is done again"):
-        with opened(tmp_path) as run:
-            assert not run.done
-            assert run.load_checkpoint()["history"] == [{"epoch": 1}]
-            run.finish({"test_raw_ece": 0.25})
+    with (
+        pytest.warns(UserWarning, match=r"metrics\.json: .*This run is done again"),
+        opened(tmp_path) as run,
+    ):
+        assert not run.done
+        assert run.load_checkpoint()["history"] == [{"epoch": 1}]
+        run.finish({"test_raw_ece": 0.25})
     assert runs.is_done(tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
 
@@ -346,7 +347,7 @@ def test_a_bad_npz_is_refused_by_name(tmp_path, changed, message):
         ),
         ("logit_0,logit_1,logit_2", "logit_0,logit_1", "columns: are"),
         ("val,1,", "val,,", "label: has a hole or NaN in line 12"),
-        ("val,1,", "val,1.5,", "val_labels: has dtype torch.float64"),
+        ("val,1,", "val,1.5,", "label: holds 1.5 in line .*whole numbers"),
         ("val,1,", "val,9,", "val_labels: contains 9"),
         ("val,1,", "vall,1,", "split: unknown 'vall'; did you mean 'val'"),
         ("val,1,", "val,1,x", "logit_0: holds what is not a number"),
@@ -381,14 +382,14 @@ def test_a_bad_csv_is_refused_by_name(tmp_path, old, new, message):
 )
 def test_an_unreadable_file_is_named_for_what_it_is(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadParameter, match=rf"{name}: logits: {message}"):
+    with pytest.raises(BadParameter, match=rf"{name}: (logits|npz): {message}"):
         runs.load_logits_file(tmp_path / name)
 
 
 def test_a_file_that_would_expand_without_limit_is_refused_unread(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("val_logits.npy", bytes(10**8))
-    with pytest.raises(BadParameter, match="logits: would expand to 100,000,000 bytes"):
+    with pytest.raises(BadParameter, match="would expand to 100,000,000 bytes"):
         runs.load_logits_file(tmp_path / "bomb.npz")
 
 
@@ -397,7 +398,7 @@ def test_other_files_are_refused_and_pickles_never_opened(tmp_path):
         runs.load_logits_file(tmp_path / "nowhere.npz")
     (tmp_path / "mine.pt").write_bytes(b"")
     with pytest.raises(
-        BadParameter, match=r"has the suffix '\.pt'; pass an \.npz or \.csv file"
+        BadParameter, match=r"has the suffix '\.pt'; .*weights_only=True"
     ):
         runs.load_logits_file(tmp_path / "mine.pt")
 
@@ -424,7 +425,7 @@ def test_other_files_are_refused_and_pickles_never_opened(tmp_path):
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.sampled_from(["npz", "csv"]), st.data())
 def test_no_damage_is_believed(tmp_path_factory, suffix, data):
-    """Cut anywhere, or a byte changed anywhere: refused with the house's error, or (a digit in a CSV) well-formed."""
+    """Cut anywhere, a byte changed anywhere: refused, or (a digit of a CSV) whole."""
     arrays = somebodys()
     good = npz_bytes(arrays) if suffix == "npz" else as_csv(arrays).encode()
     at = data.draw(st.integers(0, len(good) - 1))

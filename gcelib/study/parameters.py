@@ -73,6 +73,8 @@ def _declared(source: str) -> dict[str, str]:
 def _check_one(name: str, given: ast.expr, own: dict[str, str]) -> None:
     """Refuse one given parameter, if it is unknown or has another type."""
     if name not in own:
+        if name.startswith("PAPERMILL_"):  # papermill's own, of its --inject-paths
+            return
         raise BadParameter(f"unknown parameter {name!r}: {did_you_mean(name, own)}")
     asked = f"parameter {name!r} must be {own[name]}"
     try:
@@ -83,5 +85,17 @@ def _check_one(name: str, given: ast.expr, own: dict[str, str]) -> None:
     found = type(value).__name__.replace("NoneType", "None")
     if found in allowed or (found == "int" and "float" in allowed):
         return
-    cure = "; write True or False" if "bool" in allowed else ""
-    raise BadParameter(f"{asked}, got {type(value).__name__} {value!r}{cure}")
+    got = f"got {type(value).__name__} {value!r}"
+    raise BadParameter(f"{asked}, {got}{_cure(name, value, allowed)}")
+
+
+def _cure(name: str, value: object, allowed: list[str]) -> str:
+    """Say how papermill is told the type that is meant."""
+    if "bool" in allowed:
+        return "; write True or False"
+    if isinstance(value, str) and {"list", "tuple", "dict"} & {*allowed}:
+        example = value if value[:1] in ("[", "{") else "[...]"
+        return f"; papermill reads such values after -y: -y '{name}: {example}'"
+    if "str" in allowed and isinstance(value, (int, float, bool)):
+        return f"; papermill keeps text as it is after -r: -r {name} {value}"
+    return ""

@@ -1,0 +1,481 @@
+"""Files of strangers: refused in the house's words, or exactly what was written."""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import random
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from gcelib import runs
+from gcelib.study import files, locks, states, stored
+from gcelib.study.logits_file import load_logits_file
+from gcelib.study.parameters import BadParameter
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+SETTINGS = {
+    "dataset": "digits",
+    "model": "mlp",
+    "loss": "ce",
+    "variant": "",
+    "seed": 1,
+    "lr": 0.05,
+}
+
+
+def finish(folder, **changed):
+    with runs.open_run(folder, SETTINGS | changed, {"device": "cpu"}) as run:
+        run.save_logits("test", np.eye(4), np.arange(4))
+        run.finish({"test_raw_ece": 0.25, "test_raw_nll": 0.5})
+
+
+def begin(folder, **changed):
+    with runs.open_run(folder, SETTINGS | changed, {}) as run:
+        run.save_checkpoint({"w": torch.ones(3), "history": [{"epoch": 1}]})
+
+
+# --- what is no file ----------------------------------------------------------------
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def endless(path):
+    os.symlink("/dev/zero", path)
+
+
+def link(path):
+    path.with_name("elsewhere").write_bytes(b"{}")
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+READERS = {
+    "json": files.read_json,
+    "arrays": files.read_arrays,
+    "state": states.load_state,
+    "bytes": lambda path: files.read_bytes(path, 10),
+}
+
+
+@POSIX
+@pytest.mark.parametrize("make", [pipe, endless, link, os.mkdir])
+@pytest.mark.parametrize("reader", READERS)
+def test_only_regular_files_are_read(tmp_path, make, reader):
+    path = tmp_path / "file"
+    make(path)
+    with pytest.raises(
+        ValueError, match=r"file: is (not a regular|a symbolic|a folder)"
+    ):
+        READERS[reader](path)
+
+
+@POSIX
+@pytest.mark.parametrize("make", [pipe, endless, link, os.mkdir])
+def test_one_bad_result_never_hides_the_others(tmp_path, make):
+    good, bad = (runs.run_path(tmp_path, "digits", "mlp", "ce", "", s) for s in (1, 2))
+    finish(good)
+    bad.mkdir(parents=True)
+    make(bad / "metrics.json")
+    with pytest.warns(UserWarning, match=r"1 results are skipped.*seed-02"):
+        table = runs.load_results(tmp_path)
+    assert list(table.seed) == [1]
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["logits", ".lock", "checkpoint.pt", "metrics.json"])
+def test_links_in_a_run_folder_are_not_followed(tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / ".val.npz.1").write_bytes(b"precious")
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / name).symlink_to(outside)
+    with pytest.raises(ValueError, match="symbolic link"):
+        begin(run_dir)
+    assert [p.name for p in outside.iterdir()] == [".val.npz.1"]
+
+
+# --- sizes that lie -----------------------------------------------------------------
+
+
+def test_an_expanded_tensor_is_refused_before_it_takes_memory():
+    content = states.pack_state({"scores": torch.ones(1).expand(10**9)})
+    assert len(content) < 3000
+    with pytest.raises(ValueError, match="larger than its numbers"):
+        states.unpack_state(content, "ats.pt")
+
+
+def test_a_tensor_whose_numbers_are_not_in_the_file_is_refused():
+    buffer = io.BytesIO(states.pack_state({"w": torch.arange(4.0)}))
+    with zipfile.ZipFile(buffer) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in members.items():
+            short = name.endswith("data/0")
+            archive.writestr(name, content[:4] if short else content)
+    with pytest.raises(ValueError, match="numbers that are not in the file"):
+        states.unpack_state(out.getvalue(), "ats.pt")
+
+
+def test_a_compressed_state_is_refused_unread():
+    buffer = io.BytesIO(states.pack_state({"w": torch.zeros(4)}))
+    out = io.BytesIO()
+    with (
+        zipfile.ZipFile(buffer) as archive,
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name))
+    with pytest.raises(ValueError, match="is compressed"):
+        states.unpack_state(out.getvalue(), "ats.pt")
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_members_of_one_name_and_headers_that_promise_more_are_refused(tmp_path):
+    path = tmp_path / "twice.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", npy(np.ones(2)))
+        archive.writestr("x", npy(np.zeros(2)))
+    with pytest.raises(ValueError, match="x: is there twice"):
+        files.read_arrays(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", npy(np.ones(2)).replace(b"(2,)", b"(9,)"))
+    with pytest.raises(ValueError, match="says shape"):
+        files.read_arrays(path)
+
+
+# --- provenance ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leave", [begin, finish])
+@pytest.mark.parametrize("spoil", ["gone", "damaged", "edited"])
+def test_without_its_config_a_folder_is_still_nobody_elses(tmp_path, leave, spoil):
+    leave(tmp_path)
+    config = tmp_path / "config.json"
+    if spoil == "gone":
+        config.unlink()
+    elif spoil == "damaged":
+        config.write_text("{")
+    else:
+        config.write_text(json.dumps({"settings": SETTINGS | {"lr": 0.5}}))
+    with pytest.raises(ValueError, match=r"lr \(0\.05 there, 0\.5 asked\)"):
+        leave(tmp_path, lr=0.5)
+    with runs.open_run(tmp_path, SETTINGS, {}) as run:
+        assert run.done == (leave is finish)
+    assert runs.read_config(tmp_path).settings == SETTINGS
+
+
+def test_a_folder_without_checkpoint_and_result_holds_nothing(tmp_path):
+    with runs.open_run(tmp_path, SETTINGS, {}):
+        pass  # refused at its first step, say
+    with runs.open_run(tmp_path, SETTINGS | {"lr": 0.5}, {}) as run:
+        assert not run.done
+    assert runs.read_config(tmp_path).settings["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("0.25", "0.24"), ('"seed": 1', '"seed": 2'), ("cpu", "gpu")]
+)
+def test_a_changed_digit_makes_a_result_undone_and_untabulated(tmp_path, old, new):
+    folder = runs.run_path(tmp_path, "digits", "mlp", "ce", "", 1)
+    finish(folder)
+    path = folder / "metrics.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    assert not runs.is_done(folder)
+    with pytest.warns(UserWarning, match="its checksum differs"):
+        assert runs.load_results(tmp_path).empty
+    path.write_text(json.dumps(json.loads(text)))  # other line ends and indents
+    assert runs.is_done(folder)
+
+
+def test_a_result_in_another_run_s_folder_is_not_tabulated(tmp_path):
+    first, second = (
+        runs.run_path(tmp_path, "digits", "mlp", "ce", "", seed) for seed in (1, 2)
+    )
+    finish(first)
+    second.parent.mkdir(exist_ok=True)
+    first.rename(second)
+    with pytest.warns(UserWarning, match="holds the result of another run"):
+        assert runs.load_results(tmp_path).empty
+
+
+def test_a_new_field_and_a_new_metric_leave_old_runs_as_they_were(tmp_path):
+    old = {"config": SETTINGS, "environment": {}, "results": {"test_raw_nll": 0.5}}
+    (tmp_path / "metrics.json").write_text(json.dumps(old))
+    asked = SETTINGS | {"smoothing": 0.0}
+    with runs.open_run(tmp_path, asked, {}, lambda: {"smoothing": 0.0}) as run:
+        assert run.done
+    with (
+        pytest.raises(ValueError, match=r"smoothing \(0\.0 there, 0\.1 asked\)"),
+        runs.open_run(
+            tmp_path, asked | {"smoothing": 0.1}, {}, lambda: {"smoothing": 0.0}
+        ),
+    ):
+        pass
+    table = runs.summary(tmp_path)  # whose metrics the old run lacks
+    assert table.loc["raw", "NLL"] == 0.5
+    assert np.isnan(table.loc["raw", "ECE %"])
+
+
+def test_an_old_checkpoint_goes_on_only_where_its_config_says_whose_it_is(tmp_path):
+    content = stored.pack_checkpoint(SETTINGS, {"history": [1]})
+    state = states.pack_state({"history": [1]})
+    assert state in content
+    old = hashlib.sha256(state).digest() + state  # as gcelib 0.1 wrote it
+    (tmp_path / "checkpoint.pt").write_bytes(old)
+    with (
+        pytest.raises(ValueError, match="does not say which settings it is for"),
+        runs.open_run(tmp_path, SETTINGS, {}),
+    ):
+        pass
+    (tmp_path / "config.json").write_text(json.dumps({"settings": SETTINGS}))
+    with runs.open_run(tmp_path, SETTINGS, {}) as run:
+        assert run.load_checkpoint() == {"history": [1]}
+
+
+@pytest.mark.parametrize("gone", ["folder", "lock"])
+def test_a_run_whose_folder_was_taken_over_writes_nothing_more(tmp_path, gone):
+    run_dir = tmp_path / "run"
+    first = runs.open_run(run_dir, SETTINGS, {})
+    run = first.__enter__()
+    run.save_checkpoint({"history": []})
+    if gone == "folder":
+        run_dir.rename(tmp_path / "away")
+    else:
+        (run_dir / ".lock").unlink()
+        (run_dir / "checkpoint.pt").unlink()
+    with runs.open_run(run_dir, SETTINGS | {"lr": 0.5}, {}) as second:
+        for write in (
+            lambda: run.save_checkpoint({}),
+            lambda: run.write_history([]),
+            lambda: run.save_logits("val", np.eye(2), [0, 1]),
+            lambda: run.save_weights({}),
+            lambda: run.finish({"test_raw_nll": 1.0}),
+        ):
+            with pytest.raises(RuntimeError, match="removed or taken over"):
+                write()
+        second.finish({"test_raw_nll": 2.0})
+    assert runs.read_result(run_dir).settings["lr"] == 0.5
+    first.__exit__(None, None, None)
+
+
+# --- places -------------------------------------------------------------------------
+
+
+@POSIX
+def test_the_umask_decides_who_may_read(tmp_path):
+    before = os.umask(0o077)
+    try:
+        files.write_atomic(tmp_path / "mine", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o600
+
+
+@POSIX
+def test_a_file_system_without_locks_is_named_with_the_way_out(tmp_path, monkeypatch):
+    import fcntl
+
+    def no_locks(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.warns(UserWarning, match="knows no locks"):
+        finish(tmp_path)
+    assert runs.is_done(tmp_path)
+    assert not runs.is_running(tmp_path)
+    (tmp_path / ".lock.soft").write_text("1\nanother-host\n")
+    with (
+        pytest.warns(UserWarning, match="knows no locks"),
+        pytest.raises(RuntimeError, match=r"process 1 on another-host: .*delete"),
+        locks.hold(tmp_path / ".lock", timeout=0),
+    ):
+        pass
+
+
+@POSIX
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() != 0, reason="needs root")
+def test_another_user_s_dead_run_is_not_running(tmp_path_factory):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        begin(folder)
+        os.seteuid(65534)
+        try:
+            assert not runs.is_running(folder)
+        finally:
+            os.seteuid(0)
+
+
+def test_nothing_is_written_over_a_file_that_exists(tmp_path):
+    path = tmp_path / "logits_calibrator.pt"
+    path.write_bytes(b"of another file")
+    assert files.write_new(path, b"mine").name == "logits_calibrator-2.pt"
+    assert files.write_new(path, b"mine").name == "logits_calibrator-2.pt"
+    assert files.fresh_path(path).name == "logits_calibrator-3.pt"
+    assert path.read_bytes() == b"of another file"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# --- anybody's outputs --------------------------------------------------------------
+
+
+def some_logits(n, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, 3))
+
+
+@pytest.mark.parametrize(
+    "order", [slice(None, None, -1), slice(1, None), [3, 1, 0, 2, 5, 4]]
+)
+def test_validation_samples_in_the_test_part_are_found_in_any_order(tmp_path, order):
+    val = some_logits(30)
+    test = val[order]
+    labels = np.arange(30) % 3
+    path = tmp_path / "mine.npz"
+    arrays = {"val_logits": val, "val_labels": labels}
+    np.savez(path, **arrays, test_logits=test, test_labels=labels[: len(test)])
+    with pytest.raises(BadParameter, match="of the validation samples, in whatever"):
+        load_logits_file(path)
+
+
+def test_rounded_and_saturated_rows_that_coincide_are_no_overlap(tmp_path):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.full(3, 0.05), 2000).round(1)
+    p /= p.sum(1, keepdims=True)
+    labels = np.arange(1000) % 3
+    path = tmp_path / "mine.npz"
+    np.savez(
+        path,
+        val_probabilities=p[:1000],
+        val_labels=labels,
+        test_probabilities=p[1000:],
+        test_labels=labels,
+    )
+    file = load_logits_file(path)
+    assert file.kind == "probabilities"
+    logits, found = file["val"]
+    assert np.isfinite(logits).all()
+    softmax = torch.from_numpy(logits).softmax(1).numpy()
+    np.testing.assert_allclose(softmax, p[:1000], atol=1e-6)
+    np.testing.assert_array_equal(found, labels)
+
+
+def test_probabilities_and_confidences_come_in_csv_files_too(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("split,label,prob_0,prob_1\nval,0,0.75,0.25\nval,1.0,0.5,0.5\n")
+    file = load_logits_file(path)
+    assert file.kind == "probabilities"
+    assert file.parts["val"][0].tolist() == [[0.75, 0.25], [0.5, 0.5]]
+    path.write_text("label,prediction,confidence\n3,3,0.9\n1,2,0.6\n")
+    file = load_logits_file(path)
+    assert file.kind == "confidences"
+    confidences, correct = file.parts["test"]
+    assert confidences.tolist() == [0.9, 0.6]
+    assert correct.tolist() == [True, False]
+    with pytest.raises(ValueError, match="from_confidences"):
+        file["test"]
+    path.write_text("label,prediction,confidence\n3,3,90\n")
+    with pytest.raises(BadParameter, match="divide by 100"):
+        load_logits_file(path)
+
+
+@pytest.mark.parametrize("suffix", [".p", ".pt", ".npy", ".pkl"])
+def test_files_of_other_kinds_are_told_how_to_convert(tmp_path, suffix):
+    path = tmp_path / f"mine{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(BadParameter, match=r"numpy\.savez\('mine\.npz'"):
+        load_logits_file(path)
+
+
+# --- flips and cuts -----------------------------------------------------------------
+
+
+def damaged(good, dice):
+    """``good`` cut somewhere, or with one to three bytes changed."""
+    if dice.random() < 0.3:
+        return good[: dice.randrange(len(good))]
+    content = bytearray(good)
+    for _ in range(dice.randint(1, 3)):
+        at = dice.randrange(len(content))
+        content[at] ^= dice.randint(1, 255)
+    return bytes(content)
+
+
+def load_damaged_run(path, content):
+    path.write_bytes(content)
+    return [array.tobytes() for array in runs.load_logits(path.parents[1], "test")]
+
+
+def load_damaged_state(path, content):
+    path.write_bytes(content)
+    return [value.tolist() for value in states.load_state(path).values()]
+
+
+def load_damaged_result(path, content):
+    path.write_bytes(content)
+    record = runs.read_result(path.parent)
+    return [record.settings, record.results, record.environment]
+
+
+def load_damaged_checkpoint(path, content):
+    return stored.unpack_checkpoint(content, path)[1]["history"]
+
+
+def reason(load, place, content, expected):
+    """Why ``content`` is refused; None if it gives what was written."""
+    try:
+        found = load(place, content)
+    except ValueError as error:  # any other exception fails the test
+        return str(error)
+    assert found == expected
+    return None
+
+
+def flips_and_cuts(folder, count):
+    """Nothing but the house's errors, or exactly what was written."""
+    finish(folder)
+    path = folder / "logits" / "test.npz"
+    state = states.pack_state({"temperature": torch.arange(3.0)})
+    checkpoint = stored.pack_checkpoint(SETTINGS, {"history": [1, 2]})
+    result = (folder / "metrics.json").read_bytes()
+    cases = [
+        (load_damaged_run, path, path.read_bytes()),
+        (load_damaged_state, folder / "ats.pt", state),
+        (load_damaged_result, folder / "metrics.json", result),
+        (load_damaged_checkpoint, folder / "checkpoint.pt", checkpoint),
+    ]
+    dice = random.Random(8)
+    refused = 0
+    for load, place, good in cases:
+        expected = load(place, good)
+        for _ in range(count // len(cases)):
+            words = reason(load, place, damaged(good, dice), expected)
+            refused += words is not None
+            if words is not None:
+                assert re.match(rf"{re.escape(str(place))}: .+; .+", words, re.S)
+    return refused / count
+
+
+def test_no_damage_is_believed_and_every_refusal_is_in_the_house_s_words(tmp_path):
+    assert flips_and_cuts(tmp_path, 400) > 0.5
+
+
+@pytest.mark.long
+def test_eight_thousand_flips_and_cuts(tmp_path):
+    assert flips_and_cuts(tmp_path, 8000) > 0.5
