@@ -176,8 +176,10 @@ def test_damaged_results_are_not_done_and_are_done_again(tmp_path, damaged):
         pytest.warns(UserWarning, match=r"metrics\.json: .*This run is done again"),
         opened(tmp_path) as run,
     ):
-        assert not run.done
-        assert run.load_checkpoint()["history"] == [{"epoch": 1}]
+        done, state = run.done, run.load_checkpoint()
+    assert not done
+    assert state["history"] == [{"epoch": 1}]
+    with pytest.warns(UserWarning, match="done again"), opened(tmp_path) as run:
         run.finish({"test_raw_ece": 0.25})
     assert runs.is_done(tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
