@@ -1,272 +1,804 @@
-"""Diagrams that answer to the hand: a reliability diagram with its images, and the simplex of a loss's risk.
+"""Diagrams to play with: a reliability diagram with its samples, and a loss's simplex.
 
-With a kernel each is a live widget (anywidget; the drawing is in ``static/``), and its output carries a PNG as well for
-readers without one. (In a notebook that JupyterLab itself ran and saved, ipywidgets asks for the cell to be run again.)
-Every number is computed here, by ``metrics`` and ``losses``; the browser only draws.
+Each is one piece of HTML: a picture, and a script that draws the living diagram from
+the logits themselves. It answers in JupyterLab, in a saved or exported notebook, on a
+site and in the file that ``save`` writes, without a kernel. Above ``MOST_CELLS`` logits
+a kernel answers, by the same questions and answers (``ReliabilityExplorer.answer``).
+Python's ``metrics`` are the reference; the browser's engine is tested against them.
 """
 
-import base64
-import functools
+from __future__ import annotations
+
 import io
+import os
+import uuid
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
 
 import anywidget
 import numpy as np
+import numpy.typing as npt
 import torch
 import traitlets
-from matplotlib import colormaps, colors
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from gcelib import calibration, metrics
+from gcelib import metrics
 from gcelib._check import choice, fail, known_keys, logits_and_labels, number
-from gcelib.losses import LOSSES, gce_log_ratio, make_loss
-from gcelib.study import data
-from gcelib.study.runs import load_logits, read_json
-from gcelib.view import plots
+from gcelib.calibration import CALIBRATORS, make_calibrator
+from gcelib.losses import gce_log_ratio, make_loss
+from gcelib.view import bundle, plots
+from gcelib.view.styles import drawable, style
 
-_whole = functools.partial(number, integer=True)
+#: Logits, all runs together, up to which the browser answers by itself.
+MOST_CELLS = 2_000_000
+#: Bytes of a saved file, and of the images in a notebook's output.
+MOST_IN_FILE = 12_000_000
+MOST_IMAGES_IN_OUTPUT = 1_000_000
+
+#: Run folder, or logits (N, K) and labels (N,).
+Run: TypeAlias = "str | os.PathLike[str] | tuple[Any, Any]"
+Answer: TypeAlias = dict[str, Any]
+
+_BINNINGS = {
+    "width": "width",
+    "mass": "mass (number of samples)",
+    "equal": "mass, exact split",
+}
+_METRICS = (  # key, label, factor, digits
+    ("error", "Error %", 100, 2),
+    ("nll", "NLL", 1, 3),
+    ("brier", "Brier", 1, 3),
+    ("ece", "ECE %", 100, 2),
+    ("adaptive_ece", "AdaECE %", 100, 2),
+    ("classwise_ece", "ClasswiseECE %", 100, 2),
+)
 
 
-def _static(*names):
-    return "".join((Path(__file__).parent / "static" / name).read_text(encoding="utf-8") for name in names)
+def _whole(name: str, value: object, low: int, high: int) -> int:
+    """A whole number in [low, high]."""
+    return int(number(name, value, low, high, integer=True))
 
 
-def _pair(name, pair):
+def _pair(name: str, pair: object) -> tuple[Tensor, Tensor]:
+    """Checked logits, in float32 as they travel, and labels, on the CPU."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        fail(name, f"must hold pairs (logits, labels), got {type(pair).__name__}", "pass {'gce': (logits, labels)}")
+        problem = f"must hold pairs (logits, labels), got {type(pair).__name__}"
+        fail(name, problem, "pass {'gce': (logits, labels)}")
     logits, labels = logits_and_labels(*pair)
-    return (logits if logits.dtype.itemsize > 4 else logits.float()).cpu(), labels.cpu()
+    return logits.float().cpu(), labels.cpu()
 
 
-class _Setting(traitlets.TraitType):
-    """A trait shared with the browser; ``check(explorer, value)`` returns the value or refuses it."""
+class _Setting(traitlets.TraitType[Any, Any]):
+    """A trait shared with the browser; ``check`` returns the value or refuses it."""
 
-    def __init__(self, default, check):
+    def __init__(self, default: object, check: Callable[[Any, Any], object]) -> None:
         super().__init__(default)
-        self.validate = check
+        self._check = check
         self.tag(sync=True)
 
+    def validate(self, obj: object, value: object) -> object:
+        """What ``check`` makes of the value."""
+        return self._check(obj, value)
 
-class _Explorer(anywidget.AnyWidget):
-    """Settings that are checked and answered with numbers to draw; ``figure()`` shows them without a kernel."""
 
-    _css = _static("widgets.css")
-    setup = traitlets.Dict().tag(sync=True)  # what never changes
-    answer = traitlets.Dict().tag(sync=True)  # the numbers, and the settings that they belong to
+class _Explorer(anywidget.AnyWidget):  # type: ignore[misc]
+    """Settings, their page, and its picture. Children say what the page holds."""
 
-    def __init__(self, setup, settings):
-        known_keys("settings", settings, self._asks)
-        super().__init__(setup=setup, **settings)
-        self.observe(self._update, self._asks)
-        self._update()
+    _esm = bundle.script("link")
+    kind: ClassVar[str]
+    settings: ClassVar[tuple[str, ...]]
+    key = traitlets.Unicode().tag(sync=True)  # by which the page finds this object
+    reply = traitlets.Dict().tag(sync=True)  # of a kernel that has to answer
 
-    def _update(self, _=None):
-        asked = {name: getattr(self, name) for name in self._asks}
-        if self.answer.get("settings") != asked:  # one message may change several settings: answer it once
-            self.answer = {"settings": asked, **self._answer()}
+    def __init__(self, **settings: object) -> None:
+        known_keys("settings", settings, self.settings)
+        super().__init__(key=uuid.uuid4().hex, **settings)
 
-    def _repr_mimebundle_(self, **kwargs):
-        bundle, metadata = super()._repr_mimebundle_(**kwargs)
-        self.figure().savefig(picture := io.BytesIO(), format="png", dpi=100, bbox_inches="tight")
-        bundle["image/png"] = base64.b64encode(picture.getvalue()).decode()
-        bundle["text/plain"] = f"{type(self).__name__}: interactive in Jupyter, a picture elsewhere"
-        return bundle, metadata
+    @property
+    def question(self) -> dict[str, Any]:
+        """The present settings, as the browser asks them."""
+        return {name: getattr(self, name) for name in self.settings}
+
+    def _content(self, image_bytes: int) -> dict[str, object]:
+        """What the page's script reads, with at most so many bytes of images."""
+        raise NotImplementedError
+
+    def figure(self) -> Figure:
+        """The present state as a matplotlib figure."""
+        raise NotImplementedError
+
+    def _html(self, png: bytes, image_bytes: int) -> str:
+        """The page's piece."""
+        common = {"kind": self.kind, "key": self.key, "settings": self.question}
+        content = {**common, **self._content(image_bytes)}
+        words = plots.alt.description(self.figure())
+        return bundle.fragment(content, png, words, bundle.script("explorer"))
+
+    def _png(self) -> bytes:
+        """The figure for where no script runs."""
+        picture = io.BytesIO()
+        self.figure().savefig(picture, format="png", dpi=100, bbox_inches="tight")
+        return picture.getvalue()
+
+    def _repr_mimebundle_(
+        self, **kwargs: object
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A page's piece and a picture: no reference to a kernel that may be gone."""
+        import base64
+
+        png = self._png()
+        name = type(self).__name__
+        data = {
+            "text/plain": f"{name}: interactive where scripts run, a picture elsewhere",
+            "text/html": self._html(png, MOST_IMAGES_IN_OUTPUT),
+            "image/png": base64.b64encode(png).decode(),
+        }
+        return data, {}
+
+    def save(self, path: str | os.PathLike[str], title: str = "") -> Path:
+        """Write one HTML file that needs no network, no kernel and no other file.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.html``; an existing file is replaced.
+        title : str, optional
+            Shown on top of the page.
+
+        Returns
+        -------
+        Path
+            Where the file is; at most 12 MB.
+
+        Raises
+        ------
+        ValueError
+            If the logits alone are more than that, or ``path`` is no HTML file.
+
+        Examples
+        --------
+        >>> PropernessExplorer().save("/nowhere/x.txt")
+        Traceback (most recent call last):
+        ...
+        ValueError: path: '/nowhere/x.txt' does not end in .html; name an HTML file
+        """
+        if Path(path).suffix.lower() not in (".html", ".htm"):
+            fail("path", f"{str(path)!r} does not end in .html", "name an HTML file")
+        png = self._png()
+        bare = len(self._html(png, 0))
+        room = MOST_IN_FILE - bare - 1000
+        if room < 0:
+            problem = f"the page would take {bare / 1e6:.0f} MB, at most 12 are sent"
+            fail("save", problem, "pass fewer runs, or a sample of the test set")
+        import html
+
+        heading = html.escape(title or self._title(), quote=False)
+        # base64 makes four bytes of three
+        return bundle.write_page(path, heading, [self._html(png, room * 3 // 4)])
+
+    def _title(self) -> str:
+        """The heading of a saved page."""
+        raise NotImplementedError
 
 
 class ReliabilityExplorer(_Explorer):
-    """A reliability diagram to play with: hover a bar for its numbers, click it (or press Enter) for its images.
+    """A reliability diagram to play with: bars, their numbers and their samples.
 
-    runs: mapping of names to run folders or pairs ``(logits (N, K), labels (N,))``, all of the same test samples.
-    val: mapping of names to such pairs of validation data, which fit the calibrators; run folders bring theirs.
-    images: uint8 (N, C, H, W), C 1 or 3; class_names: K strings. Run folders bring both. n_images: shown for a bar.
-    settings, which Python may set later too: ``losses`` (names to overlay), ``calibrator`` ("raw" or a key of
-    ``CALIBRATORS``), ``temperature`` (in [0.1, 10], divides the calibrated logits), ``n_bins`` (1 to 50), ``binning``
-    ("width" or "mass"), ``class_index`` (None: top-1 confidence; k: p_k against 1{y = k}).
-    ``selected = [name, bin]`` lists that bar's samples in ``samples``, worst first: errors by falling confidence, then
-    hits by rising; for one class by the distance of p_k from what happened. Bad input: ValueError or TypeError.
+    Parameters
+    ----------
+    runs : mapping from names to run folders or pairs (logits (N, K), labels (N,))
+        All of the same test samples.
+    val : mapping from names to such pairs, optional
+        Validation data, on which calibrators are fitted; run folders bring theirs.
+        Without those of every run there is no calibrator to choose.
+    images : (N, C, H, W) uint8 tensor or array, optional
+        C is 1 or 3. Run folders bring theirs. Other inputs, such as tables, are not
+        shown.
+    class_names : sequence of K names, optional
+        Run folders bring theirs; else the ids.
+    n_images : int, default 24
+        Samples shown at a time, 1 to 500.
+    **settings
+        What a reader can change, and Python too at any time: ``losses`` (names of the
+        runs in view), ``calibrator`` ("raw" or a key of ``CALIBRATORS``),
+        ``temperature`` (in [0.1, 10], divides the calibrated logits), ``n_bins`` (1 to
+        50), ``binning`` ("width", "mass" or "equal"), ``class_index`` (None: the top-1
+        confidence; k: p_k against 1{y = k}), ``selected`` (None,
+        ``{"kind": "bar", "run": name, "low": 0.9, "high": 1.0}`` or
+        ``{"kind": "disagree", "right": name, "wrong": name}``), ``errors_only``,
+        ``first`` (of the selected samples, counted from 0), ``pair`` (None or two runs
+        to compare), ``detail`` (None or a sample whose probabilities are shown).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument or a setting is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> logits, labels = np.eye(3, dtype=np.float32), np.array([0, 1, 1])
+    >>> explorer = ReliabilityExplorer({"ours": (logits, labels)}, n_bins=4)
+    >>> explorer.answer["rows"][0]["counts"]
+    [0, 0, 3, 0]
     """
 
-    _esm = _static("common.js", "reliability.js")
-    _asks = ("losses", "calibrator", "temperature", "n_bins", "binning", "class_index")
-    losses = _Setting((), lambda self, names: [choice("losses", name, self._test) for name in names])
-    calibrator = _Setting("raw", lambda self, value: choice("calibrator", value, self._calibrators))
-    temperature = _Setting(1.0, lambda self, value: number("temperature", value, 0.1, 10))
+    kind = "reliability"
+    settings = (
+        "losses",
+        "calibrator",
+        "temperature",
+        "n_bins",
+        "binning",
+        "class_index",
+        "selected",
+        "errors_only",
+        "pair",
+        "first",
+        "n_images",
+        "detail",
+    )
+    losses = _Setting(
+        (), lambda self, names: [choice("losses", name, self._test) for name in names]
+    )
+    calibrator = _Setting(
+        "raw", lambda self, value: choice("calibrator", value, self._calibrators)
+    )
+    temperature = _Setting(
+        1.0, lambda self, value: number("temperature", value, 0.1, 10)
+    )
     n_bins = _Setting(20, lambda self, value: _whole("n_bins", value, 1, 50))
-    binning = _Setting("width", lambda self, value: choice("binning", value, ("width", "mass")))
-    class_index = _Setting(None, lambda self, k: k if k is None else _whole("class_index", k, 0, len(self._names) - 1))
-    selected = _Setting(None, lambda e, v: v and [choice("selected", v[0], e._test), _whole("selected", v[1], 0, 49)])
-    samples = traitlets.Dict().tag(sync=True)
+    binning = _Setting("width", lambda self, value: choice("binning", value, _BINNINGS))
+    class_index = _Setting(None, lambda self, k: self._index("class_index", k))
+    selected = _Setting(None, lambda self, value: self._check_selected(value))
+    errors_only = _Setting(False, lambda self, value: bool(value))
+    pair = _Setting(None, lambda self, value: self._check_pair(value))
+    first = _Setting(0, lambda self, value: _whole("first", value, 0, 2**31))
+    n_images = _Setting(24, lambda self, value: _whole("n_images", value, 1, 500))
+    detail = _Setting(None, lambda self, value: self._index("detail", value))
 
-    def __init__(self, runs, val=None, images=None, class_names=None, n_images=24, **settings):
+    def __init__(
+        self,
+        runs: Mapping[str, Run],
+        val: Mapping[str, tuple[Any, Any]] | None = None,
+        images: Any = None,  # noqa: ANN401 - tensor or array
+        class_names: Sequence[object] | None = None,
+        n_images: int = 24,
+        **settings: object,
+    ) -> None:
         self._read(runs, dict(val or {}), images, class_names)
-        self._n_images = _whole("n_images", n_images, 1, 500)
-        self._numbers, self._calibrated = {}, functools.lru_cache(None)(self._calibrate)
-        shown = [{"name": name, "color": plots.loss_color(name, i)} for i, name in enumerate(runs)]
-        setup = dict(runs=shown, calibrators=self._calibrators, class_names=self._names, n_samples=len(self._labels))
+        self._fitted: dict[tuple[str, str], Any] = {}
+        self._calibrated: dict[tuple[str, str], Tensor] = {}
         first = ["ce", "gce"] if {"ce", "gce"} <= set(runs) else list(runs)[:2]
-        super().__init__(setup, {"losses": first} | settings)
-        self.observe(self._list_samples, ["answer", "selected"])
+        super().__init__(**{"losses": first, "n_images": n_images, **settings})
+        if not self._in_browser:
+            self.observe(self._reply, self.settings)
+            self._reply()
 
-    def _read(self, runs, val, images, names):
-        if not isinstance(runs, dict) or not runs:
-            fail("runs", "must be a mapping and not empty", "pass {'gce': folder or (logits, labels)}", TypeError)
+    def _read(
+        self,
+        runs: Mapping[str, Run],
+        val: dict[str, tuple[Any, Any]],
+        images: Any,  # noqa: ANN401 - tensor or array
+        names: Sequence[object] | None,
+    ) -> None:
+        """Read and check everything that does not change."""
+        if not isinstance(runs, Mapping) or not runs:
+            cure = "pass {'gce': folder or (logits, labels)}"
+            fail("runs", "must be a mapping and not empty", cure, TypeError)
         known_keys("val", val, runs)
-        test = {}
+        test: dict[str, tuple[Tensor, Tensor]] = {}
         for name, run in runs.items():
-            if isinstance(run, (str, Path)):
+            pair: Any = run
+            if isinstance(run, (str, os.PathLike)):
+                from gcelib.study import data
+                from gcelib.study.runs import load_logits, read_json
+
                 if images is None or names is None:
-                    splits = data.load(read_json(Path(run) / "config.json")["settings"]["dataset"])
-                    images, names = splits.test[0] if images is None else images, names or splits.class_names
+                    config = read_json(Path(run) / "config.json")
+                    splits = data.load(config["settings"]["dataset"])
+                    images = splits.test[0] if images is None else images
+                    names = names or splits.class_names
                 val.setdefault(name, load_logits(run, "val"))
-                run = load_logits(run, "test")
-            test[name] = _pair("runs", run)
-        logits, self._labels = test[first := next(iter(test))]
+                pair = load_logits(run, "test")
+            test[name] = _pair("runs", pair)
+        first = next(iter(test))
+        logits, self._labels = test[first]
         for name, (other, labels) in test.items():
             if other.shape != logits.shape or not torch.equal(labels, self._labels):
-                fail("runs", f"{first!r} and {name!r} were tested on different samples", "compare runs of one test set")
-        self._test, self._images = {name: pair[0] for name, pair in test.items()}, images
+                problem = f"{first!r} and {name!r} were tested on different samples"
+                fail("runs", problem, "compare runs of one test set")
+        self._test = {name: pair[0] for name, pair in test.items()}
         self._val = {name: _pair("val", pair) for name, pair in val.items()}
-        self._calibrators = ["raw", *(calibration.CALIBRATORS if len(val) == len(test) else ())]
+        offered = list(CALIBRATORS) if len(val) == len(test) else []
+        self._calibrators = ["raw", *offered]
         self._names = [str(name) for name in names or range(logits.shape[1])]
-        for name, value, n in (("class_names", self._names, logits.shape[1]), ("images", images, len(logits))):
+        cells = sum(z.numel() for z in self._test.values())
+        self._in_browser = cells <= MOST_CELLS
+        if self._in_browser:
+            # As the browser counts, so that both find the same bins.
+            self._test = {name: z.double() for name, z in self._test.items()}
+        for what, value, n in (
+            ("class_names", self._names, logits.shape[1]),
+            ("images", images, len(logits)),
+        ):
             if value is not None and len(value) != n:
-                fail(name, f"are {len(value)}, the logits ask for {n}", "pass those of the tested data")
-        if images is not None and images.ndim == 4 and "uint8" not in str(images.dtype):
-            fail("images", f"have dtype {images.dtype}", "pass uint8 pixels from 0 to 255", TypeError)
+                problem = f"are {len(value)}, the logits ask for {n}"
+                fail(what, problem, "pass those of the tested data")
+        self._images = self._check_images(images)
 
-    def _calibrate(self, name, calibrator):
+    @staticmethod
+    def _check_images(images: Any) -> npt.NDArray[np.uint8] | None:  # noqa: ANN401
+        """Pixels that can be shown, or None for other inputs."""
+        if images is None or images.ndim != 4:
+            return None
+        if "uint8" not in str(images.dtype):
+            problem = f"have dtype {images.dtype}"
+            fail("images", problem, "pass uint8 pixels from 0 to 255", TypeError)
+        if images.shape[1] not in (1, 3):
+            problem = f"have {images.shape[1]} channels"
+            fail("images", problem, "pass (N, C, H, W) with C 1 or 3")
+        return np.asarray(images)
+
+    def _index(self, name: str, value: object) -> int | None:
+        """A class or a sample, or None."""
+        if value is None:
+            return None
+        n = len(self._labels) if name == "detail" else len(self._names)
+        return _whole(name, value, 0, n - 1)
+
+    def _check_selected(self, value: Any) -> dict[str, object] | None:  # noqa: ANN401
+        """A bar of a run, or a disagreement of two."""
+        if value is None:
+            return None
+        if not isinstance(value, Mapping) or value.get("kind") not in (
+            "bar",
+            "disagree",
+        ):
+            problem = f"{value!r} is neither a bar nor a disagreement"
+            cure = "pass {'kind': 'bar', 'run': 'gce', 'low': 0.9, 'high': 1.0}"
+            fail("selected", problem, cure)
+        if value["kind"] == "bar":
+            known_keys("selected", value, ("kind", "run", "low", "high"))
+            low = number("selected", value.get("low"), 0, 1)
+            high = number("selected", value.get("high"), 0, 1)
+            run = choice("selected", value.get("run"), self._test)
+            return {"kind": "bar", "run": run, "low": low, "high": high}
+        known_keys("selected", value, ("kind", "right", "wrong"))
+        right = choice("selected", value.get("right"), self._test)
+        wrong = choice("selected", value.get("wrong"), self._test)
+        return {"kind": "disagree", "right": right, "wrong": wrong}
+
+    def _check_pair(self, value: Any) -> list[str] | None:  # noqa: ANN401
+        """Two runs."""
+        if value is None:
+            return None
+        names = [choice("pair", name, self._test) for name in value]
+        if len(names) != 2:
+            fail("pair", f"holds {len(names)} runs", "name two")
+        return names
+
+    # --- answers ----------------------------------------------------------------------
+
+    def _fit(self, name: str, calibrator: str) -> Any:  # noqa: ANN401
+        """The calibrator, fitted on the run's validation data, once."""
+        key = name, calibrator
+        if key not in self._fitted:
+            self._fitted[key] = make_calibrator(calibrator).fit(*self._val[name])
+        return self._fitted[key]
+
+    def _logits(self, name: str) -> Tensor:
+        """The run's logits under the present calibrator and temperature."""
         logits = self._test[name]
-        return logits if calibrator == "raw" else calibration.make_calibrator(calibrator).fit(*self._val[name])(logits)
+        if self.calibrator != "raw":
+            key = name, self.calibrator
+            if key not in self._calibrated:
+                self._calibrated[key] = self._fit(*key)(logits)
+            logits = self._calibrated[key]
+        return logits / self.temperature
 
-    def _bins(self, name, of=metrics.reliability):
-        logits = self._calibrated(name, self.calibrator) / self.temperature
-        return logits, of(logits, self._labels, self.n_bins, self.binning, self.class_index)
+    def _bins(self, name: str) -> metrics.Reliability:
+        """The bins in view."""
+        return metrics.reliability(
+            self._logits(name), self._labels, self.n_bins, self.binning, self.class_index
+        )
 
-    def _answer(self):
+    @property
+    def answer(self) -> Answer:
+        """The numbers that the present settings ask for, as the browser gets them.
+
+        Returns
+        -------
+        dict
+            ``question``: the settings. ``rows``: for each run ``name``, ``edges``,
+            ``counts``, ``confidence`` and ``accuracy`` of the bins (0 where empty), the
+            ``band_low`` and ``band_high`` that 95 of 100 calibrated bars keep, and
+            ``numbers`` (those of ``metrics.evaluate``, and ``shown_ece`` of the bins in
+            view). ``samples``: None, or ``count``, ``wrong`` and the lists ``index``,
+            ``label``, ``prediction``, ``prob`` of those in view, the most surprising
+            first. ``agreement``: None, or on how many samples both of ``pair`` are
+            right, the first alone, the second alone, neither. ``detail``: None, or
+            ``index``, ``label`` and ``probs`` run by run.
+        """
         rows = []
         for name in self.losses:
-            logits, bins = self._bins(name)
-            arrays = {key: np.nan_to_num(value).tolist() for key, value in bins._asdict().items()}
-            key = name, self.calibrator, self.temperature, self.n_bins
-            if key not in self._numbers:
-                self._numbers[key] = metrics.evaluate(logits, self._labels, self.n_bins)
-            numbers = self._numbers[key] | {"class_ece": bins.ece}
-            rows.append({"name": name, "numbers": numbers, **arrays})
-        return {"rows": rows}
+            bins = self._bins(name)
+            numbers = metrics.evaluate(self._logits(name), self._labels, self.n_bins)
+            low, high = plots.consistency_band(bins)
+            arrays = {**bins._asdict(), "band_low": low, "band_high": high}
+            lists = {key: np.nan_to_num(value).tolist() for key, value in arrays.items()}
+            numbers = {**numbers, "shown_ece": bins.ece}
+            rows.append({"name": name, **lists, "numbers": numbers})
+        return {
+            "question": self.question,
+            "rows": rows,
+            "samples": self._samples(),
+            "agreement": self._agreement(),
+            "detail": self._detail(),
+        }
 
-    def _list_samples(self, _=None):
-        name, at = self.selected or (None, 0)
-        if name not in self.losses or at >= self.n_bins:
-            self.samples = {}
+    def _reply(self, _: object = None) -> None:
+        """Answer the browser, once for each message."""
+        if self.reply.get("question") == self.question:
             return
-        logits, (edges, cuts, *columns) = self._bins(name, metrics.binned_samples)
-        index, probs, hits = (column[cuts[at] : cuts[at + 1]] for column in columns)
-        surprise = np.where(hits, -probs, 1 + probs) if self.class_index is None else np.abs(hits - probs)
-        worst = np.argsort(-surprise, kind="stable")[: self._n_images]
-        shown, wrong = index[worst], int((logits[index].argmax(1) != self._labels[index]).sum())
-        lists = dict(index=shown, label=self._labels[shown], prediction=logits[shown].argmax(1), prob=probs[worst])
-        lists = {key: value.tolist() for key, value in (lists | {"edges": edges[at : at + 2]}).items()}
-        pictures = None if self._images is None else np.ascontiguousarray(self._images[shown])
-        if pictures is not None and pictures.ndim == 4:
-            lists |= {"shape": pictures.shape[1:], "pixels": pictures.tobytes()}
-        self.samples = {"bar": self.selected, "count": len(index), "wrong": wrong, **lists}
+        answer = self.answer
+        if self._images is not None and answer["samples"]:
+            shown = np.ascontiguousarray(self._images[answer["samples"]["index"]])
+            answer["pixels"] = shown.tobytes()
+        self.reply = answer
 
-    def figure(self):
-        """The present state as a matplotlib figure, a panel per run."""
-        n, k = max(len(self.losses), 1), self.class_index
-        figure = Figure(figsize=(4.4 * n, 5.2), layout="constrained")
-        shown = [(run["name"], run["color"]) for run in self.setup["runs"] if run["name"] in self.losses]
-        for (name, color), ax in zip(shown, figure.subplots(1, n, squeeze=False)[0], strict=False):
+    def _samples(self) -> dict[str, Any] | None:
+        """The samples of a bar, or those that one run gets right and another wrong."""
+        chosen = self.selected
+        if not chosen:
+            return None
+        named = [value for key, value in chosen.items() if key in ("run", "right", "wrong")]
+        if not set(named) <= set(self.losses):
+            return None
+        labels = self._labels.numpy()
+        if chosen["kind"] == "bar":
+            logits = self._logits(chosen["run"])
+            predictions = logits.argmax(1).numpy()
+            index, values, hits = self._binned(chosen["run"], self.class_index)
+            shrunk = values * (1 - _tolerance(logits.dtype))
+            inside = shrunk >= chosen["low"]
+            inside &= (shrunk < chosen["high"]) | (chosen["high"] >= 1)
+            if self.errors_only:
+                inside &= predictions[index] != labels[index]
+            index, values, hits = index[inside], values[inside], hits[inside]
+            surprise = np.where(hits, -values, 1 + values)
+            if self.class_index is not None:
+                surprise = np.abs(hits - values)
+        else:
+            right = self._logits(chosen["right"]).argmax(1).numpy()
+            predictions = self._logits(chosen["wrong"]).argmax(1).numpy()
+            index, values, _ = self._binned(chosen["wrong"], None)
+            inside = (right == labels) & (predictions != labels)
+            keep = inside[index]
+            index, values = index[keep], values[keep]
+            surprise = values
+        order = np.lexsort((index, -surprise))
+        shown = order[self.first : self.first + self.n_images]
+        samples = index[shown]
+        return {
+            "count": len(index),
+            "wrong": int((predictions[index] != labels[index]).sum()),
+            "index": samples.tolist(),
+            "label": labels[samples].tolist(),
+            "prediction": predictions[samples].tolist(),
+            "prob": values[shown].tolist(),
+        }
+
+    def _binned(
+        self, name: str, class_index: int | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Samples, what is binned of them, and whether it happened."""
+        found = metrics.binned_samples(
+            self._logits(name), self._labels, 1, "width", class_index
+        )
+        _, _, index, values, hits = found
+        return index, values, hits.astype(bool)
+
+    def _agreement(self) -> list[int] | None:
+        """On how many samples two runs are right: both, one, other, neither."""
+        if self.pair is None:
+            return None
+        one, other = (
+            (self._logits(name).argmax(1) == self._labels).numpy() for name in self.pair
+        )
+        parts = (one & other, one & ~other, ~one & other, ~one & ~other)
+        return [int(part.sum()) for part in parts]
+
+    def _detail(self) -> dict[str, Any] | None:
+        """All probabilities of one sample."""
+        i = self.detail
+        if i is None:
+            return None
+        rows = [self._logits(name)[i].double().softmax(0) for name in self.losses]
+        probs = [row.tolist() for row in rows]
+        return {"index": i, "label": int(self._labels[i]), "probs": probs}
+
+    # --- the page ---------------------------------------------------------------------
+
+    def _content(self, image_bytes: int) -> dict[str, object]:
+        """Setup, logits with fitted calibrators, images."""
+        shown = []
+        for index, name in enumerate(self._test):
+            look = style(name, index)
+            label = look.label.encode("utf-8", "replace").decode()
+            shown.append({"name": name, "label": label, "color": look.color})
+        names = {name: style(name).label for name in self._calibrators}
+        names["raw"] = "none"
+        setup = {
+            "runs": shown,
+            "calibrators": list(names.items()),
+            "binnings": list(_BINNINGS.items()),
+            "metrics": _METRICS,
+            "class_names": [n.encode("utf-8", "replace").decode() for n in self._names],
+            "n_samples": len(self._labels),
+        }
+        images = self._packed_images(image_bytes)
+        if not self._in_browser:
+            return {"setup": setup, "data": None, "images": images}
+        runs = []
+        for name, logits in self._test.items():
+            fits = {c: self._form(name, c) for c in self._calibrators if c != "raw"}
+            packed = bundle.packed(logits, "<f4")
+            runs.append({"name": name, "logits": packed, "calibrators": fits})
+        data = {
+            "labels": bundle.packed(self._labels, "<i4"),
+            "tolerance": _tolerance(torch.float64),
+            "runs": runs,
+        }
+        return {"setup": setup, "data": data, "images": images}
+
+    def _form(self, name: str, calibrator: str) -> dict[str, object]:
+        """A fitted calibrator as the engine applies it."""
+        fitted = self._fit(name, calibrator)
+        form = CALIBRATORS[calibrator].browser
+        values = {b: bundle.numbers(getattr(fitted, b).cpu()) for b in form.buffers}
+        options = {option: getattr(fitted, option) for option in form.options}
+        return {"formula": form.formula, **values, **options}
+
+    def _packed_images(self, most: int) -> dict[str, object] | None:
+        """The images that fit into ``most`` bytes, those that bars list first."""
+        if self._images is None:
+            return None
+        shape = list(self._images.shape[1:])
+        if not self._in_browser or most <= 0:
+            return {"shape": shape, "index": None, "deflated": ""}
+        order = self._by_interest()
+        n = len(order)
+        while n:
+            packed = zlib.compress(self._images[order[:n]].tobytes(), 9)
+            if len(packed) <= most:
+                break
+            n = int(0.97 * n * most / len(packed))
+        else:
+            return {"shape": shape, "index": None, "deflated": ""}
+        index = bundle.packed(order[:n], "<i4")
+        deflated = bundle.packed(np.frombuffer(packed, np.uint8), "u1")
+        return {"shape": shape, "index": index, "deflated": deflated}
+
+    def _by_interest(self) -> npt.NDArray[np.int64]:
+        """All samples: errors by falling confidence, then hits by rising."""
+        surprise = np.full(len(self._labels), -np.inf)
+        for logits in self._test.values():
+            confidence, correct = metrics.top_label(logits, self._labels)
+            own = np.where(correct, -confidence, 1 + confidence)
+            surprise = np.maximum(surprise, own)
+        return np.argsort(-surprise, kind="stable")
+
+    def figure(self) -> Figure:
+        """The present state as a matplotlib figure.
+
+        Returns
+        -------
+        Figure
+            A panel for each run, three in a row.
+        """
+        n = max(len(self.losses), 1)
+        columns = min(n, 3)
+        lines = -(-n // columns)
+        size = (4.4 * columns, 5.2 * lines)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False).ravel()
+        order = list(self._test)
+        for name, ax in zip(self.losses, panels, strict=False):
+            k = self.class_index
+            look = style(name, order.index(name))
             class_name = None if k is None else self._names[k]
-            plots.reliability_diagram(self._bins(name)[1], ax, color=color, class_name=class_name)
-            ax.set_title(plots.LABELS.get(name, name))
+            plots.reliability_diagram(
+                self._bins(name), ax, color=look.color, class_name=class_name
+            )
+            ax.set_title(drawable(look.label))
+        for ax in panels[len(self.losses) :]:
+            ax.set_axis_off()
         return figure
+
+    def _title(self) -> str:
+        """The heading of a saved page."""
+        return "Reliability of " + ", ".join(style(name).label for name in self._test)
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """How far above a bin's edge a probability counts as on it."""
+    try:
+        from gcelib.blocks import rounding
+    except ImportError:
+        return 1e-6
+    return rounding(dtype)
 
 
 class PropernessExplorer(_Explorer):
-    """Move the truth q about the simplex of three classes and see which prediction p a loss rewards most.
+    """Move the truth q about the simplex; see which prediction p a loss rewards most.
 
-    The surface is the risk ``sum_k q_k loss(p, k)`` of p; a loss is proper where the minimiser p* is q. GCE compares
-    samples, so its risk (the paper's Eq. 4, truths for labels) needs a batch. ``batch="varied"``: three more samples,
-    predicted right, whose truths span the classes (Theorem 1's rank condition). ``"alike"``: copies with this q and
-    this p, which GCE cannot tell apart, as it cannot with one sample alone.
-    settings, which Python may set later too: ``loss`` (ce brier focal flsd dfl gce), ``truth`` (3 probabilities),
-    ``gamma`` (of focal and dfl, in [0, 10]), ``weight`` (lambda of gce in [0, 1]; 0 is ce), ``batch``.
-    Bad input: ValueError or TypeError.
+    The surface is the risk ``sum_k q_k loss(p, k)`` of p; a loss is proper where the
+    minimiser p* is q. GCE compares samples, so its risk (the paper's Eq. 4, truths for
+    labels) needs a batch.
+
+    Parameters
+    ----------
+    **settings
+        What a reader can change, and Python too at any time: ``loss`` ("ce", "brier",
+        "focal", "flsd", "dfl" or "gce"), ``truth`` (3 probabilities), ``gamma`` (of
+        focal and dfl, in [0, 10]), ``weight`` (lambda of gce, in [0, 1]; 0 is ce),
+        ``batch``. With "varied" there are three more samples, predicted right, whose
+        truths span the classes (Theorem 1's rank condition). With "alike" there are
+        copies with this q and this p, which GCE cannot tell apart, as it cannot with
+        one sample alone.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a setting is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> [round(p, 3) for p in PropernessExplorer(loss="brier").answer["best"]]
+    [0.6, 0.3, 0.1]
     """
 
-    _esm = _static("common.js", "simplex.js")
-    _asks = ("loss", "truth", "gamma", "weight", "batch")
-    _losses = tuple(name for name, row in LOSSES.items() if row.simplex_options is not None)
-    _steps = 48
-    _colors = tuple(map(colors.to_hex, colormaps["viridis"](np.linspace(0, 1, 14))))
+    kind = "simplex"
+    settings = ("loss", "truth", "gamma", "weight", "batch")
+    _losses: ClassVar = ("ce", "brier", "focal", "flsd", "dfl", "gce")
+    _steps: ClassVar = 48
     loss = _Setting("ce", lambda self, value: choice("loss", value, self._losses))
     truth = _Setting((0.6, 0.3, 0.1), lambda self, value: self._check_truth(*value))
     gamma = _Setting(3.0, lambda self, value: number("gamma", value, 0, 10))
     weight = _Setting(1.0, lambda self, value: number("weight", value, 0, 1))
-    batch = _Setting("varied", lambda self, value: choice("batch", value, ("varied", "alike")))
+    batch = _Setting(
+        "varied", lambda self, value: choice("batch", value, ("varied", "alike"))
+    )
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: object) -> None:
         n = self._steps
-        grid = torch.tensor([(i, j, n - i - j) for i in range(n + 1) for j in range(n + 1 - i)])
-        # inside the rim, where risks are infinite, and off the lines of equal probabilities, where dfl jumps
-        self._grid = (grid + torch.tensor([0.03, 0.05, 0.07], dtype=torch.float64)) / (n + 0.15)
-        super().__init__({"losses": self._losses, "steps": n, "colors": self._colors}, settings)
+        points = [(i, j, n - i - j) for i in range(n + 1) for j in range(n + 1 - i)]
+        # Inside the rim, where risks are infinite, and off the lines of equal
+        # probabilities, where dfl jumps.
+        aside = torch.tensor([0.03, 0.05, 0.07], dtype=torch.float64)
+        self._grid = (torch.tensor(points) + aside) / (n + 0.15)
+        super().__init__(**settings)
 
-    def _check_truth(self, *truth):
-        truth = [number("truth", part, 0, 1) for part in truth]
-        if len(truth) != 3 or abs(sum(truth) - 1) > 1e-6:
-            fail("truth", f"{truth} are not three probabilities with sum 1", "pass e.g. [0.6, 0.3, 0.1]")
-        return truth
+    def _check_truth(self, *truth: object) -> list[float]:
+        """Three probabilities."""
+        parts = [float(number("truth", part, 0, 1)) for part in truth]
+        if len(parts) != 3 or abs(sum(parts) - 1) > 1e-6:
+            problem = f"{parts} are not three probabilities with sum 1"
+            fail("truth", problem, "pass e.g. [0.6, 0.3, 0.1]")
+        return parts
 
-    def _risk(self, probs):
+    def _risk(self, probs: Tensor) -> Tensor:
         """Risk (G,) of each prediction in ``probs`` (G, 3)."""
-        q, log_p = torch.from_numpy(np.array([self.truth])), probs.log()
+        q = torch.tensor([self.truth], dtype=torch.float64)
+        log_p = probs.log()
         if self.loss != "gce":
-            options = {"gamma": self.gamma} if "gamma" in LOSSES[self.loss].simplex_options else {}
+            options = {"gamma": self.gamma} if self.loss in ("focal", "dfl") else {}
             loss = make_loss(self.loss, reduction="none", **options)
-            return loss(log_p.repeat_interleave(3, 0), torch.arange(3).repeat(len(probs))).view(-1, 3) @ q[0]
+            classes = torch.arange(3).repeat(len(probs))
+            losses: Tensor = loss(log_p.repeat_interleave(3, 0), classes)
+            return losses.view(-1, 3) @ q[0]
         alike = self.batch == "alike"
-        truths = torch.cat((q, q if alike else 0.1 + 0.7 * torch.eye(3, dtype=torch.float64)))
+        others = q if alike else 0.1 + 0.7 * torch.eye(3, dtype=torch.float64)
+        truths = torch.cat((q, others))
         log_probs = truths.log()[:, None].repeat(1, len(probs), 1)
         log_probs[: 1 + alike] = log_p
-        ratio = gce_log_ratio(log_probs.flatten(1), self.weight, None).view_as(log_probs)  # each column by itself
-        return -(truths[:, None] * ratio).sum((0, 2)) / len(truths)
+        # Each column by itself.
+        ratio = gce_log_ratio(log_probs.flatten(1), self.weight, None)
+        shares = truths[:, None] * ratio.view_as(log_probs)
+        return -shares.sum((0, 2)) / len(truths)
 
-    def _minimiser(self, risk):
-        """The best prediction (3,): the grid's, refined in ever smaller neighbourhoods; None if all are equal."""
+    def _minimiser(self, risk: Tensor) -> Tensor | None:
+        """The best prediction (3,), ever finer; None if all are equal."""
         if risk.max() - risk.min() < 1e-9:
             return None
-        best, a = self._grid[risk.argmin()], torch.linspace(-1, 1, 7, dtype=torch.float64) / self._steps
-        around = torch.stack((a.repeat(7), a.repeat_interleave(7), -a.repeat(7) - a.repeat_interleave(7)), 1)
+        best = self._grid[risk.argmin()]
+        a = torch.linspace(-1, 1, 7, dtype=torch.float64) / self._steps
+        one, other = a.repeat_interleave(7), a.repeat(7)
+        around = torch.stack((one, other, -one - other), 1)
         for shrink in range(10):
             near = (best + around / 3**shrink).clamp_min(1e-9)
             near = near / near.sum(1, keepdim=True)
             best = near[self._risk(near).argmin()]
         return best
 
-    def _answer(self):
-        risk, q = self._risk(self._grid), torch.from_numpy(np.array([self.truth])).clamp_min(1e-9)
-        best, low, span = self._minimiser(risk), float(risk.min()), float(risk.quantile(0.9) - risk.min())
-        levels = low + (span if best is not None else 1) * (np.arange(1, 14) / 14) ** 2  # narrow bands near the minimum
-        at_truth, at_best = (float(self._risk(p / p.sum())) for p in (q, q if best is None else best[None]))
-        found = {"best": None if best is None else best.tolist(), "risk_at_truth": at_truth, "risk_at_best": at_best}
-        return {"risk": risk.tolist(), "levels": levels.tolist(), **found}
+    @property
+    def answer(self) -> Answer:
+        """The surface under the present settings, as the browser computes it.
 
-    def figure(self):
-        """The present state as a matplotlib figure."""
-        corners, levels = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]]), self.answer["levels"]
+        Returns
+        -------
+        dict
+            ``question``: the settings. ``risk``: of every grid point, class 1 in i
+            steps and class 2 in j at i (n + 1) - i (i - 1) / 2 + j. ``levels``: 13 for
+            drawing. ``best``: the minimiser, None if all predictions are equal.
+            ``risk_at_truth``, ``risk_at_best``.
+        """
+        risk = self._risk(self._grid)
+        q = torch.tensor([self.truth], dtype=torch.float64).clamp_min(1e-9)
+        q = q / q.sum()
+        best = self._minimiser(risk)
+        low = float(risk.min())
+        span = 1.0 if best is None else float(risk.quantile(0.9)) - low
+        # Narrow bands near the minimum.
+        levels = low + span * (np.arange(1, 14) / 14) ** 2
+        at_best = q if best is None else best[None]
+        return {
+            "question": self.question,
+            "risk": risk.tolist(),
+            "levels": levels.tolist(),
+            "best": None if best is None else best.tolist(),
+            "risk_at_truth": float(self._risk(q)),
+            "risk_at_best": float(self._risk(at_best)),
+        }
+
+    def _colors(self) -> list[str]:
+        """Fourteen bands from dark to light."""
+        from matplotlib import colormaps, colors
+
+        return [colors.to_hex(c) for c in colormaps["viridis"](np.linspace(0, 1, 14))]
+
+    def _content(self, image_bytes: int) -> dict[str, object]:
+        """The losses and how to draw."""
+        losses = [(name, style(name).label) for name in self._losses]
+        setup = {"losses": losses, "steps": self._steps, "colors": self._colors()}
+        return {"setup": setup}
+
+    def figure(self) -> Figure:
+        """The present state as a matplotlib figure.
+
+        Returns
+        -------
+        Figure
+            The simplex with truth and minimiser.
+        """
+        answer = self.answer
+        corners = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
+        levels = answer["levels"]
         figure = Figure(figsize=(5.2, 4.8), layout="constrained")
         ax = figure.add_subplot(aspect="equal")
-        ax.set_title(f"Risk of every prediction under {self.loss} (dark is low)", pad=24)
-        points = (self._grid.numpy() @ corners).T
-        ax.tricontourf(*points, self.answer["risk"], levels=[levels[0] - 1e9, *levels, 1e9], colors=self._colors)
-        for name, p, style in (("minimiser p*", self.answer["best"], "kD"), ("truth q", self.truth, "wo")):
+        name = style(self.loss).label
+        ax.set_title(f"Risk of every prediction under {name} (dark is low)", pad=24)
+        across, up = (self._grid.numpy() @ corners).T
+        bounds = [levels[0] - 1e9, *levels, 1e9]
+        ax.tricontourf(across, up, answer["risk"], levels=bounds, colors=self._colors())
+        marked = [("minimiser p*", answer["best"], "kD", "w")]
+        marked.append(("truth q", self.truth, "wo", "k"))
+        for name, p, mark, rim in marked:
             if p is not None:
                 label = f"{name} = ({', '.join(f'{value:.2f}' for value in p)})"
-                ax.plot(*np.array(p) @ corners, style, ms=9, mec="w" if style == "kD" else "k", mew=1.5, label=label)
+                x, y = np.array(p) @ corners
+                ax.plot(x, y, mark, ms=9, mec=rim, mew=1.5, label=label)
         for k, (left, top) in enumerate(corners):
-            ax.text(left, top + (0.02 if k == 2 else -0.06), f"class {k + 1}", ha="center")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=2, frameon=False)
+            lift = 0.02 if k == 2 else -0.06
+            ax.text(left, top + lift, f"class {k + 1}", ha="center")
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.05)}
+        ax.legend(**place, ncols=2, frameon=False)
         ax.set_axis_off()
         return figure
+
+    def _title(self) -> str:
+        """The heading of a saved page."""
+        return "Which prediction does a loss reward?"
