@@ -9,9 +9,12 @@ Python's ``metrics`` are the reference; the browser's engine is tested against t
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import os
 import uuid
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,9 +30,10 @@ from torch import Tensor
 
 from gcelib import metrics
 from gcelib._check import choice, fail, known_keys, logits_and_labels, number
+from gcelib.blocks import rounding
 from gcelib.calibration import CALIBRATORS, make_calibrator
-from gcelib.losses import gce_log_ratio, make_loss
-from gcelib.view import bundle, plots
+from gcelib.losses import LOSSES, gce_log_ratio, make_loss
+from gcelib.view import alt, bundle, plots
 from gcelib.view.styles import drawable, style
 
 #: Logits, all runs together, up to which the browser answers by itself.
@@ -47,6 +51,10 @@ _BINNINGS = {
     "mass": "mass (number of samples)",
     "equal": "mass, exact split",
 }
+#: All are fitted before a page is made, so not those whose library takes seconds to load.
+_OFFERED = tuple(
+    name for name, row in CALIBRATORS.items() if row.needs in (None, "scikit-learn")
+)
 _METRICS = (  # key, label, factor, digits
     ("error", "Error %", 100, 2),
     ("nll", "NLL", 1, 3),
@@ -110,31 +118,29 @@ class _Explorer(anywidget.AnyWidget):  # type: ignore[misc]
         """The present state as a matplotlib figure."""
         raise NotImplementedError
 
-    def _html(self, png: bytes, image_bytes: int) -> str:
+    def _html(self, picture: tuple[bytes, str], image_bytes: int) -> str:
         """The page's piece."""
         common = {"kind": self.kind, "key": self.key, "settings": self.question}
         content = {**common, **self._content(image_bytes)}
-        words = plots.alt.description(self.figure())
-        return bundle.fragment(content, png, words, bundle.script("explorer"))
+        return bundle.fragment(content, *picture, bundle.script("explorer"))
 
-    def _png(self) -> bytes:
-        """The figure for where no script runs."""
-        picture = io.BytesIO()
-        self.figure().savefig(picture, format="png", dpi=100, bbox_inches="tight")
-        return picture.getvalue()
+    def _picture(self) -> tuple[bytes, str]:
+        """The figure for where no script runs: PNG, and its description."""
+        figure = self.figure()
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
+        return file.getvalue(), alt.description(figure)
 
     def _repr_mimebundle_(
         self, **kwargs: object
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """A page's piece and a picture: no reference to a kernel that may be gone."""
-        import base64
-
-        png = self._png()
+        picture = self._picture()
         name = type(self).__name__
         data = {
             "text/plain": f"{name}: interactive where scripts run, a picture elsewhere",
-            "text/html": self._html(png, MOST_IMAGES_IN_OUTPUT),
-            "image/png": base64.b64encode(png).decode(),
+            "text/html": self._html(picture, MOST_IMAGES_IN_OUTPUT),
+            "image/png": base64.b64encode(picture[0]).decode(),
         }
         return data, {}
 
@@ -167,17 +173,15 @@ class _Explorer(anywidget.AnyWidget):  # type: ignore[misc]
         """
         if Path(path).suffix.lower() not in (".html", ".htm"):
             fail("path", f"{str(path)!r} does not end in .html", "name an HTML file")
-        png = self._png()
-        bare = len(self._html(png, 0))
+        picture = self._picture()
+        bare = len(self._html(picture, 0))
         room = MOST_IN_FILE - bare - 1000
         if room < 0:
             problem = f"the page would take {bare / 1e6:.0f} MB, at most 12 are sent"
             fail("save", problem, "pass fewer runs, or a sample of the test set")
-        import html
-
         heading = html.escape(title or self._title(), quote=False)
         # base64 makes four bytes of three
-        return bundle.write_page(path, heading, [self._html(png, room * 3 // 4)])
+        return bundle.write_page(path, heading, [self._html(picture, room * 3 // 4)])
 
     def _title(self) -> str:
         """The heading of a saved page."""
@@ -270,6 +274,7 @@ class ReliabilityExplorer(_Explorer):
     ) -> None:
         self._read(runs, dict(val or {}), images, class_names)
         self._fitted: dict[tuple[str, str], Any] = {}
+        self._notes: dict[tuple[str, str], list[str]] = {}
         self._calibrated: dict[tuple[str, str], Tensor] = {}
         first = ["ce", "gce"] if {"ce", "gce"} <= set(runs) else list(runs)[:2]
         super().__init__(**{"losses": first, "n_images": n_images, **settings})
@@ -312,7 +317,7 @@ class ReliabilityExplorer(_Explorer):
                 fail("runs", problem, "compare runs of one test set")
         self._test = {name: pair[0] for name, pair in test.items()}
         self._val = {name: _pair("val", pair) for name, pair in val.items()}
-        offered = list(CALIBRATORS) if len(val) == len(test) else []
+        offered = _OFFERED if len(val) == len(test) else ()
         self._calibrators = ["raw", *offered]
         self._names = [str(name) for name in names or range(logits.shape[1])]
         cells = sum(z.numel() for z in self._test.values())
@@ -402,7 +407,11 @@ class ReliabilityExplorer(_Explorer):
     def _bins(self, name: str) -> metrics.Reliability:
         """The bins in view."""
         return metrics.reliability(
-            self._logits(name), self._labels, self.n_bins, self.binning, self.class_index
+            self._logits(name),
+            self._labels,
+            self.n_bins,
+            self.binning,
+            self.class_index,
         )
 
     @property
@@ -428,7 +437,9 @@ class ReliabilityExplorer(_Explorer):
             numbers = metrics.evaluate(self._logits(name), self._labels, self.n_bins)
             low, high = plots.consistency_band(bins)
             arrays = {**bins._asdict(), "band_low": low, "band_high": high}
-            lists = {key: np.nan_to_num(value).tolist() for key, value in arrays.items()}
+            lists = {
+                key: np.nan_to_num(value).tolist() for key, value in arrays.items()
+            }
             numbers = {**numbers, "shown_ece": bins.ece}
             rows.append({"name": name, **lists, "numbers": numbers})
         return {
@@ -454,7 +465,9 @@ class ReliabilityExplorer(_Explorer):
         chosen = self.selected
         if not chosen:
             return None
-        named = [value for key, value in chosen.items() if key in ("run", "right", "wrong")]
+        named = [
+            value for key, value in chosen.items() if key in ("run", "right", "wrong")
+        ]
         if not set(named) <= set(self.losses):
             return None
         labels = self._labels.numpy()
@@ -544,7 +557,17 @@ class ReliabilityExplorer(_Explorer):
             return {"setup": setup, "data": None, "images": images}
         runs = []
         for name, logits in self._test.items():
-            fits = {c: self._form(name, c) for c in self._calibrators if c != "raw"}
+            fits = {}
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for calibrator in self._calibrators[1:]:
+                    del caught[:]
+                    fits[calibrator] = self._form(name, calibrator)
+                    # Nobody asked for this fit yet: who chooses it is told.
+                    said = [str(warning.message) for warning in caught]
+                    fits[calibrator]["notes"] = self._notes.setdefault(
+                        (name, calibrator), said
+                    )
             packed = bundle.packed(logits, "<f4")
             runs.append({"name": name, "logits": packed, "calibrators": fits})
         data = {
@@ -570,14 +593,14 @@ class ReliabilityExplorer(_Explorer):
         if not self._in_browser or most <= 0:
             return {"shape": shape, "index": None, "deflated": ""}
         order = self._by_interest()
-        n = len(order)
-        while n:
-            packed = zlib.compress(self._images[order[:n]].tobytes(), 9)
-            if len(packed) <= most:
-                break
-            n = int(0.97 * n * most / len(packed))
-        else:
-            return {"shape": shape, "index": None, "deflated": ""}
+        # What the first thousand take says how many fit.
+        trial = self._images[order[:1000]]
+        each = len(zlib.compress(trial.tobytes())) / len(trial)
+        n = min(len(order), int(most / each))
+        packed = zlib.compress(self._images[order[:n]].tobytes())
+        while len(packed) > most:
+            n = int(0.95 * n)
+            packed = zlib.compress(self._images[order[:n]].tobytes())
         index = bundle.packed(order[:n], "<i4")
         deflated = bundle.packed(np.frombuffer(packed, np.uint8), "u1")
         return {"shape": shape, "index": index, "deflated": deflated}
@@ -625,10 +648,6 @@ class ReliabilityExplorer(_Explorer):
 
 def _tolerance(dtype: torch.dtype) -> float:
     """How far above a bin's edge a probability counts as on it."""
-    try:
-        from gcelib.blocks import rounding
-    except ImportError:
-        return 1e-6
     return rounding(dtype)
 
 
@@ -663,7 +682,9 @@ class PropernessExplorer(_Explorer):
 
     kind = "simplex"
     settings = ("loss", "truth", "gamma", "weight", "batch")
-    _losses: ClassVar = ("ce", "brier", "focal", "flsd", "dfl", "gce")
+    _losses: ClassVar = tuple(
+        name for name, row in LOSSES.items() if row.simplex_options is not None
+    )
     _steps: ClassVar = 48
     loss = _Setting("ce", lambda self, value: choice("loss", value, self._losses))
     truth = _Setting((0.6, 0.3, 0.1), lambda self, value: self._check_truth(*value))
@@ -695,7 +716,8 @@ class PropernessExplorer(_Explorer):
         q = torch.tensor([self.truth], dtype=torch.float64)
         log_p = probs.log()
         if self.loss != "gce":
-            options = {"gamma": self.gamma} if self.loss in ("focal", "dfl") else {}
+            takes = LOSSES[self.loss].simplex_options or ()
+            options = {"gamma": self.gamma} if "gamma" in takes else {}
             loss = make_loss(self.loss, reduction="none", **options)
             classes = torch.arange(3).repeat(len(probs))
             losses: Tensor = loss(log_p.repeat_interleave(3, 0), classes)

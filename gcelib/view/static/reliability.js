@@ -38,12 +38,13 @@ export function reliability(root, content, settings) {
   const pair = html("div", { class: "pair" });
   const samples = html("div", { class: "samples", role: "region", "aria-label": "Samples" });
   const status = html("p", { class: "status", role: "status" });
+  const notes = html("ul", { class: "notes" });
   const notice = html("p", { class: "notice", role: "alert" });
   const buttons = html("div", { class: "buttons" },
     html("button", { type: "button", onclick: () => savePng() }, "Save PNG"),
     html("button", { type: "button", onclick: () => saveCsv() }, "Save CSV"));
   root.append(
-    controls(settings, setup), notice,
+    controls(settings, setup), notice, notes,
     html("div", { class: "main" },
       html("div", { class: "left" }, legend, html("div", { class: "frame" }, charts, tip), buttons),
       html("div", { class: "right" }, numbers, status, pair, samples)));
@@ -170,6 +171,15 @@ export function reliability(root, content, settings) {
         && bar.low < chosen.high - 1e-9 && bar.high > chosen.low + 1e-9;
       bar.element.setAttribute("aria-pressed", inside);
     }
+  }
+
+  /** What was said while the calibrator in view was fitted. */
+  function drawNotes() {
+    const { calibrator, losses } = answer.question;
+    const said = (content.data?.runs ?? []).filter((/** @type {any} */ run) => losses.includes(run.name))
+      .flatMap((/** @type {any} */ run) => (run.calibrators[calibrator]?.notes ?? [])
+        .map((/** @type {string} */ note) => `${label(run.name)}: ${note}.`));
+    notes.replaceChildren(...said.map((/** @type {string} */ note) => html("li", {}, note)));
   }
 
   function drawLegend() {
@@ -343,6 +353,7 @@ export function reliability(root, content, settings) {
       drawCharts();
       drawLegend();
       drawNumbers();
+      drawNotes();
       sayNumbers();
     } else markSelected();
     drawPair();
