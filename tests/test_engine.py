@@ -55,6 +55,7 @@ def logits_of(kind, n, k, labels, generator):
         "rounded": (2 * z).round(),  # ties everywhere, also for the largest
         "shifted": 5 * z + 300,
         "same": z[:1].repeat(n, 1),
+        "doubled": z[: n // 2].repeat(2, 1),
     }[kind]
 
 
@@ -108,6 +109,37 @@ def close(ours, theirs, path=""):
         assert ours == theirs, path
 
 
+def only_rounding_tells_apart(explorer, name, class_index):
+    """Whether some values are equal but for rounding: then their order is a lot."""
+    values = np.sort(explorer._binned(name, class_index)[1])
+    apart = np.diff(values)
+    return bool(((apart > 0) & (apart < 1e-12)).any() or (apart == 0).any())
+
+
+def without_lots(explorer, ours, theirs):
+    """Leave out what hangs on the order of values that only rounding tells apart."""
+    for row, other in zip(ours["rows"], theirs["rows"], strict=True):
+        if only_rounding_tells_apart(explorer, row["name"], None):
+            del row["numbers"]["adaptive_ece"], other["numbers"]["adaptive_ece"]
+        in_view = only_rounding_tells_apart(
+            explorer, row["name"], explorer.class_index
+        )
+        if in_view and explorer.binning != "width":
+            assert sum(row["counts"]) == sum(other["counts"])
+            for one in (row, other):
+                del one["numbers"]["shown_ece"]
+                for key in [key for key in one if key not in ("name", "numbers")]:
+                    del one[key]
+    if ours["samples"]:
+        chosen = explorer.selected
+        name = chosen.get("run") or chosen["wrong"]
+        k = explorer.class_index if "run" in chosen else None
+        if only_rounding_tells_apart(explorer, name, k):
+            for one in (ours["samples"], theirs["samples"]):
+                for key in ("index", "label", "prediction"):
+                    del one[key]
+
+
 CASES = [
     ("plain", 500, 4, 1),
     ("plain", 701, 10, 2),
@@ -117,6 +149,7 @@ CASES = [
     ("shifted", 350, 6, 6),
     ("same", 50, 3, 7),
     ("plain", 3, 2, 8),  # fewer samples than bins
+    ("doubled", 600, 3, 9),
 ]
 
 
@@ -126,7 +159,7 @@ def test_two_hundred_questions_have_the_same_answers(browser, case):
     explorer = explorer_of(kind, n, k, seed)
     browser.call("load", json.dumps(as_data(explorer)))
     pick = random.Random(seed)
-    for _ in range(25):
+    for _ in range(23):
         low = pick.choice([0, 0.25, 0.5, 0.9])
         bar = {"kind": "bar", "run": "gce", "low": low, "high": 1.0}
         disagree = {"kind": "disagree", "right": "ce", "wrong": "mine"}
@@ -147,6 +180,7 @@ def test_two_hundred_questions_have_the_same_answers(browser, case):
             setattr(explorer, name, value)
         ours = json.loads(json.dumps(explorer.answer, allow_nan=False))
         theirs = json.loads(browser.call("ask", json.dumps(explorer.question)))
+        without_lots(explorer, ours, theirs)
         close(ours, theirs, str(asked))
 
 

@@ -26,7 +26,11 @@
  * @typedef {{probs: Float64Array, confidence: Float64Array, prediction: Int32Array,
  *   nll: number, brier: number, errors: number}} Scores */
 
-/** How many of the sorted `points[from..to)` lie below `at`.
+/** Bounds of an inverse temperature. */
+const SLOWEST = 1e-12;
+const FASTEST = 1e8;
+
+/** How many of the sorted `points` lie below `at`.
  * @param {ArrayLike<number>} points @param {number} at */
 export function countBelow(points, at) {
   let low = 0;
@@ -94,31 +98,34 @@ function confidenceOf(z, start, k) {
   return 1 / total;
 }
 
-/** The 1 / T at which the log odds of the others are `target`: Newton's method.
+/** The 1 / T at which the log odds of the others are `target`: Newton's method, from the
+ * left of the root. 1 where there is none, because the largest are tied.
  * @param {Float64Array} distances below the largest, >= 0 @param {number} top
  * @param {number} target */
 function inverseTemperatureFor(distances, top, target) {
-  let x = 1;
-  for (let round = 0; round < 60; round++) {
-    let largest = -Infinity;
-    for (let j = 0; j < distances.length; j++) {
-      if (j !== top && -x * distances[j] > largest) largest = -x * distances[j];
-    }
+  let nearest = Infinity;
+  for (let j = 0; j < distances.length; j++) {
+    if (j !== top && distances[j] < nearest) nearest = distances[j];
+  }
+  /** @param {number} value */
+  const within = (value) => Math.min(Math.max(value, SLOWEST), FASTEST);
+  let x = within(-target / Math.max(nearest, 1 / FASTEST));
+  let excess = Infinity;
+  for (let round = 0; round < 40; round++) {
     let total = 0;
     let slope = 0;
     for (let j = 0; j < distances.length; j++) {
       if (j === top) continue;
-      const share = Math.exp(-x * distances[j] - largest);
+      const share = Math.exp(-x * (distances[j] - nearest));
       total += share;
       slope -= share * distances[j];
     }
-    const excess = largest + Math.log(total) - target;
-    slope = Math.min(slope / total, -1e-300);
-    const next = Math.min(Math.max(x - excess / slope, 0), 1e8);
-    if (Math.abs(excess) < 1e-13 || next === x) break;
+    excess = Math.log(total) - x * nearest - target;
+    const next = within(x - excess / Math.min(slope / total, -1e-30));
+    if (Math.abs(next - x) <= 1e-15 * x) break;
     x = next;
   }
-  return x;
+  return Math.abs(excess) < 1e-6 ? x : 1;
 }
 
 /** What each formula makes of one row: from z[start..] into out[start..].
