@@ -21,6 +21,9 @@ from gcelib.view import alt
 
 STATIC = Path(__file__).parent / "static"
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
+_COMMENT = re.compile(
+    r"^ */\*\*(?:(?!\*/)[\s\S])*\*/\n|^ *// .*\n", re.MULTILINE
+)
 _EXPORT = re.compile(r"^export (?=const|let|class|function|async )", re.MULTILINE)
 
 
@@ -36,7 +39,7 @@ def script(entry: str) -> str:
     Returns
     -------
     str
-        JavaScript without imports.
+        JavaScript without imports and comments.
 
     Examples
     --------
@@ -54,7 +57,8 @@ def script(entry: str) -> str:
         for needed in _IMPORT.findall(source):
             add(needed)
         del parts[name]
-        parts[name] = _EXPORT.sub("", _IMPORT.sub("", source))
+        bare = _COMMENT.sub("", _IMPORT.sub("", source))
+        parts[name] = _EXPORT.sub("", bare)
 
     add(entry)
     return "\n".join(parts.values())

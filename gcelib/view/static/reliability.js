@@ -145,8 +145,10 @@ export function reliability(root, content, settings) {
     const frame = charts.parentElement.getBoundingClientRect();
     const box = bar.element.getBoundingClientRect();
     const room = frame.width - tip.offsetWidth;
-    const beside = box.left - frame.left > frame.width / 2
-      ? box.left - frame.left - tip.offsetWidth - 8 : box.right - frame.left + 8;
+    const onTheRight = box.left - frame.left > frame.width / 2;
+    const alone = charts.childElementCount === 1; // then a bar on the right leaves room on the left
+    const beside = !onTheRight ? box.right - frame.left + 8
+      : alone ? 50 : box.left - frame.left - tip.offsetWidth - 8;
     tip.style.left = `${Math.max(0, Math.min(beside, room))}px`;
     tip.style.top = `${Math.max(0, box.top - frame.top)}px`;
   }

@@ -1,0 +1,595 @@
+"""The explorers' Python side: every number they hand to the browser is the metrics' and the losses' own."""
+
+import base64
+import fnmatch
+import io
+import json
+import re
+import tomllib
+import zlib
+from pathlib import Path
+
+import matplotlib.image
+import nbformat
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nbclient import NotebookClient
+
+from gcelib import calibration, data, losses, metrics, runs
+from gcelib.view import bundle, explorers
+from gcelib.view.explorers import PropernessExplorer, ReliabilityExplorer
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ["ant", "bee", "cat", "dog"]
+
+
+def fake(seed, n=600, k=4, scale=2.0, labels=None):
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, k, (n,), generator=g) if labels is None else labels
+    return scale * (
+        torch.randn(len(labels), k, generator=g) + 1.5 * torch.eye(k)[labels]
+    ), labels
+
+
+TEST = {"ce": fake(0, scale=4.0), "brier": fake(1, labels=fake(0)[1])}
+TEST["gce"] = fake(2, scale=1.0, labels=fake(0)[1])
+VAL = {name: fake(seed, n=300, scale=4.0) for seed, name in enumerate(TEST, 10)}
+IMAGES = torch.randint(
+    0,
+    256,
+    (600, 3, 5, 6),
+    dtype=torch.uint8,
+    generator=torch.Generator().manual_seed(3),
+)
+
+
+def explorer(**options):
+    return ReliabilityExplorer(
+        TEST, **({"val": VAL, "images": IMAGES, "class_names": NAMES} | options)
+    )
+
+
+# --- numbers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"losses": ["brier"]},
+        {"losses": []},
+        {"losses": ["gce", "ce", "brier"], "n_bins": 7},
+        {"temperature": 2.5},
+        {"binning": "mass", "n_bins": 15},
+        {"binning": "equal", "n_bins": 15},
+        {"class_index": 2},
+        {"class_index": 0, "binning": "mass", "temperature": 0.4},
+        {"calibrator": "ets", "n_bins": 11},
+    ],
+    ids=str,
+)
+def test_the_answer_is_what_metrics_say(change):
+    e = explorer()
+    for name, value in change.items():
+        setattr(e, name, value)
+    asked = {"losses": ["ce", "gce"], "calibrator": "raw", "temperature": 1.0}
+    asked |= {"n_bins": 20, "binning": "width", "class_index": None} | change
+    assert e.answer["question"].items() >= asked.items()
+    assert [row["name"] for row in e.answer["rows"]] == asked["losses"]
+    for row in e.answer["rows"]:
+        logits, labels = TEST[row["name"]]
+        logits = logits.double()
+        if asked["calibrator"] != "raw":
+            fitted = calibration.make_calibrator(asked["calibrator"])
+            logits = fitted.fit(*VAL[row["name"]])(logits)
+        logits = logits / asked["temperature"]
+        bins = metrics.reliability(
+            logits, labels, asked["n_bins"], asked["binning"], asked["class_index"]
+        )
+        found = metrics.evaluate(logits, labels, asked["n_bins"])
+        assert row["numbers"] == found | {"shown_ece": bins.ece}
+        for key, value in bins._asdict().items():
+            np.testing.assert_array_equal(row[key], np.nan_to_num(value))
+    json.dumps(e.answer, allow_nan=False)  # the browser has no NaN
+
+
+def test_calibrators_are_fitted_once_and_need_validation_data_of_every_run(monkeypatch):
+    fits, make = [], explorers.make_calibrator
+    monkeypatch.setattr(
+        explorers, "make_calibrator", lambda name: fits.append(name) or make(name)
+    )
+    e = explorer()
+    for name in ("ats", "raw", "ats"):
+        e.calibrator = name
+        e.temperature = e.temperature + 0.5
+        assert e.answer["rows"]
+    assert fits == ["ats", "ats"]  # one for each of the two runs shown
+    half = ReliabilityExplorer(TEST, val={"ce": VAL["ce"]})
+    with pytest.raises(ValueError, match="calibrator: unknown 'ats'"):
+        half.calibrator = "ats"
+
+
+# --- samples --------------------------------------------------------------------------
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    name=st.sampled_from(list(TEST)),
+    n_bins=st.integers(1, 30),
+    binning=st.sampled_from(["width", "mass"]),
+    class_index=st.sampled_from([None, 0, 3]),
+    temperature=st.sampled_from([0.3, 1.0, 4.0]),
+    data=st.data(),
+)
+def test_a_bar_lists_its_own_samples_worst_first(
+    name, n_bins, binning, class_index, temperature, data
+):
+    look = {"n_bins": n_bins, "binning": binning, "class_index": class_index}
+    e = explorer(losses=[name], temperature=temperature, n_images=500, **look)
+    row = e.answer["rows"][0]
+    at = data.draw(st.sampled_from([b for b in range(n_bins) if row["counts"][b]]))
+    low = 0.0 if at == 0 else row["edges"][at]
+    high = 1.0 if at == n_bins - 1 else row["edges"][at + 1]
+    e.selected = {"kind": "bar", "run": name, "low": low, "high": high}
+    got = e.answer["samples"]
+    assert got["count"] == row["counts"][at]
+    assert len(got["index"]) == len(set(got["index"])) == min(500, got["count"])
+    logits, labels = TEST[name]
+    probs = torch.softmax(logits.double() / temperature, 1)
+    expected = []
+    columns = (got[key] for key in ("index", "label", "prediction", "prob"))
+    for index, label, prediction, prob in zip(*columns, strict=True):
+        assert label == labels[index]
+        assert prediction == probs[index].argmax()
+        shown = prediction if class_index is None else class_index
+        assert prob == pytest.approx(float(probs[index, shown]), abs=1e-6)
+        if class_index is None:
+            wrong = prediction != label
+            expected.append((not wrong, -prob if wrong else prob))
+        else:
+            expected.append(-abs((label == class_index) - prob))
+    assert expected == sorted(expected)
+    if got["count"] <= 500:
+        wrong = sum(
+            a != b for a, b in zip(got["label"], got["prediction"], strict=True)
+        )
+        assert got["wrong"] == wrong
+        assert np.mean(got["prob"]) == pytest.approx(row["confidence"][at])
+    e.errors_only = True
+    assert e.answer["samples"]["count"] == got["wrong"]
+
+
+def test_a_selection_is_of_confidences_and_outlives_other_bins():
+    e = explorer(selected={"kind": "bar", "run": "ce", "low": 0.5, "high": 0.75})
+    before = e.answer["samples"]
+    for n_bins in (4, 7, 50):
+        e.n_bins = n_bins
+        assert e.answer["samples"] == before
+    e.losses = ["gce"]
+    assert e.answer["samples"] is None  # its bar is no longer drawn ...
+    e.losses = ["ce", "gce"]
+    assert e.answer["samples"] == before  # ... and is again
+
+
+def test_pages_of_samples_follow_each_other():
+    bar = {"kind": "bar", "run": "ce", "low": 0.0, "high": 1.0}
+    e = explorer(selected=bar, n_images=500)
+    all_of_them = e.answer["samples"]["index"]
+    e.n_images = 24
+    seen = []
+    for first in range(0, 500, 24):
+        e.first = first
+        seen += e.answer["samples"]["index"]
+    assert seen[:500] == all_of_them
+
+
+def test_disagreements_are_counted_and_listed_in_both_directions():
+    e = explorer(pair=["ce", "gce"], n_images=500)
+    labels = TEST["ce"][1]
+    right = {name: TEST[name][0].argmax(1) == labels for name in ("ce", "gce")}
+    both, one, other, neither = e.answer["agreement"]
+    assert both == (right["ce"] & right["gce"]).sum()
+    assert neither == (~right["ce"] & ~right["gce"]).sum()
+    for better, worse, count in (("ce", "gce", one), ("gce", "ce", other)):
+        e.selected = {"kind": "disagree", "right": better, "wrong": worse}
+        got = e.answer["samples"]
+        expected = (right[better] & ~right[worse]).nonzero()[:, 0].tolist()
+        assert sorted(got["index"]) == expected
+        assert got["count"] == got["wrong"] == count == len(expected) > 0
+        assert got["prob"] == sorted(got["prob"], reverse=True)
+
+
+def test_a_samples_probabilities_are_shown_whole():
+    e = explorer(detail=7, temperature=2.0)
+    got = e.answer["detail"]
+    assert (got["index"], got["label"]) == (7, int(TEST["ce"][1][7]))
+    expected = [(TEST[n][0][7].double() / 2).softmax(0).tolist() for n in ("ce", "gce")]
+    np.testing.assert_allclose(got["probs"], expected)
+
+
+# --- above the browser's limit a kernel answers ---------------------------------------
+
+
+def test_a_kernel_answers_each_message_once_and_sends_the_pictures(monkeypatch):
+    monkeypatch.setattr(explorers, "MOST_CELLS", 100)
+    e, answers = explorer(n_images=4), []
+    assert e._content(10**6)["data"] is None
+    e.observe(lambda change: answers.append(change.new["question"]), "reply")
+    e.set_state({"n_bins": 5, "binning": "mass", "temperature": 2})
+    assert answers == [e.question]
+    assert (e.n_bins, e.binning, e.temperature) == (5, "mass", 2.0)
+    e.set_state({"n_bins": 5})
+    assert len(answers) == 1
+    e.selected = {"kind": "bar", "run": "ce", "low": 0.5, "high": 1.0}
+    index = e.reply["samples"]["index"]
+    sent = np.frombuffer(e.reply["pixels"], np.uint8).reshape(4, 3, 5, 6)
+    np.testing.assert_array_equal(sent, IMAGES[index])
+
+
+# --- input --------------------------------------------------------------------------------------------------------
+
+
+def write_run(folder, splits, seed, dataset="digits"):
+    folder.mkdir(parents=True)
+    runs.write_json(
+        folder / "config.json",
+        {"settings": {"dataset": dataset, "seed": 1}, "environment": {}},
+    )
+    for name in ("val", "test"):
+        logits, labels = fake(seed, k=10, labels=getattr(splits, name)[1])
+        runs.save_logits(folder, name, logits, labels)
+    return folder
+
+
+def test_run_folders_bring_validation_data_images_and_class_names(tmp_path):
+    splits = data.load("digits")
+    folders = {
+        name: write_run(tmp_path / name, splits, seed)
+        for seed, name in enumerate(["ce", "gce"])
+    }
+    e = ReliabilityExplorer(
+        {"gce": str(folders["gce"]), "ce": folders["ce"]}, calibrator="ts_nll"
+    )
+    assert e.losses == ["ce", "gce"]
+    setup = e._content(0)["setup"]
+    assert setup["class_names"] == list("0123456789")
+    assert setup["n_samples"] == len(splits.test[1])
+    logits = calibration.TemperatureScaling().fit(
+        *runs.load_logits(folders["ce"], "val")
+    )(torch.from_numpy(runs.load_logits(folders["ce"], "test")[0]))
+    assert e.answer["rows"][0]["numbers"]["nll"] == pytest.approx(
+        metrics.nll(logits, splits.test[1])
+    )
+    np.testing.assert_array_equal(e._images, splits.test[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ([{}], {}, "runs: must be a mapping and not empty"),
+        ([[TEST["ce"]]], {}, "runs: must be a mapping"),
+        (
+            [{"ce": TEST["ce"], "gce": fake(1)}],
+            {},
+            "'ce' and 'gce' were tested on different samples",
+        ),
+        ([{"ce": TEST["ce"], "gce": fake(0, n=50)}], {}, "different samples"),
+        ([{"ce": (TEST["ce"][0], TEST["ce"][1].float())}], {}, "labels: has dtype"),
+        (
+            [{"ce": (TEST["ce"][0] * torch.inf, TEST["ce"][1])}],
+            {},
+            "logits: contains NaN or infinity",
+        ),
+        ([{"ce": TEST["ce"][0]}], {}, "runs: must hold pairs"),
+        ([TEST], {"val": {"ce": VAL["ce"][0]}}, "val: must hold pairs"),
+        (
+            [TEST],
+            {"val": {"cee": VAL["ce"]}},
+            "val: unknown key 'cee'; did you mean 'ce'",
+        ),
+        ([TEST], {"images": IMAGES[:-1]}, "images: are 599, the logits ask for 600"),
+        (
+            [TEST],
+            {"images": IMAGES.float()},
+            "images: have dtype torch.float32; pass uint8",
+        ),
+        (
+            [TEST],
+            {"class_names": NAMES[:3]},
+            "class_names: are 3, the logits ask for 4",
+        ),
+        ([TEST], {"n_images": 0}, "n_images: 0 is outside"),
+        ([TEST], {"bins": 10}, "settings: unknown key 'bins'; did you mean 'n_bins'"),
+        ([TEST], {"losses": ["cee"]}, "losses: unknown 'cee'; did you mean 'ce'"),
+        ([TEST], {"n_bins": 2.5}, "n_bins: must be a whole number"),
+        ([TEST], {"n_bins": 51}, "n_bins: 51 is outside"),
+        ([TEST], {"temperature": 0}, "temperature: 0 is outside"),
+        ([TEST], {"binning": "both"}, "binning: unknown 'both'"),
+        ([TEST], {"calibrator": "ats"}, "calibrator: unknown 'ats'"),
+        ([TEST], {"class_index": 4}, "class_index: 4 is outside"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_input_is_refused(arguments, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        ReliabilityExplorer(*arguments, **options)
+
+
+def test_a_refused_setting_changes_nothing():
+    e = explorer()
+    before = e.question
+    bar = {"kind": "bar", "run": "ce", "low": 0.0, "high": 1.0}
+    for name, value in [
+        ("n_bins", "ten"),
+        ("selected", ["ce", 50]),
+        ("selected", bar | {"high": 2.0}),
+        ("selected", bar | {"run": "no"}),
+        ("selected", {"kind": "disagree", "right": "ce"}),
+        ("losses", ["no"]),
+        ("pair", ["ce"]),
+        ("detail", 600),
+        ("first", -1),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"{name}: "):
+            setattr(e, name, value)
+    assert e.question == before
+
+
+# --- without a kernel -----------------------------------------------------------------
+
+
+def content_of(html):
+    """What the script on the page reads."""
+    text = html.split('<script type="application/json">')[1].split("</script>")[0]
+    return json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "make", [explorer, lambda: explorer(losses=[]), PropernessExplorer]
+)
+def test_the_output_is_a_picture_and_what_brings_it_to_life(make):
+    bundle, _ = make()._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html", "image/png"}
+    picture = base64.b64decode(bundle["image/png"])
+    pixels = matplotlib.image.imread(io.BytesIO(picture), format="png")
+    assert min(pixels.shape[:2]) > 200
+    assert bundle["image/png"] in bundle["text/html"]
+    assert '<img alt="Figure: ' in bundle["text/html"]
+
+
+def test_the_picture_shows_the_present_state():
+    e = explorer()
+    first = e._picture()
+    assert e._picture() == first
+    e.n_bins = 5
+    assert e._picture() != first
+
+
+def test_logits_labels_and_fits_travel_whole():
+    e = explorer(images=None)
+    content = content_of(e._repr_mimebundle_()[0]["text/html"])
+    assert content["settings"] == e.question
+    assert content["images"] is None
+    for run in content["data"]["runs"]:
+        sent = np.frombuffer(base64.b64decode(run["logits"]), "<f4").reshape(600, 4)
+        np.testing.assert_array_equal(sent, TEST[run["name"]][0])
+        fits = run["calibrators"]
+        assert list(fits) == e._calibrators[1:]
+        fitted = calibration.TemperatureScaling().fit(*VAL[run["name"]])
+        assert fits["ts_nll"]["temperature"] == pytest.approx(float(fitted.temperature))
+
+
+@pytest.mark.parametrize("room", [0, 5_000, 10**6])
+def test_the_images_that_fit_are_those_that_bars_list_first(room):
+    e = explorer()
+    images = e._content(room)["images"]
+    packed = base64.b64decode(images["deflated"])
+    assert len(packed) <= room
+    if room == 0:
+        return
+    index = np.frombuffer(base64.b64decode(images["index"]), "<i4")
+    pixels = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(-1, 3, 5, 6)
+    np.testing.assert_array_equal(pixels, IMAGES[index])
+    confidence, correct = metrics.top_label(*TEST["ce"])
+    worst = int(np.argmax(np.where(correct, -1, confidence)))
+    assert (room == 10**6) == (len(index) == 600)
+    assert worst in index
+
+
+def test_names_cannot_end_the_script():
+    e = explorer(class_names=["</script>", "<!--", "\ud800", "&"])
+    html = e._repr_mimebundle_()[0]["text/html"]
+    assert html.count("</script>") == 2
+    assert content_of(html)["setup"]["class_names"] == ["</script>", "<!--", "?", "&"]
+
+
+def test_a_saved_page_is_one_file_that_asks_for_nothing(tmp_path):
+    path = explorer().save(tmp_path / "x.html", title="A & B")
+    text = path.read_text(encoding="utf-8")
+    assert "<title>A &amp; B</title>" in text
+    own = {"http://www.w3.org/2000/svg"}  # a name, not an address
+    assert set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"'<)]*", text)) <= own
+    assert not re.search(r"<link|\bsrc=\"(?!data:)|\bimport\(|\bfetch\(", text)
+    assert path.stat().st_size < 12_000_000
+    assert [p.name for p in tmp_path.iterdir()] == ["x.html"]
+
+
+def test_a_page_too_large_to_send_is_refused_and_nothing_is_written(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(explorers, "MOST_IN_FILE", 10_000)
+    with pytest.raises(ValueError, match="save: the page would take .* pass fewer"):
+        explorer().save(tmp_path / "x.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_leave_room_in_a_file(tmp_path, monkeypatch):
+    bare = len(explorer(images=None)._html((b"", ""), 0))
+    monkeypatch.setattr(explorers, "MOST_IN_FILE", bare + 300_000)
+    e = explorer()
+    size = e.save(tmp_path / "x.html").stat().st_size
+    assert size <= explorers.MOST_IN_FILE
+
+
+def test_a_saved_notebook_needs_no_widget_state():
+    code = "from gcelib import PropernessExplorer\nPropernessExplorer(loss='focal')"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(
+        notebook, kernel_name="python3", timeout=120, store_widget_state=False
+    ).execute()
+    assert "widgets" not in notebook.metadata
+    (output,) = notebook.cells[0].outputs
+    assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
+    assert "application/vnd.jupyter.widget-view+json" not in output.data
+
+
+def test_the_drawing_is_packaged():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["gcelib.view"]
+    for path in (ROOT / "gcelib" / "view" / "static").iterdir():
+        assert any(fnmatch.fnmatch(f"static/{path.name}", one) for one in patterns)
+
+
+def test_one_script_holds_every_module_once():
+    names = re.findall(r"^(?:async )?(?:function|class|const|let) (\w+)", script, re.M)
+    assert len(names) == len(set(names))
+    assert not re.search(r"^(?:import|export) ", script, re.M)
+
+
+script = bundle.script("explorer")
+
+
+# --- the simplex --------------------------------------------------------------------------------------------------
+
+TRUTHS = st.lists(st.integers(1, 60), min_size=3, max_size=3).map(
+    lambda parts: [part / sum(parts) for part in parts]
+)
+SLOW = settings(derandomize=True, deadline=None, max_examples=25)
+
+
+def slow_risk(p, e):
+    """The risk of one prediction, written down as the docstring says it."""
+    q, log_p = (
+        torch.tensor(e.truth, dtype=torch.float64),
+        torch.tensor(p, dtype=torch.float64).log(),
+    )
+    if e.loss != "gce":
+        options = {"gamma": e.gamma} if e.loss in ("focal", "dfl") else {}
+        loss = losses.make_loss(e.loss, **options)
+        return float(sum(q[k] * loss(log_p[None], torch.tensor([k])) for k in range(3)))
+    others = torch.tensor(
+        [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]], dtype=torch.float64
+    )
+    loss = losses.GCELoss(regularizer_weight=e.weight)
+    if e.batch == "alike":
+        return float(loss(torch.stack([log_p, log_p]), torch.stack([q, q])))
+    return float(
+        loss(torch.cat((log_p[None], others.log())), torch.cat((q[None], others)))
+    )
+
+
+@SLOW
+@given(
+    truth=TRUTHS,
+    loss=st.sampled_from(PropernessExplorer._losses),
+    gamma=st.sampled_from([0.0, 2.5, 5.0]),
+    weight=st.sampled_from([0.0, 0.5, 1.0]),
+    batch=st.sampled_from(["varied", "alike"]),
+    seed=st.integers(0, 99),
+)
+def test_the_surface_is_the_risk_that_the_losses_give(
+    truth, loss, gamma, weight, batch, seed
+):
+    e = PropernessExplorer(
+        loss=loss, truth=truth, gamma=gamma, weight=weight, batch=batch
+    )
+    n = e._steps
+    assert len(e.answer["risk"]) == (n + 1) * (n + 2) // 2
+    for at in np.random.default_rng(seed).integers(0, len(e.answer["risk"]), 5):
+        assert e.answer["risk"][at] == pytest.approx(
+            slow_risk(e._grid[at].tolist(), e), rel=1e-9
+        )
+    assert e.answer["risk_at_truth"] == pytest.approx(slow_risk(truth, e), rel=1e-6)
+    # the browser finds the point of class counts (i, j, n - i - j) at i (n + 1) - i (i - 1) / 2 + j
+    i, j = np.random.default_rng(seed).integers(0, n // 2, 2)
+    point = e._grid[i * (n + 1) - i * (i - 1) // 2 + j] * n
+    np.testing.assert_allclose(point, [i, j, n - i - j], atol=0.2)
+
+
+@SLOW
+@given(truth=TRUTHS, loss=st.sampled_from(["ce", "brier", "gce"]))
+def test_proper_losses_are_minimised_by_the_truth(truth, loss):
+    e = PropernessExplorer(loss=loss, truth=truth)
+    np.testing.assert_allclose(e.answer["best"], truth, atol=2e-4)
+
+
+@SLOW
+@given(
+    truth=TRUTHS,
+    loss=st.sampled_from(PropernessExplorer._losses),
+    seed=st.integers(0, 99),
+)
+def test_no_prediction_beats_the_minimiser(truth, loss, seed):
+    e = PropernessExplorer(loss=loss, truth=truth)
+    elsewhere = torch.from_numpy(
+        np.random.default_rng(seed).dirichlet([1, 1, 1], 3000)
+    ).clamp_min(1e-9)
+    # dfl jumps where two probabilities are equal, so its infimum may be approached along such a line only
+    assert e.answer["risk_at_best"] <= float(e._risk(elsewhere).min()) + (
+        5e-3 if loss == "dfl" else 1e-9
+    )
+
+
+def test_focal_loss_reports_less_confidence_than_the_truth():
+    e = PropernessExplorer(loss="focal", truth=[0.6, 0.3, 0.1], gamma=3)
+    assert max(e.answer["best"]) < 0.5
+    e.gamma = 0.0
+    np.testing.assert_allclose(e.answer["best"], e.truth, atol=2e-4)
+
+
+def test_gce_cannot_find_the_truth_among_copies_of_one_sample_unless_mixed_with_cross_entropy():
+    e = PropernessExplorer(loss="gce", batch="alike")
+    assert e.answer["best"] is None
+    assert np.ptp(e.answer["risk"]) < 1e-9
+    e.weight = 0.9
+    np.testing.assert_allclose(e.answer["best"], e.truth, atol=2e-4)
+    e.batch, e.weight = "varied", 1.0
+    np.testing.assert_allclose(e.answer["best"], e.truth, atol=2e-4)
+
+
+@pytest.mark.parametrize("corner", [[1, 0, 0], [0, 0.5, 0.5]])
+@pytest.mark.parametrize("loss", ["ce", "gce", "flsd"])
+def test_a_truth_on_the_rim_has_finite_risks(corner, loss):
+    answer = PropernessExplorer(loss=loss, truth=corner).answer
+    assert np.isfinite(
+        [
+            *answer["risk"],
+            *answer["levels"],
+            answer["risk_at_truth"],
+            answer["risk_at_best"],
+        ]
+    ).all()
+    assert max(answer["best"]) == pytest.approx(
+        max(corner), abs=0.05 if loss == "flsd" else 1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "mmce"}, "loss: unknown 'mmce'"),
+        ({"truth": [0.5, 0.5]}, "truth: .* not three probabilities"),
+        ({"truth": [0.5, 0.4, 0.2]}, "truth: .* sum 1"),
+        ({"truth": [1.5, -0.5, 0]}, "truth: 1.5 is outside"),
+        ({"gamma": -1}, "gamma: -1 is outside"),
+        ({"weight": 1.5}, "weight: 1.5 is outside"),
+        ({"batch": "none"}, "batch: unknown 'none'"),
+        ({"lambda_": 1}, "settings: unknown key 'lambda_'"),
+    ],
+)
+def test_bad_settings_of_the_simplex_are_refused(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        PropernessExplorer(**options)
