@@ -14,8 +14,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from nbclient import NotebookClient
 
 from gcelib import calibration, data, losses, metrics, runs

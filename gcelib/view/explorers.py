@@ -92,7 +92,7 @@ class _Setting(traitlets.TraitType[Any, Any]):
         return self._check(obj, value)
 
 
-class _Explorer(anywidget.AnyWidget):  # type: ignore[misc]
+class _Explorer(anywidget.AnyWidget):
     """Settings, their page, and its picture. Children say what the page holds."""
 
     _esm = bundle.script("link")
@@ -402,7 +402,8 @@ class ReliabilityExplorer(_Explorer):
             if key not in self._calibrated:
                 self._calibrated[key] = self._fit(*key)(logits)
             logits = self._calibrated[key]
-        return logits / self.temperature
+        tempered: Tensor = logits / self.temperature
+        return tempered
 
     def _bins(self, name: str) -> metrics.Reliability:
         """The bins in view."""
@@ -816,8 +817,8 @@ class PropernessExplorer(_Explorer):
         for k, (left, top) in enumerate(corners):
             lift = 0.02 if k == 2 else -0.06
             ax.text(left, top + lift, f"class {k + 1}", ha="center")
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.05)}
-        ax.legend(**place, ncols=2, frameon=False)
+        place = (0.5, -0.05)
+        ax.legend(loc="upper center", bbox_to_anchor=place, ncols=2, frameon=False)
         ax.set_axis_off()
         return figure
 
