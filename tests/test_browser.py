@@ -242,8 +242,9 @@ def test_by_keyboard_alone_bars_are_read_and_samples_seen(browser, pages, arrays
         playwright.expect(cards).to_have_count(24)
         confidence, correct = metrics.top_label(arrays["ce"].double(), arrays["labels"])
         inside = (confidence > found.edges[at]) & (confidence <= found.edges[at + 1])
-        wrong = np.flatnonzero(inside & ~correct)
-        wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+        listed = np.flatnonzero(inside)  # errors by falling confidence, hits by rising
+        surprise = np.where(correct, -confidence, 1 + confidence)[listed]
+        wrong = listed[np.argsort(-surprise, kind="stable")]
         shown = "c => c.map(e => Number(e.dataset.sample))"
         assert cards.evaluate_all(shown) == wrong[:24].tolist()
         box = cards.first.bounding_box()
@@ -320,15 +321,20 @@ def test_a_screen_reader_hears_each_thing_once(browser, pages, arrays):
 
 
 CONTRASTS = """() => {
-  const light = c => c.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  const light = c => c.map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const rgba = text => [...text.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
-  const over = ([r, g, b, a], paper) => [r, g, b].map((v, i) => a * v + (1 - a) * paper[i]);
+  const over = ([r, g, b, a], paper) =>
+    [r, g, b].map((v, i) => a * v + (1 - a) * paper[i]);
   const ground = el => {
     const colour = rgba(getComputedStyle(el).backgroundColor);
-    return colour[3] === 1 || !(el.parentElement ?? el.getRootNode().host) ? colour.slice(0, 3) : over(colour, ground(el.parentElement ?? el.getRootNode().host));
+    const outer = el.parentElement ?? el.getRootNode().host;
+    if (colour[3] === 1 || !outer) return colour.slice(0, 3);
+    return over(colour, ground(outer));
   };
-  return [...document.querySelector('.gcelib-explorer').shadowRoot.querySelectorAll(':is(span, td, th, b, p, caption, text, select, .tip div)')]
+  const root = document.querySelector('.gcelib-explorer').shadowRoot;
+  return [...root.querySelectorAll(':is(span, td, th, b, p, caption, text, select, .tip div)')]
     .filter(el => el.textContent.trim() && el.getClientRects().length).map(el => {
       const style = getComputedStyle(el), paper = ground(el);
       const ink = over(rgba(el.tagName === 'text' ? style.fill : style.color), paper);

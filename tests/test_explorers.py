@@ -1,4 +1,4 @@
-"""The explorers' Python side: every number they hand to the browser is the metrics' and the losses' own."""
+"""The explorers' Python side: every number is the metrics' and the losses' own."""
 
 import base64
 import fnmatch
@@ -228,7 +228,7 @@ def test_a_kernel_answers_each_message_once_and_sends_the_pictures(monkeypatch):
     np.testing.assert_array_equal(sent, IMAGES[index])
 
 
-# --- input --------------------------------------------------------------------------------------------------------
+# --- input ----------------------------------------------------------------------------
 
 
 def write_run(folder, splits, seed, dataset="digits"):
@@ -420,7 +420,7 @@ def test_a_page_too_large_to_send_is_refused_and_nothing_is_written(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(explorers, "MOST_IN_FILE", 10_000)
-    with pytest.raises(ValueError, match="save: the page would take .* pass fewer"):
+    with pytest.raises(ValueError, match=r"save: the page would take .* pass fewer"):
         explorer().save(tmp_path / "x.html")
     assert not list(tmp_path.iterdir())
 
@@ -461,7 +461,7 @@ def test_one_script_holds_every_module_once():
 script = bundle.script("explorer")
 
 
-# --- the simplex --------------------------------------------------------------------------------------------------
+# --- the simplex ----------------------------------------------------------------------
 
 TRUTHS = st.lists(st.integers(1, 60), min_size=3, max_size=3).map(
     lambda parts: [part / sum(parts) for part in parts]
@@ -512,7 +512,7 @@ def test_the_surface_is_the_risk_that_the_losses_give(
             slow_risk(e._grid[at].tolist(), e), rel=1e-9
         )
     assert e.answer["risk_at_truth"] == pytest.approx(slow_risk(truth, e), rel=1e-6)
-    # the browser finds the point of class counts (i, j, n - i - j) at i (n + 1) - i (i - 1) / 2 + j
+    # the browser finds the point of class counts (i, j, n - i - j) there
     i, j = np.random.default_rng(seed).integers(0, n // 2, 2)
     point = e._grid[i * (n + 1) - i * (i - 1) // 2 + j] * n
     np.testing.assert_allclose(point, [i, j, n - i - j], atol=0.2)
@@ -536,7 +536,7 @@ def test_no_prediction_beats_the_minimiser(truth, loss, seed):
     elsewhere = torch.from_numpy(
         np.random.default_rng(seed).dirichlet([1, 1, 1], 3000)
     ).clamp_min(1e-9)
-    # dfl jumps where two probabilities are equal, so its infimum may be approached along such a line only
+    # dfl jumps where two are equal: its infimum may lie along such a line only
     assert e.answer["risk_at_best"] <= float(e._risk(elsewhere).min()) + (
         5e-3 if loss == "dfl" else 1e-9
     )
@@ -549,7 +549,7 @@ def test_focal_loss_reports_less_confidence_than_the_truth():
     np.testing.assert_allclose(e.answer["best"], e.truth, atol=2e-4)
 
 
-def test_gce_cannot_find_the_truth_among_copies_of_one_sample_unless_mixed_with_cross_entropy():
+def test_gce_cannot_find_the_truth_among_copies_unless_mixed_with_cross_entropy():
     e = PropernessExplorer(loss="gce", batch="alike")
     assert e.answer["best"] is None
     assert np.ptp(e.answer["risk"]) < 1e-9

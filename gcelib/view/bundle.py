@@ -21,9 +21,7 @@ from gcelib.view import alt
 
 STATIC = Path(__file__).parent / "static"
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
-_COMMENT = re.compile(
-    r"^ */\*\*(?:(?!\*/)[\s\S])*\*/\n|^ *// .*\n", re.MULTILINE
-)
+_COMMENT = re.compile(r"^ */\*\*(?:(?!\*/)[\s\S])*\*/\n|^ *// .*\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=const|let|class|function|async )", re.MULTILINE)
 
 
@@ -136,11 +134,14 @@ _PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ margin: 12px auto; max-width: 1400px; padding: 0 12px; font: 14px/1.5 system-ui, sans-serif;
-  background: light-dark(#ffffff, #121212); color: light-dark(#1f1f1f, #e8e8e8);
-  --gcelib-ink: light-dark(#1f1f1f, #e8e8e8); --gcelib-soft-ink: light-dark(#595959, #b0b0b0);
-  --gcelib-paper: light-dark(#ffffff, #121212); --gcelib-raised: light-dark(#f2f2f2, #262626);
-  --gcelib-focus: light-dark(#1565c0, #82b1ff); }}
+body {{ margin: 12px auto; max-width: 1400px; padding: 0 12px;
+  font: 14px/1.5 system-ui, sans-serif;
+  --gcelib-ink: light-dark(#1f1f1f, #e8e8e8);
+  --gcelib-soft-ink: light-dark(#595959, #b0b0b0);
+  --gcelib-paper: light-dark(#ffffff, #121212);
+  --gcelib-raised: light-dark(#f2f2f2, #262626);
+  --gcelib-focus: light-dark(#1565c0, #82b1ff);
+  background: var(--gcelib-paper); color: var(--gcelib-ink); }}
 h1 {{ font-size: 18px; margin: 0 0 6px; }}
 img {{ max-width: 100%; background: #ffffff; }}
 </style>

@@ -51,7 +51,7 @@ _BINNINGS = {
     "mass": "mass (number of samples)",
     "equal": "mass, exact split",
 }
-#: All are fitted before a page is made, so not those whose library takes seconds to load.
+#: All are fitted before a page is made: not those whose library takes long to load.
 _OFFERED = tuple(
     name for name, row in CALIBRATORS.items() if row.needs in (None, "scikit-learn")
 )
