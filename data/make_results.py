@@ -2,36 +2,144 @@
 
     python data/make_results.py RUNS_DIR [OUTPUT_FOLDER]
 
-Writes <grid>.csv, a row a run, for the grids below as far as they were run; see data/results/README.md. Left out are
-settings that a data set's recipe fixes, training times (these runs shared their cores with other work), and what the
-calibrators do on the validation split. Six significant digits.
+Writes <grid>.csv, a row a run, for each grid of ``gcelib.paper.RESULT_GRIDS`` of which
+all runs are finished, and says how many of the others are missing. From the runs of CE
+and GCE on the long tails it also writes corrections.csv (what the training log-prior or
+a bias for each class, fitted on validation, does to them) and collapse.csv (the classes
+of the run that lost one). Repeat it whenever more runs are finished: to train them,
+
+    cd notebooks && papermill 07_sweep.ipynb out.ipynb -p grid regularizer
+
+and so on with the other grids; a sweep goes on where it was stopped. Left out are
+settings that a data set's recipe fixes, training times (these runs shared their cores),
+and what calibrators do on the validation split. Six significant digits.
 """
 
 import sys
+import warnings
 from pathlib import Path
 
-from gcelib import paper, runs, sweeps
+import numpy as np
+import pandas as pd
 
-GRIDS = ("demo", "demo_lt10", "batch_size", "fashion_mnist_gpu")
-SETTINGS = ["dataset", "model", "loss", "variant", "seed", "epochs", "batch_size", "lr"]
+from gcelib import calibration, data, metrics, paper, runs, sweeps
+
+SETTINGS = ["dataset", "model", "loss", "variant", "seed"]
+RECIPE = ["epochs", "batch_size", "lr"]
 PROVENANCE = ["torch", "commit", "day", "device"]
+CORRECTED = ("fashion_mini_lt10", "fashion_mini_lt100")
+#: The run whose third class vanished.
+COLLAPSED = "fashion_mini_lt100/convnet/gce/seed-03"
 
 
 def main(runs_dir, output=Path(__file__).parent / "results"):
-    if not runs.load_results(runs_dir).size:
-        sys.exit(f"no finished run in {Path(runs_dir).resolve()}")
+    """Write every table that the finished runs under ``runs_dir`` fill."""
+    runs_dir = Path(runs_dir).resolve()
     output = Path(output)
+    if runs.load_results(runs_dir).empty:
+        sys.exit(f"no finished run in {runs_dir}")
     output.mkdir(exist_ok=True)
-    table = paper.collect(Path(runs_dir).resolve()).sort_values(["dataset", "variant", "loss", "seed"])
-    parts = ("test_", "val_raw_", "half_", "ts_nll_temp")
-    numbers = sorted(name for name in table if name.startswith(parts) or name.endswith("_auroc"))
-    for grid in GRIDS:
+    table = paper.collect(runs_dir).sort_values(["dataset", "variant", "loss", "seed"])
+    for grid in paper.RESULT_GRIDS:
         cells = sweeps.expand(grid, runs_dir)
-        rows = table.loc[table.run_dir.isin(cells), SETTINGS + PROVENANCE + numbers].dropna(axis=1, how="all")
-        if rows.empty:
-            continue
-        runs.write_atomic(output / f"{grid}.csv", rows.to_csv(index=False, float_format="%.6g").encode())
-        print(f"{output / grid}.csv: {len(rows)} of {len(cells)} runs")
+        rows = table[table.run_dir.isin(cells)]
+        if len(rows) == len(cells):
+            write(output / f"{grid}.csv", only_results(rows))
+        elif len(rows):
+            print(f"{grid}: {len(cells) - len(rows)} of {len(cells)} runs are missing")
+    tails = table[table.dataset.isin(CORRECTED) & table.loss.isin(["ce", "gce"])]
+    tails = tails[~tails.variant.str.contains("published_code")]
+    if len(tails):
+        write(output / "corrections.csv", pd.DataFrame(map(corrected, records(tails))))
+    if (runs_dir / COLLAPSED / "metrics.json").exists():
+        write(output / "collapse.csv", classes_of(runs_dir / COLLAPSED))
+
+
+def records(table):
+    """The rows of ``table`` as dicts."""
+    return table.to_dict("records")
+
+
+def write(path, table):
+    """Put ``table`` at ``path``, whole or not at all."""
+    text = table.to_csv(index=False, float_format="%.6g")
+    runs.write_atomic(path, text.encode())
+    print(f"{path}: {len(table)} rows")
+
+
+def only_results(table):
+    """The columns that are committed."""
+    parts = ("test_", "val_raw_", "half_", "ts_nll_temp", "early_val")
+    names = (n for n in table if n.startswith(parts) or n.endswith("_auroc"))
+    return table[SETTINGS + RECIPE + PROVENANCE + sorted(names)].dropna(
+        axis=1, how="all"
+    )
+
+
+def log_prior(dataset, seed):
+    """The logarithm of each class's share of the training images (K,), float32."""
+    labels = data.load(dataset, seed).train[1].numpy()
+    counts = np.bincount(labels)
+    return np.log(counts / counts.sum()).astype(np.float32)
+
+
+def logits_of(run_dir):
+    """Validation and test logits with their labels."""
+    return runs.load_logits(run_dir, "val"), runs.load_logits(run_dir, "test")
+
+
+def corrected(row):
+    """One run's test numbers as trained, without the prior, and with a fitted bias."""
+    val, (logits, labels) = logits_of(row["run_dir"])
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # classes without a validation image
+        bias = calibration.make_calibrator("bias").fit(*val)
+    kinds = {
+        "log_prior": logits - log_prior(row["dataset"], row["seed"]),
+        "bias": bias(logits).numpy(),
+    }
+    found = {name: row[name] for name in SETTINGS + PROVENANCE}
+    for name in ("early_val_error", "test_raw_worst_class_error"):
+        found[name] = row[name]
+    for kind, scores in kinds.items():
+        numbers = metrics.evaluate(scores, labels)
+        for name in ("error", "ece", "nll", "classwise_ece"):
+            found[f"test_{kind}_{name}"] = numbers[name]
+        by_class = paper.class_errors(scores, labels)
+        found |= {k.replace("_raw_", f"_{kind}_"): v for k, v in by_class.items()}
+    return found
+
+
+def classes_of(run_dir):
+    """A row a class: how the run treats it, as trained and with a fitted bias."""
+    val, (logits, labels) = logits_of(run_dir)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        bias = calibration.make_calibrator("bias").fit(*val)
+    mended = bias(logits).numpy()
+    scores = logits.astype(float)
+    p = np.exp(scores - scores.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    splits = data.load("fashion_mini_lt100", 3)
+    rows = []
+    for k, name in enumerate(splits.class_names):
+        here = labels == k
+        inside, outside = p[here, k], p[~here, k]
+        ranks = pd.Series(np.r_[inside, outside]).rank().to_numpy()
+        area = ranks[: len(inside)].sum() - len(inside) * (len(inside) + 1) / 2
+        rows.append(
+            {"class": k, "name": name, "n_train": int((splits.train[1] == k).sum())}
+            | {"n_test": int(here.sum())}
+            | {"predicted": int((logits.argmax(1) == k).sum())}
+            | {"largest_p": p[:, k].max(), "claimed": p[:, k].sum()}
+            | {"auroc_of_p": area / (len(inside) * len(outside))}
+            | {"error": (logits.argmax(1)[here] != k).mean()}
+            | {"bias_predicted": int((mended.argmax(1) == k).sum())}
+            | {"bias_error": (mended.argmax(1)[here] != k).mean()}
+        )
+    return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":
