@@ -24,6 +24,8 @@ import pandas as pd
 
 from gcelib import calibration, data, metrics, paper, runs, sweeps
 
+Pair = tuple[np.ndarray, np.ndarray]
+
 SETTINGS = ["dataset", "model", "loss", "variant", "seed"]
 RECIPE = ["epochs", "batch_size", "lr"]
 PROVENANCE = ["torch", "commit", "day", "device"]
@@ -32,7 +34,9 @@ CORRECTED = ("fashion_mini_lt10", "fashion_mini_lt100")
 COLLAPSED = "fashion_mini_lt100/convnet/gce/seed-03"
 
 
-def main(runs_dir, output=Path(__file__).parent / "results"):
+def main(
+    runs_dir: str | Path, output: str | Path = Path(__file__).parent / "results"
+) -> None:
     """Write every table that the finished runs under ``runs_dir`` fill."""
     runs_dir = Path(runs_dir).resolve()
     output = Path(output)
@@ -55,19 +59,19 @@ def main(runs_dir, output=Path(__file__).parent / "results"):
         write(output / "collapse.csv", classes_of(runs_dir / COLLAPSED))
 
 
-def records(table):
+def records(table: pd.DataFrame) -> list[dict]:
     """The rows of ``table`` as dicts."""
     return table.to_dict("records")
 
 
-def write(path, table):
+def write(path: Path, table: pd.DataFrame) -> None:
     """Put ``table`` at ``path``, whole or not at all."""
     text = table.to_csv(index=False, float_format="%.6g")
     runs.write_atomic(path, text.encode())
     print(f"{path}: {len(table)} rows")
 
 
-def only_results(table):
+def only_results(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that are committed."""
     parts = ("test_", "val_raw_", "half_", "ts_nll_temp", "early_val")
     names = (n for n in table if n.startswith(parts) or n.endswith("_auroc"))
@@ -76,19 +80,19 @@ def only_results(table):
     )
 
 
-def log_prior(dataset, seed):
+def log_prior(dataset: str, seed: int) -> np.ndarray:
     """The logarithm of each class's share of the training images (K,), float32."""
     labels = data.load(dataset, seed).train[1].numpy()
     counts = np.bincount(labels)
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
-def logits_of(run_dir):
+def logits_of(run_dir: str | Path) -> tuple[Pair, Pair]:
     """Validation and test logits with their labels."""
     return runs.load_logits(run_dir, "val"), runs.load_logits(run_dir, "test")
 
 
-def corrected(row):
+def corrected(row: dict) -> dict:
     """One run's test numbers as trained, without the prior, and with a fitted bias."""
     val, (logits, labels) = logits_of(row["run_dir"])
     with warnings.catch_warnings():
@@ -112,7 +116,7 @@ def corrected(row):
     return found
 
 
-def classes_of(run_dir):
+def classes_of(run_dir: str | Path) -> pd.DataFrame:
     """A row a class: how the run treats it, as trained and with a fitted bias."""
     val, (logits, labels) = logits_of(run_dir)
     with warnings.catch_warnings():

@@ -996,15 +996,15 @@ def history_of(seconds, looks):
     )
 
 
-@pytest.mark.parametrize("alone", [True, False, None])
-def test_table_6_counts_quiet_epochs_of_runs_that_were_alone(tmp_path, alone):
+@pytest.mark.parametrize("sharing", [1, 2, None])
+def test_table_6_counts_quiet_epochs_of_runs_that_were_alone(tmp_path, sharing):
     from gcelib.study.paper.collecting import _from_history
 
     looks = [True, False, False, True]
     (tmp_path / "history.jsonl").write_text(history_of([9, 2, 4, 9], looks))
-    environment = {} if alone is None else {"alone": alone}
+    environment = {"sharing": sharing}
     found = _from_history({"run_dir": str(tmp_path)}, environment)
-    assert found.get("seconds_per_epoch") == (3 if alone else None)
+    assert found.get("seconds_per_epoch") == (3 if sharing == 1 else None)
     assert found["early_val_error"] == pytest.approx(0.5)  # the looks at the first rate
 
 

@@ -753,7 +753,9 @@ def local_workers(workers: int | None = None, workers_per_gpu: int = 1) -> warm.
     if workers is None:
         workers = len(gpus) * int(per_gpu) or CPU_COUNT
     count = int(_check.number("workers", workers, 1, integer=True))
-    environments: list[dict[str, str]] = [{} for _ in range(count)]
+    # Runs record how many share their device: Table 6 counts those that were alone.
+    sharing = -(-count // len(gpus)) if gpus else count
+    environments = [{"GCELIB_SHARING": str(sharing)} for _ in range(count)]
     if gpus:
         for index, environment in enumerate(environments):
             environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]

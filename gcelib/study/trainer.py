@@ -8,6 +8,7 @@ both.
 import contextlib
 import datetime
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -150,8 +151,9 @@ def environment(settings: Settings) -> dict[str, str | int | bool | None]:
     Returns
     -------
     dict
-        Device, threads, versions, the checkout's commit, the present time, and whether
-        weights are kept.
+        Device, threads, how many runs share the device (a sweep says so by
+        ``$GCELIB_SHARING``; else None), versions, the checkout's commit, the present
+        time, and whether weights are kept.
 
     Examples
     --------
@@ -164,6 +166,7 @@ def environment(settings: Settings) -> dict[str, str | int | bool | None]:
     return {
         "device": torch.cuda.get_device_name(settings.device) if on_gpu else machine,
         "threads": torch.get_num_threads(),
+        "sharing": _sharing(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -171,6 +174,12 @@ def environment(settings: Settings) -> dict[str, str | int | bool | None]:
         "started": now.isoformat(timespec="seconds"),
         "keep_weights": settings.keep_weights,
     }
+
+
+def _sharing() -> int | None:
+    """Return how many runs share the device, as a sweep told its workers, or None."""
+    told = os.environ.get("GCELIB_SHARING", "")
+    return int(told) if told.isdecimal() else None
 
 
 def _commit() -> str | None:

@@ -133,7 +133,8 @@ def collect(runs_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
         - ``early_val_error``, the mean validation error of the epochs before the first
           drop of the learning rate (the lower, the faster it converges);
         - ``seconds_per_epoch``, the median over epochs without a look at the test set,
-          of runs that had their processor to themselves (Table 6; else missing);
+          of runs whose environment says ``"sharing": 1``, that they had their device to
+          themselves (Table 6; else missing);
         - ``test_ats<bins>_<metric>`` for Table 10, on data that the table or our own
           results show;
         - ``half_<fit>_ece``, means of :func:`split_half` for CE and AFL (five halves,
@@ -147,7 +148,7 @@ def collect(runs_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     """
     results = runs.load_results(runs_dir)
     with warnings.catch_warnings():
-        # A calibrator's advice is for who calibrates; here it would come by the hundred.
+        # Advice is for who calibrates; here it would come by the hundred.
         warnings.simplefilter("ignore", UserWarning)
         rows = [row | _from_folder(row) for row in results.to_dict("records")]
     return pd.DataFrame(rows)
@@ -224,7 +225,7 @@ def _from_history(row: dict[str, Any], environment: dict[str, Any]) -> dict[str,
         found["early_val_error"] = float(np.mean(early))
     # Neither a look at the test set nor a neighbour on the processor is training.
     quiet = [epoch["seconds"] for epoch in history if "test_error" not in epoch]
-    if environment.get("alone") is True and quiet:
+    if environment.get("sharing") == 1 and quiet:
         found["seconds_per_epoch"] = float(np.median(quiet))
     return found
 

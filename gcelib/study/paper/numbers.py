@@ -279,7 +279,15 @@ def committed_results() -> pd.DataFrame:
     corrections = folder / "corrections.csv"
     if corrections.exists():
         extra = pd.read_csv(corrections, dtype=text).fillna({"variant": ""})
-        key = [*KEYS, "variant"]
-        known = [name for name in extra if name in key or name not in results]
-        results = results.merge(extra[known], on=key, how="left", validate="1:1")
+        results = _filled(results, extra, [*KEYS, "variant"])
     return results
+
+
+def _filled(results: pd.DataFrame, extra: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """``results`` with the columns of ``extra``, and its numbers where there was none."""
+    runs_here = pd.MultiIndex.from_frame(results[key])
+    aligned = extra.set_index(key).reindex(runs_here).set_index(results.index)
+    own = [name for name in aligned if name in results]
+    fresh = aligned.drop(columns=own)
+    filled = results[own].combine_first(aligned[own])
+    return pd.concat([results.drop(columns=own), filled[own], fresh], axis=1)
