@@ -17,7 +17,13 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from gcelib import _check
-from gcelib.loss_base import Loss, label_nll, power, values_can_be_read
+from gcelib.loss_base import (
+    Loss,
+    label_nll,
+    may_hold_minus_infinity,
+    power,
+    values_can_be_read,
+)
 
 #: What ``process_group=`` takes: a group, all processes, this process alone, or unsaid.
 ProcessGroup = dist.ProcessGroup | Literal["world", "local"] | None
@@ -477,14 +483,19 @@ class GCELoss(GroupLoss):
         log_probs = F.log_softmax(logits, dim=1)
         ratio = gce_log_ratio(log_probs, self.regularizer_weight, group)
         if is_soft:
-            # 0 log 0 is 0, not NaN.
-            losses = -(labels * ratio.masked_fill(labels == 0, 0)).sum(1)
+            if may_hold_minus_infinity(ratio):  # 0 log 0 is 0, not NaN
+                ratio_of_mass = ratio.masked_fill(labels == 0, 0)
+            else:
+                ratio_of_mass = ratio
+            losses = -(labels * ratio_of_mass).sum(1)
         else:
             losses = label_nll(ratio, labels)
         if self.label_smoothing > 0:
-            # Bounded: lerp finds NaN between two infinite losses.
-            bounded = losses.clamp_max(torch.finfo(losses.dtype).max)
-            losses = torch.lerp(bounded, -ratio.mean(1), self.label_smoothing)
+            mean_ratio = ratio.mean(1)
+            if may_hold_minus_infinity(mean_ratio):
+                # Bounded: lerp finds NaN between two infinite losses.
+                losses = losses.clamp_max(torch.finfo(losses.dtype).max)
+            losses = torch.lerp(losses, -mean_ratio, self.label_smoothing)
         if self.focal_gamma > 0:
             if is_soft:
                 target = (labels * log_probs.exp()).sum(1)

@@ -285,6 +285,30 @@ def values_can_be_read(tensor: Tensor) -> bool:
     )
 
 
+def may_hold_minus_infinity(values: Tensor) -> bool:
+    """Whether a value may be -inf: True also where nobody can look.
+
+    Parameters
+    ----------
+    values : tensor
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> may_hold_minus_infinity(torch.zeros(3))
+    False
+    """
+    if not values_can_be_read(values):
+        return True
+    if values.numel() == 0:
+        return False
+    lowest = values.detach().numpy().min()  # of a small batch, faster than torch's
+    return not lowest > -torch.inf
+
+
 def label_nll(log_probs: Tensor, labels: Tensor, reduction: str = "none") -> Tensor:
     """The negative log-likelihood -log p of each sample's label.
 

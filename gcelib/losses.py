@@ -26,7 +26,13 @@ from torch.nn import functional as F
 
 from gcelib import _check
 from gcelib.gce import GCELoss, GroupLoss, ProcessGroup, gce_log_ratio
-from gcelib.loss_base import NO_LABEL, Loss, label_nll, power
+from gcelib.loss_base import (
+    NO_LABEL,
+    Loss,
+    label_nll,
+    may_hold_minus_infinity,
+    power,
+)
 
 __all__ = [
     "DFL_GAMMA",
@@ -97,7 +103,8 @@ class CrossEntropyLoss(Loss):
         -------
         scalar tensor, or (N,) with ``reduction="none"``
         """
-        if labels.is_floating_point() and self.label_smoothing == 0:
+        without_mass = labels.is_floating_point() and self.label_smoothing == 0
+        if without_mass and may_hold_minus_infinity(logits):
             # A class without mass may have any logit, -inf too.
             log_probs = F.log_softmax(logits, dim=1).masked_fill(labels == 0, 0)
             cells = log_probs * labels
