@@ -22,7 +22,7 @@ import pytest
 from dask.system import CPU_COUNT
 from filelock import FileLock
 
-from gcelib import data, runs, sweeps
+from gcelib import runs, sweeps
 from gcelib.study import places
 
 SEVEN = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
@@ -158,7 +158,18 @@ GRIDS = {
     "demo_lt10": 7 * 10,
     "fashion_mnist_gpu": 7 * 10,
     "paper": 7 * 10 * (2 * 4 + 2 + 1 + 2 * 4) + 5 * 2,
+    "afl_gce": 10 * 4,
+    "published_code": 7 * 10 * (4 * 4 + 2),
+    "published_code_demo": 2 * 10 * 4,
+    "regularizer": 10 * (4 + 2),
+    "batch_regularizer": 5 * 2 * 2,
 }
+PARTS = ["cifar", "tiny_imagenet", "av1451", "long_tail", "ood", "hybrid", "timing"]
+PARTS += ["ats_bins"]  # of the grid "paper"
+WITH_VARIANTS = ["smoke", "batch_size", "published_code", "published_code_demo"]
+WITH_VARIANTS += ["regularizer", "batch_regularizer"]
+NOT_ALL_LOSSES = ["smoke", "hybrid", "batch_size", "afl_gce", "published_code_demo"]
+NOT_ALL_LOSSES += ["regularizer", "batch_regularizer"]
 
 
 def test_every_grid_is_listed_here():
@@ -181,23 +192,19 @@ def test_committed_grids_are_whole(name, tmp_path):
     configs = [config for _, config in sweeps.expand(name, tmp_path).values()]
     assert len(configs) == GRIDS[name]
     assert not list(tmp_path.iterdir())
-    if name not in ("smoke", "hybrid", "batch_size"):
-        each = {c.dataset: [] for c in configs}
-        for c in configs:
-            each[c.dataset].append((c.model, c.seed, c.loss))
-        for runs_of in each.values():
-            assert {loss for *_, loss in runs_of} - {"afl_gce"} == {*SEVEN}
-            assert {seed for _, seed, _ in runs_of} == {*range(1, 11)}
-    if name not in ("smoke", "batch_size"):
-        assert not any(c.variant for c in configs)  # where the tables look for them
+    # the tables look for runs without a variant
+    assert any(config.variant for config in configs) == (name in WITH_VARIANTS)
+    if name in NOT_ALL_LOSSES:
+        return
+    for dataset in {config.dataset for config in configs}:
+        those = [config for config in configs if config.dataset == dataset]
+        assert {config.loss for config in those} - {"afl_gce"} == {*SEVEN}
+        assert {config.seed for config in those} == {*range(1, 11)}
 
 
 def test_the_paper_has_nothing_that_its_parts_lack(tmp_path):
-    ours = ("smoke", "demo", "demo_lt10", "batch_size", "fashion_mnist_gpu", "paper")
-    parts = [name for name in GRIDS if name not in ours]
-    assert {*sweeps.expand("paper", tmp_path)} == {
-        d for name in parts for d in sweeps.expand(name, tmp_path)
-    }
+    parts = {run_dir for name in PARTS for run_dir in sweeps.expand(name, tmp_path)}
+    assert {*sweeps.expand("paper", tmp_path)} == parts
 
 
 def test_values_lists_and_a_variant_filled_in(tmp_path):
