@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         metrics as metrics,
         models as models,
     )
-    from gcelib.advice import Advice as Advice, AdviceRow as AdviceRow, advise as advise
     from gcelib.accumulate import accumulated_backward as accumulated_backward
+    from gcelib.advice import Advice as Advice, AdviceRow as AdviceRow, advise as advise
     from gcelib.calibration import (
         CALIBRATORS as CALIBRATORS,
         AdaptiveTemperatureScaling as AdaptiveTemperatureScaling,
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         sweeps as sweeps,
         trainer,
     )
+    from gcelib.study.own_logits import load_own_logits as load_own_logits
     from gcelib.study.parameters import check_parameters as check_parameters
     from gcelib.study.published import (
         PUBLISHED as PUBLISHED,
@@ -167,6 +168,7 @@ _NAMES = {
     ),
     "models": ("MODELS", "ModelRow", "make_model"),
     "study.parameters": ("check_parameters",),
+    "study.own_logits": ("load_own_logits",),
     "study.published": ("PUBLISHED", "published_logits"),
     "study.results": ("load_logits", "load_results"),
     "study.trainer": ("RECIPES", "TrainConfig", "fit"),

@@ -6,7 +6,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,11 @@ class Advice:
     reference : str
         What the rows' changes are against: ``"raw"``, or ``"ts_nll"`` where one
         temperature is clearly better than that.
+    before, after : (N, K) Tensor
+        Logits without and with the calibrator, to judge it by: of the test samples, or
+        of the validation samples, each calibrated by a fit that has not seen it.
+    labels : (N,) Tensor
+        Their labels.
     """
 
     name: str
@@ -95,6 +100,9 @@ class Advice:
     sentence: str
     rows: tuple[AdviceRow, ...]
     reference: str
+    before: Tensor = field(repr=False)
+    after: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
 
     def __str__(self) -> str:
         """The sentence, and a table of the rows."""
@@ -255,7 +263,7 @@ def _checked(
     z = _check.as_tensor(f"{split}_logits", logits).cpu()
     y = _check.as_tensor(f"{split}_labels", labels).cpu()
     _check.check_logits(z, f"{split}_logits")
-    _check.check_labels(y, *z.shape, f"{split}_labels")
+    _check.check_labels(y, z.shape[0], z.shape[1], f"{split}_labels")
     return z.to(torch.promote_types(z.dtype, torch.float32)), y.long()
 
 
@@ -304,8 +312,8 @@ class _Study:
         self.folds = folds
         self.rng = np.random.default_rng(seed)
         self.names = list(CALIBRATORS)
-        held_out = self._cross_validate()
-        self.judged = {name: _judge(z, labels) for name, z in held_out.items()}
+        self.held_out = self._cross_validate()
+        self.judged = {n: _judge(z, labels) for n, z in self.held_out.items()}
         self.noise = {
             name: self._noise(j.confidence) for name, j in self.judged.items()
         }
@@ -424,7 +432,14 @@ class _Study:
         judged_on_test = self._test(test, {name: calibrator})
         rows = tuple(self._row(n, reference, judged_on_test) for n in self.judged)
         sentence = " ".join(self._sentences(name, reference, rows, test))
-        return Advice(name, calibrator, sentence, rows, reference)
+        before, after, labels = self.logits, self.held_out[name], self.labels
+        if test is not None:
+            before, labels = test
+            with torch.no_grad():
+                after = calibrator(before)
+        return Advice(
+            name, calibrator, sentence, rows, reference, before, after, labels
+        )
 
     def _fit(self, name: str) -> Calibrator:
         """The calibrator on all samples; of raw logits the temperature 1."""
@@ -491,12 +506,13 @@ class _Study:
         """What a busy person should know, most urgent first."""
         by_name = {row.name: row for row in rows}
         said = [*self._of_labels(), self._what_to_do(name, reference, by_name)]
-        other = "ece" if self.choose_by == "nll" else "nll"
-        rival, _ = self.choose(other)
-        if rival != name:
-            said.append(self._disagreement(name, rival, other, by_name))
         row = by_name[name]
         within = row.ece <= row.ece_noise
+        other = "ece" if self.choose_by == "nll" else "nll"
+        rival, _ = self.choose(other)
+        tellable = self.choose_by == "ece" or not within
+        if rival != name and tellable:
+            said.append(self._disagreement(name, rival, other, by_name))
         lowest = min(rows, key=lambda row: row.ece)
         if rival == name and not within and lowest.name != name:
             said.append(
