@@ -21,7 +21,13 @@ if TYPE_CHECKING:
         models as models,
     )
     from gcelib.accumulate import accumulated_backward as accumulated_backward
-    from gcelib.advice import Advice as Advice, AdviceRow as AdviceRow, advise as advise
+    from gcelib.advice import (
+        Advice as Advice,
+        AdviceRow as AdviceRow,
+        Difference as Difference,
+        advise as advise,
+        paired_differences as paired_differences,
+    )
     from gcelib.calibration import (
         CALIBRATORS as CALIBRATORS,
         AdaptiveTemperatureScaling as AdaptiveTemperatureScaling,
@@ -121,7 +127,13 @@ _MODULES = {
 
 #: The module of every other public name, with its names.
 _NAMES = {
-    "advice": ("Advice", "AdviceRow", "advise"),
+    "advice": (
+        "Advice",
+        "AdviceRow",
+        "Difference",
+        "advise",
+        "paired_differences",
+    ),
     "accumulate": ("accumulated_backward",),
     "calibration": (
         "CALIBRATORS",

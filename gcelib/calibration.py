@@ -209,15 +209,14 @@ def _temperature_by_ece(logits: Tensor, labels: Tensor) -> float:
     if correct.all():
         return temperature  # ``fit`` has said so
     factor = 0.1 if temperature == grid[0] else 10.0
-    beyond = temperature
-    while _LOWEST < factor * beyond < _HIGHEST:
+    for _ in range(3):
         grid = grid * factor
         candidate, candidate_error = best_of(grid)
         if candidate_error >= error - TIE:
             break
         temperature, error = candidate, candidate_error
-        beyond = float(grid[0] if factor < 1 else grid[-1])
-        if temperature != beyond:
+        fine_enough = temperature > 10 * grid[0] * (1 + 1e-9)
+        if temperature < grid[-1] and (factor > 1 or fine_enough):
             break
     _check.warn(
         f"temperature: the published grid ends at {0.1 if factor < 1 else 10}, so the "
@@ -422,13 +421,13 @@ def _best_mixture(gram: FloatArray, linear: FloatArray) -> tuple[float, ...]:
 
 
 class _AffineScaling(Calibrator):
-    """scale * z + bias with a scale and a bias for each class, by penalised NLL.
+    """scale * log softmax(z) + bias for each class, by penalised NLL.
 
-    The scale is (1 + a) times the inverse of the NLL temperature. The mean NLL plus
-    ``penalty`` / (2 N) times the sum of all a^2 and b^2 is minimised: as if a and b
-    were normal around 0 with variance 1 / ``penalty``, so that a class which no label
-    names, and samples that a bias could separate, have finite answers, and much data
-    outweighs it. The objective is strictly convex; Newton's method in float64 solves it.
+    The scale is (1 + a) times the inverse of the NLL temperature. Minimised is the mean
+    NLL plus ``penalty`` * K / N times the sum of all a^2 and b^2, so that a class which
+    no label names, and samples that a bias could separate, have finite answers, and
+    much data outweighs it. The objective is strictly convex; Newton's method in float64
+    solves it.
     """
 
     scale: Tensor
@@ -451,20 +450,21 @@ class _AffineScaling(Calibrator):
         inverse_temperature = 1 / _temperature_by_nll(logits, labels)
         if bool((logits.argmax(1) == labels).all()):
             return {"scale": np.full(k, inverse_temperature), "bias": np.zeros(k)}
-        centred = logits.double() - logits.double().mean(1, keepdim=True)
+        log_p = torch.log_softmax(logits.double(), 1)
         problem = _AffineProblem(
-            inverse_temperature * centred,
+            inverse_temperature * log_p,
             labels,
-            self.penalty,
-            self.scale_of_each_class,
+            penalty=2 * k * self.penalty,
+            scale_of_each_class=self.scale_of_each_class,
         )
         parameters = problem.minimum()
         scale = inverse_temperature * (1 + parameters[:-k])
         return {"scale": scale.expand(k).clone(), "bias": parameters[-k:]}
 
     def _calibrate(self, logits: Tensor) -> Tensor:
-        """Scaled and shifted, each class for itself."""
-        return logits * self.scale.to(logits.dtype) + self.bias.to(logits.dtype)
+        """Log-probabilities, scaled and shifted, each class for itself."""
+        log_p = torch.log_softmax(logits, 1)
+        return log_p * self.scale.to(logits.dtype) + self.bias.to(logits.dtype)
 
 
 class _AffineProblem:
@@ -559,7 +559,7 @@ class BiasCalibration(_AffineScaling):
     """One temperature, and a bias for each class: z / T + b.
 
     Mends a model that favours a class, which no temperature can. The biases may change
-    predictions. T and b minimise the mean NLL plus ``penalty`` / (2 N) times (a^2 +
+    predictions. T and b minimise the mean NLL plus ``penalty`` * K / N times (a^2 +
     |b|^2), where 1 / T is (1 + a) times the inverse of the NLL temperature.
 
     Parameters
@@ -593,9 +593,12 @@ class BiasCalibration(_AffineScaling):
 
 
 class VectorScaling(_AffineScaling):
-    """A scale and a bias for each class: v * z + b. Predictions may change.
+    """A scale and a bias for each class: v * log softmax(z) + b.
 
-    v and b minimise the mean NLL plus ``penalty`` / (2 N) times (|a|^2 + |b|^2), where
+    Predictions may change. The logarithm of the softmax, so that a number added to all
+    logits of a row, which carries no information, changes nothing.
+
+    v and b minimise the mean NLL plus ``penalty`` * K / N times (|a|^2 + |b|^2), where
     v is (1 + a) times the inverse of the NLL temperature.
 
     Parameters
@@ -972,7 +975,7 @@ class BrowserForm:
         ``"temperature"``: z / T. ``"mixture"``: w0 softmax(z / T) + w1 softmax(z) +
         w2 / K. ``"binned_temperature"``: z / T_m, m the number of inner thresholds
         below the uncalibrated confidence. ``"spline"``: the row's temperature at which
-        its top probability is the interpolated score. ``"affine"``: scale * z + bias.
+        its top probability is the interpolated score. ``"affine"``: scale * log softmax(z) + bias.
         ``"isotonic"``: each p_k interpolated in its class's row of points and values,
         at least ``floor``, then made to sum to 1. ``"matrix"``: W log((1 - u)
         softmax(z / T) + u / K) + b.

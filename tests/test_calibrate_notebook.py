@@ -1,145 +1,154 @@
-"""The engineer's path: papermill gives a file of logits to lesson 04, and a calibrator with its advice comes back.
-
-The cells of the lesson itself do not depend on the file and are run by nbval; here only those that do are.
-"""
+"""The engineer's path: papermill gives a file to lesson 09, and an answer comes back."""
 
 import re
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import papermill
 import pytest
 import torch
-from matplotlib import pyplot
 
-from gcelib import make_calibrator, metrics, runs
+from gcelib import advise, load_own_logits, make_calibrator, metrics, runs
+from gcelib._check import BadParameter
 
-LESSON = Path(__file__).resolve().parents[1] / "notebooks" / "04_calibrate.ipynb"
-
-
-def engineers_part():
-    """Lesson 04 without the cells that its section 7 does not need."""
-    notebook = nbformat.read(LESSON, 4)
-    sources = [cell.source for cell in notebook.cells]
-    lesson, yours = (next(i for i, s in enumerate(sources) if s.startswith(h)) for h in ("## 1 ·", "## 7 · Your own"))
-    needed = [i for i, s in enumerate(sources) if "def paired(" in s and lesson < i < yours]
-    notebook.cells = [cell for i, cell in enumerate(notebook.cells) if i < lesson or i in needed or i >= yours]
-    return notebook
-
-
-@pytest.fixture
-def calibrate(tmp_path, monkeypatch):
-    """Run 04 with parameters from ``tmp_path``, as ``papermill`` does there; returns the text of its outputs."""
-    notebook = engineers_part()
-    (tmp_path / "notebooks").mkdir()
-    nbformat.write(notebook, tmp_path / "notebooks" / "04_calibrate.ipynb")
-    monkeypatch.chdir(tmp_path)
-
-    def run(**parameters):
-        done = papermill.execute_notebook(
-            "notebooks/04_calibrate.ipynb", "out.ipynb", parameters, kernel_name="python3", progress_bar=False
-        )
-        return "\n".join(str(o.get("text", "")) for cell in done.cells for o in cell.get("outputs", []))
-
-    return run
+LESSON = Path(__file__).resolve().parents[1] / "notebooks" / "09_your_logits.ipynb"
 
 
 def exaggerating(n, k=4, seed=0):
     """A model that claims twice what is true."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=(n, k))
-    return (2 * truth).astype(np.float32), (truth + rng.gumbel(size=truth.shape)).argmax(1)
+    labels = (truth + rng.gumbel(size=truth.shape)).argmax(1)
+    return (2 * truth).astype(np.float32), labels
 
 
-def numbers(pattern, text):
-    return [float(value) for value in re.search(pattern, text).groups()]
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
-def test_an_npz_is_calibrated_saved_where_papermill_was_started_and_reported(calibrate, tmp_path):
-    val, test = exaggerating(500), exaggerating(900, seed=1)
-    np.savez("mine.npz", val_logits=val[0], val_labels=val[1], test_logits=test[0], test_labels=test[1])
-    text = calibrate(logits="mine.npz")
-    assert "Use one temperature: no calibrator is clearly better than that." in text
-    assert "Judged on 900 test samples" in text
-    before, after = numbers(r"ECE ([\d.]+) % -> ([\d.]+) %", text)
-    assert before == pytest.approx(100 * metrics.ece(*test), abs=0.006)
+def run(**parameters):
+    """The text of the notebook's outputs, as papermill leaves them."""
+    done = papermill.execute_notebook(
+        LESSON, "out.ipynb", parameters, kernel_name="python3", progress_bar=False
+    )
+    outputs = [o for cell in done.cells for o in cell.get("outputs", [])]
+    return "\n".join(str(o.get("text", "")) for o in outputs)
+
+
+def test_a_file_is_calibrated_saved_where_papermill_was_started_and_reported(tmp_path):
+    val, test = exaggerating(400), exaggerating(900, seed=1)
+    arrays = {"val_logits": val[0], "val_labels": val[1]}
+    np.savez("mine.npz", **arrays, test_logits=test[0], test_labels=test[1])
+    text = run(logits="mine.npz")
+    assert "Use one temperature" in text
+    said = re.search(r"ECE ([\d.]+) to ([\d.]+) %, NLL [\d.]+ to ([\d.]+),", text)
     names = {}
-    exec(re.search(r"(import torch\n.*weights_only=True\)\))", text, re.S)[1], names)  # the lines that it prints
+    lines = re.search(r"(import torch\n.*weights_only=True\)\))", text, re.S)[1]
+    exec(lines, names)  # the lines that it prints
     calibrated = names["calibrator"](torch.from_numpy(test[0]))
-    assert after == pytest.approx(100 * metrics.ece(calibrated, test[1]), abs=0.006)
-    change, low, high = numbers(r"against before\s*: ECE ([-+.\d]+) points \[([-+.\d]+), ([-+.\d]+)\]", text)
-    assert change == pytest.approx(after - before, abs=0.02)
-    assert low < change < high < 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.npz", "mine_calibrator.pt", "notebooks", "out.ipynb"]
+    tail = text[text.index("900 test samples") :]
+    said = re.search(r"ECE ([\d.]+) to ([\d.]+) %", tail)
+    assert float(said[1]) == pytest.approx(100 * metrics.ece(*test), abs=0.006)
+    after = 100 * metrics.ece(calibrated, test[1])
+    assert float(said[2]) == pytest.approx(after, abs=0.006)
+    assert (tmp_path / "mine_calibrator.pt").is_file()
+    with pytest.raises(papermill.PapermillExecutionError, match="there already") as error:
+        run(logits="mine.npz")  # what exists is never written over
+    assert error.value.exec_count == 3  # parameters, papermill's, imports and checks
 
 
-def test_a_csv_without_a_test_part_and_a_calibrator_by_request(calibrate, tmp_path):
-    logits, labels = exaggerating(120, k=3)
-    rows = [f"val,{y},{','.join(map(repr, z.tolist()))}" for z, y in zip(logits, labels, strict=True)]
-    Path("mine.csv").write_text("\n".join(["split,label,logit_0,logit_1,logit_2", *rows, ""]))
-    text = calibrate(logits="mine.csv", calibrator="ats", save_to="kept.pt", choose_by="ece", bootstrap=100, folds=3)
-    assert "Saved as you asked: ATS." in text
-    assert "Judged on 120 validation samples, each held out in turn; they also chose" in text
-    assert "against TS (NLL)" in text
-    calibrator = make_calibrator("ats")
-    calibrator.load_state_dict(torch.load("kept.pt", weights_only=True))
-    refitted = make_calibrator("ats").fit(*runs.load_logits_file("mine.csv")["val"])
-    assert torch.equal(calibrator.temperatures, refitted.temperatures)
-    assert not (tmp_path / "mine_calibrator.pt").exists()
-
-
-def test_a_bad_file_is_refused_before_any_work(calibrate, tmp_path):
+def test_a_bad_file_is_refused_before_any_work():
     logits, labels = exaggerating(50)
     logits[7, 1] = np.nan
     np.savez("mine.npz", val_logits=logits, val_labels=labels)
-    with pytest.raises(
-        papermill.PapermillExecutionError, match=r"mine\.npz: val_logits: contains NaN.* row 7"
-    ) as error:
-        calibrate(logits="mine.npz")
-    assert error.value.exec_count == 3  # parameters, papermill's, imports and checks
-    assert not (tmp_path / "mine_calibrator.pt").exists()
+    with pytest.raises(BadParameter, match=r"mine\.npz: val_logits: contains NaN.* row 7"):
+        load_own_logits("mine.npz")
+
+
+def test_probabilities_are_taken_as_their_logarithm():
+    logits, labels = exaggerating(60, k=3)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    p[0] = [1, 0, 0]  # exact zeros are allowed
+    np.savez("mine.npz", val_probabilities=p, val_labels=labels)
+    lines = ["split,label,probability_0,probability_1,probability_2"]
+    for row, y in zip(p, labels, strict=True):
+        lines.append(",".join(["val", str(y), *(repr(float(v)) for v in row)]))
+    Path("mine.csv").write_text("\n".join(lines))
+    for name in ("mine.npz", "mine.csv"):
+        own = load_own_logits(name)
+        assert own.form == "probabilities"
+        again = torch.from_numpy(own.val[0]).softmax(1).numpy()
+        np.testing.assert_allclose(again, p, atol=1e-6)
+        np.testing.assert_array_equal(own.val[1], labels)
+
+
+def test_confidences_become_the_question_whether_they_are_right():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.3, 1, 2000)
+    right = rng.random(2000) < confidence**2  # says more than is true
+    rows = ["true_label,pred_label,confidence"]
+    rows += [f"{3 if hit else 4},3,{c}" for c, hit in zip(confidence, right, strict=True)]
+    Path("mine.csv").write_text("\n".join(rows))
+    own = load_own_logits("mine.csv")
+    assert own.form == "confidences"
+    bins = metrics.reliability(*own.val, class_index=1)
+    pairs = metrics.Reliability.from_confidences(confidence, right)
+    assert bins.ece == pytest.approx(pairs.ece, abs=1e-6)
+    advice = advise(*own.val)
+    assert advice.name != "raw"
+    after = metrics.reliability(advice.after, advice.labels, class_index=1)
+    assert after.ece < bins.ece / 2
 
 
 @pytest.mark.parametrize(
-    ("claim", "advice", "low", "high"),
+    ("text", "message"),
     [
-        (
-            lambda z, p: z,
-            r"Leave the logits as they are: no calibrator is clearly better\.\nSaved all the same: TS",
-            0.9,
-            1.1,
-        ),
-        (lambda z, p: 3 * z, r"Use one temperature: no calibrator is clearly better than that", 2.8, 3.2),
-        (
-            lambda z, p: z * np.where(p > 0.7, 3, 0.4),
-            r"Use (ATS|ATS, converged|spline): it is clearly better than",
-            0,
-            0,
-        ),
+        ("true_label,pred_label,confidence\n1,2,1.5\n", "confidence: leaves"),
+        ("true_label,pred_label,confidence\n1,2\n", "line 2 has 2 cells"),
+        ("true_label,pred_label,confidence\n1,x,0.5\n", "pred_label: holds 'x' in line 2"),
+        ("label,probability_0,probability_2\n0,0.5,0.5\n", "probability_1: is missing"),
+        ("label,probability_0,probability_1\n0,0.5,0.6\n", "sum to 1.1 in row 0"),
+        ("label,probability_0,probability_1\n0.5,0.5,0.5\n", "label: holds numbers"),
+        ("split,label,probability_0,probability_1\ntrain,0,0.5,0.5\n", "split: unknown"),
     ],
-    ids=["honest", "exaggerated", "bent"],
 )
-def test_the_advice_fits_the_fault(claim, advice, low, high, tmp_path, monkeypatch, capsys):
-    truth = 2 * np.random.default_rng(3).normal(size=(9000, 4))
-    labels = (truth + np.random.default_rng(4).gumbel(size=truth.shape)).argmax(1)
-    p = np.exp(truth).max(1, keepdims=True) / np.exp(truth).sum(1, keepdims=True)
-    z, val, test = claim(truth, p), slice(0, 3000), slice(3000, None)
-    np.savez(
-        tmp_path / "mine.npz", val_logits=z[val], val_labels=labels[val], test_logits=z[test], test_labels=labels[test]
-    )
-    monkeypatch.chdir(tmp_path)
-    pyplot.switch_backend("agg")
-    parameters, *cells = [cell.source for cell in engineers_part().cells if cell.cell_type == "code"]
-    names = {"In": [""]}
-    for source in (parameters, "logits, bootstrap = 'mine.npz', 300", *cells):
-        exec(compile(source, "04_calibrate", "exec"), names)
-    pyplot.close("all")
-    text = capsys.readouterr().out
-    assert re.search(advice, text)
-    if high:
-        assert low < numbers(r"TS \(NLL\): T = ([\d.]+)", text)[0] < high
-        assert "what is left is within the noise" in text
-    else:
-        change = numbers(r"against TS \(NLL\)\s*: ECE ([-+.\d]+) points \[([-+.\d]+), ([-+.\d]+)\]", text)
-        assert change[2] < 0  # the test samples, which did not choose, agree
+def test_what_is_wrong_with_a_csv_is_said(text, message):
+    Path("mine.csv").write_text(text)
+    with pytest.raises(BadParameter, match=r"mine\.csv: .*" + re.escape(message)):
+        load_own_logits("mine.csv")
+
+
+def test_the_names_of_the_answer_must_be_free():
+    logits, labels = exaggerating(50)
+    np.savez("mine.npz", val_logits=logits, val_labels=labels)
+    Path("taken.pt").touch()
+    Path("page.html").touch()
+    for save_to in ("taken.pt", "page.pt"):
+        with pytest.raises(BadParameter, match="save_to: .* is there already"):
+            load_own_logits("mine.npz", save_to)
+    with pytest.raises(BadParameter, match=r"does not end in \.pt"):
+        load_own_logits("mine.npz", "mine.bin")
+    with pytest.raises(BadParameter, match="is no folder"):
+        load_own_logits("mine.npz", "nowhere/mine.pt")
+
+
+def test_the_projects_own_logits_are_the_default():
+    own = load_own_logits(None)
+    folder = runs.PROJECT / "data/demo/fashion_mini/convnet/gce/seed-01"
+    np.testing.assert_array_equal(own.val[0], runs.load_logits(folder, "val")[0])
+    assert own.calibrator_path.parent != Path.cwd()
+
+
+def test_a_saved_calibrator_is_never_written_over():
+    logits, labels = exaggerating(300)
+    advice = advise(logits, labels)
+    path = advice.save("kept.pt")
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match="path: .* is there already"):
+        advice.save("kept.pt")
+    assert path.read_bytes() == content
+    assert [p.name for p in Path().iterdir()] == ["kept.pt"]
+    again = make_calibrator("ts_nll")
+    again.load_state_dict(torch.load("kept.pt", weights_only=True))
+    assert torch.equal(again(logits), advice.calibrator(logits))

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gcelib import _check
-from gcelib.study.runs import PROJECT
+from gcelib.study.places import data_dir
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -409,7 +409,7 @@ def published_logits(
         A key of ``PUBLISHED``.
     folder : path, optional
         Where the files lie, or are put when they are downloaded. Default:
-        ``published/`` in ``$GCELIB_DATA_DIR``, else in ``data/`` of the project.
+        ``published/`` in the folder of data.
 
     Returns
     -------
@@ -443,7 +443,7 @@ def published_logits(
 
 def _default_folder() -> Path:
     """``published/`` where data lie."""
-    return Path(os.environ.get("GCELIB_DATA_DIR") or PROJECT / "data") / "published"
+    return data_dir() / "published"
 
 
 def _content(file: PublishedFile, folder: Path) -> bytes:

@@ -1,0 +1,136 @@
+"""What ``advise`` says of models whose fault is known."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from gcelib import CALIBRATORS, advise, metrics, paired_differences
+
+QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
+
+
+@pytest.fixture(autouse=True)
+def without_optional_libraries(monkeypatch):
+    """The answer must not depend on what happens to be installed."""
+    for name in set(CALIBRATORS) - set(QUICK):
+        monkeypatch.delitem(CALIBRATORS, name)
+
+
+def truth_and_labels(n, k=4, seed=3, spread=2.0):
+    """Logits that are right, and labels drawn from their softmax."""
+    rng = np.random.default_rng(seed)
+    truth = spread * rng.normal(size=(n, k))
+    return truth, (truth + rng.gumbel(size=truth.shape)).argmax(1)
+
+
+def bent(z):
+    """Bold where it is sure, timid where it is not."""
+    p = torch.from_numpy(z).softmax(1).amax(1, keepdim=True).numpy()
+    return z * np.where(p > 0.7, 3, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("claim", "names", "sentence"),
+    [
+        (lambda z: z, {"raw"}, "Leave the logits as they are: no calibrator"),
+        (lambda z: 3 * z, {"ts_nll"}, "Use one temperature, T = [23].*clearly better"),
+        (lambda z: 0.01 * z, {"ts_nll"}, r"Use one temperature, T = 0\.01"),
+        (bent, {"ats", "ats_converged", "spline"}, "Use .* clearly better by NLL"),
+        (lambda z: z + [0, 0, 0, 2.0], {"bias", "vector"}, "Use .* clearly better by NLL"),
+    ],
+    ids=["honest", "exaggerated", "unscaled", "bent", "shifted"],
+)
+def test_the_advice_fits_the_fault(claim, names, sentence):
+    z, y = truth_and_labels(6000)
+    advice = advise(claim(z[:3000]), y[:3000], claim(z[3000:]), y[3000:])
+    assert advice.name in names
+    assert torch.isfinite(advice.after).all()
+    assert re.search(sentence, advice.sentence)
+    assert "On 3,000 test samples" in advice.sentence
+    row = {row.name: row for row in advice.rows}[advice.name]
+    assert row.test_nll == pytest.approx(metrics.nll(advice.after, y[3000:]), abs=1e-6)
+    assert row.test_ece == pytest.approx(metrics.ece(advice.after, y[3000:]), abs=1e-6)
+    if advice.name != "raw":  # the test samples, which did not choose, agree
+        raw = advice.rows[0]
+        assert row.test_nll < raw.test_nll
+
+
+def test_the_same_seed_gives_the_same_answer():
+    z, y = truth_and_labels(400)
+    first, second = (advise(2 * z, y, seed=4) for _ in range(2))
+    assert first.rows == second.rows
+    assert first.sentence == second.sentence
+
+
+def honest_with(errors, n=1000, k=10):
+    """An honest model of this many samples that happens to make so many errors."""
+    rng = np.random.default_rng(errors)
+    while True:
+        z = rng.normal(size=(n, k))
+        z[np.arange(n), rng.integers(0, k, n)] += 9 + 6 * rng.random(n)
+        y = (z + rng.gumbel(size=z.shape)).argmax(1)
+        if (z.argmax(1) != y).sum() == errors:
+            return z, y
+
+
+@pytest.mark.parametrize("choose_by", ["nll", "ece"])
+@pytest.mark.parametrize("errors", [0, 1, 3])
+def test_a_handful_of_errors_makes_nothing_clear(errors, choose_by):
+    advice = advise(*honest_with(errors), choose_by=choose_by)
+    assert advice.name == "raw"
+    assert not any(row.clearly_by_nll or row.clearly_by_ece for row in advice.rows)
+    assert f"Only {errors} of 1,000 predictions" in advice.sentence
+    assert "about 10 errors" in advice.sentence
+    z, _ = honest_with(errors)
+    assert torch.equal(advice.calibrator(z), torch.from_numpy(z))  # as they are
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_labels_at_chance_are_said_first():
+    z, y = truth_and_labels(500, spread=4.0)
+    advice = advise(z, (y + 1) % 4)
+    assert advice.sentence.startswith("Look at the labels first")
+    assert advice.name == "raw"
+
+
+def test_a_disagreement_of_the_criteria_is_explained():
+    z, y = truth_and_labels(3000)
+    by_nll = advise(bent(z), y)
+    by_ece = advise(bent(z), y, choose_by="ece")
+    rows = {row.name: row for row in by_nll.rows}
+    assert rows[by_nll.name].nll <= rows[by_ece.name].nll
+    assert rows[by_ece.name].ece <= rows[by_nll.name].ece
+    if by_nll.name != by_ece.name:
+        assert f"By NLL it would be {rows[by_nll.name].label}" in by_ece.sentence
+
+
+def test_differences_are_those_of_the_metrics():
+    z, y = truth_and_labels(800)
+    found = paired_differences({"a": z, "b": 2 * z, "c": z / 2}, y, "a")
+    assert [d.name for d in found] == ["b", "c"]
+    for d, other in zip(found, (2 * z, z / 2), strict=True):
+        assert d.nll == pytest.approx(metrics.nll(other, y) - metrics.nll(z, y))
+        assert d.ece == pytest.approx(metrics.ece(other, y) - metrics.ece(z, y), abs=1e-9)
+        assert d.nll_low < d.nll < d.nll_high
+        assert d.ece_low < d.ece_high
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"choose_by": "brier"}, "choose_by: unknown"),
+        ({"folds": 1}, "folds: 1 is outside"),
+        ({"folds": 300}, "val_logits: has 400 samples"),
+        ({"seed": -1}, "seed: -1 is outside"),
+        ({"test_logits": np.zeros((3, 4))}, "test_logits: and test_labels go together"),
+        (
+            {"test_logits": np.zeros((3, 5)), "test_labels": np.zeros(3, int)},
+            "test_logits: have 5 classes",
+        ),
+    ],
+)
+def test_impossible_questions_are_refused_before_any_fit(change, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        advise(*truth_and_labels(400), **change)
