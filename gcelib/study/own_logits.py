@@ -110,7 +110,10 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Pair]]:
     file = load_logits_file(path)
     if file.kind != "confidences":
         return file.kind, dict(file)
-    return file.kind, {split: _wrong_or_right(file, split) for split in file.parts}
+    parts = {split: _wrong_or_right(file, split) for split in file.parts}
+    if "val" not in parts:  # a file without splits: all of it is there to fit on
+        parts = {"val": next(iter(parts.values()))}
+    return file.kind, parts
 
 
 def _wrong_or_right(file: LogitsFile, split: str) -> Pair:
