@@ -150,8 +150,14 @@ def collect(runs_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     with warnings.catch_warnings():
         # Advice is for who calibrates; here it would come by the hundred.
         warnings.simplefilter("ignore", UserWarning)
-        rows = [row | _from_folder(row) for row in results.to_dict("records")]
+        rows = [row | _from_folder(row) for row in _records(results)]
     return pd.DataFrame(rows)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dicts."""
+    named = table.to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in named]
 
 
 def _from_folder(row: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def _from_folder(row: dict[str, Any]) -> dict[str, Any]:
     test = runs.load_logits(run_dir, "test")
     environment = runs.read_result(run_dir).environment
     temperature = calibration.TemperatureScaling("nll").fit(*val).temperature
-    found = class_errors(*test)
+    found: dict[str, Any] = dict(class_errors(*test))
     found["ts_nll_temperature"] = float(temperature)
     found |= _from_history(row, environment)
     if _shown_in_table_10(row):
