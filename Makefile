@@ -4,6 +4,7 @@
 # make lab    JupyterLab on the first lesson
 # make bench  losses, metrics, calibrators and the cost of a run beside their peers, half an hour
 # make lint   style, docstrings, security rules, types here and in a client; make audit   known vulnerabilities of the pinned versions (needs the net)
+# make site   the course with living diagrams and the reference, as a web site in build/site
 # make sweep-demo   seven losses, ten seeds, three embedded data sets: hours on a laptop; repeat it to go on after a stop
 #
 # TORCH_INDEX names another pip index for torch and torchvision, such as the CPU-only one that
@@ -12,7 +13,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: help demo test lab lint audit bench sweep-demo clean
+.PHONY: help demo test lab lint audit bench site sweep-demo clean
 
 help:
 	@sed -n '/^#/!q;s/^# \?//p' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +39,10 @@ lab: .venv/installed
 sweep-demo: .venv/installed
 	cd notebooks && ../$(BIN)/papermill 07_sweep.ipynb out_sweep.ipynb -p grid demo
 	@echo 'The table of what is done: notebooks/out_sweep.ipynb. The results are in runs/.'
+
+site: .venv/installed
+	$(BIN)/python docs/build_site.py
+	@echo 'The site: build/site/index.html'
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -q tests/test_typing.py

@@ -35,9 +35,8 @@ def accumulated_backward(
       passes (the random states of the CPU and of the inputs' device are replayed), so
       that the gradients are exact for what was drawn. One big batch would draw others.
     - *Batch normalisation* in training mode sees the pieces: the gradients are exact
-    for
-      a network that normalises each piece by itself, not for one that normalises the
-      big batch. Its running statistics move once for each piece, as in plain
+      for a network that normalises each piece by itself, not for one that normalises
+      the big batch. Its running statistics move once for each piece, as in plain
       accumulation.
 
     Under ``DistributedDataParallel`` the gradients are averaged once, after the last
