@@ -111,7 +111,7 @@ def main() -> int:
     shutil.rmtree(TARGET, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
     command += ["-d", str(ROOT / "build" / "doctrees"), str(SOURCE), str(TARGET)]
-    return subprocess.run(command, check=False).returncode
+    return subprocess.run(command, check=False).returncode  # noqa: S603
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How Sphinx builds the site. ``build_site.py`` puts the pages together and calls it."""
+"""How Sphinx builds the site: ``build_site.py`` puts the pages together for it."""
 
 import re
 from typing import Any
