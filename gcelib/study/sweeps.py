@@ -208,15 +208,16 @@ def expand(grid: Grid, runs_dir: str | Path | None = None) -> dict[str, Cell]:
         for name in {"dataset", "model"} & set(given):
             # The user's own data and networks, as a worker elsewhere finds them.
             given[name] = getattr(config, name)
-        run_dir = str(config.run_dir)
-        asked = config.settings()
+        resolved = config.resolved()
+        run_dir = str(resolved.run_dir)
+        asked = resolved.stored()
         if run_dir not in claims:
             claims[run_dir] = runs.stated_settings(run_dir) or asked
         there = claims[run_dir]
         if given.get("precision", "auto") == "auto":
             # The machine that ran it may have chosen another one than this would.
             asked["precision"] = there.get("precision", asked["precision"])
-        runs.refuse_other_result(config.run_dir, there, asked, config.defaults)
+        runs.refuse_other_result(run_dir, there, asked, config.defaults)
         cells[run_dir] = Cell(given, config)
     return cells
 

@@ -130,7 +130,7 @@ class TrainingWatch:
     >>> from gcelib import TrainConfig, fit
     >>> config = TrainConfig("digits", epochs=1, ood=[], device="cpu", runs_dir=".")
     >>> watch = TrainingWatch(config.run_dir)
-    >>> for record in fit(config):
+    >>> for record in fit(config, watch.batch):
     ...     watch.epoch(record)
     >>> watch.close()
     """
@@ -139,7 +139,8 @@ class TrainingWatch:
         self.run_dir = Path(run_dir)
         self._line = _Shown("progress")
         self._line.show("starting")
-        self._curves = _Shown("curves") if somebody_looks() else None
+        draws = _in_a_notebook() and somebody_looks()
+        self._curves = _Shown("curves") if draws else None
         self._steps = _Clock(1.0)
         self._drawings = _Clock(_EVERY)
 
