@@ -1,10 +1,10 @@
-"""How often does ``advise`` say "clearly" of honest models? ``python benchmarks/advice.py``.
+"""How often does ``advise`` say "clearly" of honest models?
 
-Writes ``benchmarks/results/advice.md``. An honest model's labels are drawn from its own
-softmax, so that nothing is better than its logits; its logits are made so sharp that few
-errors are expected. The second table asks how many errors it takes until an exaggerating
-model (the same logits times two) is told so. Without ``isotonic`` and ``sms``, which
-take longest, and which no honest or exaggerating model needs.
+``python benchmarks/advice.py`` writes ``benchmarks/results/advice.md``. An honest model's
+labels are drawn from its own softmax, so that nothing is better than its logits; its
+logits are made so sharp that few errors are expected. The second table asks how many
+errors it takes until an exaggerating model (the same logits times two) is told so.
+Without ``isotonic`` and ``sms``, which take longest.
 """
 
 import datetime
@@ -29,7 +29,7 @@ N_CLASSES = 10
 
 
 def sharpened(rng, n, errors):
-    """Logits (n, 10) whose softmax expects so many errors, some samples harder than others."""
+    """Logits (n, 10) whose softmax expects so many errors."""
     base = rng.normal(size=(n, N_CLASSES))
     base[np.arange(n), rng.integers(0, N_CLASSES, n)] += 1 + 3 * rng.random(n)
     low, high = 0.1, 100.0

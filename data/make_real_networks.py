@@ -8,7 +8,7 @@ A row for every network of ``published_logits`` (also listed in data/published.c
 from the 5,000th on judge. Networks whose files cannot be had are skipped with a word.
 probmetrics' two calibrators, which take longest, are fitted on the first eight splits.
 What is done is kept in FOLDER_OF_RUNS/real_networks.jsonl, so that the command goes on
-where it stopped. ``--report`` prints the tables of data/results/README.md from the
+where it stopped; ``--splits 0`` writes the table of what is done. ``--report`` prints the tables of data/results/README.md from the
 committed file. Needs ``pip install probmetrics numba relplot``.
 """
 
@@ -129,7 +129,7 @@ def main():
             file.write(json.dumps(row) + "\n")
             file.flush()
             rows.append(row)
-    table = pd.DataFrame(rows).drop_duplicates(KEYS)
+    table = whole(pd.DataFrame(rows).drop_duplicates(KEYS))
     order = {name: i for i, name in enumerate(PUBLISHED)}
     table = table.sort_values(
         KEYS,
@@ -137,6 +137,13 @@ def main():
     )
     runs.write_atomic(RESULT, table.round(6).to_csv(index=False).encode())
     print(report(pd.read_csv(RESULT)))
+
+
+def whole(table):
+    """The rows of splits on which a calibrator has met every network that is there."""
+    n_networks = table.network.nunique()
+    present = table.groupby(KEYS[1:]).network.transform("nunique")
+    return table[present == n_networks]
 
 
 # --- tables --------------------------------------------------------------------------
@@ -213,6 +220,8 @@ def report(table):
     parts = []
     for n_val in SIZES:
         part = table[table.n_val == n_val]
+        if part.empty:
+            continue
         networks = part.network.nunique()
         parts.append(f"{networks} networks, {n_val:,} validation samples\n")
         parts.append(means(table, n_val).to_markdown())

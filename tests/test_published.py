@@ -129,3 +129,16 @@ def test_the_committed_list_of_sources_is_the_registry():
 def test_an_unknown_network_gets_the_nearest_name():
     with pytest.raises(ValueError, match="did you mean 'resnet18_cifar10'"):
         published_logits("resnet18_cifar")
+
+
+def test_the_committed_measurements_are_whole_splits_of_known_networks():
+    import pandas as pd
+
+    table = pd.read_csv(ROOT / "data" / "results" / "real_networks.csv")
+    assert set(table.network) <= set(PUBLISHED)
+    keys = ["network", "n_val", "split", "calibrator"]
+    assert not table.duplicated(keys).any()
+    per_group = table.groupby(["n_val", "split", "calibrator"]).network.nunique()
+    assert (per_group == table.network.nunique()).all()
+    mean = table[table.n_val == 5000].groupby("calibrator").ece.mean()
+    assert mean["ats_converged"] < mean["spline"] < mean["ats"] < mean["ts_ece"] < mean["raw"]

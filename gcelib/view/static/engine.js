@@ -166,7 +166,11 @@ export const FORMULAS = {
   },
 
   affine({ scale, bias }, z, out, start, k) {
-    for (let j = 0; j < k; j++) out[start + j] = z[start + j] * scale[j] + bias[j];
+    const top = z[start + argmax(z, start, k)];
+    const logOfTop = Math.log(confidenceOf(z, start, k));
+    for (let j = 0; j < k; j++) {
+      out[start + j] = (z[start + j] - top + logOfTop) * scale[j] + bias[j];
+    }
   },
 
   isotonic({ points, values, floor }, z, out, start, k) {
