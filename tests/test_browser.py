@@ -629,7 +629,9 @@ def test_without_its_kernel_a_notebook_still_answers(lab, browser):
 @pytest.mark.browser
 def test_a_slow_and_a_dead_kernel_do_not_look_like_a_fresh_answer(lab, browser):
     large = MADE + "explorers.MOST_CELLS = 10\n"
-    slow = "import time; explorer.observe(lambda _: time.sleep(3), 'n_bins')"
+    slow = "import time\nfrom gcelib import plots\nband = plots.consistency_band\n"
+    slow += "def late(bins):\n    time.sleep(3)\n    return band(bins)\n"
+    slow += "plots.consistency_band = late"
     with lab.open(browser, lab.write("large.ipynb", large, SHOWN, slow)) as page:
         reader = Reader(page)
         playwright.expect(reader.root).to_have_attribute("data-state", "fresh")
