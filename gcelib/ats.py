@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from gcelib import _check
@@ -141,7 +140,7 @@ class AdaptiveTemperatureScaling(Calibrator):
             candidates = [np.ones(self.n_bins), solved]
             errors = [self._error(bins.confidence(t, gap), correct) for t in candidates]
         else:
-            candidates, errors = self._iterate(bins, correct)
+            candidates, errors = self._iterate(bins, correct, self.rounds)
         best = int(np.argmax(np.array(errors) <= min(errors) + TIE))
         temperatures = candidates[best]
         self._warn_of_bounds(temperatures, bins.counts)
@@ -152,14 +151,13 @@ class AdaptiveTemperatureScaling(Calibrator):
         }
 
     def _iterate(
-        self, bins: "_Bins", correct: FloatArray
+        self, bins: "_Bins", correct: FloatArray, rounds: int
     ) -> tuple[list[FloatArray], list[float]]:
         """Algorithm 1: the temperatures before and after every round, and their ECE."""
-        assert self.rounds is not None
         temperatures = np.ones(self.n_bins)
         gap = np.zeros(self.n_bins)
         candidates, errors = [], []
-        for _ in range(self.rounds + 1):
+        for _ in range(rounds + 1):
             confidence = bins.confidence(temperatures, gap)
             candidates.append(temperatures)
             errors.append(self._error(confidence, correct))
@@ -171,7 +169,7 @@ class AdaptiveTemperatureScaling(Calibrator):
     def _solve(
         self, bins: "_Bins", correct: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """The temperature of each bin at which its confidence is its accuracy, and the gap left."""
+        """Temperatures that make each bin's confidence its accuracy; the gaps left."""
         accuracy = bins.mean(correct)
         smoothed = (accuracy * bins.counts + 0.5) / (bins.counts + 1)
         target = np.where(np.isin(accuracy, (0, 1)), smoothed, accuracy)
@@ -256,7 +254,7 @@ def _bisect(
 
 
 class _Bins:
-    """Samples sorted by confidence and cut into bins; their confidences at any temperatures.
+    """Samples in bins of confidence; their confidences at any temperatures.
 
     As a function of log T a softmax denominator is entire, so ten Chebyshev nodes
     within a factor of 1.25 give temperatures to 1e-9: each bin has a table of its
@@ -293,7 +291,7 @@ class _Bins:
         A positive ``direction`` says that the bin's temperature is about to rise.
         """
         log_t = np.log(temperatures)
-        for m in np.flatnonzero(np.abs(log_t - self._centre) > self.width):
+        for m in np.flatnonzero(np.abs(log_t - self._centre) > self.width).tolist():
             ahead = 0.0 if direction is None else direction[m]
             self._centre[m] = log_t[m] + np.copysign(0.9 * self.width, ahead)
             inverse_temperatures = np.exp(-self._centre[m] - self._nodes)

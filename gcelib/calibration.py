@@ -153,9 +153,11 @@ def _minimise_nll(logits: Tensor, labels: Tensor) -> float:
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     rows = max(1, (1 << 17) // logits.shape[1])
-    blocks = [distances_below_top(z) for z in logits.split(rows)]  # fit a core's cache
+    blocks = [
+        distances_below_top(z) for z in torch.split(logits, rows)
+    ]  # fit a core's cache
     target = 0.0
-    for distances, y in zip(blocks, labels.split(rows), strict=True):
+    for distances, y in zip(blocks, torch.split(labels, rows), strict=True):
         target += float(distances.gather(1, y[:, None]).double().sum())
     if target == 0:
         return _LOWEST
@@ -318,7 +320,9 @@ def _slope_and_curvature(
 def _blocks_of(logits: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Distances in float64, in blocks that fit a core's cache, with their labels."""
     rows = max(1, (1 << 16) // logits.shape[1])
-    pairs = zip(logits.split(rows), labels[:, None].split(rows), strict=True)
+    pairs = zip(
+        torch.split(logits, rows), torch.split(labels[:, None], rows), strict=True
+    )
     return [(distances_below_top(z.double()), y) for z, y in pairs]
 
 
@@ -749,7 +753,7 @@ _NO_RIVAL = -1e299
 
 
 def _inverse_temperature_for(others: Tensor, target: Tensor) -> Tensor:
-    """x with log sum_k exp(x * others_k) = target in each row; ``others`` is <= 0.
+    """Solve log sum_k exp(x * others_k) = target for x; ``others`` <= 0.
 
     The left side is convex and falls with x. The start counts the largest of the
     others alone and so lies to the left of the root, from where Newton's method
@@ -775,7 +779,7 @@ def _inverse_temperature_for(others: Tensor, target: Tensor) -> Tensor:
 def _log_sum_and_slope(
     x: Tensor, others: Tensor, goal: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """log sum_k exp(x * others_k) - goal in each row, and its slope, which is below 0."""
+    """Give log sum_k exp(x * others_k) - goal in each row, and its slope."""
     scaled = x[:, None] * others
     excess = torch.logsumexp(scaled, 1) - goal
     slope = (torch.softmax(scaled, 1) * others).sum(1)
@@ -915,7 +919,9 @@ class StructuredMatrixScaling(Calibrator):
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
         """What probmetrics finds from the probabilities, which is all it takes."""
         with _needed("sms", "probmetrics numba"):
-            from probmetrics.calibrators import get_calibrator
+            from probmetrics.calibrators import (  # type: ignore[import-untyped]
+                get_calibrator,
+            )
 
         probs = logits.double().softmax(1).numpy()
         with _default_dtype(torch.float32), torch.enable_grad():

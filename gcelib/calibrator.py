@@ -167,8 +167,7 @@ class Calibrator(nn.Module):
             number of classes.
         """
         if torch.compiler.is_compiling():
-            assert isinstance(logits, Tensor)
-            inputs = logits
+            inputs = torch.as_tensor(logits)
         else:
             detached = _check.as_tensor("logits", logits)
             readable = may_read_values(detached)
@@ -227,7 +226,10 @@ class Calibrator(nn.Module):
 
         Thresholds close to 1 would collapse in a half precision.
         """
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+        super()._apply(  # type: ignore[no-untyped-call]
+            lambda tensor: tensor.to(fn(tensor).device), recurse
+        )
+        return self
 
     def _load_from_state_dict(
         self,

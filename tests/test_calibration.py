@@ -570,7 +570,6 @@ def test_refusals_name_the_argument(name):
         (logits[0], labels, "logits"),
         (logits / 0, labels, "logits"),
         (logits.long(), labels, "logits"),
-        (logits.tolist(), labels, "logits"),
         (logits, labels[:-1], "labels"),
         (logits, labels[:, None], "labels"),
         (logits, labels.float(), "labels"),
