@@ -284,7 +284,7 @@ def committed_results() -> pd.DataFrame:
 
 
 def _filled(results: pd.DataFrame, extra: pd.DataFrame, key: list[str]) -> pd.DataFrame:
-    """Return ``results`` with new columns of ``extra``; where it had none, its numbers."""
+    """Return ``results`` with what ``extra`` adds: columns, and numbers for blanks."""
     runs_here = pd.MultiIndex.from_frame(results[key])
     aligned = extra.set_index(key).reindex(runs_here).set_index(results.index)
     own = [name for name in aligned if name in results]

@@ -285,9 +285,14 @@ def _ours(
     """Our numbers for one table, a dict each: the paper's settings and our own data."""
     metrics = list(paper.metric.unique())
     tails = number in (3, 4)
+    of_the_paper = set(published().dataset)
+    asked_for = set(zip(paper.dataset, paper.model, strict=True))
     rows = []
     for dataset, model in study.settings:
         if ("_lt" in dataset) != tails:
+            continue
+        # Of the paper's data, the settings of this table; of other data, all.
+        if dataset in of_the_paper and (dataset, model) not in asked_for:
             continue
         here = study.losses(dataset, model)
         losses = [loss for loss in paper.loss.unique() if loss in here]
