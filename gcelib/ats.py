@@ -299,8 +299,9 @@ class _Bins:
             self._tables[m][:] = sums.T
         angles = np.arccos((log_t - self._centre) / self.width)
         weights = np.cos(angles[:, None] * self._order) @ self._to_nodes
-        for m, sums_of_bin in enumerate(self._sums_of_bins):
-            np.dot(self._tables[m], weights[m], out=sums_of_bin)
+        bins = zip(self._tables, weights, self._sums_of_bins, strict=True)
+        for table, weights_of_bin, sums_of_bin in bins:
+            np.dot(table, weights_of_bin, out=sums_of_bin)
         return 1 / self._sums
 
     def mean(self, values: FloatArray) -> FloatArray:

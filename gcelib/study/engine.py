@@ -34,7 +34,7 @@ TABLE = "gcelib-table"
 HEADLESS = "GCELIB_HEADLESS"
 
 
-class _Client(PapermillNotebookClient):  # type: ignore[misc]
+class _Client(PapermillNotebookClient):  # type: ignore[misc] # papermill has no types
     """Papermill's client, which also shows the notebook's progress line."""
 
     def process_message(
@@ -110,7 +110,7 @@ class _KernelClient(_Client):
         return manager
 
 
-class WatchedEngine(NBClientEngine):  # type: ignore[misc]
+class WatchedEngine(NBClientEngine):  # type: ignore[misc] # papermill has no types
     """Papermill's default engine; watched and encrypted if the notebook uses gcelib."""
 
     @classmethod
@@ -198,19 +198,22 @@ class _InProcessClient(_Client):
         os.environ[HEADLESS] = "1"
         self.reset_execution_trackers()
         without_history = Config({"HistoryManager": {"enabled": False}})
-        manager = InProcessKernelManager(config=without_history)
+        # IPython says no types.
+        manager: Any = InProcessKernelManager(config=without_history)
         manager.start_kernel()
         self._client = manager.client()
         self._client.start_channels()
         self._client.iopub_channel.call_handlers = self._receive
         self._told_idle = threading.Event()
+        self._problem: Exception | None = None
         try:
             self.papermill_execute_cells()
         finally:
             manager.shutdown_kernel()
             InteractiveShell.clear_instance()
-        self.nb.metadata["language_info"] = {"name": "python"}
-        return self.nb
+        executed: NotebookNode = self.nb
+        executed.metadata["language_info"] = {"name": "python"}
+        return executed
 
     def _receive(self, msg: dict[str, Any]) -> None:
         """Take one message of the kernel; called in its output thread."""
@@ -234,7 +237,7 @@ class _InProcessClient(_Client):
         cell.outputs = []
         self._index = cell_index
         self._told_idle.clear()
-        self._problem: Exception | None = None
+        self._problem = None
         self.clear_before_next_output = False
         may_fail = "raises-exception" in cell.metadata.get("tags", [])
         self._client.execute(cell.source, allow_stdin=False, stop_on_error=not may_fail)
@@ -247,7 +250,7 @@ class _InProcessClient(_Client):
         return cell
 
 
-class InProcessEngine(Engine):  # type: ignore[misc]
+class InProcessEngine(Engine):  # type: ignore[misc] # papermill has no types
     """Executes a notebook in the process that asks for it, without a kernel.
 
     For processes that have nothing else to do. What the notebook leaves in this process

@@ -550,7 +550,8 @@ def _on_dask(
     with contextlib.ExitStack() as stack:
         client = where if isinstance(where, Client) else None
         if client is None:
-            client = stack.enter_context(Client(where))
+            connect: Callable[..., Client] = Client  # distributed says no types
+            client = stack.enter_context(connect(where))
         tasks = {}
         for run_dir in todo:
             arguments = (cells[run_dir].given, run_dir, notebook)
@@ -585,8 +586,9 @@ def _wait_for_some(tasks: list[Any], tick: _Ticker) -> list[Any]:
     from distributed import wait
     from distributed.client import FuturesCancelledError
 
+    wait_for: Callable[..., object] = wait  # distributed says no types
     try:
-        wait(tasks, timeout=tick.every, return_when="FIRST_COMPLETED")
+        wait_for(tasks, timeout=tick.every, return_when="FIRST_COMPLETED")
     except TimeoutError:
         tick()
     except FuturesCancelledError:

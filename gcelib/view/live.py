@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,7 +58,8 @@ class _Shown:
         if _in_a_notebook():
             from IPython.display import DisplayHandle
 
-            self._handle = DisplayHandle(f"gcelib-{kind}-{uuid.uuid4().hex}")
+            make: Callable[[str], Any] = DisplayHandle  # IPython says no types
+            self._handle = make(f"gcelib-{kind}-{uuid.uuid4().hex}")
             self._handle.display({"text/plain": ""}, raw=True)
 
     def show(self, text: str, markup: str | None = None) -> None:
@@ -161,12 +162,12 @@ class TrainingWatch:
             f"{_duration(left)} left in this epoch"
         )
 
-    def epoch(self, record: Mapping[str, Any]) -> None:
+    def epoch(self, record: trainer.Record) -> None:
         """Show an epoch that has ended.
 
         Parameters
         ----------
-        record : dict
+        record : Record
             What ``fit`` yields.
         """
         self._line.show(trainer.progress(record))
@@ -176,8 +177,9 @@ class TrainingWatch:
             from gcelib.view import plots
 
             axes = plots.training_curves(runs.load_history(self.run_dir))
-            self._curves._handle.update(axes[0].figure)
-            plt.close(axes[0].figure)
+            figure = axes[0].figure.canvas.figure  # the whole, not a part of it
+            self._curves._handle.update(figure)
+            plt.close(figure)
 
     def close(self) -> None:
         """Say that the run has ended, and take the moving picture away."""
