@@ -40,8 +40,8 @@ def accumulated_backward(
       accumulation.
 
     Under ``DistributedDataParallel`` the gradients are averaged once, after the last
-    piece; give the loss ``process_group="world"``. With ``torch.amp.GradScaler`` let the
-    criterion scale: ``lambda logits, labels: scaler.scale(loss(logits, labels))``.
+    piece; give the loss ``process_group="world"``. With ``torch.amp.GradScaler`` let
+    the criterion scale: ``lambda logits, labels: scaler.scale(loss(logits, labels))``.
 
     Parameters
     ----------

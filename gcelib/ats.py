@@ -196,9 +196,9 @@ class AdaptiveTemperatureScaling(Calibrator):
             if self.rounds is not None:
                 cure += ", or use ats_converged"
             _check.warn(
-                f"t_range: {stuck} of {self.n_bins} temperatures ended at {ends[0]:g} or "
-                f"{ends[1]:g}, so these bins may want to go further; {cure}, or look at "
-                "the labels"
+                f"t_range: {stuck} of {self.n_bins} temperatures ended at "
+                f"{ends[0]:g} or {ends[1]:g}, so these bins may want to go further; "
+                f"{cure}, or look at the labels"
             )
 
     def _calibrate(self, logits: Tensor) -> Tensor:
@@ -239,7 +239,8 @@ def _bisect(
 ) -> tuple[FloatArray, FloatArray]:
     """Temperatures at which each bin's confidence meets its target, and the gap left.
 
-    To 1e-14 of T: confidence falls with T. Without a root the nearer end of the range comes out.
+    To 1e-14 of T: confidence falls with T. Without a root the nearer end of the range
+    comes out.
     """
     low = np.full(len(target), lowest)
     high = np.full(len(target), highest)

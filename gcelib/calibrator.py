@@ -34,7 +34,7 @@ _NUDGE = 1 - 1e-12
 
 @dataclass(frozen=True)
 class BufferRule:
-    """What the values of one buffer of a calibrator must satisfy, wherever they come from.
+    """What the values of a calibrator's buffer must satisfy, wherever they come from.
 
     Parameters
     ----------
@@ -217,8 +217,8 @@ class Calibrator(nn.Module):
             )
         if hits == n:
             _check.warn(
-                f"labels: all samples are classified right, so {self._without_errors()}; "
-                "fit on held-out samples"
+                "labels: all samples are classified right, so "
+                f"{self._without_errors()}; fit on held-out samples"
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -377,7 +377,7 @@ def confidence_of(logits: Tensor) -> Tensor:
 
 
 def distances_below_top(logits: Tensor) -> Tensor:
-    """How far each logit lies below its row's largest, (N, K): their softmax cannot overflow."""
+    """How far each logit lies below its row's largest, (N, K): no exp can overflow."""
     return logits.amax(1, keepdim=True) - logits
 
 

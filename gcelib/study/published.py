@@ -447,7 +447,7 @@ def _default_folder() -> Path:
 
 
 def _content(file: PublishedFile, folder: Path) -> bytes:
-    """The bytes of a file, downloaded if it is not there; none but the published ones."""
+    """The bytes of a file, downloaded if it is not there; only the published ones."""
     path = folder / file.file_name
     if not path.is_file():
         _download(file, path)
@@ -478,16 +478,23 @@ def _download(file: PublishedFile, path: Path) -> None:
 
 
 def _read_npz(content: bytes, network: PublishedNetwork, folder: Path) -> _Arrays:
-    """netcal's records: predictions and labels in one archive."""
+    """Records of netcal: predictions and labels in one archive."""
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return arrays["predictions"], arrays["ground_truth"].reshape(-1)
 
 
 def _read_csv(content: bytes, network: PublishedNetwork, folder: Path) -> _Arrays:
     """A row a sample; labels, which count from 1, in a file of their own."""
-    assert network.labels is not None
-    labels = _numbers(_content(network.labels, folder)).reshape(-1)
+    labels = _numbers(_content_of_labels(network, folder)).reshape(-1)
     return _numbers(content), labels.astype(np.int64) - 1
+
+
+def _content_of_labels(network: PublishedNetwork, folder: Path) -> bytes:
+    """The bytes of the labels' own file."""
+    if network.labels is None:
+        cure = "name it in the network's row"
+        _check.fail("labels", f"{network.outputs.path} has no file of labels", cure)
+    return _content(network.labels, folder)
 
 
 def _numbers(content: bytes) -> npt.NDArray[np.float64]:
@@ -498,8 +505,7 @@ def _numbers(content: bytes) -> npt.NDArray[np.float64]:
 
 def _read_npy(content: bytes, network: PublishedNetwork, folder: Path) -> _Arrays:
     """One array in each of two files."""
-    assert network.labels is not None
-    labels = _content(network.labels, folder)
+    labels = _content_of_labels(network, folder)
     return (
         np.load(io.BytesIO(content), allow_pickle=False),
         np.load(io.BytesIO(labels), allow_pickle=False).reshape(-1),
@@ -507,7 +513,7 @@ def _read_npy(content: bytes, network: PublishedNetwork, folder: Path) -> _Array
 
 
 def _read_pickle(content: bytes, network: PublishedNetwork, folder: Path) -> _Arrays:
-    """A pickled pair, read by an unpickler that knows numpy's arrays and nothing else."""
+    """A pickled pair, read by an unpickler that knows only numpy's arrays."""
     probs, labels = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
     return np.asarray(probs), np.asarray(labels).reshape(-1)
 
@@ -515,7 +521,7 @@ def _read_pickle(content: bytes, network: PublishedNetwork, folder: Path) -> _Ar
 class _ArraysOnly(pickle.Unpickler):
     """Unpickles numpy arrays; refuses every other class or function."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """What an array needs to be built, or an error."""
         plain = module.replace("numpy._core", "numpy.core")
         allowed = {
