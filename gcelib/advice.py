@@ -174,7 +174,8 @@ class Advice:
             "import torch\n"
             "from gcelib import make_calibrator\n\n"
             f'calibrator = make_calibrator("{name}")\n'
-            f"calibrator.load_state_dict(torch.load({str(path)!r}, weights_only=True))\n"
+            f"state = torch.load({str(path)!r}, weights_only=True)\n"
+            "calibrator.load_state_dict(state)\n"
             "calibrated = calibrator(logits)  # logits (N, K) of the same model"
         )
 
@@ -285,7 +286,7 @@ class _Judged:
 
 
 def _bin_of(confidence: FloatArray) -> npt.NDArray[np.intp]:
-    """Bins (lo, hi] of equal width, counted from 0; a millionth too much is on the edge."""
+    """Bins (lo, hi] of equal width, from 0; a millionth too much is on the edge."""
     return (confidence * (_N_BINS * (1 - 1e-6))).astype(np.intp)
 
 
@@ -616,10 +617,10 @@ class _Study:
         lowest = min(rows, key=lambda row: row.ece)
         if rival == name and not within and lowest.name != name:
             said.append(
-                f"The smallest ECE, {100 * lowest.ece:.2f} %, is that of {lowest.label} "
-                f"({lowest.name}), at NLL {lowest.nll - row.nll:+.4f}: one calibrator of "
-                f"{len(self.names)} always has the smallest, and this is not clear. More "
-                "samples would tell."
+                f"The smallest ECE, {100 * lowest.ece:.2f} %, is that of "
+                f"{lowest.label} ({lowest.name}), at NLL {lowest.nll - row.nll:+.4f}: "
+                f"one calibrator of {len(self.names)} always has the smallest, and "
+                "this is not clear. More samples would tell."
             )
         said.append(
             f"The ECE that is left, {100 * row.ece:.2f} %, is "
@@ -644,16 +645,18 @@ class _Study:
         said = []
         if self.at_chance:
             said.append(
-                f"Look at the labels first: {hits:,} of {n:,} predictions are right, no "
-                f"more than chance (1 in {k}); nothing else counts until this is explained."
+                f"Look at the labels first: {hits:,} of {n:,} predictions are right, "
+                f"no more than chance (1 in {k}); nothing else counts until this is "
+                "explained."
             )
         if self.errors("raw") < ERRORS_NEEDED:
             wrong = n - hits
             missing = math.ceil(n * (ERRORS_NEEDED / max(wrong, 1) - 1))
+            verb = "is" if wrong == 1 else "are"
             said.append(
-                f"Only {wrong} of {n:,} predictions {'is' if wrong == 1 else 'are'} wrong: "
-                f"nothing can be clear before about {ERRORS_NEEDED} errors, so bring some "
-                f"{missing:,} samples more."
+                f"Only {wrong} of {n:,} predictions {verb} wrong: nothing can be clear "
+                f"before about {ERRORS_NEEDED} errors, so bring some {missing:,} "
+                "samples more."
             )
         return said
 
@@ -675,9 +678,9 @@ class _Study:
         if name == "ts_nll":
             temperature = float(self._fit(name).get_buffer("temperature"))
             return (
-                f"Use one temperature, T = {temperature:.3f} (ts_nll): clearly better by "
-                f"{criterion} than the logits as they are ({numbers}), and nothing is "
-                "clearly better than that."
+                f"Use one temperature, T = {temperature:.3f} (ts_nll): clearly better "
+                f"by {criterion} than the logits as they are ({numbers}), and nothing "
+                "is clearly better than that."
             )
         return (
             f"Use {row.label} ({name}): clearly better by {criterion} than "
@@ -692,13 +695,13 @@ class _Study:
         ece = f"ECE {100 * ours.ece:.2f} to {100 * theirs.ece:.2f} %"
         nll = f"NLL {theirs.nll - ours.nll:+.4f}"
         buys = (
-            "ECE asks only whether the top class's probability is right on average, NLL "
-            "whether every sample's is"
+            "ECE asks only whether the top class's probability is right on average, "
+            "NLL whether every sample's is"
         )
+        used = "the confidence" if other == "ece" else "every probability"
         return (
-            f"By {other.upper()} it would be {theirs.label} ({rival}): {ece}, {nll}. {buys}; "
-            f"take {rival} if {'the confidence' if other == 'ece' else 'every probability'} "
-            "is what you use."
+            f"By {other.upper()} it would be {theirs.label} ({rival}): {ece}, {nll}. "
+            f"{buys}; take {rival} if {used} is what you use."
         )
 
 

@@ -141,7 +141,8 @@ def _warn_of_bound(name: str, value: float) -> None:
     """Say that a search ended where it may not go on."""
     _check.warn(
         f"{name}: ended at {value:g}, the end of its range, so it may want to go "
-        "further; look whether labels and logits belong together, and at the logits' scale"
+        "further; look whether labels and logits belong together, and at the logits' "
+        "scale"
     )
 
 
@@ -339,7 +340,7 @@ def _squared_error_at(blocks: list[tuple[Tensor, Tensor]], log_t: float) -> floa
 def _minimise_squared_error(
     logits: Tensor, labels: Tensor, blocks: list[tuple[Tensor, Tensor]]
 ) -> float:
-    """The temperature with the smallest mean squared error: a grid, then Newton's method.
+    """The temperature with the smallest mean squared error: a grid, then Newton.
 
     In a large set some samples choose the valley, and all of them the place in it.
     """
@@ -389,7 +390,7 @@ def _newton(
 def _moments(
     blocks: list[tuple[Tensor, Tensor]], temperature: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Mean products of softmax(z / T), softmax(z) and 1 / K with each other and the labels."""
+    """Mean products of softmax(z / T), softmax(z), 1 / K with each other and labels."""
     gram = np.zeros((3, 3))
     linear = np.zeros(3)
     n = sum(len(distances) for distances, _ in blocks)
@@ -635,7 +636,7 @@ class VectorScaling(_AffineScaling):
 
 
 class SplineCalibration(Calibrator):
-    """Top-1 confidence s becomes s + h'(u), u its percentile; the order of classes stays.
+    """Top-1 confidence s becomes s + h'(u), u its percentile; classes keep their order.
 
     h(u), a natural cubic spline with ``knots`` equally spaced knots, is fitted by least
     squares to the cumulative gap (hits - sum of confidences) / N of the samples sorted
@@ -981,7 +982,8 @@ class BrowserForm:
         ``"temperature"``: z / T. ``"mixture"``: w0 softmax(z / T) + w1 softmax(z) +
         w2 / K. ``"binned_temperature"``: z / T_m, m the number of inner thresholds
         below the uncalibrated confidence. ``"spline"``: the row's temperature at which
-        its top probability is the interpolated score. ``"affine"``: scale * log softmax(z) + bias.
+        its top probability is the interpolated score. ``"affine"``: scale *
+        log softmax(z) + bias.
         ``"isotonic"``: each p_k interpolated in its class's row of points and values,
         at least ``floor``, then made to sum to 1. ``"matrix"``: W log((1 - u)
         softmax(z / T) + u / K) + b.

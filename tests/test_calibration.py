@@ -231,6 +231,7 @@ def test_probabilities_are_not_taken_for_logits_in_silence():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fitted("ats", logits.log_softmax(1), labels)
+    with pytest.warns(UserWarning, match="logits: all values lie in"):
         metrics.evaluate(logits.sigmoid(), labels)
 
 

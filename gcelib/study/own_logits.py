@@ -57,8 +57,8 @@ def load_own_logits(
         ``logit_0`` ... or ``prob_0`` ...; or ``label``, ``prediction``, ``confidence``.
         None: the project's own logits of GCE.
     save_to : path, optional
-        Where the calibrator goes: a free name that ends in ``.pt``. Default: the name of
-        the file with ``_calibrator.pt``, in the folder in which you are; for the
+        Where the calibrator goes: a free name that ends in ``.pt``. Default: the name
+        of the file with ``_calibrator.pt``, in the folder in which you are; for the
         project's logits a temporary folder.
 
     Returns
