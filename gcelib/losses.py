@@ -567,10 +567,9 @@ class AdaFocalLoss(GroupLoss):
         self, state_dict: dict[str, Any], prefix: str, *options: Any
     ) -> None:
         """Refuse a state that ``update`` could not have left; half a state is none."""
-        gamma = state_dict.get(prefix + "gamma")
-        edges = state_dict.get(prefix + "bin_edges")
-        if isinstance(gamma, Tensor) and isinstance(edges, Tensor):
-            _check_adafocal_state(gamma, edges, len(self.gamma))
+        n_bins = len(self.gamma)
+        _check_adafocal_buffer(state_dict, prefix, "gamma", n_bins, -2, 20)
+        _check_adafocal_buffer(state_dict, prefix, "bin_edges", n_bins + 1, 0, 1)
         super()._load_from_state_dict(state_dict, prefix, *options)
 
 
@@ -607,24 +606,30 @@ def _next_gamma(
     return np.where(np.abs(gamma) < 0.2, switched, gamma).clip(-2, 20)
 
 
-def _check_adafocal_state(gamma: Tensor, edges: Tensor, n_bins: int) -> None:
-    """Refuse a state of ``AdaFocalLoss`` that its ``update`` could not have left."""
+def _check_adafocal_buffer(
+    state_dict: dict[str, Any],
+    prefix: str,
+    name: str,
+    length: int,
+    low: float,
+    high: float,
+) -> None:
+    """Refuse a buffer of ``AdaFocalLoss`` that its ``update`` could not have left."""
+    values = state_dict.get(prefix + name)
+    if not isinstance(values, Tensor):
+        return  # torch says which are missing
     cure = "load a state that an AdaFocalLoss saved"
-    for name, values, length in (
-        ("gamma", gamma, n_bins),
-        ("bin_edges", edges, n_bins + 1),
-    ):
-        if tuple(values.shape) != (length,):
-            problem = f"has shape {tuple(values.shape)}, this loss has {n_bins} bins"
-            _check.fail(name, problem, "construct it with the n_bins of that state")
-        if values.dtype not in (torch.float32, torch.float64):
-            _check.fail(name, f"has dtype {values.dtype}, which loses digits", cure)
-    if not ((gamma >= -2) & (gamma <= 20)).all():
-        _check.fail("gamma", "holds values outside [-2, 20], or NaN", cure)
-    if not ((edges >= -1e-6) & (edges <= 1 + 1e-6)).all():
-        _check.fail("bin_edges", "hold values outside [0, 1], or NaN", cure)
-    if not (edges.diff() >= 0).all():
-        _check.fail("bin_edges", "are not in order", cure)
+    if values.layout != torch.strided or values.device.type == "meta":
+        _check.fail(name, f"is {values.layout} on {values.device}", cure)
+    if tuple(values.shape) != (length,):
+        problem = f"has shape {tuple(values.shape)}, here it has {length} numbers"
+        _check.fail(name, problem, "construct it with the n_bins of that state")
+    if values.dtype not in (torch.float32, torch.float64):
+        _check.fail(name, f"has dtype {values.dtype}, which loses digits", cure)
+    if not ((values >= low - 1e-6) & (values <= high + 1e-6)).all():
+        _check.fail(name, f"holds values outside [{low}, {high}], or NaN", cure)
+    if name == "bin_edges" and not (values.diff() >= 0).all():
+        _check.fail(name, "are not in order", cure)
 
 
 #: gamma of DFL by (data set, network), from the README of

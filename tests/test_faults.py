@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -20,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 
 from gcelib import data, runs, training
 from gcelib.study.trainer import TrainConfig, fit
@@ -60,6 +60,36 @@ def whole(tmp_path_factory):
     logits, results = outcome(undisturbed)
     assert list(logits) == ["noise.npz", "test.npz", "val.npz"]
     return logits, results
+
+
+def test_the_first_edition_gave_the_same_logits(whole):
+    """Six sums and scores of its run: the same bits here, other CPUs round otherwise."""
+    scores = {
+        name.removesuffix(".npz"): np.frombuffer(content, np.float32).astype(float)
+        for name, content in whole[0].items()
+    }
+    means = [scores[name].mean() for name in ("val", "test", "noise")]
+    earlier = [0.2725580922, 0.2736495337, 0.0990165701]
+    np.testing.assert_allclose(means, earlier, atol=1e-4)
+    earlier = [-11.45509, 10.93679, 3.02353]
+    np.testing.assert_allclose(scores["test"][:3], earlier, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory):
+    """The folder of a run that was stopped after its second epoch."""
+    stopped = config(tmp_path_factory.mktemp("stopped"))
+    run = fit(stopped)
+    next(run), next(run)
+    run.close()
+    return stopped.run_dir
+
+
+def stopped_copy(folder, two_epochs):
+    """A run of one's own that was stopped after its second epoch."""
+    stopped = config(folder)
+    shutil.copytree(two_epochs, stopped.run_dir)
+    return stopped
 
 
 def finish(stopped, whole):
@@ -167,18 +197,17 @@ def flipped(content):
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
-@pytest.mark.parametrize("damage", [halved, flipped])
 @pytest.mark.parametrize(
-    ("names", "left"),
-    [(["checkpoint.pt"], [2, 3]), (["checkpoint.pt", "checkpoint.prev.pt"], [1, 2, 3])],
+    ("names", "left", "damage"),
+    [
+        (["checkpoint.pt"], [2, 3], halved),
+        (["checkpoint.pt", "checkpoint.prev.pt"], [1, 2, 3], flipped),
+    ],
 )
 def test_a_damaged_checkpoint_costs_epochs_and_never_the_result(
-    tmp_path, whole, names, left, damage
+    tmp_path, whole, two_epochs, names, left, damage
 ):
-    stopped = config(tmp_path)
-    run = fit(stopped)
-    next(run), next(run)
-    run.close()
+    stopped = stopped_copy(tmp_path, two_epochs)
     for name in names:
         path = stopped.run_dir / name
         path.write_bytes(damage(path.read_bytes()))
@@ -191,20 +220,17 @@ def test_a_damaged_checkpoint_costs_epochs_and_never_the_result(
 # --- clocks, neighbours, interrupts -----------------------------------------------------------------------------------
 
 
-def test_clocks_and_file_times_decide_nothing(tmp_path, whole, monkeypatch):
-    stopped, now = config(tmp_path), time.time()
+def test_clocks_and_file_times_decide_nothing(tmp_path, whole, two_epochs, monkeypatch):
+    stopped = stopped_copy(tmp_path, two_epochs)
+    now = time.time()
     backwards = iter(range(10**6))
-    monkeypatch.setattr(time, "time", lambda: now - 86400 * next(backwards))
-    run = fit(stopped)
-    next(run), next(run)
-    run.close()
     for when, name in enumerate(
         ["checkpoint.pt", "checkpoint.prev.pt", "history.jsonl", "config.json", ".lock"]
     ):
         os.utime(
             stopped.run_dir / name, (4e9 * (when % 2), 4e9 * (when % 2))
         )  # 1970 or 2096
-    monkeypatch.setattr(time, "time", lambda: now + 1e9)
+    monkeypatch.setattr(time, "time", lambda: now - 86400 * next(backwards))
     assert finish(stopped, whole) == [3]
 
 
@@ -216,11 +242,6 @@ def test_a_second_writer_is_refused_and_harms_nothing(tmp_path, whole):
     with pytest.raises(RuntimeError, match="another process is writing this run"):
         next(fit(config(tmp_path)))
     run.close()
-    with (
-        FileLock(first.run_dir / ".lock"),
-        pytest.raises(RuntimeError, match="another process"),
-    ):
-        next(fit(first))
     assert finish(first, whole) == [2, 3]
 
 
@@ -259,6 +280,40 @@ def test_ctrl_c_at_any_point_leaves_a_resumable_run(
     assert finish(stopped, whole) == []
 
 
+CELL = "for record in fit(config):\n    print('epoch', record['epoch'], flush=True)\n"
+
+
+@pytest.fixture
+def shell(request):
+    """What runs the cells in a kernel; what it does to its process is undone."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    main = sys.modules["__main__"]
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    yield shell
+    shell.restore_sys_module_state()
+    sys.modules["__main__"] = main
+
+
+@POSIX
+def test_an_interrupted_cell_goes_on_when_it_is_run_again(
+    tmp_path, whole, shell, capsys
+):
+    """The button sends SIGINT, here between two epochs; with a real kernel: -m long."""
+    shell.user_ns |= {"config": config(tmp_path), "fit": fit, "signal": signal}
+    press = "    signal.raise_signal(signal.SIGINT)"
+    interrupted = shell.run_cell(CELL + press)
+    assert isinstance(interrupted.error_in_exec, KeyboardInterrupt)
+    assert "epoch 1\n" in capsys.readouterr().out
+    assert shell.run_cell(CELL).success
+    assert capsys.readouterr().out == "epoch 2\nepoch 3\n"
+    assert outcome(config(tmp_path)) == whole
+
+
+@pytest.mark.long
 def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(
     tmp_path, whole
 ):
@@ -283,7 +338,7 @@ def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(
             if kind == "status" and content["execution_state"] == "idle":
                 return texts
 
-    cell = "import threading\nfor record in fit(config):\n    print('epoch', record['epoch'], flush=True)\n"
+    cell = "import threading\n" + CELL
     try:
         options = OPTIONS | {"runs_dir": str(tmp_path)}
         assert (
@@ -341,22 +396,19 @@ def train_and_tell(options, told):
 @pytest.mark.long
 def test_killed_at_thirty_random_moments_the_bits_stay_the_same(tmp_path, whole):
     """SIGKILL strikes a random time after a random phase has begun; runs are resumed till they end, then begin anew."""
-    dice, kills, phases = (
-        random.Random(6),
-        Counter(),
-        ["training", "checkpointing", "final writes"],
-    )
-    context, finished, began = (
-        multiprocessing.get_context("forkserver"),
-        0,
-        time.monotonic(),
-    )
+    dice = random.Random(6)
+    kills = Counter()
+    phases = ["training", "checkpointing", "final writes"]
+    context = multiprocessing.get_context("forkserver")
+    finished = 0
+    attempts = 0
     context.set_forkserver_preload(
         ["gcelib.study.trainer", "gcelib.study.data", "sklearn.datasets"]
     )
     data.load("digits")
     while sum(kills.values()) < 30 or min(kills[p] for p in phases) < 10:
-        assert time.monotonic() - began < 1800, f"{kills} and no end"
+        attempts += 1
+        assert attempts < 400, f"{kills} and no end"
         options = OPTIONS | {"runs_dir": str(tmp_path / str(finished))}
         ear, mouth = context.Pipe(duplex=False)
         child = context.Process(target=train_and_tell, args=(options, mouth))

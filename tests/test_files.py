@@ -102,6 +102,35 @@ def test_links_in_a_run_folder_are_not_followed(tmp_path, name):
     assert [p.name for p in outside.iterdir()] == [".val.npz.1"]
 
 
+@POSIX
+@pytest.mark.parametrize("make", [pipe, os.mkdir])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "metrics.json", "logits/val.npz"])
+def test_what_stands_where_a_run_will_write_is_told_before_work(tmp_path, name, make):
+    (tmp_path / "logits").mkdir()
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}: is (a folder|not a regular file)"):
+        begin(tmp_path)
+    assert not runs.is_done(tmp_path)
+    assert len(list(tmp_path.iterdir())) <= 2  # nothing was written, nothing removed
+
+
+@POSIX
+@pytest.mark.parametrize("make", [pipe, endless, os.mkdir])
+@pytest.mark.parametrize("name", [".lock", "history.jsonl", "failed.txt"])
+def test_status_looks_into_any_folder(tmp_path, name, make):
+    from gcelib import sweeps
+
+    first, second = (
+        runs.run_path(tmp_path, "digits", "mlp", "ce", "", seed) for seed in (1, 2)
+    )
+    first.mkdir(parents=True)
+    make(first / name)
+    grid = {"dataset": "digits", "model": "mlp", "loss": "ce", "seed": [1, 2]}
+    table = sweeps.status(grid, tmp_path)
+    assert list(table.run_dir) == [str(first), str(second)]
+    assert "done" not in set(table.state)
+
+
 # --- sizes that lie -----------------------------------------------------------------
 
 
@@ -246,6 +275,74 @@ def test_an_old_checkpoint_goes_on_only_where_its_config_says_whose_it_is(tmp_pa
     (tmp_path / "config.json").write_text(json.dumps({"settings": SETTINGS}))
     with runs.open_run(tmp_path, SETTINGS, {}) as run:
         assert run.load_checkpoint() == {"history": [1]}
+
+
+def test_a_checkpoint_that_says_nothing_is_not_taken_for_one_of_defaults(tmp_path):
+    runs.save_checkpoint(tmp_path, {"history": []})  # without settings
+    with (
+        pytest.raises(ValueError, match=r"seed \(None there, 1 asked\)"),
+        runs.open_run(tmp_path, SETTINGS, {}, lambda: SETTINGS),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "config.json"])
+def test_what_a_newer_version_wrote_is_not_replaced(tmp_path, name):
+    finish(tmp_path)
+    path = tmp_path / name
+    newer = json.loads(path.read_text()) | {"schema": stored.SCHEMA + 1}
+    path.write_text(json.dumps(newer))
+    with (
+        pytest.raises(ValueError, match=r"newer gcelib .*install that version"),
+        runs.open_run(tmp_path, SETTINGS, {}),
+    ):
+        pass
+    assert json.loads(path.read_text()) == newer
+
+
+ODD_RESULTS = {
+    "a number of 400 digits": lambda r: r["results"].update(train_seconds=10**400),
+    "text": lambda r: r["results"].update(train_seconds="3.5"),
+    "null": lambda r: r["results"].update(test_raw_ece=None),
+    "a result that is called like a setting": lambda r: r["results"].update(seed=2),
+    "a variant that is a number": lambda r: r["config"].update(variant=5),
+    "a seed that is true": lambda r: r["config"].update(seed=True),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_RESULTS)
+def test_results_without_checksum_are_looked_at_all_the_same(tmp_path, odd):
+    folder = runs.run_path(tmp_path, "digits", "mlp", "ce", "", 1)
+    folder.mkdir(parents=True)
+    record = {
+        "config": dict(SETTINGS),
+        "environment": {},
+        "results": {"test_raw_ece": 0.25, "train_seconds": 3.5},
+    }
+    ODD_RESULTS[odd](record)
+    (folder / "metrics.json").write_text(json.dumps(record))
+    assert not runs.is_done(folder)
+    with pytest.warns(UserWarning, match="1 results are skipped"):
+        assert runs.load_results(tmp_path).empty
+    with pytest.warns(UserWarning, match="done again"):
+        finish(folder)
+    assert runs.is_done(folder)
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "NaN", "Infinity", "[" * 10**5])
+def test_json_holds_finite_numbers_and_few_levels(text):
+    with pytest.raises(ValueError, match=r"is no JSON|nested too deeply"):
+        files.parse_json(text.encode())
+
+
+def test_a_finished_run_drops_its_own_checkpoints_alone(tmp_path):
+    begin(tmp_path)
+    (tmp_path / "checkpoint_best.pt").write_bytes(b"of the user")
+    (tmp_path / ".checkpoint.pt.0f0f").write_bytes(b"left by a kill")
+    (tmp_path / ".checkpoints").mkdir()
+    finish(tmp_path)
+    left = {path.name for path in tmp_path.iterdir() if "checkpoint" in path.name}
+    assert left == {"checkpoint_best.pt", ".checkpoints"}
 
 
 @pytest.mark.parametrize("gone", ["folder", "lock"])

@@ -11,6 +11,7 @@ import errno
 import io
 import itertools
 import json
+import math
 import os
 import secrets
 import stat
@@ -41,6 +42,8 @@ ARRAY_BYTES = 2**34
 EXPANSION = 100
 _FREE_EXPANSION = 2**26
 _MOST_MEMBERS = 1000
+#: JSON with fewer brackets is not nested deeply.
+_FEW_BRACKETS = 100
 _RESTORE = "delete it or restore it"
 
 
@@ -149,11 +152,37 @@ def _refuse_all_but_files(path: Path, mode: int) -> None:
     """Refuse links, folders, pipes, sockets and devices."""
     if stat.S_ISLNK(mode):
         target = os.readlink(path)
-        refuse(path, f"is a symbolic link to {target}", "give the file itself")
+        what = f"is a symbolic link to {target}"
+        refuse(path, what, "remove it or give the file itself")
     if stat.S_ISDIR(mode):
-        refuse(path, "is a folder", "give a file")
+        refuse(path, "is a folder", "remove it or give a file")
     if not stat.S_ISREG(mode):
-        refuse(path, "is not a regular file", "give a file on a disk")
+        refuse(path, "is not a regular file", "remove it or give a file on a disk")
+
+
+def refuse_all_but_files(path: AnyPath) -> None:
+    """Refuse what is no regular file; nothing at all is welcome.
+
+    Parameters
+    ----------
+    path : path
+        Need not exist.
+
+    Raises
+    ------
+    ValueError
+        If a link, a folder, a pipe, a socket or a device is there.
+
+    Examples
+    --------
+    >>> refuse_all_but_files("not-there.json")
+    >>> refuse_all_but_files(".")
+    Traceback (most recent call last):
+        ...
+    ValueError: .: is a folder; remove it or give a file
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _refuse_all_but_files(Path(path), os.lstat(path).st_mode)
 
 
 def is_link(path: AnyPath) -> bool:
@@ -272,7 +301,10 @@ def parse_json(content: bytes) -> object:
     [1, 2.5]
     """
     try:
-        value = json.loads(content.decode("utf-8"), parse_constant=_no_json)
+        text = content.decode("utf-8")
+        value = json.loads(text, parse_constant=_no_json, parse_float=_finite)
+        if content.count(b"[") + content.count(b"{") > _FEW_BRACKETS:
+            json.dumps(value)  # what could not be written again is nested too deeply
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if b"\\ud" in content.lower():  # the escape of half a character, perhaps
@@ -280,8 +312,16 @@ def parse_json(content: bytes) -> object:
     return value
 
 
+def _finite(digits: str) -> float:
+    """Give the number that ``digits`` say; 1e999 would be infinite."""
+    number = float(digits)
+    if math.isinf(number):
+        _no_json(digits)
+    return number
+
+
 def _no_json(name: str) -> NoReturn:
-    """Refuse the constants that Python's reader takes and JSON does not know."""
+    """Refuse the numbers that Python's reader takes and JSON does not know."""
     raise ValueError(f"{name} is no JSON")
 
 

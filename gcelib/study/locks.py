@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gcelib import _check
-from gcelib.study.files import AnyPath, is_link, refuse
+from gcelib.study.files import AnyPath, is_link, refuse_all_but_files
 
 #: What a file system without locks answers.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -72,7 +72,7 @@ def hold(path: AnyPath, timeout: float = 1.0) -> Iterator[Lock]:
     RuntimeError
         If another process holds it.
     ValueError
-        If ``path`` is a symbolic link.
+        If ``path`` is a symbolic link, or anything else but a file.
     OSError
         If the file cannot be made.
 
@@ -90,8 +90,7 @@ def hold(path: AnyPath, timeout: float = 1.0) -> Iterator[Lock]:
     from filelock import FileLock, SoftFileLock, Timeout
 
     path = Path(path)
-    if is_link(path):
-        refuse(path, "is a symbolic link", "remove it, if nobody needs it there")
+    refuse_all_but_files(path)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=timeout)

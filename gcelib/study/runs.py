@@ -72,6 +72,15 @@ __all__ = [
 ]
 
 _CHECKPOINTS = ("checkpoint.pt", "checkpoint.prev.pt")
+#: What a run writes directly in its folder.
+_OWN_FILES = (
+    ".lock",
+    "config.json",
+    "history.jsonl",
+    *_CHECKPOINTS,
+    "weights.pt",
+    "metrics.json",
+)
 #: What killed writes may have left.
 _LITTER = (
     ".config.json.*",
@@ -281,7 +290,7 @@ def open_run(
     ------
     ValueError
         If the folder holds another result, a checkpoint that does not say whose it is,
-        or links that lead out of it.
+        or links, folders and pipes in the place of a run's files.
     RuntimeError
         If another process writes there.
     OSError
@@ -304,7 +313,7 @@ def open_run(
         lock: locks.Lock | None = None
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            _refuse_links(run_dir)
+            _refuse_strange_files(run_dir)
             lock = stack.enter_context(locks.hold(run_dir / ".lock"))
         except OSError as error:
             # A finished run of somebody else, or on a read-only disk, may be read.
@@ -316,12 +325,21 @@ def open_run(
         yield OpenRun(run_dir, settings, environment, lock, found)
 
 
-def _refuse_links(run_dir: Path) -> None:
-    """Refuse links through which a write would leave the folder."""
-    for name in ("logits", ".lock", *_CHECKPOINTS, "metrics.json", "config.json"):
-        if files.is_link(run_dir / name):
-            what = f"is a symbolic link to {os.readlink(run_dir / name)}"
-            files.refuse(run_dir / name, what, "remove it: a run keeps its own files")
+def _refuse_strange_files(run_dir: Path) -> None:
+    """Refuse links, through which a write would leave the folder, and their like.
+
+    A folder or a pipe in the place of a file would stop the run at its end.
+    """
+    for name in _OWN_FILES:
+        files.refuse_all_but_files(run_dir / name)
+    logits = run_dir / "logits"
+    if files.is_link(logits):
+        what = f"is a symbolic link to {os.readlink(logits)}"
+        files.refuse(logits, what, "remove it: a run keeps its own files")
+    if not logits.is_dir() and os.path.lexists(logits):
+        files.refuse(logits, "is no folder", "remove it")
+    for path in logits.glob("*.npz"):
+        files.refuse_all_but_files(path)
 
 
 class _Found:
@@ -337,12 +355,18 @@ class _Found:
 def _find(run_dir: Path, settings: Mapping[str, Any], defaults: Defaults) -> _Found:
     """Read what the folder holds; ValueError if that is another run's."""
     found = _Found()
-    with contextlib.suppress(OSError, ValueError):
+    try:
         found.config = read_config(run_dir)
+    except stored.NewerSchema:
+        raise
+    except (OSError, ValueError):
+        pass
     try:
         found.result = read_result(run_dir)
     except FileNotFoundError:
         pass
+    except stored.NewerSchema:
+        raise
     except ValueError as error:
         _refuse_by_config(run_dir, found, settings, defaults)
         _check.warn(f"{error}. This run is done again")
@@ -570,9 +594,10 @@ def discard_checkpoints(run_dir: AnyPath) -> None:
     run_dir : path
         The run's folder.
     """
-    for pattern in ("checkpoint*.pt", ".checkpoint*"):
+    for pattern in (*_CHECKPOINTS, "checkpoint.new.pt", ".checkpoint*"):
         for path in Path(run_dir).glob(pattern):
-            path.unlink(missing_ok=True)
+            if path.is_file() or files.is_link(path):
+                path.unlink(missing_ok=True)
 
 
 def save_logits(
@@ -606,7 +631,7 @@ def save_logits(
         If it cannot be written.
     """
     folder = Path(run_dir) / "logits"
-    _refuse_links(Path(run_dir))
+    _refuse_strange_files(Path(run_dir))
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     scores = np.asarray(logits, np.float32)

@@ -47,6 +47,10 @@ class Record:
     results: dict[str, float] = field(default_factory=dict)
 
 
+class NewerSchema(ValueError):
+    """A file was written by a version that this one does not know: it is no damage."""
+
+
 def write_record(path: AnyPath, record: Record, *, before: Check | None = None) -> None:
     """Write ``record`` with its schema and checksum, whole or not at all.
 
@@ -149,11 +153,14 @@ def read_result(run_dir: AnyPath) -> Record:
     for name in ("settings", "environment", "results"):
         if not isinstance(content.get(name), dict):
             files.refuse(path, f"has no object {name!r}", _AGAIN)
-    for name in _PLACE:
-        kind = int if name == "seed" else str
-        if not isinstance(content["settings"].get(name), kind):
-            files.refuse(path, f"has no {name} in its settings", _AGAIN)
+    settings = content["settings"]
+    place = [settings.get(name) for name in _PLACE] + [settings.get("variant", "")]
+    if [type(value) for value in place] != [str, str, str, int, str]:
+        files.refuse(path, f"says of its place: {place}", _AGAIN)
     check_results(path, content["results"])
+    twice = sorted(content["results"].keys() & {*settings, "device", "run_dir"})
+    if twice:
+        files.refuse(path, f"has results called {', '.join(twice)}", _AGAIN)
     return Record(content["settings"], content["environment"], content["results"])
 
 
@@ -164,7 +171,7 @@ def _refuse_damage(
     schema = content.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         what = f"was written by a newer gcelib (schema {schema})"
-        files.refuse(path, what, "install that version")
+        files.refuse(path, what, "install that version", NewerSchema)
     if content.keys() != names | {"schema", "checksum"} or schema != SCHEMA:
         what = f"has the parts {', '.join(sorted(content)) or 'of nothing'}"
         files.refuse(path, f"{what}, which is not what was written", cure)
@@ -191,11 +198,19 @@ def check_results(name: AnyPath, results: Mapping[str, Any]) -> None:
     if not results:
         files.refuse(name, "has no results", _AGAIN)
     for key, value in results.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
-            files.refuse(
-                name, f"says {key} = {value!r}, which is no finite number", _AGAIN
-            )
+        if not _is_finite_number(value):
+            what = f"says {key} = {value!r:.60}, which is no finite number"
+            files.refuse(name, what, _AGAIN)
+
+
+def _is_finite_number(value: object) -> bool:
+    """Tell whether ``value`` is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 # --- checkpoints --------------------------------------------------------------------
@@ -365,6 +380,9 @@ def differing(
     now = plain(asked)
     names = sorted({*stored, *now})
     if not now.keys() <= stored.keys():
-        stored = plain(defaults()) | stored
+        older = plain(defaults())
+        for name in _PLACE:  # every version has said these
+            older.pop(name, None)
+        stored = older | stored
     pairs = {name: (stored.get(name), now.get(name)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from gcelib import _check
-from gcelib.study import runs, warm
+from gcelib.study import files, runs, warm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -358,9 +358,11 @@ def _look(run_dir: str) -> dict[str, Any]:
 
 
 def _finished_epochs(run_dir: str) -> int:
-    """Lines of the run's history."""
+    """Lines of the run's history; 0 if it has none that can be read."""
     path = Path(run_dir, "history.jsonl")
-    return len(path.read_bytes().splitlines()) if path.is_file() else 0
+    with contextlib.suppress(OSError, ValueError):
+        return len(files.read_bytes(path, files.HISTORY_BYTES).splitlines())
+    return 0
 
 
 @functools.cache
