@@ -46,7 +46,9 @@ def _leave_pictures_out():
         return kept
 
     def compare_outputs(self, test, ref, skip_compare=None):
-        return compare(self, without_pictures(test), without_pictures(ref), skip_compare)
+        return compare(
+            self, without_pictures(test), without_pictures(ref), skip_compare
+        )
 
     IPyNbCell.compare_outputs = compare_outputs
 

@@ -14,7 +14,9 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(contenders, seconds=0.02, rounds=15, patience=10, clock=time.process_time):
+def interleaved(
+    contenders, seconds=0.02, rounds=15, patience=10, clock=time.process_time
+):
     """Seconds of ``clock``, by default of CPU time, per call of every contender: ``{name: [one value a round]}``.
 
     A round calls each contender in turn, in an order that rotates, often enough to fill ``seconds``; so whatever
@@ -50,7 +52,9 @@ def interleaved(contenders, seconds=0.02, rounds=15, patience=10, clock=time.pro
 
 def ratio(times, name, base):
     """Median over the rounds of ``times[name] / times[base]``."""
-    return statistics.median(a / b for a, b in zip(times[name], times[base], strict=True))
+    return statistics.median(
+        a / b for a, b in zip(times[name], times[base], strict=True)
+    )
 
 
 def median(times, name):
@@ -71,7 +75,9 @@ def extra_memory(script, *args):
 
 def peak_mib():
     """Largest resident size of this process so far in MiB (``ru_maxrss`` counts KiB, on macOS bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 
 def version(package):
@@ -86,7 +92,11 @@ def processor():
     """The processor's name, as far as the system tells."""
     info = Path("/proc/cpuinfo")
     names = (
-        [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         if (info.exists())
         else []
     )

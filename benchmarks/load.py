@@ -24,7 +24,15 @@ import torch
 
 from gcelib import metrics, runs, sweeps
 
-DEMO = Path(__file__).resolve().parents[1] / "data" / "demo" / "fashion_mini" / "convnet" / "gce" / "seed-01"
+DEMO = (
+    Path(__file__).resolve().parents[1]
+    / "data"
+    / "demo"
+    / "fashion_mini"
+    / "convnet"
+    / "gce"
+    / "seed-01"
+)
 
 
 def timed(call):
@@ -43,11 +51,21 @@ def thousand_runs(folder):
     grid = {"dataset": "fashion_mini", "device": "cpu", "seed": range(1, 1001)}
     for run_dir, (_, config) in sweeps.expand(grid, folder).items():
         Path(run_dir).mkdir(parents=True)
-        Path(run_dir, "metrics.json").write_text(json.dumps(content | {"config": config.settings()}))
-        Path(run_dir, "config.json").write_text(json.dumps({"settings": config.settings()}))
+        Path(run_dir, "metrics.json").write_text(
+            json.dumps(content | {"config": config.settings()})
+        )
+        Path(run_dir, "config.json").write_text(
+            json.dumps({"settings": config.settings()})
+        )
     for what, call in (
-        ("`runs.load_results`: one table of 1,000 finished runs", lambda: runs.load_results(folder)),
-        ("`sweeps.status`: how far a grid of 1,000 runs is", lambda: sweeps.status(grid, folder)),
+        (
+            "`runs.load_results`: one table of 1,000 finished runs",
+            lambda: runs.load_results(folder),
+        ),
+        (
+            "`sweeps.status`: how far a grid of 1,000 runs is",
+            lambda: sweeps.status(grid, folder),
+        ),
     ):
         wall, cpu = timed(call)
         yield [what, f"{wall:.2f} s", f"{cpu:.2f} s", ""]
@@ -56,7 +74,10 @@ def thousand_runs(folder):
 def private_mib():
     """This process's own memory in MiB, without the pages of mapped files (Linux)."""
     with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) / 1024
+        return (
+            next(int(line.split()[1]) for line in file if line.startswith("RssAnon"))
+            / 1024
+        )
 
 
 def mapped(n, k, path):
@@ -64,7 +85,9 @@ def mapped(n, k, path):
     rng, step = np.random.default_rng(0), 10_000
     logits = np.lib.format.open_memmap(path, "w+", np.float32, (n, k))
     for start in range(0, n, step):
-        logits[start : start + step] = 3 * rng.standard_normal((min(step, n - start), k), np.float32)
+        logits[start : start + step] = 3 * rng.standard_normal(
+            (min(step, n - start), k), np.float32
+        )
     logits.flush()
     labels = rng.integers(0, k, n)
     logits = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -93,7 +116,14 @@ def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         rows = list(thousand_runs(folder))
-        command = [sys.executable, __file__, "--mapped", "1000000", "100", str(Path(folder) / "logits.npy")]
+        command = [
+            sys.executable,
+            __file__,
+            "--mapped",
+            "1000000",
+            "100",
+            str(Path(folder) / "logits.npy"),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     wall, cpu, memory = (float(v) for v in done.stdout.split())
     what = "`metrics.evaluate`: 1,000,000 x 100 logits, float32, 381 MiB mapped into memory"

@@ -7,7 +7,9 @@ import argparse
 import datetime
 import os
 
-os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"  # before the libraries start
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = (
+    "1"  # before the libraries start
+)
 
 import _timing
 import torch
@@ -34,16 +36,22 @@ def step(loss, n, k):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and sizes, printed only")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds and sizes, printed only"
+    )
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
-    losses = {BASE: F.cross_entropy} | {f"`{name}`": make_loss(name) for name in ("gce", *sorted({*LOSSES} - {"gce"}))}
+    losses = {BASE: F.cross_entropy} | {
+        f"`{name}`": make_loss(name) for name in ("gce", *sorted({*LOSSES} - {"gce"}))
+    }
     columns = []
     for size in SIZES:
         contenders = {name: step(loss, *size) for name, loss in losses.items()}
         times = _timing.interleaved(contenders, rounds=7 if quick else 41)
         columns.append([f"{1e6 * _timing.median(times, BASE):,.0f} µs"])
-        columns[-1] += [f"{_timing.ratio(times, name, BASE):.2f}" for name in losses if name != BASE]
+        columns[-1] += [
+            f"{_timing.ratio(times, name, BASE):.2f}" for name in losses if name != BASE
+        ]
     text = "\n".join(
         [
             "# A training step's loss, forward and backward",
@@ -54,7 +62,10 @@ def main():
             "",
             f"gcelib {_timing.version('gcelib')}, torch {torch.__version__}.",
             "",
-            _timing.table(["", *(f"{n} x {k}" for n, k in SIZES)], zip(losses, *columns, strict=True)),
+            _timing.table(
+                ["", *(f"{n} x {k}" for n, k in SIZES)],
+                zip(losses, *columns, strict=True),
+            ),
         ]
     )
     print(text) if quick else _timing.publish("losses", text)

@@ -9,11 +9,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from gcelib import TrainConfig, data, models, sweeps
-from gcelib import metrics as m
+from gcelib import TrainConfig, data, metrics as m, models, sweeps
 from gcelib.calibration import CALIBRATORS, make_calibrator
 from gcelib.losses import LOSSES, make_loss
 

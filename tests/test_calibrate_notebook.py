@@ -53,7 +53,9 @@ def test_a_file_is_calibrated_saved_where_papermill_was_started_and_reported(tmp
     after = 100 * metrics.ece(calibrated, test[1])
     assert float(said[2]) == pytest.approx(after, abs=0.006)
     assert (tmp_path / "mine_calibrator.pt").is_file()
-    with pytest.raises(papermill.PapermillExecutionError, match="there already") as error:
+    with pytest.raises(
+        papermill.PapermillExecutionError, match="there already"
+    ) as error:
         run(logits="mine.npz")  # what exists is never written over
     assert error.value.exec_count == 3  # parameters, papermill's, imports and checks
 
@@ -62,7 +64,9 @@ def test_a_bad_file_is_refused_before_any_work():
     logits, labels = exaggerating(50)
     logits[7, 1] = np.nan
     np.savez("mine.npz", val_logits=logits, val_labels=labels)
-    with pytest.raises(BadParameter, match=r"mine\.npz: val_logits: contains NaN.* row 7"):
+    with pytest.raises(
+        BadParameter, match=r"mine\.npz: val_logits: contains NaN.* row 7"
+    ):
         load_own_logits("mine.npz")
 
 
@@ -88,7 +92,9 @@ def test_confidences_become_the_question_whether_they_are_right():
     confidence = rng.uniform(0.3, 1, 2000)
     right = rng.random(2000) < confidence**2  # says more than is true
     rows = ["label,prediction,confidence"]
-    rows += [f"{3 if hit else 4},3,{c}" for c, hit in zip(confidence, right, strict=True)]
+    rows += [
+        f"{3 if hit else 4},3,{c}" for c, hit in zip(confidence, right, strict=True)
+    ]
     Path("mine.csv").write_text("\n".join([*rows, ""]))
     own = load_own_logits("mine.csv")
     assert own.form == "confidences"

@@ -8,8 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import interpolate, optimize
 from torch import nn
 
@@ -40,14 +39,29 @@ def literal_ece(confidence, correct, n_bins):
     for b in range(n_bins):
         inside = (confidence > b / n_bins) & (confidence <= (b + 1) / n_bins)
         if inside.any():
-            total += float(inside.double().mean() * (confidence[inside].mean() - correct[inside].mean()).abs())
+            total += float(
+                inside.double().mean()
+                * (confidence[inside].mean() - correct[inside].mean()).abs()
+            )
     return total
 
 
-def literal_ats(logits, labels, n_bins=15, rounds=200, step=0.05, max_step=0.1, t_range=(0.1, 10.0), n_ece_bins=20):
+def literal_ats(
+    logits,
+    labels,
+    n_bins=15,
+    rounds=200,
+    step=0.05,
+    max_step=0.1,
+    t_range=(0.1, 10.0),
+    n_ece_bins=20,
+):
     """The paper's Algorithm 1 word by word: a softmax for every bin and every round, bins from last to first."""
     logits = logits.double()
-    confidence, correct = logits.softmax(1).amax(1), (logits.argmax(1) == labels).double()
+    confidence, correct = (
+        logits.softmax(1).amax(1),
+        (logits.argmax(1) == labels).double(),
+    )
     thresholds = torch.quantile(confidence, torch.linspace(0, 1, n_bins + 1, dtype=F64))
     thresholds[0], thresholds[-1] = 0.0, 1.0
     index = torch.bucketize(confidence, thresholds[1:-1])
@@ -60,7 +74,9 @@ def literal_ats(logits, labels, n_bins=15, rounds=200, step=0.05, max_step=0.1, 
                 continue
             scaled = (logits[inside] / temperatures[m]).softmax(1).amax(1)
             gap = scaled.mean() - correct[inside].mean()
-            temperatures[m] = (temperatures[m] + (step * gap).clamp(-max_step, max_step)).clamp(*t_range)
+            temperatures[m] = (
+                temperatures[m] + (step * gap).clamp(-max_step, max_step)
+            ).clamp(*t_range)
         scaled = (logits / temperatures[index, None]).softmax(1).amax(1)
         error = literal_ece(scaled, correct, n_ece_bins)
         if error < min(trace) - 1e-12:
@@ -82,7 +98,9 @@ def all_wrong(n=200, k=5):
 def saturated(n=300, k=4):
     """Half of the confidences are exactly 1 in float64, so most quantiles coincide and bins are empty."""
     logits, labels = sample(n, k, seed=5, overconfidence=5.0)
-    logits[: n // 2] = 1000.0 * nn.functional.one_hot(torch.arange(n // 2) % k, k).double()
+    logits[: n // 2] = (
+        1000.0 * nn.functional.one_hot(torch.arange(n // 2) % k, k).double()
+    )
     return logits, labels
 
 
@@ -93,8 +111,14 @@ def saturated(n=300, k=4):
         (sample(300, 2, seed=1), {"rounds": 60}),
         (sample(300, 100, seed=2, overconfidence=1.1), {"rounds": 60}),
         (sample(300, 10, seed=3, overconfidence=0.5), {"rounds": 60}),
-        (sample(300, 5, seed=4, overconfidence=8.0), {"n_bins": 5, "n_ece_bins": 15, "rounds": 100}),
-        (sample(300, 5, seed=6, overconfidence=3.0), {"n_bins": 10, "step": 3.0, "max_step": 0.4, "rounds": 30}),
+        (
+            sample(300, 5, seed=4, overconfidence=8.0),
+            {"n_bins": 5, "n_ece_bins": 15, "rounds": 100},
+        ),
+        (
+            sample(300, 5, seed=6, overconfidence=3.0),
+            {"n_bins": 10, "step": 3.0, "max_step": 0.4, "rounds": 30},
+        ),
         (sample(300, 5, seed=7), {"n_bins": 4, "t_range": (0.9, 1.2), "rounds": 60}),
         (sample(9, 3, seed=8), {"rounds": 30}),
         (sample(1, 3), {"rounds": 30}),
@@ -111,7 +135,9 @@ def test_ats_is_algorithm_1(data, options):
     calibrator = AdaptiveTemperatureScaling(**options).fit(*data)
     torch.testing.assert_close(calibrator.thresholds, thresholds, rtol=0, atol=1e-5)
     torch.testing.assert_close(calibrator.ece_trace, trace, rtol=0, atol=1e-11)
-    torch.testing.assert_close(calibrator.temperatures, temperatures, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        calibrator.temperatures, temperatures, rtol=0, atol=1e-10
+    )
 
 
 def test_ats_bins_new_samples_by_uncalibrated_confidence():
@@ -123,21 +149,36 @@ def test_ats_bins_new_samples_by_uncalibrated_confidence():
         m = sum(float(c) > float(t) for t in calibrator.thresholds[1:-1])
         torch.testing.assert_close(out, row / calibrator.temperatures[m])
     # A score exactly on a threshold belongs to the bin below it: at K = 2, logits (0, 0) have confidence 1/2.
-    calibrator.n_classes, calibrator.thresholds, calibrator._n_classes = torch.tensor(2), torch.tensor([0, 0.5, 1]), 2
+    calibrator.n_classes, calibrator.thresholds, calibrator._n_classes = (
+        torch.tensor(2),
+        torch.tensor([0, 0.5, 1]),
+        2,
+    )
     calibrator.temperatures = torch.tensor([4.0, 8.0], dtype=F64)
-    torch.testing.assert_close(calibrator(torch.tensor([[3.0, 3.0]])), torch.tensor([[0.75, 0.75]]))
+    torch.testing.assert_close(
+        calibrator(torch.tensor([[3.0, 3.0]])), torch.tensor([[0.75, 0.75]])
+    )
 
 
 def test_converged_ats_meets_every_bins_accuracy():
     logits, labels = sample(3000, 10)
     calibrator = fitted("ats_converged", logits, labels)
     index = torch.bucketize(logits.softmax(1).amax(1), calibrator.thresholds[1:-1])
-    confidence, correct = calibrator(logits).softmax(1).amax(1), (logits.argmax(1) == labels).double()
+    confidence, correct = (
+        calibrator(logits).softmax(1).amax(1),
+        (logits.argmax(1) == labels).double(),
+    )
     for m in range(15):
-        assert float(confidence[index == m].mean()) == pytest.approx(float(correct[index == m].mean()), abs=1e-9)
+        assert float(confidence[index == m].mean()) == pytest.approx(
+            float(correct[index == m].mean()), abs=1e-9
+        )
     assert calibrator.ece_trace.shape == (2,)
-    assert float(calibrator.ece_trace[0]) == pytest.approx(metrics.ece(logits, labels), abs=1e-12)
-    assert float(calibrator.ece_trace[1]) == pytest.approx(metrics.ece(calibrator(logits), labels), abs=1e-9)
+    assert float(calibrator.ece_trace[0]) == pytest.approx(
+        metrics.ece(logits, labels), abs=1e-12
+    )
+    assert float(calibrator.ece_trace[1]) == pytest.approx(
+        metrics.ece(calibrator(logits), labels), abs=1e-9
+    )
 
 
 def test_converged_ats_limits():
@@ -145,17 +186,24 @@ def test_converged_ats_limits():
     logits, labels = all_right(300)
     logits = logits / 8  # far too modest, so that sharpening pays
     calibrator = fitted("ats_converged", logits, labels, n_bins=1, t_range=(1e-4, 10))
-    assert float(calibrator(logits).softmax(1).amax(1).mean()) == pytest.approx(300.5 / 301, abs=1e-9)
+    assert float(calibrator(logits).softmax(1).amax(1).mean()) == pytest.approx(
+        300.5 / 301, abs=1e-9
+    )
     bounded = {"t_range": (0.2, 10)}
     with pytest.warns(UserWarning, match="t_range: .* temperatures ended at 0.2 or 10"):
-        assert (fitted("ats_converged", logits, labels, **bounded).temperatures >= 0.2 * (1 - 1e-12)).all()
+        assert (
+            fitted("ats_converged", logits, labels, **bounded).temperatures
+            >= 0.2 * (1 - 1e-12)
+        ).all()
     logits, labels = saturated()
     calibrator = fitted("ats_converged", logits, labels)
     index = torch.bucketize(logits.softmax(1).amax(1), calibrator.thresholds[1:-1])
     empty = torch.bincount(index, minlength=15) == 0
     assert empty.any()
     assert (calibrator.temperatures[empty] == 1).all()
-    certain = calibrator.temperatures.max()  # certain, and wrong half the time: far beyond the paper's T = 10
+    certain = (
+        calibrator.temperatures.max()
+    )  # certain, and wrong half the time: far beyond the paper's T = 10
     assert 100 < certain < 1e4
 
 
@@ -179,12 +227,18 @@ def test_ats_keeps_equal_confidences_together(name, dtype):
 @pytest.mark.parametrize("name", ["ats", "ats_converged"])
 def test_ats_keeps_temperature_one_when_nothing_is_better(name):
     """One bin mixes a group that is too modest with one that is too sure; repairing their mean makes both worse."""
-    logits = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=F64).repeat_interleave(100, 0)  # confidences 0.73 and 0.95
-    labels = torch.cat([torch.arange(100) >= 80, torch.arange(100) >= 85]).long()  # right 80 and 85 times
+    logits = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=F64).repeat_interleave(
+        100, 0
+    )  # confidences 0.73 and 0.95
+    labels = torch.cat(
+        [torch.arange(100) >= 80, torch.arange(100) >= 85]
+    ).long()  # right 80 and 85 times
     calibrator = fitted(name, logits, labels, n_bins=1)
     assert (calibrator.temperatures == 1).all()
     assert calibrator.ece_trace.argmin() == 0
-    assert float(calibrator.ece_trace[0]) == pytest.approx(metrics.ece(logits, labels), abs=1e-12)
+    assert float(calibrator.ece_trace[0]) == pytest.approx(
+        metrics.ece(logits, labels), abs=1e-12
+    )
     assert calibrator.ece_trace[-1] > calibrator.ece_trace[0] + 1e-3
 
 
@@ -197,15 +251,25 @@ def test_nll_temperature_is_the_minimum(scale, dtype):
     def nll(log_t):
         return float(nn.functional.cross_entropy(wide / np.exp(log_t), labels))
 
-    expected = np.exp(optimize.minimize_scalar(nll, bracket=(np.log(scale) - 1, np.log(scale) + 1), tol=1e-11).x)
-    assert float(fitted("ts_nll", logits, labels).temperature) == pytest.approx(expected, rel=2e-6)
+    expected = np.exp(
+        optimize.minimize_scalar(
+            nll, bracket=(np.log(scale) - 1, np.log(scale) + 1), tol=1e-11
+        ).x
+    )
+    assert float(fitted("ts_nll", logits, labels).temperature) == pytest.approx(
+        expected, rel=2e-6
+    )
 
 
 def test_nll_temperature_at_the_ends_of_its_range():
-    with pytest.warns(UserWarning, match="all samples are classified right, .* it stays 1"):
+    with pytest.warns(
+        UserWarning, match="all samples are classified right, .* it stays 1"
+    ):
         assert float(fitted("ts_nll", *all_right()).temperature) == 1
     with pytest.warns(UserWarning, match="temperature: ended at"):
-        assert float(fitted("ts_nll", *all_wrong()).temperature) == pytest.approx(1e4, rel=1e-5)
+        assert float(fitted("ts_nll", *all_wrong()).temperature) == pytest.approx(
+            1e4, rel=1e-5
+        )
 
 
 def test_half_a_state_is_not_a_fit():
@@ -259,7 +323,11 @@ def published_ets(logits, labels):
         return e / e.sum(1, keepdims=True)
 
     t = optimize.minimize(
-        lambda t: np.mean((softmax(z / t) - onehot) ** 2), 1.0, method="L-BFGS-B", bounds=((0.05, 5.0),), tol=1e-12
+        lambda t: np.mean((softmax(z / t) - onehot) ** 2),
+        1.0,
+        method="L-BFGS-B",
+        bounds=((0.05, 5.0),),
+        tol=1e-12,
     ).x[0]
     parts = np.stack([softmax(z / t), softmax(z), np.full_like(z, 1 / k)])
 
@@ -269,18 +337,27 @@ def published_ets(logits, labels):
 
     constraint = {"type": "eq", "fun": lambda w: np.sum(w) - 1}
     w = optimize.minimize(
-        mse, (1.0, 0.0, 0.0), method="SLSQP", constraints=constraint, bounds=((0.0, 1.0),) * 3, tol=1e-12
+        mse,
+        (1.0, 0.0, 0.0),
+        method="SLSQP",
+        constraints=constraint,
+        bounds=((0.0, 1.0),) * 3,
+        tol=1e-12,
     ).x
     return t, w, mse
 
 
-@pytest.mark.parametrize("shape", [(600, 10, 0, 1.6), (500, 3, 1, 0.6), (400, 50, 2, 2.5), (500, 10, 3, 1.0)])
+@pytest.mark.parametrize(
+    "shape", [(600, 10, 0, 1.6), (500, 3, 1, 0.6), (400, 50, 2, 2.5), (500, 10, 3, 1.0)]
+)
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_ets_finds_the_published_optimum(shape, noise):
     """``noise`` makes some labels random, so that the uniform part earns a weight."""
     logits, labels = sample(*shape)
     random = torch.rand(len(labels), generator=torch.Generator().manual_seed(1)) < noise
-    labels[random] = torch.randint(shape[1], (int(random.sum()),), generator=torch.Generator().manual_seed(2))
+    labels[random] = torch.randint(
+        shape[1], (int(random.sum()),), generator=torch.Generator().manual_seed(2)
+    )
     t, weights, mse = published_ets(logits, labels)
     calibrator = fitted("ets", logits, labels)
     ours = calibrator.weights.numpy()
@@ -313,16 +390,23 @@ def test_ets_leaves_a_saturated_start():
     assert t == 1
     assert float(calibrator.temperature) > 5.01  # beyond the published range, too
     assert metrics.brier(calibrator(logits), labels) / 4 <= mse(weights)
-    assert float(fitted("ets", logits * 100, labels).temperature) == 1  # flat everywhere
+    assert (
+        float(fitted("ets", logits * 100, labels).temperature) == 1
+    )  # flat everywhere
 
 
 def literal_spline(logits, labels, knots):
     """Gupta et al.'s recalibration of the sorted top-1 scores by scipy's natural splines (no ties here)."""
-    score, correct = logits.softmax(1).amax(1).numpy(), (logits.argmax(1) == labels).double().numpy()
+    score, correct = (
+        logits.softmax(1).amax(1).numpy(),
+        (logits.argmax(1) == labels).double().numpy(),
+    )
     order = np.argsort(score)
     score, correct = score[order], correct[order]
     n, nodes = len(score), np.linspace(0, 1, knots)
-    basis = [interpolate.CubicSpline(nodes, row, bc_type="natural") for row in np.eye(knots)]
+    basis = [
+        interpolate.CubicSpline(nodes, row, bc_type="natural") for row in np.eye(knots)
+    ]
     u, gap = np.linspace(0, 1, n), (np.cumsum(correct) - np.cumsum(score)) / n
     heights = np.linalg.lstsq(np.stack([b(u) for b in basis], 1), gap, rcond=None)[0]
     return score, score + np.stack([b(u, 1) for b in basis], 1) @ heights
@@ -348,21 +432,39 @@ def test_spline_is_a_temperature_for_each_sample():
     logits, labels = sample(300, overconfidence=4.0)
     calibrator = fitted("spline", logits, labels)
     calibrator.scores = torch.tensor([0.0, 1.0], dtype=F64)
-    calibrator.values = torch.tensor([0.2, 0.2], dtype=F64)  # of ten classes: a runner-up would often get more
+    calibrator.values = torch.tensor(
+        [0.2, 0.2], dtype=F64
+    )  # of ten classes: a runner-up would often get more
     calibrated = calibrator(logits)
     assert torch.equal(calibrated.argsort(1), logits.argsort(1))
-    torch.testing.assert_close(calibrated.softmax(1).amax(1), torch.full((300,), 0.2, dtype=F64))
-    factor = (calibrated[:, 1:] - calibrated[:, :1]) / (logits[:, 1:] - logits[:, :1])  # one in each row
+    torch.testing.assert_close(
+        calibrated.softmax(1).amax(1), torch.full((300,), 0.2, dtype=F64)
+    )
+    factor = (calibrated[:, 1:] - calibrated[:, :1]) / (
+        logits[:, 1:] - logits[:, :1]
+    )  # one in each row
     torch.testing.assert_close(factor, factor[:, :1].expand(-1, 9), rtol=1e-6, atol=0)
 
 
 def test_spline_lookup_weighs_the_nearer_point_more():
     """The published interpolation has its two weights swapped."""
     calibrator = fitted("spline", *sample(200, 2))
-    calibrator.scores, calibrator.values = torch.tensor([0.6, 0.8], dtype=F64), torch.tensor([0.5, 0.9], dtype=F64)
-    for score, expected in [(0.65, 0.6), (0.75, 0.8), (0.55, 0.5), (0.95, 0.9), (0.61, 0.52), (0.8, 0.9)]:
+    calibrator.scores, calibrator.values = (
+        torch.tensor([0.6, 0.8], dtype=F64),
+        torch.tensor([0.5, 0.9], dtype=F64),
+    )
+    for score, expected in [
+        (0.65, 0.6),
+        (0.75, 0.8),
+        (0.55, 0.5),
+        (0.95, 0.9),
+        (0.61, 0.52),
+        (0.8, 0.9),
+    ]:
         logits = torch.tensor([[np.log(score), np.log(1 - score)]])
-        assert float(calibrator(logits).exp()[0, 0]) == pytest.approx(expected, abs=1e-9)
+        assert float(calibrator(logits).exp()[0, 0]) == pytest.approx(
+            expected, abs=1e-9
+        )
 
 
 def test_spline_with_equal_confidences_and_few_samples():
@@ -432,7 +534,9 @@ def test_not_worse_than_nothing_on_the_fitting_set(name, data):
     assert criterion(calibrated, labels) <= criterion(logits, labels) + 1e-9
 
 
-@pytest.mark.parametrize("name", [name for name in CALIBRATORS if name != "sms"])  # sms works in float32
+@pytest.mark.parametrize(
+    "name", [name for name in CALIBRATORS if name != "sms"]
+)  # sms works in float32
 @several
 @given(CASES, st.randoms(use_true_random=False))
 def test_order_and_shift_change_nothing(name, data, random):
@@ -442,12 +546,18 @@ def test_order_and_shift_change_nothing(name, data, random):
     few = {"n_bins": 5} if name.startswith("ats") else {}
     expected = fitted(name, logits, labels, **few)(logits).log_softmax(1)
     order = torch.tensor(random.sample(range(len(labels)), len(labels)))
-    shift = torch.tensor([random.choice([-64.0, 0.0, 32.0]) for _ in labels], dtype=F64)[:, None]
+    shift = torch.tensor(
+        [random.choice([-64.0, 0.0, 32.0]) for _ in labels], dtype=F64
+    )[:, None]
     permuted = fitted(name, logits[order], labels[order], **few)(logits).log_softmax(1)
-    tolerance = dict.fromkeys(("rtol", "atol"), 1e-3 if name in ("bias", "vector") else 1e-5)
+    tolerance = dict.fromkeys(
+        ("rtol", "atol"), 1e-3 if name in ("bias", "vector") else 1e-5
+    )
     torch.testing.assert_close(permuted, expected, **tolerance)
     if name != "spline" or len(labels) > 5:
-        shifted = fitted(name, logits + shift, labels, **few)(logits + shift).log_softmax(1)
+        shifted = fitted(name, logits + shift, labels, **few)(
+            logits + shift
+        ).log_softmax(1)
         torch.testing.assert_close(shifted, expected, **tolerance)
 
 
@@ -456,15 +566,23 @@ def test_temperature_one_is_the_identity(name):
     logits = sample(20, dtype=torch.float32)[0]
     calibrator = make_calibrator(name)
     state = calibrator.state_dict() | {"n_classes": torch.tensor(10)}
-    calibrator.load_state_dict(state)  # fitted, with the temperatures and weights an instance starts with
-    torch.testing.assert_close(calibrator(logits).log_softmax(1), logits.log_softmax(1), rtol=1e-6, atol=1e-6)
+    calibrator.load_state_dict(
+        state
+    )  # fitted, with the temperatures and weights an instance starts with
+    torch.testing.assert_close(
+        calibrator(logits).log_softmax(1), logits.log_softmax(1), rtol=1e-6, atol=1e-6
+    )
     if name != "ets":
         assert torch.equal(calibrator(logits), logits)
 
 
 # scikit-learn fits one regression a class, probmetrics a matrix of classes
 OWN = [name for name, row in CALIBRATORS.items() if row.needs is None]
-EXTREMES = [(30, k, m) for k in (2, 20) for m in ("random", "all_right", "all_wrong", "one_class")]
+EXTREMES = [
+    (30, k, m)
+    for k in (2, 20)
+    for m in ("random", "all_right", "all_wrong", "one_class")
+]
 EXTREMES += [(1, 3, "random"), (3, 20_000, "random"), (3, 20_000, "all_wrong")]
 
 
@@ -474,11 +592,15 @@ def test_extreme_logits_stay_finite_in_value_and_gradient(name, dtype):
     for n, k, mode in EXTREMES:
         generator = torch.Generator().manual_seed(n + k)
         logits = ((2 * torch.rand(n, k, generator=generator) - 1) * 6e4).to(dtype)
-        logits[:, : k // 2] = logits[:, : k // 2].sign() * 6e4  # ties, and classes that underflow
+        logits[:, : k // 2] = (
+            logits[:, : k // 2].sign() * 6e4
+        )  # ties, and classes that underflow
         labels = torch.randint(k, (n,), generator=generator)
-        labels = {"all_right": logits.argmax(1), "all_wrong": logits.argmin(1), "one_class": labels * 0}.get(
-            mode, labels
-        )
+        labels = {
+            "all_right": logits.argmax(1),
+            "all_wrong": logits.argmin(1),
+            "one_class": labels * 0,
+        }.get(mode, labels)
         calibrator = fitted(name, logits, labels)
         assert all(b.isfinite().all() for b in calibrator.buffers())
         for z in (logits, logits / 3e4, torch.zeros_like(logits)):
@@ -495,7 +617,9 @@ def test_many_classes(name):
     logits, labels = sample(24, 20_000, dtype=torch.float32)
     calibrated = fitted(name, logits, labels)(logits)
     assert calibrated.isfinite().all()
-    torch.testing.assert_close(calibrated.softmax(1).sum(1), torch.ones(24), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        calibrated.softmax(1).sum(1), torch.ones(24), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", CALIBRATORS)
@@ -504,7 +628,9 @@ def test_gradients(name):
     calibrator = fitted(name, *sample(300, 4))
     logits = sample(6, 4, seed=2)[0].requires_grad_()
     if name == "spline":  # piecewise linear: stay clear of its knots
-        calibrator.scores, calibrator.values = (torch.tensor(v, dtype=F64) for v in ([0.0, 1.0], [0.2, 0.9]))
+        calibrator.scores, calibrator.values = (
+            torch.tensor(v, dtype=F64) for v in ([0.0, 1.0], [0.2, 0.9])
+        )
     assert torch.autograd.gradcheck(calibrator, logits)
 
 
@@ -531,8 +657,17 @@ def test_state_travels(name):
 def test_half_models_keep_their_calibrators_precision(name):
     calibrator = fitted(name, *sample(200, 5))
     before = [b.clone() for b in calibrator.buffers()]
-    model = nn.Sequential(nn.Identity(), calibrator).half().bfloat16().float().to("cpu", torch.float16)
-    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(before, model.buffers(), strict=True))
+    model = (
+        nn.Sequential(nn.Identity(), calibrator)
+        .half()
+        .bfloat16()
+        .float()
+        .to("cpu", torch.float16)
+    )
+    assert all(
+        torch.equal(a, b) and a.dtype == b.dtype
+        for a, b in zip(before, model.buffers(), strict=True)
+    )
     assert model(torch.zeros(3, 5, dtype=torch.float16)).dtype == torch.float32
 
 
@@ -541,7 +676,9 @@ def test_export(name):
     """``torch.export`` takes a model with its calibrator, for any batch size; ``torch.compile`` has no graph break."""
     logits, labels = sample(100, 5, dtype=torch.float32)
     model = nn.Sequential(nn.Linear(5, 5), fitted(name, logits, labels))
-    exported = torch.export.export(model, (logits[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    exported = torch.export.export(
+        model, (logits[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
     torch.testing.assert_close(exported.module()(logits), model(logits))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(logits), model(logits))
@@ -614,7 +751,18 @@ def test_impossible_options_are_refused(name, options, argument):
 
 
 def test_registry():
-    names = ["ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector", "isotonic", "sms"]
+    names = [
+        "ts_nll",
+        "ts_ece",
+        "ets",
+        "spline",
+        "ats",
+        "ats_converged",
+        "bias",
+        "vector",
+        "isotonic",
+        "sms",
+    ]
     assert list(CALIBRATORS) == [n for n in names if n in CALIBRATORS]
     assert {*names[:8]} <= {*CALIBRATORS}
     assert make_calibrator("ts_ece").criterion == "ece"
@@ -626,7 +774,9 @@ def test_registry():
         assert made.keeps_predictions == row.keeps_predictions
         assert {*row.browser.buffers} <= {buffer for buffer, _ in made.named_buffers()}
         assert all(hasattr(made, option) for option in row.browser.options)
-        assert {"n_classes", *made.buffer_rules} == {buffer for buffer, _ in made.named_buffers()}
+        assert {"n_classes", *made.buffer_rules} == {
+            buffer for buffer, _ in made.named_buffers()
+        }
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -636,5 +786,7 @@ def test_gpu_agrees_with_cpu(name):
     on_gpu = fitted(name, logits.cuda(), labels.cuda())
     assert all(b.is_cuda for b in on_gpu.buffers())
     expected = fitted(name, logits, labels)(logits)
-    torch.testing.assert_close(on_gpu(logits.cuda()).cpu(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        on_gpu(logits.cuda()).cpu(), expected, rtol=1e-4, atol=1e-4
+    )
     torch.testing.assert_close(on_gpu.cpu()(logits), expected, rtol=1e-5, atol=1e-5)

@@ -38,7 +38,11 @@ def bent(z):
         (lambda z: 3 * z, {"ts_nll"}, "Use one temperature, T = [23].*clearly better"),
         (lambda z: 0.01 * z, {"ts_nll"}, r"Use one temperature, T = 0\.01"),
         (bent, {"ats", "ats_converged", "spline"}, "Use .* clearly better by NLL"),
-        (lambda z: z + [0, 0, 0, 2.0], {"bias", "vector"}, "Use .* clearly better by NLL"),
+        (
+            lambda z: z + [0, 0, 0, 2.0],
+            {"bias", "vector"},
+            "Use .* clearly better by NLL",
+        ),
     ],
     ids=["honest", "exaggerated", "unscaled", "bent", "shifted"],
 )
@@ -112,7 +116,9 @@ def test_differences_are_those_of_the_metrics():
     assert [d.name for d in found] == ["b", "c"]
     for d, other in zip(found, (2 * z, z / 2), strict=True):
         assert d.nll == pytest.approx(metrics.nll(other, y) - metrics.nll(z, y))
-        assert d.ece == pytest.approx(metrics.ece(other, y) - metrics.ece(z, y), abs=1e-9)
+        assert d.ece == pytest.approx(
+            metrics.ece(other, y) - metrics.ece(z, y), abs=1e-9
+        )
         assert d.nll_low < d.nll < d.nll_high
         assert d.ece_low < d.ece_high
 

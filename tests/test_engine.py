@@ -121,9 +121,7 @@ def without_lots(explorer, ours, theirs):
     for row, other in zip(ours["rows"], theirs["rows"], strict=True):
         if only_rounding_tells_apart(explorer, row["name"], None):
             del row["numbers"]["adaptive_ece"], other["numbers"]["adaptive_ece"]
-        in_view = only_rounding_tells_apart(
-            explorer, row["name"], explorer.class_index
-        )
+        in_view = only_rounding_tells_apart(explorer, row["name"], explorer.class_index)
         if in_view and explorer.binning != "width":
             assert sum(row["counts"]) == sum(other["counts"])
             for one in (row, other):

@@ -48,7 +48,12 @@ def put(file, content, folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["lenet5_cifar10", "resnet18_cifar10", "cross_validated_mnist", "vgg16_keras_cifar10"],
+    [
+        "lenet5_cifar10",
+        "resnet18_cifar10",
+        "cross_validated_mnist",
+        "vgg16_keras_cifar10",
+    ],
 )
 def test_every_form_is_read(name, tmp_path, monkeypatch):
     probs, labels = sample()
@@ -78,7 +83,9 @@ def test_a_pickle_may_hold_arrays_only(tmp_path, monkeypatch):
             return (Path.touch, (tmp_path / "harm",))
 
     network = PUBLISHED["vgg16_keras_cifar10"]
-    row = replace(network, outputs=put(network.outputs, pickle.dumps(Harmful()), tmp_path))
+    row = replace(
+        network, outputs=put(network.outputs, pickle.dumps(Harmful()), tmp_path)
+    )
     monkeypatch.setitem(PUBLISHED, "vgg16_keras_cifar10", row)
     with pytest.raises(ValueError, match="pickle: asks for"):
         published_logits("vgg16_keras_cifar10", tmp_path)
@@ -97,7 +104,9 @@ def test_a_download_that_fails_says_where_to_put_the_file(tmp_path, monkeypatch)
         raise OSError("no route")
 
     monkeypatch.setattr(published.urllib.request, "urlopen", no_network)
-    with pytest.raises(OSError, match=r"the download failed \(no route\); try again, or"):
+    with pytest.raises(
+        OSError, match=r"the download failed \(no route\); try again, or"
+    ):
         published_logits("lenet5_cifar10", tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -117,7 +126,9 @@ def test_a_download_is_kept_once_it_is_whole(tmp_path, monkeypatch):
         published_logits("lenet5_cifar10", tmp_path)
     assert not list(tmp_path.iterdir())
     published_logits("lenet5_cifar10", tmp_path)
-    published_logits("lenet5_cifar10", tmp_path)  # from the folder: nothing is left to serve
+    published_logits(
+        "lenet5_cifar10", tmp_path
+    )  # from the folder: nothing is left to serve
     assert [p.name for p in tmp_path.iterdir()] == [file.file_name]
 
 
@@ -141,4 +152,10 @@ def test_the_committed_measurements_are_whole_splits_of_known_networks():
     per_group = table.groupby(["n_val", "split", "calibrator"]).network.nunique()
     assert (per_group == table.network.nunique()).all()
     mean = table[table.n_val == 5000].groupby("calibrator").ece.mean()
-    assert mean["ats_converged"] < mean["spline"] < mean["ats"] < mean["ts_ece"] < mean["raw"]
+    assert (
+        mean["ats_converged"]
+        < mean["spline"]
+        < mean["ats"]
+        < mean["ts_ece"]
+        < mean["raw"]
+    )

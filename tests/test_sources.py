@@ -10,14 +10,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE = sorted(p for folder in ("gcelib", "benchmarks", "data") for p in (ROOT / folder).glob("*.py"))
-LESSONS = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if not p.name.startswith("out"))
+CODE = sorted(
+    p
+    for folder in ("gcelib", "benchmarks", "data")
+    for p in (ROOT / folder).glob("*.py")
+)
+LESSONS = sorted(
+    p for p in (ROOT / "notebooks").rglob("*.ipynb") if not p.name.startswith("out")
+)
 
 
 @pytest.mark.parametrize("command", ["ruff check", "ruff format --check", "mypy"])
 def test_linters_and_type_checker_have_nothing_to_say(command):
     done = subprocess.run(
-        [sys.executable, "-m", *command.split()], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *command.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -27,8 +37,17 @@ def modules():
     for path in CODE:
         yield path.name, ast.parse(path.read_text(encoding="utf-8"))
     for path in LESSONS:
-        cells = [c["source"] for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-        code = "\n".join(line for cell in cells for line in "".join(cell).splitlines() if line.lstrip()[:1] not in "%!")
+        cells = [
+            c["source"]
+            for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if c["cell_type"] == "code"
+        ]
+        code = "\n".join(
+            line
+            for cell in cells
+            for line in "".join(cell).splitlines()
+            if line.lstrip()[:1] not in "%!"
+        )
         yield path.name, ast.parse(code)
 
 
@@ -36,14 +55,25 @@ def dangers(tree):
     """What could unpickle or execute the contents of a file."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-            bad = {"pickle", "dill", "joblib", "shelve", "marshal", "pandas.io.pickle"} & {
-                n.split(".")[0] for n in names
-            }
+            names = [
+                getattr(node, "module", None) or "",
+                *(alias.name for alias in node.names),
+            ]
+            bad = {
+                "pickle",
+                "dill",
+                "joblib",
+                "shelve",
+                "marshal",
+                "pandas.io.pickle",
+            } & {n.split(".")[0] for n in names}
             yield from bad
         if not isinstance(node, ast.Call):
             continue
-        called, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+        called, given = (
+            ast.unparse(node.func),
+            {k.arg: ast.unparse(k.value) for k in node.keywords},
+        )
         if called == "torch.load" and given.get("weights_only") != "True":
             yield "torch.load without weights_only=True"
         if called in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
@@ -62,28 +92,57 @@ def test_nothing_unpickles_what_a_stranger_could_have_written():
     found = [(name, danger) for name, tree in modules() for danger in dangers(tree)]
     assert not found
     assert len(list(modules())) > 20
-    for bad in ("torch.load(f)", "np.load(f, 'r')", "import pickle", "from joblib import load", "yaml.load(f)"):
+    for bad in (
+        "torch.load(f)",
+        "np.load(f, 'r')",
+        "import pickle",
+        "from joblib import load",
+        "yaml.load(f)",
+    ):
         assert list(dangers(ast.parse(bad))), bad
 
 
 def test_examples_listen_on_the_loopback_and_keep_their_tokens():
     """What the documents tell a reader to type; that the local Dask cluster does so is in test_sweeps.py."""
-    pages = [ROOT / name for name in ("Makefile", "README.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run")]
-    pages += [*(ROOT / "docs").glob("*.md"), *(ROOT / "data").glob("*.md"), *CODE, *LESSONS]
+    pages = [
+        ROOT / name
+        for name in (
+            "Makefile",
+            "README.md",
+            "CONTRIBUTING.md",
+            "SECURITY.md",
+            ".ci/run",
+        )
+    ]
+    pages += [
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "data").glob("*.md"),
+        *CODE,
+        *LESSONS,
+    ]
     texts = {p.name: p.read_text(encoding="utf-8") for p in pages}
-    open_door = (
-        r"0\.0\.0\.0|--ip[ =](?!127\.0\.0\.1)|token *= *['\"]{2}|--\w+\.token|--\w+\.password|disable_check_xsrf"
-    )
-    assert not {name: found.group() for name, text in texts.items() if (found := re.search(open_door, text))}
+    open_door = r"0\.0\.0\.0|--ip[ =](?!127\.0\.0\.1)|token *= *['\"]{2}|--\w+\.token|--\w+\.password|disable_check_xsrf"
+    assert not {
+        name: found.group()
+        for name, text in texts.items()
+        if (found := re.search(open_door, text))
+    }
     started = [
-        line for text in texts.values() for line in text.splitlines() if re.search(r"(jupyter|/jupyter) lab --ip", line)
+        line
+        for text in texts.values()
+        for line in text.splitlines()
+        if re.search(r"(jupyter|/jupyter) lab --ip", line)
     ]
     assert all("--ip=127.0.0.1" in line for line in started)
     assert started
 
 
 def test_what_was_tested_together_is_pinned_exactly():
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", line) for line in lines)
     names = [re.sub("_", "-", line.split("==")[0]).lower() for line in lines]
     assert len({*names}) == len(names)
