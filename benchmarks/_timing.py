@@ -1,4 +1,5 @@
-"""How every benchmark here measures: one process, one thread, CPU time, contenders interleaved, medians of ratios."""
+"""How every benchmark here measures: one process, one thread, CPU time, contenders
+interleaved, medians of ratios."""
 
 import gc
 import importlib.metadata
@@ -17,11 +18,13 @@ RESULTS = Path(__file__).parent / "results"
 def interleaved(
     contenders, seconds=0.02, rounds=15, patience=10, clock=time.process_time
 ):
-    """Seconds of ``clock``, by default of CPU time, per call of every contender: ``{name: [one value a round]}``.
+    """Seconds of ``clock``, by default of CPU time, per call of every contender:
+    ``{name: [one value a round]}``.
 
-    A round calls each contender in turn, in an order that rotates, often enough to fill ``seconds``; so whatever
-    disturbs the machine disturbs neighbours in time, and ratios within a round are fair. A contender whose first call
-    takes longer than ``patience`` seconds is not called again: that one value stands for all rounds.
+    A round calls each contender in turn, in an order that rotates, often enough to fill
+    ``seconds``; so whatever disturbs the machine disturbs neighbours in time, and
+    ratios within a round are fair. A contender whose first call takes longer than
+    ``patience`` seconds is not called again: that one value stands for all rounds.
     """
     counts, times = {}, {name: [] for name in contenders}
     for name, call in contenders.items():
@@ -63,9 +66,11 @@ def median(times, name):
 
 
 def extra_memory(script, *args):
-    """MiB by which ``script --memory *args`` says that its peak grew, in a process of its own; None if it failed."""
+    """MiB by which ``script --memory *args`` says that its peak grew, in a process of
+    its own; None if it failed."""
     command = shlex.join([sys.executable, script, "--memory", *args])
-    # a process inherits the peak of the one that starts it, so a small shell stands between
+    # a process inherits the peak of the one that starts it, so a small shell stands
+    # between
     done = subprocess.run(f"{command}; :", shell=True, capture_output=True, text=True)
     try:
         return float(done.stdout.split()[-1])
@@ -74,7 +79,8 @@ def extra_memory(script, *args):
 
 
 def peak_mib():
-    """Largest resident size of this process so far in MiB (``ru_maxrss`` counts KiB, on macOS bytes)."""
+    """Largest resident size of this process so far in MiB (``ru_maxrss`` counts KiB, on
+    macOS bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         2**20 if sys.platform == "darwin" else 2**10
     )

@@ -1,10 +1,10 @@
 """How often does ``advise`` say "clearly" of honest models?
 
-``python benchmarks/advice.py`` writes ``benchmarks/results/advice.md``. An honest model's
-labels are drawn from its own softmax, so that nothing is better than its logits; its
-logits are made so sharp that few errors are expected. The second table asks how many
-errors it takes until an exaggerating model (the same logits times two) is told so.
-Without ``isotonic`` and ``sms``, which take longest.
+``python benchmarks/advice.py`` writes ``benchmarks/results/advice.md``. An honest
+model's labels are drawn from its own softmax, so that nothing is better than its
+logits; its logits are made so sharp that few errors are expected. The second table asks
+how many errors it takes until an exaggerating model (the same logits times two) is told
+so. Without ``isotonic`` and ``sms``, which take longest.
 """
 
 import datetime
@@ -91,13 +91,13 @@ def main():
         f"Measured {datetime.date.today()}, gcelib {_timing.version('gcelib')}, torch "
         f"{torch.__version__}; {N_CLASSES} classes, five folds.",
         "",
-        "Honest models with 0 to 10 errors: how many draws are told that a calibrator is",
-        "clearly better, which is wrong.",
+        "Honest models with 0 to 10 errors: how many draws are told that a calibrator",
+        "is clearly better, which is wrong.",
         "",
         _timing.table(header, rows),
         "",
-        "Models that exaggerate twofold, by the number of errors expected: how many draws",
-        "are told so by NLL, which is right.",
+        "Models that exaggerate twofold, by the number of errors expected: how many",
+        "draws are told so by NLL, which is right.",
         "",
         _timing.table(["samples", *(f"{e} errors" for e in EXAGGERATING)], power),
     ]

@@ -1,7 +1,8 @@
-"""Fitting temperature scaling and ATS, ours beside what else fits them: ``python benchmarks/calibration.py``.
+"""Fitting temperature scaling and ATS, ours beside what else fits them.
 
-Writes ``benchmarks/results/calibration.md``. ``--quick`` measures fewer rounds and leaves out 10,000 x 1000.
-Peers: ``pip install scikit-learn probmetrics torch-uncertainty netcal`` (netcal with its own requirements).
+``python benchmarks/calibration.py`` writes ``benchmarks/results/calibration.md``.
+``--quick`` measures fewer rounds and leaves out 10,000 x 1000. Peers: ``pip install
+scikit-learn probmetrics torch-uncertainty netcal`` (netcal with its own requirements).
 """
 
 import argparse
@@ -33,7 +34,8 @@ ATS_SIZES = ((5_000, 10), (5_000, 100), (5_000, 200))
 
 
 def sample(n, k):
-    """Float32 logits of a classifier that is right about three times in four, and overconfident: the best T is 1.6."""
+    """Float32 logits of a classifier that is right about three times in four, and
+    overconfident: the best T is 1.6."""
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(n, k, generator=rng)
     sharp = torch.randint(k, (n, 1), generator=rng)
@@ -173,10 +175,12 @@ def main():
         )
 
     text = [
-        f"Measured {datetime.date.today()} on {_timing.processor()}, one thread, CPU time, float32 logits, contenders",
-        "interleaved in one process, medians over the rounds; ratios are medians of the ratios within a round.",
+        f"Measured {datetime.date.today()} on {_timing.processor()}, one thread, CPU",
+        "time, float32 logits, contenders interleaved in one process, medians over the",
+        "rounds; ratios are medians of the ratios within a round.",
         "",
-        f"gcelib {_timing.version('gcelib')}, torch {torch.__version__}, numpy {np.__version__}; peers: "
+        f"gcelib {_timing.version('gcelib')}, torch {torch.__version__}, "
+        f"numpy {np.__version__}; peers: "
         + ", ".join(f"{p} {_timing.version(p) or '(not installed)'}" for p in PACKAGES)
         + ".",
         "",
@@ -184,7 +188,8 @@ def main():
             ["temperature by NLL", *(f"{n // 1000}k x {k}" for n, k in sizes)], rows
         ),
         "",
-        "ATS at the paper's settings (15 bins, 200 rounds); literal: a softmax for every bin and every round.",
+        "ATS at the paper's settings (15 bins, 200 rounds); literal: a softmax for",
+        "every bin and every round.",
         "",
         _timing.table(
             ["ATS", *(f"{n // 1000}k x {k}" for n, k in ATS_SIZES)],

@@ -805,8 +805,8 @@ def report(found, left_over):
     facts = ", ".join(f"{k} {v}" for k, v in about.items() if k != "device")
     intro = (
         f"By `benchmarks/gpu.py`: {facts}. Random images through the loop of "
-        "`gcelib.training.fit`, cross-entropy where no loss is named; FLOPs counted from "
-        "the shapes; medians."
+        "`gcelib.fit`, cross-entropy where no loss is named; FLOPs counted from the "
+        "shapes; medians."
     )
     parts = [title, intro]
 
@@ -855,10 +855,10 @@ def report(found, left_over):
     header = ["", "images/s", "ms a step", "TFLOP/s", "of peak", "MiB", "x reference"]
     header += ["first step, s", "paid after steps"]
     note = (
-        "*of peak*: of the matrix product in the same precision (the reference's is TF32, "
-        f"which PyTorch lets float32 convolutions use). `{DEFAULT}` is what `fit` does by "
-        "itself on a card with bf16. *Reference loop*: float32, a DataLoader with 4 "
-        "workers, PIL, one `.item()` a step. *First step*: mostly compilation."
+        "*of peak*: of the matrix product in the same precision (the reference's is "
+        "TF32, which PyTorch lets float32 convolutions use). "
+        f"`{DEFAULT}` is what `fit` does by itself on a card with bf16. *Reference "
+        "loop*: float32, a DataLoader with 4 workers, PIL, one `.item()` a step. *First step*: mostly compilation."
     )
     add("step", "A training step", note, header, rows)
     ratios = {model: row for (model, _), row in sections.get("loss", {}).items()}

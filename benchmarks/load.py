@@ -1,7 +1,7 @@
-"""Load at full size: ``python benchmarks/load.py``, some minutes and 400 MB of disk for a while.
+"""Load at full size, some minutes and 400 MB of disk for a while.
 
-Writes ``benchmarks/results/load.md``: 1,000 finished runs as a table; all metrics of 1,000,000 x 100 logits in a mapped
-file.
+``python benchmarks/load.py`` writes ``benchmarks/results/load.md``: 1,000 finished runs
+as a table; all metrics of 1,000,000 x 100 logits in a mapped file.
 """
 
 import argparse
@@ -46,7 +46,8 @@ def timed(call):
 
 
 def thousand_runs(folder):
-    """Rows of the table: listing and tabulating 1,000 finished runs, each with its real ``metrics.json``."""
+    """Rows of the table: listing and tabulating 1,000 finished runs, each with its real
+    ``metrics.json``."""
     content = runs.read_json(DEMO / "metrics.json")
     grid = {"dataset": "fashion_mini", "device": "cpu", "seed": range(1, 1001)}
     for run_dir, (_, config) in sweeps.expand(grid, folder).items():
@@ -81,7 +82,8 @@ def private_mib():
 
 
 def mapped(n, k, path):
-    """Print wall-clock and CPU seconds and the MiB that all metrics of n x k mapped logits take: in a fresh process."""
+    """Print wall-clock and CPU seconds and the MiB that all metrics of n x k mapped
+    logits take: in a fresh process."""
     rng, step = np.random.default_rng(0), 10_000
     logits = np.lib.format.open_memmap(path, "w+", np.float32, (n, k))
     for start in range(0, n, step):
@@ -126,13 +128,18 @@ def main():
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     wall, cpu, memory = (float(v) for v in done.stdout.split())
-    what = "`metrics.evaluate`: 1,000,000 x 100 logits, float32, 381 MiB mapped into memory"
+    what = (
+        "`metrics.evaluate`: 1,000,000 x 100 logits, float32, 381 MiB mapped into "
+        "memory"
+    )
     rows.append([what, f"{wall:.1f} s", f"{cpu:.1f} s", f"{memory:.0f} MiB"])
     text = [
-        f"Measured {datetime.date.today()} on {_timing.processor()}: one thread; tables: best of three calls, files",
-        "in the cache. Own memory: how far the call raises the process's memory, without the file's pages.",
+        f"Measured {datetime.date.today()} on {_timing.processor()}: one thread;",
+        "tables: best of three calls, files in the cache. Own memory: how far the call",
+        "raises the process's memory, without the file's pages.",
         "",
-        f"gcelib {_timing.version('gcelib')}, torch {torch.__version__}, numpy {np.__version__}.",
+        f"gcelib {_timing.version('gcelib')}, torch {torch.__version__}, "
+        f"numpy {np.__version__}.",
         "",
         _timing.table(["", "wall clock", "CPU", "own memory"], rows),
     ]

@@ -1,6 +1,7 @@
-"""What a step of every loss costs, forward and backward, beside cross-entropy: ``python benchmarks/losses.py``.
+"""What a step of every loss costs, forward and backward, beside cross-entropy.
 
-Writes ``benchmarks/results/losses.md``. ``--quick`` measures fewer rounds and only prints.
+``python benchmarks/losses.py`` writes ``benchmarks/results/losses.md``. ``--quick``
+measures fewer rounds and only prints.
 """
 
 import argparse
@@ -22,7 +23,8 @@ SIZES = ((128, 10), (128, 100), (128, 200), (1024, 1000), (256, 21841))
 
 
 def step(loss, n, k):
-    """One forward and backward pass of ``loss`` on float32 logits (n, k), ready to be called."""
+    """One forward and backward pass of ``loss`` on float32 logits (n, k), ready to be
+    called."""
     generator = torch.Generator().manual_seed(1)
     logits = (3 * torch.randn(n, k, generator=generator)).requires_grad_()
     labels = torch.randint(k, (n,), generator=generator)
@@ -56,9 +58,10 @@ def main():
         [
             "# A training step's loss, forward and backward",
             "",
-            f"Measured {datetime.date.today()} on {_timing.processor()}, one thread, CPU time, float32 logits (N, K),",
-            f"the losses interleaved in one process. First row: median time of {BASE}. Others: median over the",
-            "rounds of their time divided by its time in the same round.",
+            f"Measured {datetime.date.today()} on {_timing.processor()}, one thread,",
+            "CPU time, float32 logits (N, K), the losses interleaved in one process.",
+            f"First row: median time of {BASE}. Others: median over the rounds of",
+            "their time divided by its time in the same round.",
             "",
             f"gcelib {_timing.version('gcelib')}, torch {torch.__version__}.",
             "",

@@ -1,7 +1,8 @@
-"""Calibration metrics, ours beside every peer that is installed: ``python benchmarks/metrics.py``.
+"""Calibration metrics, ours beside every peer that is installed.
 
-Writes ``benchmarks/results/metrics.md``. ``--quick`` measures fewer rounds and leaves out 50,000 x 1000.
-Peers: ``pip install torchmetrics netcal torch-uncertainty probmetrics relplot``.
+``python benchmarks/metrics.py`` writes ``benchmarks/results/metrics.md``. ``--quick``
+measures fewer rounds and leaves out 50,000 x 1000. Peers: ``pip install torchmetrics
+netcal torch-uncertainty probmetrics relplot``.
 """
 
 import argparse
@@ -25,7 +26,8 @@ SIZES = ((10_000, 10), (10_000, 100), (10_000, 200), (50_000, 1000))
 
 
 def sample(n, k):
-    """Float32 logits of a classifier that is right about three times in four, and somewhat overconfident."""
+    """Float32 logits of a classifier that is right about three times in four, and
+    somewhat overconfident."""
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(n, k, generator=rng).mul_(2)
     labels = torch.randint(k, (n,), generator=rng)
@@ -158,7 +160,8 @@ def contenders(metric, z, y, k):
 
 
 def memory(metric, name):
-    """Print by how many MiB one call at 50,000 x 1000 raises the peak of this process (inputs not counted)."""
+    """Print by how many MiB one call at 50,000 x 1000 raises the peak of this process
+    (inputs not counted)."""
     n, k = SIZES[-1]
     contenders(metric, *sample(100, k), k)[name]()  # code, caches and allocator warm
     z, y = sample(n, k)
@@ -215,7 +218,8 @@ def compare(metric, sizes, rounds, with_memory):
 
 
 def checks():
-    """By how many percent each metric is faster at 10k x 100 if no input is checked: shapes, dtypes, labels, values."""
+    """By how many percent each metric is faster at 10k x 100 if no input is checked:
+    shapes, dtypes, labels, values."""
     z, y = sample(10_000, 100)
     kept = metrics._read, blocks._surely_finite
 
@@ -293,12 +297,14 @@ def main():
         f"{p} {_timing.version(p) or '(not installed)'}" for p in PACKAGES
     )
     text = [
-        f"Measured {datetime.date.today()} on {_timing.processor()}: one thread, CPU time, {N_BINS} bins, float32.",
-        "Contenders take turns in one process and start from logits. Shown are medians over the rounds; ratios are",
-        "medians of the ratios within a round (who takes over 10 s is called once). Memory: how far one call raises",
-        "the peak of a fresh process.",
+        f"Measured {datetime.date.today()} on {_timing.processor()}: one thread, CPU",
+        f"time, {N_BINS} bins, float32. Contenders take turns in one process and start",
+        "from logits. Shown are medians over the rounds; ratios are medians of the",
+        "ratios within a round (who takes over 10 s is called once). Memory: how far",
+        "one call raises the peak of a fresh process.",
         "",
-        f"gcelib {_timing.version('gcelib')}, torch {torch.__version__}, numpy {np.__version__}; peers: {versions}.",
+        f"gcelib {_timing.version('gcelib')}, torch {torch.__version__}, "
+        f"numpy {np.__version__}; peers: {versions}.",
     ]
     sizes, rounds = (SIZES[:-1], 5) if options.quick else (SIZES, 15)
     for metric in PEERS:
@@ -308,7 +314,8 @@ def main():
     )
     text += [
         "",
-        f"The part of its time that each metric spends on checking the input, at 10k x 100: {shares}.",
+        "The part of its time that each metric spends on checking the input, at "
+        f"10k x 100: {shares}.",
     ]
     if _timing.version("torchmetrics"):
         ratios = ", ".join(f"{ratio:.2f} at {size}" for size, ratio in meter().items())

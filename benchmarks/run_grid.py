@@ -50,7 +50,7 @@ def started(cell):
 
 
 def work(cells, deadline):
-    """Run what nobody runs and what there is time for; the number of runs that failed."""
+    """Run what nobody runs and there is time for; the number of runs that failed."""
     spent, failed = [], 0
     for cell in cells:
         config = training.TrainConfig(**cell)

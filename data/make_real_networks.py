@@ -2,14 +2,15 @@
 
     python data/make_real_networks.py [--folder FOLDER] [--splits 20] [--report]
 
-A row for every network of ``published_logits`` (also listed in data/published.csv, which
-``--sources`` writes), random split, number of validation samples and calibrator. Split s is
-``numpy.random.default_rng(1000 + s).permutation(n)``: its first 5,000 (or 1,000) samples fit, all
-from the 5,000th on judge. Networks whose files cannot be had are skipped with a word.
-probmetrics' two calibrators, which take longest, are fitted on the first eight splits.
-What is done is kept in FOLDER_OF_RUNS/real_networks.jsonl, so that the command goes on
-where it stopped; ``--splits 0`` writes the table of what is done. ``--report`` prints the tables of data/results/README.md from the
-committed file. Needs ``pip install probmetrics numba relplot``.
+A row for every network of ``published_logits`` (also listed in data/published.csv,
+which ``--sources`` writes), random split, number of validation samples and calibrator.
+Split s is ``numpy.random.default_rng(1000 + s).permutation(n)``: its first 5,000 (or
+1,000) samples fit, all from the 5,000th on judge. Networks whose files cannot be had
+are skipped with a word. probmetrics' two calibrators, which take longest, are fitted on
+the first eight splits. What is done is kept in FOLDER_OF_RUNS/real_networks.jsonl, so
+that the command goes on where it stopped; ``--splits 0`` writes the table of what is
+done. ``--report`` prints the tables of data/results/README.md from the committed file.
+Needs ``pip install probmetrics numba relplot``.
 """
 
 import argparse
@@ -18,12 +19,15 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import relplot
 import torch
 from scipy import stats
+from torch import Tensor
 from tqdm import tqdm
 
 from gcelib import AdaptiveTemperatureScaling, make_calibrator, metrics, runs
@@ -38,8 +42,11 @@ SLOW = ("sms", "svs")
 SLOW_SPLITS = 8
 KEYS = ["network", "n_val", "split", "calibrator"]
 
+Logits = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
 
-def calibrated(name, val, z):
+
+def calibrated(name: str, val: tuple[Logits, Labels], z: Logits) -> Tensor:
     """The logits ``z`` after the calibrator ``name``, fitted on ``val``."""
     if name == "raw":
         return torch.from_numpy(z)
@@ -55,7 +62,7 @@ def calibrated(name, val, z):
     return make_calibrator(name).fit(*val)(z)
 
 
-def measured(z, y):
+def measured(z: Tensor, y: Labels) -> dict[str, float]:
     """All numbers of one row."""
     numbers = metrics.evaluate(z, y)
     confidence, correct = metrics.top_label(z, y)
@@ -82,7 +89,7 @@ def tasks(splits: int) -> Iterator[tuple[str, int, int, str]]:
                             yield network, n_val, split, name
 
 
-def done_rows(store):
+def done_rows(store: Path) -> list[dict[str, Any]]:
     """Rows of earlier calls; a last line that a kill cut short is left out."""
     rows = []
     for line in store.read_text().splitlines() if store.exists() else []:
@@ -91,7 +98,8 @@ def done_rows(store):
     return rows
 
 
-def main():
+def main() -> None:
+    """Do what the command line asks."""
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("--folder", help="where the published files lie or are put")
     parser.add_argument("--splits", type=int, default=20)
@@ -139,7 +147,7 @@ def main():
     print(report(pd.read_csv(RESULT)))
 
 
-def whole(table):
+def whole(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of splits on which a calibrator has met every network that is there."""
     n_networks = table.network.nunique()
     present = table.groupby(KEYS[1:]).network.transform("nunique")
@@ -151,7 +159,7 @@ def whole(table):
 PERCENT = ["error", "ece", "ece_15_bins", "adaptive_ece", "classwise_ece", "smooth_ece"]
 
 
-def means(table, n_val):
+def means(table: pd.DataFrame, n_val: int) -> pd.DataFrame:
     """Mean over splits, then over networks; percent, NLL and Brier score times 100."""
     part = table[table.n_val == n_val]
     by_network = part.groupby(["calibrator", "network"]).mean(numeric_only=True)
@@ -163,7 +171,7 @@ def means(table, n_val):
     return found.reindex([name for name in order if name in found.index]).round(2)
 
 
-def interval(differences, n_val):
+def interval(differences: pd.Series, n_val: int) -> tuple[float, float, float]:
     """Mean of differences over splits and its 95 % interval (Nadeau and Bengio 2003).
 
     Splits overlap, so the variance of their mean is (1 / J + n_test / n_fit) s^2.
@@ -174,7 +182,9 @@ def interval(differences, n_val):
     return differences.mean(), differences.mean() - half, differences.mean() + half
 
 
-def paired(table, a, b, metric, n_val):
+def paired(
+    table: pd.DataFrame, a: str, b: str, metric: str, n_val: int
+) -> dict[str, Any]:
     """Calibrator ``a`` minus ``b``: over all networks, and on how many it is clear.
 
     The networks share test images, and split s is the same for all of them; so the
@@ -215,7 +225,7 @@ PAIRS = [
 ]
 
 
-def report(table):
+def report(table: pd.DataFrame) -> str:
     """The tables in Markdown."""
     parts = []
     for n_val in SIZES:

@@ -920,9 +920,7 @@ class StructuredMatrixScaling(Calibrator):
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
         """What probmetrics finds from the probabilities, which is all it takes."""
         with _needed("sms", "probmetrics numba"):
-            from probmetrics.calibrators import (  # type: ignore[import-untyped]
-                get_calibrator,
-            )
+            from probmetrics.calibrators import get_calibrator
 
         probs = logits.double().softmax(1).numpy()
         with _default_dtype(torch.float32), torch.enable_grad():

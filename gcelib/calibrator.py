@@ -226,10 +226,8 @@ class Calibrator(nn.Module):
 
         Thresholds close to 1 would collapse in a half precision.
         """
-        super()._apply(  # type: ignore[no-untyped-call]
-            lambda tensor: tensor.to(fn(tensor).device), recurse
-        )
-        return self
+        move: Callable[..., Self] = super()._apply  # torch says no types
+        return move(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     def _load_from_state_dict(
         self,

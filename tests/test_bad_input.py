@@ -1,6 +1,8 @@
-"""Nothing bad is accepted: hypothesis spoils one argument of a good call at a time, for every public function.
+"""Nothing bad is accepted: hypothesis spoils one argument of a good call at a time, for
+every public function.
 
-Each refusal must be a ValueError or TypeError that begins with the argument's name: ``<argument>: <problem>; <cure>``.
+Each refusal must be a ValueError or TypeError that begins with the argument's name:
+``<argument>: <problem>; <cure>``.
 """
 
 import re
@@ -45,7 +47,7 @@ PAIR |= {
 }
 PAIR |= {"afl.update": lambda z, y: make_loss("afl").update(z, y)}
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 # Spoiled values: (words that tell them apart, value)
 
 NONSENSE = [
@@ -66,7 +68,7 @@ nonsense = st.sampled_from(NONSENSE).map(lambda v: (repr(v), v))
 
 
 def shaped(change, values):
-    """Arrays of a wrong dtype or shape, and good ones with a single bad value somewhere."""
+    """Arrays of a wrong dtype or shape, and good ones with one bad value somewhere."""
     array = st.sampled_from(sorted(change)).map(lambda kind: (kind, change[kind]))
     return st.one_of(nonsense, array, array, values, values)
 
@@ -192,7 +194,8 @@ WRONG_NAMES = [None, 3, True, b"gce", ["gce"], ("gce",), {"gce": 1}, 1.5, object
 
 
 def bad_name(known, none=False):
-    """What is no known name: other types, any text, and known names with a letter lost, doubled or exchanged."""
+    """What is no known name: other types, any text, and known names with a letter lost,
+    doubled or exchanged."""
     known = list(known)
     near = st.tuples(
         st.sampled_from(known),
@@ -212,8 +215,9 @@ no_boolean = st.sampled_from(["false", "True", 0, 1, 1.0, [], object]).map(
     lambda v: (repr(v), v)
 )
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Targets: (where, the argument that is spoiled, strategy of (words, spoiled value), a call with that value)
+# --------------------------------------------------------------------------------------
+# Targets: (where, the argument that is spoiled, strategy of (words, spoiled value), a
+# call with that value)
 
 TORCH = torch.from_numpy(LOGITS), torch.from_numpy(LABELS)
 
@@ -524,7 +528,8 @@ TARGETS += [("sweeps.expand", "grid", no_grid, sweeps.expand)]
 
 
 def refused(where, argument, values, call, seen):
-    """Make the call with a few spoiled values, each of which must be refused by the argument's name."""
+    """Make the call with a few spoiled values, each of which must be refused by the
+    argument's name."""
 
     @settings(derandomize=True, database=None, deadline=None, max_examples=6)
     @given(values)

@@ -34,7 +34,16 @@ CHROMIUM = next(
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 
 ROOT = Path(__file__).resolve().parents[1]
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PATIENCE = 60_000  # ms: for what takes one second on an idle machine
 
 
@@ -310,10 +319,10 @@ def test_a_screen_reader_hears_each_thing_once(browser, pages, arrays):
         card = reader.root.locator(".card").nth(1).inner_text().replace("\n", " ")
         assert tree.count(card) == 1
         live = reader.root.get_by_role("status")
-        words = [
-            f"{run.upper()}: ECE {100 * metrics.ece(arrays[run], arrays['labels']):.2f} %"
-            for run in ("ce", "gce")
-        ]
+        words = []
+        for run in ("ce", "gce"):
+            ece = metrics.ece(arrays[run], arrays["labels"])
+            words.append(f"{run.upper()}: ECE {100 * ece:.2f} %")
         playwright.expect(live).to_have_text(", ".join(words))
 
 
@@ -331,7 +340,8 @@ CONTRASTS = """() => {
     return over(colour, ground(outer));
   };
   const root = document.querySelector('.gcelib-explorer').shadowRoot;
-  return [...root.querySelectorAll(':is(span, td, th, b, p, caption, text, select, .tip div)')]
+  const kinds = ':is(span, td, th, b, p, caption, text, select, .tip div)';
+  return [...root.querySelectorAll(kinds)]
     .filter(el => el.textContent.trim() && el.getClientRects().length).map(el => {
       const style = getComputedStyle(el), paper = ground(el);
       const ink = over(rgba(el.tagName === 'text' ? style.fill : style.color), paper);
@@ -434,7 +444,8 @@ def test_the_simplex_follows_keys_pointer_and_loss(browser, pages):
         batch.select_option("copies of this sample")
         playwright.expect(status).to_contain_text("Every prediction has the same risk")
         colours = """c => new Set(new Uint32Array(
-            c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"""
+            c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer
+        )).size"""
         canvas = root.locator("canvas")
         assert canvas.evaluate(colours) == 2  # one colour, and nothing around it
         root.get_by_role("slider", name="Regulariser").press("ArrowLeft")
@@ -446,7 +457,8 @@ def test_the_simplex_follows_keys_pointer_and_loss(browser, pages):
 
 
 class Lab:
-    """A JupyterLab server of our own on the loopback: folders, token and port belong to this run alone."""
+    """A JupyterLab server of our own on the loopback: folders, token and port belong to
+    this run alone."""
 
     def __init__(self, folder, dark=False):
         self.notebooks, self.token, self.log = (
@@ -527,7 +539,8 @@ class Lab:
 
     @contextlib.contextmanager
     def open(self, browser, name, run=True):
-        """The page with notebook ``name``, all cells run; its kernel is shut down at the end."""
+        """The page with notebook ``name``, all cells run; its kernel is shut down at
+        the end."""
         page = browser.new_page(viewport={"width": 1280, "height": 720})
         page.set_default_timeout(PATIENCE)
         problems = []
@@ -535,8 +548,8 @@ class Lab:
         try:
             page.goto(f"{self.url}/tree/{name}?reset&token={self.token}")
             page.wait_for_selector(".jp-Notebook .jp-Cell")
-            status = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status"
-            page.wait_for_function(f"() => {status} === 'idle'")
+            session = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session"
+            page.wait_for_function(f"() => {session}?.kernel?.status === 'idle'")
             if run:
                 page.evaluate(
                     "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"

@@ -1,4 +1,4 @@
-"""The engineer's path: papermill gives a file to lesson 09, and an answer comes back."""
+"""The engineer's path: papermill gives a file to lesson 09, an answer comes back."""
 
 import re
 from pathlib import Path
@@ -113,7 +113,7 @@ def test_the_names_of_the_answer_must_be_free():
     Path("taken.pt").touch()
     Path("page.html").touch()
     for save_to in ("taken.pt", "page.pt"):
-        with pytest.raises(BadParameter, match="save_to: .* is there already"):
+        with pytest.raises(BadParameter, match=r"save_to: .* is there already"):
             load_own_logits("mine.npz", save_to)
     with pytest.raises(BadParameter, match=r"does not end in \.pt"):
         load_own_logits("mine.npz", "mine.bin")
@@ -133,7 +133,7 @@ def test_a_saved_calibrator_is_never_written_over():
     advice = advise(logits, labels)
     path = advice.save("kept.pt")
     content = path.read_bytes()
-    with pytest.raises(ValueError, match="path: .* is there already"):
+    with pytest.raises(ValueError, match=r"path: .* is there already"):
         advice.save("kept.pt")
     assert path.read_bytes() == content
     assert [p.name for p in Path().iterdir()] == ["kept.pt"]

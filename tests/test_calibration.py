@@ -1,4 +1,5 @@
-"""Calibrators against slow literal versions, scipy, and what must be true of them whatever the data."""
+"""Calibrators against slow literal versions, scipy, and what must be true of them
+whatever the data."""
 
 import copy
 import io
@@ -23,7 +24,8 @@ F64 = torch.float64
 
 
 def sample(n=600, k=10, seed=0, overconfidence=1.6, spread=2.0, dtype=F64):
-    """Logits that are calibrated until ``overconfidence`` multiplies them, and labels drawn from them."""
+    """Logits that are calibrated until ``overconfidence`` multiplies them, and labels
+    drawn from them."""
     generator = torch.Generator().manual_seed(seed)
     logits = spread * torch.randn(n, k, generator=generator, dtype=F64)
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
@@ -56,7 +58,8 @@ def literal_ats(
     t_range=(0.1, 10.0),
     n_ece_bins=20,
 ):
-    """The paper's Algorithm 1 word by word: a softmax for every bin and every round, bins from last to first."""
+    """The paper's Algorithm 1 word by word: a softmax for every bin and every round,
+    bins from last to first."""
     logits = logits.double()
     confidence, correct = (
         logits.softmax(1).amax(1),
@@ -96,7 +99,8 @@ def all_wrong(n=200, k=5):
 
 
 def saturated(n=300, k=4):
-    """Half of the confidences are exactly 1 in float64, so most quantiles coincide and bins are empty."""
+    """Half of the confidences are exactly 1 in float64, so most quantiles coincide and
+    bins are empty."""
     logits, labels = sample(n, k, seed=5, overconfidence=5.0)
     logits[: n // 2] = (
         1000.0 * nn.functional.one_hot(torch.arange(n // 2) % k, k).double()
@@ -130,7 +134,8 @@ def saturated(n=300, k=4):
     ],
 )
 def test_ats_is_algorithm_1(data, options):
-    """Same temperatures, thresholds and error in every round, though we evaluate no softmax in most of them."""
+    """Same temperatures, thresholds and error in every round, though we evaluate no
+    softmax in most of them."""
     temperatures, thresholds, trace = literal_ats(*data, **options)
     calibrator = AdaptiveTemperatureScaling(**options).fit(*data)
     torch.testing.assert_close(calibrator.thresholds, thresholds, rtol=0, atol=1e-5)
@@ -141,14 +146,16 @@ def test_ats_is_algorithm_1(data, options):
 
 
 def test_ats_bins_new_samples_by_uncalibrated_confidence():
-    """(tau_{m-1}, tau_m] of the validation thresholds, whatever the temperatures do to the confidences."""
+    """(tau_{m-1}, tau_m] of the validation thresholds, whatever the temperatures do to
+    the confidences."""
     calibrator = fitted("ats", *sample(400), n_bins=4)
     logits = sample(50, seed=9)[0]
     confidence = logits.softmax(1).amax(1)
     for row, c, out in zip(logits, confidence, calibrator(logits), strict=True):
         m = sum(float(c) > float(t) for t in calibrator.thresholds[1:-1])
         torch.testing.assert_close(out, row / calibrator.temperatures[m])
-    # A score exactly on a threshold belongs to the bin below it: at K = 2, logits (0, 0) have confidence 1/2.
+    # A score exactly on a threshold belongs to the bin below it: at K = 2, logits
+    # (0, 0) have confidence 1/2.
     calibrator.n_classes, calibrator.thresholds, calibrator._n_classes = (
         torch.tensor(2),
         torch.tensor([0, 0.5, 1]),
@@ -182,7 +189,8 @@ def test_converged_ats_meets_every_bins_accuracy():
 
 
 def test_converged_ats_limits():
-    """All right: the target is (n + 1/2) / (n + 1), not 1. Empty bins keep 1; without a root the range's end counts."""
+    """All right: the target is (n + 1/2) / (n + 1), not 1. Empty bins keep 1; without a
+    root the range's end counts."""
     logits, labels = all_right(300)
     logits = logits / 8  # far too modest, so that sharpening pays
     calibrator = fitted("ats_converged", logits, labels, n_bins=1, t_range=(1e-4, 10))
@@ -210,7 +218,8 @@ def test_converged_ats_limits():
 @pytest.mark.parametrize("dtype", [F64, torch.float32, torch.float16])
 @pytest.mark.parametrize("name", ["ats", "ats_converged"])
 def test_ats_keeps_equal_confidences_together(name, dtype):
-    """Thresholds fall on samples here; float32 rounding must not lift a whole group over its threshold."""
+    """Thresholds fall on samples here; float32 rounding must not lift a whole group
+    over its threshold."""
     rows = sample(12, 7, seed=3)[0].to(dtype)
     which = torch.arange(600) % 12
     logits, labels = rows[which], sample(600, 7, seed=4)[1]
@@ -226,7 +235,8 @@ def test_ats_keeps_equal_confidences_together(name, dtype):
 
 @pytest.mark.parametrize("name", ["ats", "ats_converged"])
 def test_ats_keeps_temperature_one_when_nothing_is_better(name):
-    """One bin mixes a group that is too modest with one that is too sure; repairing their mean makes both worse."""
+    """One bin mixes a group that is too modest with one that is too sure; repairing
+    their mean makes both worse."""
     logits = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=F64).repeat_interleave(
         100, 0
     )  # confidences 0.73 and 0.95
@@ -382,7 +392,8 @@ def test_ets_finds_the_published_optimum(shape, noise):
 
 
 def test_ets_leaves_a_saturated_start():
-    """Where every softmax is 0 or 1 the published search sees no slope at T = 1; the minimum is elsewhere."""
+    """Where every softmax is 0 or 1 the published search sees no slope at T = 1; the
+    minimum is elsewhere."""
     logits, labels = sample(400, 4, spread=1.0, overconfidence=1.0)
     logits = 60 * logits.argsort(1).argsort(1) + logits
     t, weights, mse = published_ets(logits, labels)
@@ -396,7 +407,8 @@ def test_ets_leaves_a_saturated_start():
 
 
 def literal_spline(logits, labels, knots):
-    """Gupta et al.'s recalibration of the sorted top-1 scores by scipy's natural splines (no ties here)."""
+    """Gupta et al.'s recalibration of the sorted top-1 scores by scipy's natural
+    splines (no ties here)."""
     score, correct = (
         logits.softmax(1).amax(1).numpy(),
         (logits.argmax(1) == labels).double().numpy(),
@@ -428,7 +440,8 @@ def test_spline_is_the_derivative_of_the_cumulative_gap(knots):
 
 
 def test_spline_is_a_temperature_for_each_sample():
-    """So the order of all classes stays, where moving the top score alone would let runners-up overtake."""
+    """So the order of all classes stays, where moving the top score alone would let
+    runners-up overtake."""
     logits, labels = sample(300, overconfidence=4.0)
     calibrator = fitted("spline", logits, labels)
     calibrator.scores = torch.tensor([0.0, 1.0], dtype=F64)
@@ -504,7 +517,8 @@ def test_calibrators_that_say_so_change_no_prediction(name, data):
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 @pytest.mark.parametrize("name", KEEPING)
 def test_neighbouring_logits_keep_their_prediction(name, dtype):
-    """Division by 3 makes a float and its neighbour equal; then the first of them would be the prediction."""
+    """Division by 3 makes a float and its neighbour equal; then the first of them would
+    be the prediction."""
     logits, labels = sample(400, 4, overconfidence=3.0, dtype=dtype)
     calibrator = fitted(name, logits, labels)
     for at in (0.5, 200.0):
@@ -540,7 +554,8 @@ def test_not_worse_than_nothing_on_the_fitting_set(name, data):
 @several
 @given(CASES, st.randoms(use_true_random=False))
 def test_order_and_shift_change_nothing(name, data, random):
-    """Neither the order of the samples nor a number added to a row's logits carries information."""
+    """Neither the order of the samples nor a number added to a row's logits carries
+    information."""
     logits, labels = data
     logits = logits.double()
     few = {"n_bins": 5} if name.startswith("ats") else {}
@@ -624,7 +639,8 @@ def test_many_classes(name):
 
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_gradients(name):
-    """Of the calibrated logits with respect to the logits, against finite differences."""
+    """Of the calibrated logits with respect to the logits, against finite
+    differences."""
     calibrator = fitted(name, *sample(300, 4))
     logits = sample(6, 4, seed=2)[0].requires_grad_()
     if name == "spline":  # piecewise linear: stay clear of its knots
@@ -636,7 +652,8 @@ def test_gradients(name):
 
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_state_travels(name):
-    """state_dict through weights_only loading, deepcopy and pickle give the same outputs in a new instance."""
+    """state_dict through weights_only loading, deepcopy and pickle give the same
+    outputs in a new instance."""
     logits, labels = sample(100, dtype=torch.float32)
     model = nn.Sequential(nn.Linear(10, 10), fitted(name, logits, labels))
     expected = model(logits)
@@ -673,7 +690,8 @@ def test_half_models_keep_their_calibrators_precision(name):
 
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_export(name):
-    """``torch.export`` takes a model with its calibrator, for any batch size; ``torch.compile`` has no graph break."""
+    """``torch.export`` takes a model with its calibrator, for any batch size;
+    ``torch.compile`` has no graph break."""
     logits, labels = sample(100, 5, dtype=torch.float32)
     model = nn.Sequential(nn.Linear(5, 5), fitted(name, logits, labels))
     exported = torch.export.export(

@@ -39,7 +39,7 @@ def bent(z):
         (lambda z: 0.01 * z, {"ts_nll"}, r"Use one temperature, T = 0\.01"),
         (bent, {"ats", "ats_converged", "spline"}, "Use .* clearly better by NLL"),
         (
-            lambda z: z + [0, 0, 0, 2.0],
+            lambda z: z + np.array([0, 0, 0, 2.0]),
             {"bias", "vector"},
             "Use .* clearly better by NLL",
         ),

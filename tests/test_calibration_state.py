@@ -128,7 +128,7 @@ def test_logits_of_any_scale_are_calibrated(name):
 
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_labels_at_chance_and_sets_without_errors_are_said(name):
-    z, y = sample()
+    z, _ = sample()
     with pytest.warns(UserWarning, match="classified right, no more than chance"):
         make_calibrator(name).fit(z, z.argmin(1))
     with pytest.warns(UserWarning, match="all samples are classified right"):

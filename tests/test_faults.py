@@ -1,6 +1,8 @@
-"""Whatever stops a run, repeating the command ends it with the same bits as a run that nothing stopped.
+"""Whatever stops a run, repeating the command ends it with the same bits as a run that
+nothing stopped.
 
-Single kills at chosen points are in test_training.py; the long loop of random ones here needs ``pytest -m long``.
+Single kills at chosen points are in test_training.py; the long loop of random ones here
+needs ``pytest -m long``.
 """
 
 import contextlib
@@ -63,7 +65,8 @@ def whole(tmp_path_factory):
 
 
 def test_the_first_edition_gave_the_same_logits(whole):
-    """Six sums and scores of its run: the same bits here, other CPUs round otherwise."""
+    """Six sums and scores of its run: the same bits here, other CPUs round
+    otherwise."""
     scores = {
         name.removesuffix(".npz"): np.frombuffer(content, np.float32).astype(float)
         for name, content in whole[0].items()
@@ -106,7 +109,7 @@ def finish(stopped, whole):
     return epochs
 
 
-# --- disks ------------------------------------------------------------------------------------------------------------
+# --- disks ----------------------------------------------------------------------------
 
 
 @POSIX
@@ -114,7 +117,8 @@ def finish(stopped, whole):
 def test_a_full_disk_stops_the_run_with_the_file_s_name_and_loses_nothing(
     tmp_path, whole, file
 ):
-    """A limit on the size of files stands for the full disk: it strikes in the midst of a write, too."""
+    """A limit on the size of files stands for the full disk: it strikes in the midst of
+    a write, too."""
     import resource
 
     stopped, limits = config(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -152,7 +156,8 @@ def test_a_disk_that_is_really_full(tmp_path, whole):
 
 @contextlib.contextmanager
 def read_only(folder):
-    """``folder`` and all in it cannot be written; root, whom permissions do not bind, becomes nobody for a while."""
+    """``folder`` and all in it cannot be written; root, whom permissions do not bind,
+    becomes nobody for a while."""
     every = [folder, *(p for p in folder.rglob("*") if p.is_dir())]
     for path in every:
         path.chmod(0o555)
@@ -217,7 +222,7 @@ def test_a_damaged_checkpoint_costs_epochs_and_never_the_result(
         assert finish(stopped, whole) == left
 
 
-# --- clocks, neighbours, interrupts -----------------------------------------------------------------------------------
+# --- clocks, neighbours, interrupts ---------------------------------------------------
 
 
 def test_clocks_and_file_times_decide_nothing(tmp_path, whole, two_epochs, monkeypatch):
@@ -235,7 +240,8 @@ def test_clocks_and_file_times_decide_nothing(tmp_path, whole, two_epochs, monke
 
 
 def test_a_second_writer_is_refused_and_harms_nothing(tmp_path, whole):
-    """The lock is held here as another process would; test_runs.py has the same with a real one, which is killed."""
+    """The lock is held here as another process would; test_runs.py has the same with a
+    real one, which is killed."""
     first = config(tmp_path)
     run = fit(first)
     next(run)
@@ -317,7 +323,8 @@ def test_an_interrupted_cell_goes_on_when_it_is_run_again(
 def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(
     tmp_path, whole
 ):
-    """A real kernel, interrupted as JupyterLab does it, while the cell draws between two epochs."""
+    """A real kernel, interrupted as JupyterLab does it, while the cell draws between
+    two epochs."""
     from jupyter_client.manager import start_new_kernel
 
     manager, client = start_new_kernel(startup_timeout=300)
@@ -341,13 +348,10 @@ def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(
     cell = "import threading\n" + CELL
     try:
         options = OPTIONS | {"runs_dir": str(tmp_path)}
-        assert (
-            execute(
-                f"from gcelib import TrainConfig, fit\nconfig = TrainConfig(**{options})"
-            )
-            == []
-        )
-        stop_here = "    threading.Event().wait(300)"  # the time in which one presses the button
+        imports = "from gcelib import TrainConfig, fit\n"
+        assert execute(f"{imports}config = TrainConfig(**{options})") == []
+        # The time in which one presses the button.
+        stop_here = "    threading.Event().wait(300)"
         assert execute(cell + stop_here, interrupt_at="1") == [
             "epoch",
             "1",
@@ -360,7 +364,7 @@ def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(
     assert outcome(config(tmp_path)) == whole
 
 
-# --- the loop of kills ------------------------------------------------------------------------------------------------
+# --- the loop of kills ----------------------------------------------------------------
 
 PHASES = {
     "save_checkpoint": "checkpointing",
@@ -371,7 +375,8 @@ PHASES = {
 
 
 def train_and_tell(options, told):
-    """Train, and send the name of every phase as it begins, so that the killer knows where it strikes."""
+    """Train, and send the name of every phase as it begins, so that the killer knows
+    where it strikes."""
     torch.set_num_threads(1)
 
     def telling(real, phase, after):
@@ -395,7 +400,8 @@ def train_and_tell(options, told):
 @POSIX
 @pytest.mark.long
 def test_killed_at_thirty_random_moments_the_bits_stay_the_same(tmp_path, whole):
-    """SIGKILL strikes a random time after a random phase has begun; runs are resumed till they end, then begin anew."""
+    """SIGKILL strikes a random time after a random phase has begun; runs are resumed
+    till they end, then begin anew."""
     dice = random.Random(6)
     kills = Counter()
     phases = ["training", "checkpointing", "final writes"]
@@ -435,5 +441,6 @@ def test_killed_at_thirty_random_moments_the_bits_stay_the_same(tmp_path, whole)
             finished += 1
     finish(TrainConfig(**options), whole)
     print(
-        f"{sum(kills.values())} kills: {dict(kills)}; {finished} runs ended in between, all with the same bits"
+        f"{sum(kills.values())} kills: {dict(kills)}; {finished} runs ended in "
+        "between, all with the same bits"
     )

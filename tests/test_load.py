@@ -1,4 +1,5 @@
-"""Load: many runs, many samples, many epochs. benchmarks/load.py measures the same at full size."""
+"""Load: many runs, many samples, many epochs. benchmarks/load.py measures the same at
+full size."""
 
 import json
 import subprocess
@@ -38,7 +39,8 @@ def test_a_thousand_finished_runs_are_one_table(tmp_path):
     reason="only Linux tells a process's own memory from the mapped file's",
 )
 def test_a_mapped_file_is_measured_in_a_few_numbers_per_sample(tmp_path):
-    """76 MiB of logits on disk; what evaluate itself takes is about 20 numbers of 8 bytes for each of 200,000 rows."""
+    """76 MiB of logits on disk; what evaluate itself takes is about 20 numbers of 8
+    bytes for each of 200,000 rows."""
     command = [
         sys.executable,
         ROOT / "benchmarks" / "load.py",
@@ -52,7 +54,7 @@ def test_a_mapped_file_is_measured_in_a_few_numbers_per_sample(tmp_path):
 
 
 def test_two_hundred_epochs_take_the_memory_of_fifty(tmp_path, monkeypatch):
-    """One set of logits kept per epoch would be 12 MB by the end, one checkpoint 30 MB."""
+    """One set of logits kept per epoch were 12 MB by the end, one checkpoint 30 MB."""
     generator = torch.Generator().manual_seed(0)
     sizes = {"train": 64, "val": 1000, "test": 1000}
     parts = {
@@ -60,8 +62,16 @@ def test_two_hundred_epochs_take_the_memory_of_fifty(tmp_path, monkeypatch):
         for k, n in sizes.items()
     }
     names = tuple("0123456789")
-    tiny = data.Splits("digits", **parts, n_classes=10, mean=torch.zeros(8), std=torch.ones(8), class_names=names,
-                       input_shape=(8,), augment=False)  # fmt: skip
+    tiny = data.Splits(
+        "digits",
+        **parts,
+        n_classes=10,
+        mean=torch.zeros(8),
+        std=torch.ones(8),
+        class_names=names,
+        input_shape=(8,),
+        augment=False,
+    )
     monkeypatch.setattr(data, "load", lambda *_: tiny)
     config = TrainConfig(
         "digits", "mlp", epochs=200, ood=(), device="cpu", runs_dir=str(tmp_path)

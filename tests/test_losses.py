@@ -1,4 +1,5 @@
-"""Every loss against its equation written out slowly in float64, and what a reader would doubt about them."""
+"""Every loss against its equation written out slowly in float64, and what a reader
+would doubt about them."""
 
 import copy
 import math
@@ -22,7 +23,7 @@ from gcelib.losses import (
     make_loss,
 )
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 # Slow versions: plain Python loops over float64 numbers, one formula each.
 
 
@@ -107,7 +108,8 @@ def slow_mmce(weight):
 
 
 def slow_gce(alpha=0.0, gamma=0.0, weight=1.0, gamma_of=None):
-    """Equations 4, 5/6, 7 (its weight) and 9/16; gamma_of gives AdaFocal's signed gamma instead."""
+    """Equations 4, 5/6, 7 (its weight) and 9/16; gamma_of gives AdaFocal's signed gamma
+    instead."""
 
     def loss(logits, labels):
         probs = softmax_rows(logits)
@@ -129,7 +131,8 @@ def slow_gce(alpha=0.0, gamma=0.0, weight=1.0, gamma_of=None):
 
 
 def slow_bin(t, edges):
-    """Section 2.6: the first bin if t < upper_0, the last if t >= lower_last, else lower <= t < upper."""
+    """Section 2.6: the first bin if t < upper_0, the last if t >= lower_last, else
+    lower <= t < upper."""
     if t < edges[1]:
         return 0
     if t >= edges[-2]:
@@ -176,7 +179,7 @@ def slow_adafocal_update(gammas, logits, labels):
     return new, edges
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 # Material
 
 
@@ -199,7 +202,7 @@ SIGNED_GAMMA = [-1.5, 0.0, 3.0, 0.3, -0.2, 20.0]
 
 
 def adafocal(**options):
-    """An AdaFocalLoss whose state no first epoch would have: signs mixed, bins unequal."""
+    """An AdaFocalLoss in a state that no first epoch has: mixed signs, unequal bins."""
     loss = AdaFocalLoss(n_bins=6, **options).double()
     loss.gamma.copy_(torch.tensor(SIGNED_GAMMA, dtype=torch.float64))
     loss.bin_edges.copy_(
@@ -250,7 +253,7 @@ CASES["afl"] = (
 EVERY = pytest.mark.parametrize("name", CASES)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 # The equations
 
 
@@ -329,9 +332,8 @@ def test_the_default_dtype_does_not_matter(name):
 def test_large_batch_with_an_underflowing_class_falls_back_to_log_space():
     logits, labels = batch(260, 400, seed=2, dtype=torch.float32)
     logits[:, 3] = -5e4
-    labels[:5] = (
-        3  # every sample gives class 3 probability exp(-50000) = 0 in float32 and float64
-    )
+    # every sample gives class 3 probability exp(-50000) = 0 in float32 and float64
+    labels[:5] = 3
     logits.requires_grad_()
     loss = GCELoss()(logits, labels)
     expected = F.nll_loss(F.log_softmax(F.log_softmax(logits, 1), 0), labels)
@@ -363,7 +365,8 @@ def test_identities_of_gce(n_samples, n_classes, scale, seed):
     gce = GCELoss()(logits, labels)
     ce = F.cross_entropy(logits, labels)
     close = {"rtol": 1e-9, "atol": 1e-9}
-    # the negative log-likelihood of log_softmax over the batch of log_softmax over the classes
+    # the negative log-likelihood of log_softmax over the batch of log_softmax over the
+    # classes
     torch.testing.assert_close(
         gce, F.nll_loss(logits.log_softmax(1).log_softmax(0), labels), **close
     )
@@ -380,7 +383,8 @@ def test_identities_of_gce(n_samples, n_classes, scale, seed):
     # the smallest possible value is sum_k N_k/N log N_k
     present = counts[counts > 0].double()
     assert gce >= (present * present.log()).sum() / n_samples - 1e-9
-    # neither the order of the samples, nor the names of the classes, nor a constant added to a sample's logits matter
+    # neither the order of the samples, nor the names of the classes, nor a constant
+    # added to a sample's logits matter
     order, names = torch.randperm(n_samples), torch.randperm(n_classes)
     torch.testing.assert_close(GCELoss()(logits[order], labels[order]), gce, **close)
     torch.testing.assert_close(
@@ -477,7 +481,7 @@ def test_reductions_agree(name):
         torch.testing.assert_close(by_name["none"].mean(), by_name["mean"])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 # The baselines' corners
 
 
@@ -510,7 +514,8 @@ def test_dfl_rival_is_strictly_below_the_target():
         [[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [0.5, 0.3, 0.2], [0.2, 0.5, 0.3]],
         dtype=torch.float64,
     )
-    # ties with the target do not count, nor does the winner of a wrong prediction; the lowest target has no rival
+    # ties with the target do not count, nor does the winner of a wrong prediction; the
+    # lowest target has no rival
     rivals = [0.2, 0.0, 0.3, 0.0]
     expected = mean(
         [
@@ -548,7 +553,8 @@ def test_dfl_gammas():
 
 
 def test_adafocal_bins_at_their_edges():
-    """A target probability on an edge belongs to the bin above; outside all bins, to the nearest."""
+    """A target probability on an edge belongs to the bin above; outside all bins, to
+    the nearest."""
     loss = AdaFocalLoss(n_bins=4, reduction="none").double()
     edges = [
         0.125,
@@ -576,10 +582,11 @@ def test_adafocal_bins_at_their_edges():
         assert value == pytest.approx(-((1 - t) ** gamma) * math.log(t)), t
 
 
-def test_adafocal_update_follows_the_slow_version_through_the_sign_switch_and_both_limits():
+def test_adafocal_update_follows_the_slow_version_through_sign_and_both_limits():
     loss = AdaFocalLoss().double()
     gammas, seen, switched = [1.0] * 15, [], 0
-    # overconfident for long (gamma grows to 20), then underconfident (shrinks, changes sign, falls to -2), and back
+    # overconfident for long (gamma grows to 20), then underconfident (shrinks, changes
+    # sign, falls to -2), and back
     for epoch, scale in enumerate([9.0] * 12 + [0.15] * 30 + [6.0] * 20):
         logits, _ = batch(150, 4, 1.0, seed=epoch)
         labels = (
@@ -657,14 +664,15 @@ def test_adafocal_update_refuses_what_would_poison_its_state():
     assert loss.gamma.tolist() == [1.0] * 15
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 # Numerics
 
 EXTREME = 6e4  # about the largest float16
 
 
 def extreme_batches(n_classes):
-    """Named batches with logits up to +-6e4: saturated, right, wrong, absent and underflowing classes, ties."""
+    """Named batches with logits up to +-6e4: saturated, right, wrong, absent and
+    underflowing classes, ties."""
     n_samples = 6
     generator = torch.Generator().manual_seed(n_classes)
     labels = torch.arange(n_samples) % n_classes
@@ -732,7 +740,8 @@ def test_soft_targets_are_finite_at_the_extremes(name, n_classes):
 
 @EVERY
 def test_fractional_gamma_has_a_zero_gradient_where_the_target_is_certain(name):
-    """(1 - t)^gamma with gamma < 1 has an infinite derivative at t = 1, which must not meet a zero."""
+    """(1 - t)^gamma with gamma < 1 has an infinite derivative at t = 1, which must not
+    meet a zero."""
     loss, _ = CASES[name]
     labels = torch.arange(6) % 3
     logits = (200.0 * F.one_hot(labels, 3)).requires_grad_()
@@ -774,7 +783,8 @@ def test_autocast_changes_nothing(name, dtype):
 
 @EVERY
 def test_no_value_is_read_off_the_device(name):
-    """Meta tensors have no values, so any .item(), branch or host copy in the step would raise."""
+    """Meta tensors have no values, so any .item(), branch or host copy in the step
+    would raise."""
     loss = copy.deepcopy(CASES[name][0]).to("meta")
     for n_samples in (8, 30_000):
         if n_samples == 30_000 and isinstance(loss, MMCELoss):
@@ -816,7 +826,7 @@ def test_no_synchronisation_with_a_cuda_device(name):
     ],
 )
 def test_traced_without_a_break(name):
-    """torch.compile(fullgraph=True) without its code generator: the whole loss is one graph."""
+    """torch.compile(fullgraph=True) without its code generator: one graph a loss."""
     torch.compiler.reset()
     loss, _ = CASES[name]
     logits, labels = batch()
@@ -848,7 +858,7 @@ def test_compiled_gce():
     torch.testing.assert_close(*gradients)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 # What is refused, and what is said
 
 
@@ -982,10 +992,8 @@ def test_bad_soft_targets_are_refused(name, bad):
     "name", [n for n in LOSSES if not n.startswith(("ce", "brier", "gce"))]
 )
 def test_other_losses_say_that_they_take_class_ids(name):
-    with pytest.raises(
-        TypeError,
-        match=r"^labels: are soft targets, which this loss does not take; pass class ids",
-    ):
+    message = "^labels: are soft targets, which this loss does not take; pass class ids"
+    with pytest.raises(TypeError, match=message):
         make_loss(name)(batch()[0], soft_targets())
 
 

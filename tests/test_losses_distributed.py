@@ -1,7 +1,9 @@
-"""GCE over several processes: after DDP's averaging, the parameters' gradients are those of one process.
+"""GCE over several processes: after DDP's averaging, the parameters' gradients are
+those of one process.
 
-Three real processes on the loopback interface, the gloo backend, real DistributedDataParallel, shards of unequal size;
-then the same for a group of two of them. They meet at a file, so no port can clash.
+Three real processes on the loopback interface, the gloo backend, real
+DistributedDataParallel, shards of unequal size; then the same for a group of two of
+them. They meet at a file, so no port can clash.
 """
 
 import copy
@@ -150,7 +152,8 @@ def worker(rank, folder):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each of three processes saw: by rank, by size of the group (as text), by variant."""
+    """What each of three processes saw: by rank, by size of the group (as text), by
+    variant."""
     folder = tmp_path_factory.mktemp("processes")
     # Forked from a server that has imported torch once: three imports take longer than
     # all the rest.

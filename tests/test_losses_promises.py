@@ -142,9 +142,9 @@ def test_other_labels_are_still_looked_at():
     labels[:2] = torch.tensor([-1, 7])
     with pytest.raises(ValueError, match=r"^labels: contains 7, outside \[0, 5\)"):
         GCELoss(ignore_index=-1)(logits, labels)
-    with pytest.raises(ValueError, match="^ignore_index: applies to class ids"):
+    with pytest.raises(ValueError, match=r"^ignore_index: applies to class ids"):
         GCELoss(ignore_index=-1)(logits, soft_targets())
-    with pytest.raises(TypeError, match="^ignore_index: must be a whole number"):
+    with pytest.raises(TypeError, match=r"^ignore_index: must be a whole number"):
         GCELoss(ignore_index=1.5)
 
 
@@ -280,16 +280,16 @@ def test_a_copy_a_pickle_and_an_average_are_the_same_loss(name):
 def test_foreign_options_are_refused_with_what_to_do(name):
     build = LOSSES[name].build
     for given in ({"weight": torch.ones(5)}, {"weight": None}):
-        with pytest.raises(TypeError, match="^weight: .*weigh the samples yourself"):
+        with pytest.raises(TypeError, match=r"^weight: .*weigh the samples yourself"):
             build(**given)
-    with pytest.raises(TypeError, match="^weight: "):
+    with pytest.raises(TypeError, match=r"^weight: "):
         build(torch.ones(5))
-    with pytest.raises(TypeError, match="^size_average: .*; use reduction="):
+    with pytest.raises(TypeError, match=r"^size_average: .*; use reduction="):
         build(size_average=True)
     logits, labels = batch()
     with pytest.raises(TypeError, match=r"^input: is called logits here; write loss\("):
         make_loss(name)(input=logits, target=labels)
-    with pytest.raises(TypeError, match="^target: is called labels here"):
+    with pytest.raises(TypeError, match=r"^target: is called labels here"):
         make_loss(name)(logits, target=labels)
     assert make_loss(name)(logits=logits, labels=labels).isfinite()
 

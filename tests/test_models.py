@@ -1,4 +1,5 @@
-"""The networks: sizes as in the reference, shapes for every data set, initial weights, refusals."""
+"""The networks: sizes as in the reference, shapes for every data set, initial weights,
+refusals."""
 
 import math
 
@@ -11,7 +12,8 @@ from gcelib.models import MODELS, make_model
 PAPER_NETS = ["resnet50", "resnet110", "wrn_28_10", "densenet121"]
 SHAPES = [(1, 28, 28), (3, 64, 64), (1, 8, 16)]
 
-# Obtained by running the public reference code; the 64-pixel rows are its Tiny-ImageNet ResNets.
+# Obtained by running the public reference code; the 64-pixel rows are its Tiny-ImageNet
+# ResNets.
 COUNTS = [
     ("resnet50", 32, 10, 23_520_842),
     ("resnet50", 32, 100, 23_705_252),
@@ -126,8 +128,11 @@ def test_wide_resnet_activates_after_the_addition_and_has_no_dropout():
 
 def test_resnet110_strides_on_the_3x3_convolution():
     model = on_meta("resnet110", 10, (3, 32, 32))
-    strided = {m.kernel_size for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)
-               and "downsample" not in name}  # fmt: skip
+    strided = {
+        m.kernel_size
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Conv2d) and m.stride == (2, 2) and "downsample" not in name
+    }
     assert strided == {(3, 3)}
     layers = [
         m
@@ -218,7 +223,8 @@ def test_same_seed_same_weights(name):
 
 
 def test_convnet_learns():
-    """Noise with and without a bright square: the default net tells them apart after ten steps."""
+    """Noise with and without a bright square: the default net tells them apart after
+    ten steps."""
     torch.manual_seed(0)
     labels = torch.arange(128) % 2
     images = torch.randn(128, 1, 28, 28) * 0.5

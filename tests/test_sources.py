@@ -1,4 +1,5 @@
-"""The sources themselves: linted, typed, and without the calls through which a stranger's file could run code."""
+"""The sources themselves: linted, typed, and without the calls through which a
+stranger's file could run code."""
 
 import ast
 import json
@@ -33,7 +34,7 @@ def test_linters_and_type_checker_have_nothing_to_say(command):
 
 
 def modules():
-    """(name, syntax tree) of all library code and of all code cells of the notebooks."""
+    """(name, syntax tree) of all library code and of all cells of the notebooks."""
     for path in CODE:
         yield path.name, ast.parse(path.read_text(encoding="utf-8"))
     for path in LESSONS:
@@ -49,6 +50,13 @@ def modules():
             if line.lstrip()[:1] not in "%!"
         )
         yield path.name, ast.parse(code)
+
+
+#: Calls that unpickle, load any YAML, or write where an archive says.
+DANGEROUS = (
+    r"read_pickle|cloudpickle\.loads?$|^yaml\.(unsafe_|full_)?load(_all)?$"
+    r"|\.extractall$|\.unpack_archive$"
+)
 
 
 def dangers(tree):
@@ -78,17 +86,15 @@ def dangers(tree):
             yield "torch.load without weights_only=True"
         if called in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
             yield "np.load without allow_pickle=False"
-        if re.search(
-            r"read_pickle|cloudpickle\.loads?$|^yaml\.(unsafe_|full_)?load(_all)?$|\.extractall$|\.unpack_archive$",
-            called,
-        ):
+        if re.search(DANGEROUS, called):
             yield called
         if called in ("eval", "exec", "os.system", "torch.hub.load", "torch.jit.load"):
             yield called
 
 
 def test_nothing_unpickles_what_a_stranger_could_have_written():
-    """Except torchvision's own reader of CIFAR, which checks every batch's MD5 first (test_data.py)."""
+    """Except torchvision's own reader of CIFAR, which checks every batch's MD5 first
+    (test_data.py)."""
     found = [(name, danger) for name, tree in modules() for danger in dangers(tree)]
     assert not found
     assert len(list(modules())) > 20
@@ -103,7 +109,8 @@ def test_nothing_unpickles_what_a_stranger_could_have_written():
 
 
 def test_examples_listen_on_the_loopback_and_keep_their_tokens():
-    """What the documents tell a reader to type; that the local Dask cluster does so is in test_sweeps.py."""
+    """What the documents tell a reader to type; that the local Dask cluster does so is
+    in test_sweeps.py."""
     pages = [
         ROOT / name
         for name in (
@@ -121,7 +128,10 @@ def test_examples_listen_on_the_loopback_and_keep_their_tokens():
         *LESSONS,
     ]
     texts = {p.name: p.read_text(encoding="utf-8") for p in pages}
-    open_door = r"0\.0\.0\.0|--ip[ =](?!127\.0\.0\.1)|token *= *['\"]{2}|--\w+\.token|--\w+\.password|disable_check_xsrf"
+    open_door = (
+        r"0\.0\.0\.0|--ip[ =](?!127\.0\.0\.1)|token *= *['\"]{2}|--\w+\.token"
+        r"|--\w+\.password|disable_check_xsrf"
+    )
     assert not {
         name: found.group()
         for name, text in texts.items()
