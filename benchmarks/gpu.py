@@ -858,7 +858,8 @@ def report(found, left_over):
         "*of peak*: of the matrix product in the same precision (the reference's is "
         "TF32, which PyTorch lets float32 convolutions use). "
         f"`{DEFAULT}` is what `fit` does by itself on a card with bf16. *Reference "
-        "loop*: float32, a DataLoader with 4 workers, PIL, one `.item()` a step. *First step*: mostly compilation."
+        "loop*: float32, a DataLoader with 4 workers, PIL, one `.item()` a step. "
+        "*First step*: mostly compilation."
     )
     add("step", "A training step", note, header, rows)
     ratios = {model: row for (model, _), row in sections.get("loss", {}).items()}

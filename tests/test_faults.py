@@ -290,18 +290,20 @@ CELL = "for record in fit(config):\n    print('epoch', record['epoch'], flush=Tr
 
 
 @pytest.fixture
-def shell(request):
+def shell():
     """What runs the cells in a kernel; what it does to its process is undone."""
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     main = sys.modules["__main__"]
-    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
-    yield shell
-    shell.restore_sys_module_state()
-    sys.modules["__main__"] = main
+    try:
+        shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+        yield shell
+        shell.restore_sys_module_state()
+    finally:
+        sys.modules["__main__"] = main
+        signal.signal(signal.SIGINT, before)
 
 
 @POSIX
