@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         data as data,
         paper as paper,
         runs as runs,
+        shipped as shipped,
         sweeps as sweeps,
         trainer,
     )
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
         PropernessExplorer as PropernessExplorer,
         ReliabilityExplorer as ReliabilityExplorer,
     )
+    from gcelib.view.lessons import ask as ask, check as check
 
     training = trainer
     widgets = explorers
@@ -120,6 +122,7 @@ _MODULES = {
     "paper": "study.paper",
     "plots": "view.plots",
     "runs": "study.runs",
+    "shipped": "study.shipped",
     "sweeps": "study.sweeps",
     "training": "study.trainer",
     "widgets": "view.explorers",
@@ -184,6 +187,7 @@ _NAMES = {
     "study.published": ("PUBLISHED", "published_logits"),
     "study.results": ("load_logits", "load_results"),
     "study.trainer": ("RECIPES", "TrainConfig", "fit"),
+    "view.lessons": ("ask", "check"),
     "view.explorers": ("PropernessExplorer", "ReliabilityExplorer"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -1,0 +1,157 @@
+"""The lessons keep their form: what they ask, what they say, and where it comes from."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from gcelib.view import lessons
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+#: Tools and appendices: no lesson's header, questions and exercises are asked of them.
+TOOLS = {"07_sweep", "09_your_logits"}
+
+
+def cells(path, kind):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def printed(path):
+    """All text that the notebook's cells show, and their source."""
+    parts = []
+    for cell in cells(path, "code"):
+        parts.append(source(cell))
+        for output in cell["outputs"]:
+            parts.append("".join(output.get("text", "")))
+            parts.append("".join(output.get("data", {}).get("text/plain", "")))
+            parts.append("".join(output.get("data", {}).get("text/html", "")))
+    return "\n".join(parts)
+
+
+def numbers_in(text):
+    """Numbers with their digits after the point; no formulas, links or section marks."""
+    text = re.sub(r"\$\$.*?\$\$|\$.*?\$", " ", text, flags=re.S)
+    text = re.sub(r"\]\([^)]*\)|`[^`]*`|<[^>]*>", " ", text)
+    marks = r"(?:lessons?|sections?|exercises?|Eq\.|Tables?|Figures?|Theorem|App\.|§|and)"
+    text = re.sub(marks + r"\s*\[?\d+(?:\.\d+)?\]?", " ", text)
+    text = re.sub(r"\(\d\d\)|\b(?:19|20)\d\d\b|\b\d\d, section", " ", text)
+    return re.findall(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?![\w])", text)
+
+
+def is_borne_out(number, values):
+    """Whether a printed value rounds to ``number``, as it is or as a percentage."""
+    digits = len(number.partition(".")[2])
+    wanted = float(number.replace(",", ""))
+    half = 0.5 * 10**-digits + 1e-9
+    return any(abs(scale * v - wanted) <= half for v in values for scale in (1, 100))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_numbers_in_what_to_notice_come_from_the_same_notebook(path):
+    found = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?", printed(path))
+    values = {abs(float(number.replace(",", ""))) for number in found}
+    for cell in cells(path, "markdown"):
+        _, notice, paragraph = source(cell).partition("**What to notice.**")
+        paragraph = paragraph.split("\n## ")[0].split("\n### ")[0]
+        if not notice or re.search(r"\[[^\]]*\]\(https?:|\bet al\.", paragraph):
+            continue
+        for number in numbers_in(paragraph):
+            assert is_borne_out(number, values), (number, paragraph[:300])
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_says_its_question_its_claim_and_its_time(path):
+    if path.stem in TOOLS:
+        return
+    first = source(cells(path, "markdown")[0])
+    assert "**Question.**" in first
+    assert "**Claim" in first
+    assert re.search(r"minutes to read", first), first[-400:]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_asks_its_reader_and_checks_an_answer(path):
+    if path.stem in TOOLS:
+        return
+    code = "\n".join(source(cell) for cell in cells(path, "code"))
+    assert re.search(r"^ask\(", code, re.M), "no question that answers at once"
+    asked = re.findall(r'check\("(\d\d-\d)", answer\)', code)
+    assert asked, "no exercise with a check"
+    assert {key[:2] for key in asked} == {path.stem[:2]}
+    assert set(asked) <= set(lessons.EXERCISES)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_code_cells_are_short_and_narrow(path):
+    for cell in cells(path, "code"):
+        lines = source(cell).splitlines()
+        assert len(lines) <= 25, source(cell)
+        assert max(map(len, lines), default=0) <= 88, max(lines, key=len)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_every_figure_has_a_description(path):
+    for cell in cells(path, "code"):
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data and "application/vnd.jupyter.widget-view+json" not in data:
+                assert output["metadata"].get("image/png", {}).get("alt"), source(cell)
+
+
+def test_links_between_lessons_lead_somewhere():
+    for path in [*LESSONS, *NOTEBOOKS.glob("solutions/*.ipynb")]:
+        for cell in cells(path, "markdown"):
+            for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", source(cell)):
+                assert (path.parent / target).exists(), (path.name, target)
+
+
+def test_every_exercise_accepts_its_own_answer_and_refuses_another(capsys):
+    for key, exercise in lessons.EXERCISES.items():
+        expected = exercise.expected()
+        lessons.check(key, expected)
+        lessons.check(key, expected + 3 * exercise.tolerance + 1)
+        lessons.check(key, ...)
+        right, wrong, open_ = capsys.readouterr().out.splitlines()
+        assert right.startswith(f"{key}: right"), right
+        assert wrong.startswith(f"{key}: not yet"), wrong
+        assert "three dots" in open_
+
+
+def test_an_answer_in_the_wrong_unit_or_form_is_told_so(capsys):
+    lessons.check("00-1", 0.05)
+    lessons.check("00-1", "five")
+    fraction, text = capsys.readouterr().out.splitlines()
+    assert "in percent it is 5" in fraction
+    assert "give one number" in text
+    with pytest.raises(ValueError, match="did you mean '00-1'"):
+        lessons.check("00-11", 5)
+
+
+def test_a_question_needs_a_right_answer_and_replies_that_say_so():
+    with pytest.raises(ValueError, match="none is right"):
+        lessons.ask("?", {"a": "No.", "b": "No."})
+    with pytest.raises(ValueError, match="neither Right nor No"):
+        lessons.ask("?", {"a": "Right.", "b": "Perhaps."})
+    with pytest.raises(ValueError, match="two or more"):
+        lessons.ask("?", {"a": "Right."})
+    shown = lessons.ask("1 < 2?", {"yes": "Right.", "no": "No."})._repr_html_()
+    assert shown.count("<details>") == 2
+    assert "1 &lt; 2?" in shown
+
+
+def test_the_glossary_names_lessons_that_use_its_words():
+    text = (NOTEBOOKS.parent / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| .+ \| \[(\d\d)\]\(\.\./notebooks/(.+?)\)", text, re.M)
+    assert len(rows) > 40
+    for term, number, file in rows:
+        assert file.startswith(number)
+        lesson = "\n".join(source(c) for c in cells(NOTEBOOKS / file, "markdown")).lower()
+        words = re.split(r",? and |, | \(|\)| of | for ", term.lower())
+        assert any(word.strip() in lesson for word in words if word), (term, file)
