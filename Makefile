@@ -19,7 +19,7 @@ help:
 	@sed -n '/^#/!q;s/^# \?//p' $(firstword $(MAKEFILE_LIST))
 
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "gcelib needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 15) else "gcelib needs Python 3.11 to 3.14, this is %d.%d: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch torchvision
 	$(BIN)/pip install -q -c constraints.txt -e '.[all]'
