@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from gcelib import _check, metrics
+from gcelib.calibration import TemperatureScaling
 from gcelib.losses import GCELoss
 from gcelib.study import data, runs, shipped
 
@@ -261,6 +262,14 @@ def _fewest_held_out() -> float:
     return float(next(n for n in range(1, 99) if math.ceil((n + 1) * 0.9) <= n))
 
 
+def _temperature_again() -> float:
+    """The temperature of CE's validation logits that were divided by theirs."""
+    logits, labels = _demo("fashion_mini", "ce", "val")
+    first = TemperatureScaling("nll").fit(logits, labels)
+    again = TemperatureScaling("nll").fit(first(logits), labels)
+    return float(again.temperature)
+
+
 #: Every exercise that ``check`` knows, by lesson and number.
 EXERCISES: dict[str, Exercise] = {
     "00-1": Exercise(
@@ -305,6 +314,13 @@ EXERCISES: dict[str, Exercise] = {
         "metrics.ece(*test['ce'], n_bins) of both, CE minus GCE, times 100.",
         "Its interval holds zero: these pictures cannot say which is better.",
     ),
+    "04-1": Exercise(
+        _temperature_again,
+        "temperature",
+        0.01,
+        "Which T has the lowest NLL for z / T0, if T0 has it for z?",
+        "What one temperature can mend, it has mended. ATS finds something left to do.",
+    ),
     "05-1": Exercise(
         _long_tailed_error,
         "%",
@@ -318,6 +334,13 @@ EXERCISES: dict[str, Exercise] = {
         0.1,
         "Score 1 - softmax(z).max(1); then count pairs as in section 3, ties half.",
         "Nearly what entropy gives: both hear the same alarm.",
+    ),
+    "08-1": Exercise(
+        lambda: 0.5**5,
+        "p",
+        0.0005,
+        "One-sided, exact: how many of the 2^5 patterns of signs are as extreme?",
+        "So one test of five seeds can just reach 0.05, and a family of two cannot.",
     ),
     "10-1": Exercise(
         lambda: 1 - 0.1,
