@@ -18,9 +18,12 @@ def pytest_configure(config):
         sanitize = str(ROOT / "tests" / "nbval_sanitize.cfg")
         option.nbval_sanitize_with = option.nbval_sanitize_with or sanitize
         _leave_pictures_out()
+    is_worker = hasattr(config, "workerinput")  # of pytest -n
+    if is_worker:
+        os.environ["OMP_NUM_THREADS"] = "1"  # workers share the cores
     # Runs made by tests and tested notebooks go to a folder of their own, never to
-    # the user's runs/.
-    if "GCELIB_TEST_RUNS" not in os.environ:
+    # the user's runs/, nor to another worker's.
+    if is_worker or "GCELIB_TEST_RUNS" not in os.environ:
         config._gcelib_runs = tempfile.TemporaryDirectory(
             prefix="gcelib-test-", ignore_cleanup_errors=True
         )
