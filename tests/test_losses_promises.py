@@ -252,6 +252,18 @@ def test_adafocal_refuses_a_spoilt_state_and_keeps_its_own(how):
     assert torch.equal(model[0].bin_edges, AdaFocalLoss().bin_edges)
 
 
+@pytest.mark.parametrize("name", ["gamma", "bin_edges"])
+@pytest.mark.parametrize("kind", ["alone", "sparse", "meta"])
+def test_adafocal_looks_at_each_buffer_by_itself(name, kind):
+    value = adapted().state_dict()[name] + 50
+    if kind == "sparse":
+        value = value.to_sparse()
+    if kind == "meta":
+        value = value.to("meta")
+    with pytest.raises(ValueError, match=f"^{name}: .*; "):
+        AdaFocalLoss().load_state_dict({name: value}, strict=False)
+
+
 def test_adafocal_takes_every_state_that_update_leaves():
     loss = AdaFocalLoss(n_bins=3)
     for logits in (1e4 * batch(5, 4)[0], 0 * batch(5, 4)[0], batch(1, 4)[0]):
