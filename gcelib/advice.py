@@ -3,7 +3,7 @@
 import io
 import math
 import os
-import tempfile
+import secrets
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -143,17 +143,25 @@ class Advice:
             _check.fail("path", f"{target.parent} is no folder", "make it first")
         buffer = io.BytesIO()
         torch.save(self.calibrator.state_dict(), buffer)
-        if os.path.lexists(target):
+        # Whole beside its place first, so that no half of it is ever there; a link,
+        # unlike a rename, never replaces what somebody put there meanwhile.
+        whole = target.with_name(f".{secrets.token_hex(8)}.pt")
+        try:
+            with open(whole, "xb") as file:
+                file.write(buffer.getvalue())
+            try:
+                os.link(whole, target)
+            except FileExistsError:
+                raise
+            except OSError:  # a disk without links
+                if os.path.lexists(target):
+                    raise FileExistsError(str(target)) from None
+                whole.rename(target)
+        except FileExistsError:
             cure = "choose another name, or remove it"
             _check.fail("path", f"{target} is there already", cure)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".gcelib-")
-        try:  # whole beside its place first, so that no half of it is ever there
-            with os.fdopen(handle, "wb") as file:
-                file.write(buffer.getvalue())
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        finally:
+            whole.unlink(missing_ok=True)
         return target
 
     def usage(self, path: str | os.PathLike[str]) -> str:

@@ -136,7 +136,12 @@ def test_a_saved_calibrator_is_never_written_over():
     with pytest.raises(ValueError, match=r"path: .* is there already"):
         advice.save("kept.pt")
     assert path.read_bytes() == content
-    assert [p.name for p in Path().iterdir()] == ["kept.pt"]
+    Path("dangling.pt").symlink_to("elsewhere.pt")
+    with pytest.raises(ValueError, match="path: .* is there already"):
+        advice.save("dangling.pt")
+    assert sorted(p.name for p in Path().iterdir()) == ["dangling.pt", "kept.pt"]
+    Path("plain").touch()  # who may read it is the umask's to say
+    assert path.stat().st_mode == Path("plain").stat().st_mode
     again = make_calibrator("ts_nll")
     again.load_state_dict(torch.load("kept.pt", weights_only=True))
     assert torch.equal(again(logits), advice.calibrator(logits))

@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import pickle
-import tempfile
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gcelib import _check
+from gcelib.study import files
 from gcelib.study.places import data_dir
 
 FloatArray = npt.NDArray[np.float32]
@@ -472,9 +472,7 @@ def _download(file: PublishedFile, path: Path) -> None:
     if hashlib.sha256(content).hexdigest() != file.sha256:
         problem = "what came is not the published file (wrong SHA-256)"
         _check.fail(path.name, problem, cure)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-        part.write(content)
-    os.replace(part.name, path)
+    files.write_atomic(path, content)
 
 
 def _read_npz(content: bytes, network: PublishedNetwork, folder: Path) -> _Arrays:

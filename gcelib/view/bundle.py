@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gcelib.study import files
 from gcelib.view import alt
 
 STATIC = Path(__file__).parent / "static"
@@ -177,15 +177,5 @@ def write_page(path: str | os.PathLike[str], title: str, parts: Sequence[str]) -
     """
     target = Path(path)
     page = _PAGE.format(title=title, body="\n".join(parts))
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".html")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    files.write_atomic(target, page.encode("utf-8"))
     return target
