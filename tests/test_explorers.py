@@ -350,7 +350,8 @@ def content_of(html):
     "make", [explorer, lambda: explorer(losses=[]), PropernessExplorer]
 )
 def test_the_output_is_a_picture_and_what_brings_it_to_life(make):
-    bundle, _ = make()._repr_mimebundle_()
+    bundle, metadata = make()._repr_mimebundle_()
+    assert metadata["image/png"]["alt"].startswith("Figure: ")
     assert set(bundle) == {"text/plain", "text/html", "image/png"}
     picture = base64.b64decode(bundle["image/png"])
     pixels = matplotlib.image.imread(io.BytesIO(picture), format="png")

@@ -368,21 +368,28 @@ def test_a_notebooks_figures_reach_html_with_their_descriptions(caplog, monkeypa
         "plt.plot([1, 2]); plt.xlabel('epoch'); plt.ylabel('5 < $x$')",
         "ax = plots.risk_curves([0.1, 0.2], {'ce': [1, 2]})\n"
         "plots.describe(ax, 'Falling & rising.')",
+        "from matplotlib_inline.backend_inline import set_matplotlib_formats\n"
+        "set_matplotlib_formats('retina'); plt.plot([2, 1]); plt.figure()",
     ]
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
     pictures = [
-        o.data
-        for c in notebook.cells
-        for o in c.outputs
-        if "image/png" in o.get("data", {})
+        output
+        for cell in notebook.cells
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) == 2
-    for data in pictures:
-        assert "".join(data["image/png"].split()) in data["text/html"]
+    assert len(pictures) == 3
+    for picture in pictures:
+        png = "".join(picture.data["image/png"].split())
+        alternative = picture.metadata["image/png"]["alt"]
+        assert picture.data["text/html"] == alt.image(png, alternative)
+    assert pictures[1].metadata["image/png"]["alt"] == "Falling & rising."
+    assert pictures[2].metadata["image/png"]["width"] > 100
     page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
     assert "Alternative text is missing" not in caplog.text
+    assert "No description has been provided" not in page
     assert 'alt="Figure: 5 &lt; $x$' in page
     assert 'alt="Falling &amp; rising."' in page
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gcelib import _check
+from gcelib.metrics import METRICS
 from gcelib.study import files, places, stored
 from gcelib.study.files import AnyPath
 
@@ -182,14 +183,7 @@ def summary(run_dir: AnyPath, split: str = "test") -> "pd.DataFrame":
     import pandas as pd
 
     results = stored.read_result(run_dir).results
-    labels = {
-        "error": "error %",
-        "nll": "NLL",
-        "brier": "Brier",
-        "ece": "ECE %",
-        "adaptive_ece": "AdaECE %",
-        "classwise_ece": "ClasswiseECE %",
-    }
+    known = {name: metric for name, metric in METRICS.items() if metric.in_evaluate}
     start, end = f"{split}_", "_nll"
     calibrators = [
         name.removeprefix(start).removesuffix(end)
@@ -199,9 +193,12 @@ def summary(run_dir: AnyPath, split: str = "test") -> "pd.DataFrame":
     rows = {}
     for calibrator in calibrators:
         row = {}
-        for metric, label in labels.items():
-            value = results.get(f"{split}_{calibrator}_{metric}", float("nan"))
-            row[label] = 100 * value if "%" in label else value
+        for name, metric in known.items():
+            value = results.get(f"{split}_{calibrator}_{name}", float("nan"))
+            if metric.percent:
+                row[f"{metric.label} %"] = 100 * value
+            else:
+                row[metric.label] = value
         rows[calibrator] = row
     return pd.DataFrame.from_dict(rows, orient="index").round(3)
 

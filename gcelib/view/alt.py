@@ -1,8 +1,9 @@
 """Descriptions of figures, for those who do not see them.
 
 In a notebook every figure is shown as an ``<img>`` with an alternative text, which
-JupyterLab, nbconvert and the site hand on to screen readers. The text is the author's
-(``describe``), else what the axes say.
+JupyterLab, nbconvert and the site hand on to screen readers. The PNG beside it carries
+the same text as metadata, ``{"alt": ...}``: of these only nbconvert's classic template
+hands that on. The text is the author's (``describe``), else what the axes say.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Drawn = TypeVar("Drawn", bound="Axes | Figure")
+
+#: What IPython takes for a picture: base64, alone or with its metadata; None for none.
+Drawing = str | tuple[str, dict[str, Any]] | None
 
 
 def describe(drawn: Drawn, text: str) -> Drawn:
@@ -135,12 +139,17 @@ def install() -> None:
     formatters = shell.display_formatter.formatters
     last: dict[str, Any] = {}
 
-    def as_png(figure: Figure) -> object:
-        """The figure as the notebook's own settings draw it."""
-        if last.get("figure") is not figure:
-            return last["draw"](figure)
-        del last["figure"]
-        return last.pop("png")
+    def as_png(figure: Figure) -> Drawing:
+        """The figure as the notebook's own settings draw it, with its description."""
+        if last.get("figure") is figure:
+            del last["figure"]
+            drawn = last.pop("png")
+        else:
+            drawn = last["draw"](figure)
+        if drawn is None:  # a figure without axes
+            return None
+        picture, metadata = drawn if isinstance(drawn, tuple) else (drawn, {})
+        return picture, {**metadata, "alt": description(figure)}
 
     def as_html(figure: Figure) -> str | None:
         """The same picture with its description; None where PNG is not in use."""
@@ -154,6 +163,8 @@ def install() -> None:
             last["draw"] = draw
             png.for_type(Kind, as_png)
         drawn = last["draw"](figure)
+        if drawn is None:
+            return None
         picture = drawn[0] if isinstance(drawn, tuple) else drawn
         last["figure"] = figure
         last["png"] = drawn

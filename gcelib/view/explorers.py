@@ -55,14 +55,21 @@ _BINNINGS = {
 _OFFERED = tuple(
     name for name, row in CALIBRATORS.items() if row.needs in (None, "scikit-learn")
 )
-_METRICS = (  # key, label, factor, digits
-    ("error", "Error %", 100, 2),
-    ("nll", "NLL", 1, 3),
-    ("brier", "Brier", 1, 3),
-    ("ece", "ECE %", 100, 2),
-    ("adaptive_ece", "AdaECE %", 100, 2),
-    ("classwise_ece", "ClasswiseECE %", 100, 2),
-)
+
+
+def _columns() -> tuple[tuple[str, str, int, int], ...]:
+    """The numbers beside the diagram: key, label, factor, digits."""
+    columns = []
+    for name, metric in metrics.METRICS.items():
+        label = metric.label[0].upper() + metric.label[1:]
+        if metric.in_evaluate and metric.percent:
+            columns.append((name, f"{label} %", 100, 2))
+        elif metric.in_evaluate:
+            columns.append((name, label, 1, 3))
+    return tuple(columns)
+
+
+_METRICS = _columns()
 
 
 def _whole(name: str, value: object, low: int, high: int) -> int:
@@ -142,7 +149,7 @@ class _Explorer(anywidget.AnyWidget):
             "text/html": self._html(picture, MOST_IMAGES_IN_OUTPUT),
             "image/png": base64.b64encode(picture[0]).decode(),
         }
-        return data, {}
+        return data, {"image/png": {"alt": picture[1]}}
 
     def save(self, path: str | os.PathLike[str], title: str = "") -> Path:
         """Write one HTML file that needs no network, no kernel and no other file.
