@@ -1,6 +1,6 @@
 """Make docs/reliability.png, the README's picture, from runs that come along.
 
-    python docs/make_reliability_picture.py
+python docs/make_reliability_picture.py
 """
 
 from pathlib import Path

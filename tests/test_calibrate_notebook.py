@@ -137,7 +137,7 @@ def test_a_saved_calibrator_is_never_written_over():
         advice.save("kept.pt")
     assert path.read_bytes() == content
     Path("dangling.pt").symlink_to("elsewhere.pt")
-    with pytest.raises(ValueError, match="path: .* is there already"):
+    with pytest.raises(ValueError, match=r"path: .* is there already"):
         advice.save("dangling.pt")
     assert sorted(p.name for p in Path().iterdir()) == ["dangling.pt", "kept.pt"]
     Path("plain").touch()  # who may read it is the umask's to say

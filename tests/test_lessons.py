@@ -1,4 +1,4 @@
-"""The lessons keep their form: what they ask, what they say, and where it comes from."""
+"""The lessons keep their form: what they ask, what they say, where it comes from."""
 
 import json
 import re
@@ -36,10 +36,12 @@ def printed(path):
 
 
 def numbers_in(text):
-    """Numbers with their digits after the point; no formulas, links or section marks."""
+    """Numbers with their digits after the point; no formulas, links or sections."""
     text = re.sub(r"\$\$.*?\$\$|\$.*?\$", " ", text, flags=re.S)
     text = re.sub(r"\]\([^)]*\)|`[^`]*`|<[^>]*>", " ", text)
-    marks = r"(?:lessons?|sections?|exercises?|Eq\.|Tables?|Figures?|Theorem|App\.|§|and)"
+    marks = (
+        r"(?:lessons?|sections?|exercises?|Eq\.|Tables?|Figures?|Theorem|App\.|§|and)"
+    )
     text = re.sub(marks + r"\s*\[?\d+(?:\.\d+)?\]?", " ", text)
     text = re.sub(r"\(\d\d\)|\b(?:19|20)\d\d\b|\b\d\d, section", " ", text)
     return re.findall(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?![\w])", text)
@@ -58,7 +60,7 @@ def test_numbers_in_what_to_notice_come_from_the_same_notebook(path):
     found = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?", printed(path))
     values = {abs(float(number.replace(",", ""))) for number in found}
     for cell in cells(path, "markdown"):
-        _, notice, paragraph = source(cell).partition("**What to notice.**")
+        _, _, paragraph = source(cell).partition("**What to notice.**")
         paragraph = re.split(r"\n##|\*\*Check yourself", paragraph)[0]
         for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z*(])", paragraph):
             if "](" in sentence or "et al." in sentence:
@@ -153,10 +155,12 @@ def test_a_question_needs_a_right_answer_and_replies_that_say_so():
 
 def test_the_glossary_names_lessons_that_use_its_words():
     text = (NOTEBOOKS.parent / "docs" / "glossary.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (.+?) \| .+ \| \[(\d\d)\]\(\.\./notebooks/(.+?)\)", text, re.M)
+    row = r"^\| (.+?) \| .+ \| \[(\d\d)\]\(\.\./notebooks/(.+?)\)"
+    rows = re.findall(row, text, re.M)
     assert len(rows) > 40
     for term, number, file in rows:
         assert file.startswith(number)
-        lesson = "\n".join(source(c) for c in cells(NOTEBOOKS / file, "markdown")).lower()
+        prose = [source(cell) for cell in cells(NOTEBOOKS / file, "markdown")]
+        lesson = "\n".join(prose).lower()
         words = re.split(r",? and |, | \(|\)| of | for ", term.lower())
         assert any(word.strip() in lesson for word in words if word), (term, file)

@@ -6,9 +6,13 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gcelib import _check
 from gcelib.study.files import AnyPath, is_link, refuse_all_but_files
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 #: What a file system without locks answers.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -202,24 +206,24 @@ def _probe(path: Path) -> bool | None:
 
 def _probe_by_taking(path: Path) -> bool:
     """Tell whether the lock on ``path`` is held, by trying to take it."""
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError):
-        return True
-    lock.release()
-    return False
+    return _is_taken(FileLock(path))
 
 
 def _soft_held(marker: Path) -> bool:
     """Tell whether the file that stands for a lock is there and its process lives."""
-    from filelock import SoftFileLock, Timeout
+    from filelock import SoftFileLock
 
     if not marker.is_file() or is_link(marker):
         return False
-    lock = SoftFileLock(marker)
+    return _is_taken(SoftFileLock(marker))
+
+
+def _is_taken(lock: "BaseFileLock") -> bool:
+    """Tell whether somebody holds the lock, by trying to take it."""
+    from filelock import Timeout
+
     try:
         lock.acquire(timeout=0)
     except (Timeout, OSError):

@@ -1,8 +1,8 @@
-"""What a lesson asks its reader: questions that answer at once, exercises with a check.
+"""What a lesson asks its reader: questions that answer at once, checked exercises.
 
-``ask`` needs no kernel: its answers unfold in a saved notebook and on a web page too, by
-mouse or keyboard. ``check`` tells whether the answer of an exercise is right, and if not,
-where to look. The values that it compares with are computed, not written down.
+``ask`` needs no kernel: its answers unfold in a saved notebook and on a web page too,
+by mouse or keyboard. ``check`` tells whether the answer of an exercise is right, and if
+not, where to look. The values that it compares with are computed, not written down.
 """
 
 import html
@@ -18,7 +18,6 @@ from gcelib import _check, metrics
 from gcelib.calibration import TemperatureScaling
 from gcelib.losses import GCELoss
 from gcelib.study import data, runs, shipped
-
 
 Array = npt.NDArray[np.generic]
 
@@ -138,7 +137,8 @@ def check(exercise: str, answer: object) -> None:
     >>> check("00-1", ...)
     00-1: write your answer in place of the three dots and run the cell again.
     >>> check("00-1", 5)
-    00-1: right. Group B claims 0.6 and 0.6 is true; half of the patients are off by 0.1.
+    00-1: right. Group B claims 0.6 and 0.6 is true; half of the patients are off by
+    0.1.
     """
     row = EXERCISES[_check.choice("exercise", exercise, EXERCISES)]
     if answer is ...:
@@ -158,7 +158,7 @@ def check(exercise: str, answer: object) -> None:
         print(f"{exercise}: not yet. {row.hint}")
 
 
-# --- the answers -----------------------------------------------------------------------
+# --- the answers ----------------------------------------------------------------------
 
 
 def _third_doctor() -> float:
@@ -177,9 +177,10 @@ _PATIENTS: npt.NDArray[np.int64] = np.repeat([1, 0, 1, 0], [40, 10, 20, 30])
 
 
 def _doctor(p_a: float, p_b: float) -> npt.NDArray[np.float64]:
-    """Logits (100, 2) of a model that says "ill" with p_a in group A, p_b in group B."""
+    """Logits (100, 2) of a model that says "ill" with p_a in group A, p_b in B."""
     p = np.repeat([p_a, p_b], 50)
-    return np.log(np.stack([1 - p, p], axis=1))
+    logits: npt.NDArray[np.float64] = np.log(np.stack([1 - p, p], axis=1))
+    return logits
 
 
 def _focal_minimiser() -> float:
