@@ -99,7 +99,7 @@ def random_split(n, size, device):
 def make_state(
     model, size, device, precision="auto", channels_last=True, compiled=None
 ):
-    """What ``gcelib.training.fit`` makes for a run: network, optimiser, loss, and the
+    """What ``gcelib.fit`` makes for a run: network, optimiser, loss, and the
     loop ``train_epoch``.
     """
     part, shape = random_split(2, size, "cpu"), (3, size.pixels, size.pixels)
