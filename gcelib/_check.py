@@ -175,6 +175,8 @@ def as_tensor(name: str, value: object) -> Tensor:
         fail(name, "is a masked array", cure, TypeError)
     if numbers_in.dtype.kind not in "fiub":
         cure = "pass real numbers (of a table the numeric columns, astype(float))"
+        if "labels" in name:
+            cure = "pass class ids: numpy.searchsorted(classes, names), classes sorted"
         fail(name, f"has dtype {numbers_in.dtype}", cure, TypeError)
     return torch.from_numpy(_readable_by_torch(numbers_in))
 
@@ -232,6 +234,8 @@ def check_logits(
     """
     if not logits.is_floating_point() or logits.dtype.itemsize < 2:
         cure = "pass floating-point scores (16, 32 or 64 bits)"
+        if logits.ndim == 1:
+            cure += "; logits come first, labels second"
         fail(name, f"has dtype {logits.dtype}", cure, TypeError)
     if logits.ndim != 2 or logits.shape[1] < 2:
         problem = f"expected shape (N, K) with K >= 2, got {tuple(logits.shape)}"

@@ -27,6 +27,21 @@ _RESAMPLES = 400
 _LABELS = {"raw": "the logits as they are"}
 
 
+#: How a loaded calibrator is applied to each form of scores.
+_LINES_THAT_APPLY = {
+    "logits": "calibrated = calibrator(logits)  # logits (N, K) of the same model",
+    "probabilities": (
+        "logits = logits_from_probabilities(probabilities)  # (N, K), of the same model\n"
+        "calibrated = calibrator(logits).softmax(1)"
+    ),
+    "confidences": (
+        "right = torch.as_tensor(confidences)  # (N,), of the same model\n"
+        "logits = logits_from_probabilities(torch.stack([1 - right, right], 1))\n"
+        "calibrated = calibrator(logits).softmax(1)[:, 1]"
+    ),
+}
+
+
 @dataclass(frozen=True)
 class AdviceRow:
     """What cross-validation found for one calibrator.
@@ -164,28 +179,36 @@ class Advice:
             whole.unlink(missing_ok=True)
         return target
 
-    def usage(self, path: str | os.PathLike[str]) -> str:
+    def usage(self, path: str | os.PathLike[str], form: str = "logits") -> str:
         """The lines that load and apply what ``save(path)`` wrote.
 
         Parameters
         ----------
         path : path
             As given to ``save``.
+        form : {"logits", "probabilities", "confidences"}, default "logits"
+            What it will be applied to, as in ``load_own_logits``.
 
         Returns
         -------
         str
             Python code.
+
+        Raises
+        ------
+        ValueError
+            If there is no such form.
         """
+        _check.choice("form", form, tuple(_LINES_THAT_APPLY))
         name = "ts_nll" if self.name == "raw" else self.name
+        more = "" if form == "logits" else ", logits_from_probabilities"
         return (
             "import torch\n"
-            "from gcelib import make_calibrator\n\n"
+            f"from gcelib import make_calibrator{more}\n\n"
             f'calibrator = make_calibrator("{name}")\n'
             f"state = torch.load({str(path)!r}, weights_only=True)\n"
             "calibrator.load_state_dict(state)\n"
-            "calibrated = calibrator(logits)  # logits (N, K) of the same model"
-        )
+        ) + _LINES_THAT_APPLY[form]
 
 
 def advise(

@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -145,6 +145,12 @@ class Calibrator(nn.Module):
             self._n_classes = logits.shape[1]
             self.n_classes = torch.tensor(self._n_classes, device=device)
         return self
+
+    if TYPE_CHECKING:  # nn.Module's returns Any
+
+        def __call__(self, logits: ArrayInput) -> Tensor:
+            """Call ``forward``."""
+            ...
 
     def forward(self, logits: ArrayInput) -> Tensor:
         """Calibrate.

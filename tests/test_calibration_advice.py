@@ -140,3 +140,31 @@ def test_differences_are_those_of_the_metrics():
 def test_impossible_questions_are_refused_before_any_fit(change, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         advise(*truth_and_labels(400), **change)
+
+
+@pytest.mark.parametrize("form", ["logits", "probabilities", "confidences"])
+def test_the_lines_that_load_do_what_the_advised_calibrator_does(form, tmp_path):
+    torch.manual_seed(0)
+    confidences = 0.4 + 0.6 * torch.rand(300, dtype=torch.float64)
+    probabilities = torch.stack([1 - confidences, confidences], 1)
+    logits = metrics.logits_from_probabilities(probabilities)
+    labels = torch.bernoulli(0.3 + 0.5 * confidences).long()
+    advice = advise(logits, labels)
+    names = {
+        "logits": logits,
+        "probabilities": probabilities,
+        "confidences": confidences.numpy(),
+    }
+    exec(advice.usage(advice.save(tmp_path / "c.pt"), form), names)
+    expected = advice.calibrator(logits)
+    if form != "logits":
+        expected = expected.softmax(1)
+    if form == "confidences":
+        expected = expected[:, 1]
+    torch.testing.assert_close(names["calibrated"], expected)
+
+
+def test_lines_for_an_unknown_form_are_refused():
+    advice = advise(torch.randn(60, 3), torch.arange(60) % 3)
+    with pytest.raises(ValueError, match="^form: unknown 'confidence'"):
+        advice.usage("c.pt", "confidence")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcelib import _check, evaluate
+from gcelib import _check, ece, evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -118,3 +118,14 @@ def test_percentages_are_told_once():
     with pytest.warns(UserWarning, match="percentages") as caught:
         _check.warn_of_probabilities(torch.full((9, 4), 25.0))
     assert len(caught) == 1
+
+
+def test_labels_that_are_names_are_told_how_to_become_ids():
+    scores, names = np.eye(3), np.array(["cat", "dog", "fox"])
+    with pytest.raises(TypeError, match=r"^labels: .*searchsorted\(classes, names\)"):
+        ece(scores, names)
+
+
+def test_arguments_in_the_order_of_scikit_learn_are_told_ours():
+    with pytest.raises(TypeError, match=r"^logits: .*logits come first, labels second"):
+        ece([0, 1, 2], np.eye(3), probabilities=True)

@@ -492,6 +492,31 @@ def test_probabilities_and_confidences_come_in_csv_files_too(tmp_path):
         load_logits_file(path)
 
 
+def test_a_spreadsheet_of_confidences_may_call_its_classes_by_names(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("label,prediction,confidence\ncat,cat,0.9\ndog, cat,0.6\n")
+    confidences, correct = load_logits_file(path).parts["test"]
+    assert confidences.tolist() == [0.9, 0.6]
+    assert correct.tolist() == [True, False]
+    path.write_text("label,prediction,confidence\ncat,0,0.9\n")
+    with pytest.raises(BadParameter, match="names in both label and prediction"):
+        load_logits_file(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ("label;prediction;confidence", "separated by commas"),
+        ("label\tprediction\tconfidence", "separated by commas"),
+        ("id,label,prediction,confidence", "without other columns"),
+    ],
+)
+def test_columns_of_another_form_are_told_the_way(tmp_path, columns, told):
+    (tmp_path / "mine.csv").write_text(columns + "\n")
+    with pytest.raises(BadParameter, match=told):
+        load_logits_file(tmp_path / "mine.csv")
+
+
 @pytest.mark.parametrize("suffix", [".p", ".pt", ".npy", ".pkl"])
 def test_files_of_other_kinds_are_told_how_to_convert(tmp_path, suffix):
     path = tmp_path / f"mine{suffix}"

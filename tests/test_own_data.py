@@ -338,6 +338,18 @@ def test_places_that_are_not_there_or_damaged_are_refused(tmp_path, modules):
             TrainConfig(dataset)
 
 
+def test_ninety_images_are_enough_for_three_parts(tmp_path):
+    """A tenth of them would be too few to calibrate on, so ten are drawn."""
+    splits = data.load(write_folder(tmp_path, n=45))
+    assert [len(y) for _, y in (splits.train, splits.val, splits.test)] == [62, 10, 18]
+
+
+def test_a_folder_of_classes_without_parts_is_told_where_to_put_them(tmp_path):
+    write_folder(tmp_path, n=1)
+    with pytest.raises(ValueError, match=r"folders of its classes into .*train/train"):
+        data.load(f"folder:{tmp_path / 'train'}")
+
+
 def test_folders_of_mixed_or_unreadable_images_are_refused(tmp_path):
     dataset = write_folder(tmp_path, n=60)
     odd = tmp_path / "train" / "cat" / "odd.png"

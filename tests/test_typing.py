@@ -48,6 +48,7 @@ Reliability.from_confidences([0.5], [True], binning="equal").ece + 1
 metrics.METRICS["ece"].lable  # mistake
 make_loss(5)  # mistake
 make_calibrator("ats", n_bins=10)
+make_calibrator("ats")(logits).sofmax(1)  # mistake
 """
 
 

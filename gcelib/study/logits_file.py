@@ -253,6 +253,8 @@ def _read_csv(path: Path) -> tuple[str, dict[str, Pair]]:
     if not isinstance(table.index, pd.RangeIndex):
         _refuse_columns(columns)
     kind, names = _kind_of_columns(columns)
+    if kind == "confidences":
+        _number_names(table)
     for name in columns:
         _refuse_holes(name, table[name])
     if "split" not in columns:
@@ -283,8 +285,26 @@ def _kind_of_columns(columns: list[str]) -> tuple[str, list[str]]:
 def _refuse_columns(columns: list[str]) -> NoReturn:
     """Say which columns a table must have."""
     there = files.shown(", ".join(columns))[:200]
-    cure = "name them split,label,logit_0,logit_1,... or split,label,prob_0,prob_1,... "
-    fail("columns", f"are {there}", cure + "or split,label,prediction,confidence")
+    cure = (
+        "name them split,label,logit_0,logit_1,... or split,label,prob_0,prob_1,... "
+        "or label,prediction,confidence (with or without split), without other columns"
+    )
+    if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+        cure = "save the table separated by commas, with points in its numbers; " + cure
+    fail("columns", f"are {there}", cure)
+
+
+def _number_names(table: "pd.DataFrame") -> None:
+    """Give classes that are called by names numbers: only equality counts here."""
+    pair = ["label", "prediction"]
+    is_text = [table[column].dtype.kind not in "iufb" for column in pair]
+    has_holes = bool(table[pair].isna().to_numpy().any())
+    if not all(is_text) or has_holes:
+        return
+    names = sorted({str(value).strip() for column in pair for value in table[column]})
+    ids = {name: k for k, name in enumerate(names)}
+    for column in pair:
+        table[column] = [ids[str(value).strip()] for value in table[column]]
 
 
 def _refuse_holes(name: str, column: "pd.Series[Any]") -> None:
@@ -295,7 +315,10 @@ def _refuse_holes(name: str, column: "pd.Series[Any]") -> None:
         fail(name, what, "fill it or leave the line out")
     if name != "split" and column.dtype.kind not in "iuf":
         what = f"holds what is not a number, read as {column.dtype}"
-        fail(name, what, "write plain numbers")
+        cure = "write plain numbers"
+        if name in ("label", "prediction"):
+            cure += ", or in a table of confidences names in both label and prediction"
+        fail(name, what, cure)
 
 
 def _pair_of_rows(kind: str, names: list[str], rows: "pd.DataFrame") -> Pair:

@@ -179,7 +179,7 @@ def _completed(found: _Found, seed: int, name: str) -> Raw:
     if test is None:
         train, test = divide(train, n_all / 5, seed)
     if val is None:
-        train, val = divide(train, n_all / 10, seed)
+        train, val = divide(train, max(n_all / 10, _FEWEST), seed)
     for part, (_, labels) in zip(_PARTS, (train, val, test), strict=True):
         if len(labels) < _FEWEST:
             problem = f"{name} has {len(labels)} samples for {part}"
@@ -202,11 +202,8 @@ def _read_folder(place: str) -> _Found:
             "dataset", f"there is no folder {root}", "give its full path after folder:"
         )
     if not (root / "train").is_dir():
-        fail(
-            "dataset",
-            f"{root} has no folder train",
-            "put images into train/<class>/*.png",
-        )
+        cure = f"put the folders of its classes into {root / 'train'}"
+        fail("dataset", f"{root} has no folder train", cure + ": train/<class>/*.png")
     files = sorted(
         path
         for part in _PARTS
