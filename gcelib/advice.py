@@ -31,7 +31,7 @@ _LABELS = {"raw": "the logits as they are"}
 _LINES_THAT_APPLY = {
     "logits": "calibrated = calibrator(logits)  # logits (N, K) of the same model",
     "probabilities": (
-        "logits = logits_from_probabilities(probabilities)  # (N, K), of the same model\n"
+        "logits = logits_from_probabilities(probabilities)  # of the same model\n"
         "calibrated = calibrator(logits).softmax(1)"
     ),
     "confidences": (

@@ -166,5 +166,5 @@ def test_the_lines_that_load_do_what_the_advised_calibrator_does(form, tmp_path)
 
 def test_lines_for_an_unknown_form_are_refused():
     advice = advise(torch.randn(60, 3), torch.arange(60) % 3)
-    with pytest.raises(ValueError, match="^form: unknown 'confidence'"):
+    with pytest.raises(ValueError, match=r"^form: unknown 'confidence'"):
         advice.usage("c.pt", "confidence")
