@@ -95,6 +95,9 @@ def test_lightning(run):
     logits = names["module"].model(names["inputs"][32:]).detach()
     measured = names["module"].trainer.callback_metrics
     assert measured["val_nll"] == pytest.approx(nll(logits, names["labels"][32:]))
+    pieces, whole = names["in_pieces"].model, names["module"].model
+    for ours, theirs in zip(pieces.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def kept_after_training(names, path):
