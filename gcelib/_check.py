@@ -168,7 +168,7 @@ def as_tensor(name: str, value: object) -> Tensor:
         if value.layout != torch.strided:
             problem = f"has layout {value.layout}"
             fail(name, problem, "pass a dense tensor (to_dense())", TypeError)
-        return value.detach()
+        return value.detach().resolve_neg()  # numpy reads no lazy minus sign
     numbers_in = value if isinstance(value, np.ndarray) else _as_numpy(name, value)
     if isinstance(numbers_in, np.ma.MaskedArray):
         cure = "leave its holes out and pass the plain array"
@@ -209,6 +209,12 @@ def _readable_by_torch(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generi
         view = types.SimpleNamespace(__array_interface__=memory, owner=values)
         values = np.asarray(view)
     return values
+
+
+def stored(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor on torch's ``meta`` device: it has a shape and no numbers."""
+    if tensor.device.type == "meta":
+        fail(name, "are on the meta device, without values", "pass the numbers")
 
 
 def finite(values: Tensor) -> bool:
@@ -296,7 +302,9 @@ def check_probabilities(p: Tensor, name: str = "logits", first_row: int = 0) -> 
         fail(name, f"contains NaN or infinity, first in {row}", cure)
     if bool(low[at] < -slack) or bool(high[at] > 1 + slack):
         problem = f"hold {float(low[at]):.4g} to {float(high[at]):.4g} in {row}"
-        cure = "probabilities lie in [0, 1]; of logits leave probabilities=True out"
+        cure = "probabilities lie in [0, 1]; percentages must be divided by 100"
+        if name != "p":  # what the caller's argument holds may be logits
+            cure = "probabilities lie in [0, 1]; of logits leave probabilities=True out"
         fail(name, problem, cure)
     problem = f"sum to {float(p[at].double().sum()):.4g} in {row}, not to 1"
     cure = "of rounded probabilities divide each row by its sum; of one probability "
@@ -322,10 +330,14 @@ def _kind_of_probabilities(logits: Tensor) -> str | None:
         return None
     looked_at = logits[:: max(1, n_samples // _LOOKED_AT)]
     low, high = (float(value) for value in torch.aminmax(looked_at))
-    if not (low >= -_SLACK and high <= 100 + 100 * _SLACK):
+    if not (low >= -_SLACK and math.isfinite(high)):
         return None
     rows = looked_at.cpu().double()
     sums = rows.sum(1)
+    if high > 1 + _SLACK and _are_shares(rows, sums):
+        return f"rows are >= 0 and all sum to {float(sums[0]):g}, as votes or shares do"
+    if high > 100 + 100 * _SLACK:
+        return None
     enough = rows.numel() >= 16  # fewer may be small, or coarse, by chance
     if high > 1 + _SLACK:
         slack = 100 * _slack_of_sums(rows / 100)
@@ -337,13 +349,32 @@ def _kind_of_probabilities(logits: Tensor) -> str | None:
     if bool((rows.frac() == 0).all()):
         one_hot = n_samples >= 4 and bool((sums == 1).all())
         return "rows are >= 0 and sum to 1, as probabilities do" if one_hot else None
-    slack = _slack_of_sums(rows) if n_samples > 1 else 1e-6
+    slack = _slack_of_sums(rows)
+    if n_samples == 1:
+        half = logits.dtype.itemsize < 4
+        slack = torch.finfo(logits.dtype).eps if half else 1e-6
     convincing = enough or slack < 0.06
     if convincing and bool(((sums - 1).abs() <= slack).all()):
         return "rows are >= 0 and sum to 1, as probabilities do"
     if enough and high > 0.5:  # similarities, and tiny logits, stay below
         return "all values lie in [0, 1], as probabilities do"
     return None
+
+
+def _are_shares(rows: Tensor, sums: Tensor) -> bool:
+    """Tell whether rows have one total other than 100, and are not all of one pattern.
+
+    Such are the votes of trees or neighbours, or probabilities in bytes. Scaled
+    one-hot rows, and rows that are all alike, are logits that people write by hand.
+    """
+    total = float(sums[0])
+    if len(rows) < 4 or abs(total - 100) <= 100 * _SLACK:
+        return False
+    if not bool(((sums - total).abs() <= 1e-6 * total).all()):
+        return False
+    several = bool(((rows > 0).sum(1) > 1).any())
+    ordered = rows.sort(1).values
+    return several and not bool((ordered == ordered[0]).all())
 
 
 def _slack_of_sums(rows: Tensor) -> float:
@@ -364,15 +395,17 @@ def warn_of_probabilities(
     """Warn if ``logits`` (N, K) look like probabilities, which came in by mistake.
 
     Looks at 64 to 127 rows spread evenly over the set, for rows that sum to 1 (also
-    rounded to any number of digits, also one-hot) or to 100, and for values that all
-    lie in [0, 1] or fill [0, 100]. Cost: one row, 5 microseconds, where it holds a
+    rounded to any number of digits, also one-hot), to 100 or to another total, and
+    for values that all lie in [0, 1] or fill [0, 100]. Cost: one row, 5 microseconds, where it holds a
     negative number, as logits of a network do; else those rows, 0.1 ms at 100 classes.
     On an accelerator it reads the same rows, and waits for them.
     """
     kind = _kind_of_probabilities(logits)
     if kind is None:
         return
-    if "percent" in kind:
+    if "votes" in kind:
+        cure = "divide each row by its sum; then " + cure
+    elif "percent" in kind:
         cure = "divide them by 100; then " + cure
     elif "sum" not in kind:
         cure = (
@@ -449,6 +482,8 @@ def logits_and_labels(
     """Both as checked tensors: (N, K) floating, (N,) int64, on one device, N >= 1."""
     scores = as_tensor("logits", logits)
     classes = as_tensor("labels", labels)
+    stored("logits", scores)
+    stored("labels", classes)
     check_logits(scores, values=values)
     check_labels(classes, *scores.shape, values=values)
     if scores.device != classes.device:

@@ -143,7 +143,8 @@ class AdaptiveTemperatureScaling(Calibrator):
             candidates, errors = self._iterate(bins, correct, self.rounds)
         best = int(np.argmax(np.array(errors) <= min(errors) + TIE))
         temperatures = candidates[best]
-        self._warn_of_bounds(temperatures, bins.counts)
+        if not self._warn_of_bounds(temperatures, bins.counts):
+            self._warn_of_little(errors[0], errors[best], len(correct))
         return {
             "temperatures": temperatures,
             "thresholds": thresholds,
@@ -185,7 +186,21 @@ class AdaptiveTemperatureScaling(Calibrator):
         """The ECE that chooses between candidates."""
         return binned_error(confidence, confidence - correct, self.n_ece_bins)
 
-    def _warn_of_bounds(self, temperatures: FloatArray, counts: IntArray) -> None:
+    def _warn_of_little(self, before: float, after: float, n: int) -> None:
+        """Say so if a large error was hardly mended: logits of a far wrong scale."""
+        noise = n**-0.5  # what few samples show of themselves
+        if after <= max(0.1 + noise, before / 2):
+            return
+        done = f"{self.rounds} rounds" if self.rounds else "solving every bin"
+        cure = "divide the logits by their temperature (ts_nll) first"
+        if self.rounds:
+            cure += ", or use ats_converged"
+        _check.warn(
+            f"logits: after {done} the ECE is still {100 * after:.1f} %, of "
+            f"{100 * before:.1f} % before; {cure}, or look at the labels"
+        )
+
+    def _warn_of_bounds(self, temperatures: FloatArray, counts: IntArray) -> bool:
         """Say so if a bin that holds samples ended at the end of the range."""
         ends = self.t_range
         if self.rounds is None and ends == (0.1, 10.0):
@@ -200,6 +215,7 @@ class AdaptiveTemperatureScaling(Calibrator):
                 f"{ends[0]:g} or {ends[1]:g}, so these bins may want to go further; "
                 f"{cure}, or look at the labels"
             )
+        return stuck > 0
 
     def _calibrate(self, logits: Tensor) -> Tensor:
         """Each row divided by the temperature of its bin."""

@@ -161,16 +161,20 @@ class Reliability(NamedTuple):
         """
         n_bins = check_n_bins(n_bins)
         binning = check_binning(binning)
-        values = _check.as_tensor("confidences", confidences).cpu()
-        hits = _check.as_tensor("correct", correct).cpu()
+        values = _check.as_tensor("confidences", confidences)
+        hits = _check.as_tensor("correct", correct)
+        _check.stored("confidences", values)
+        _check.stored("correct", hits)
+        values, hits = values.cpu(), hits.cpu()
         if values.ndim != 1 or len(values) == 0:
             problem = f"expected shape (N,) with N >= 1, got {tuple(values.shape)}"
             _check.fail("confidences", problem, "pass one confidence per sample")
         if not values.is_floating_point():
             problem = f"has dtype {values.dtype}"
             _check.fail("confidences", problem, "pass fractions in [0, 1]", TypeError)
+        tolerance = rounding(values.dtype, probabilities=True)
         low, high = (float(value) for value in torch.aminmax(values))
-        if not 0 <= low <= high <= 1:
+        if not -tolerance <= low <= high <= 1 + tolerance:  # sums may round above 1
             problem = f"lie in [{low:.4g}, {high:.4g}]"
             cure = "pass fractions in [0, 1]; divide percentages by 100"
             _check.fail("confidences", problem, cure)
@@ -182,8 +186,7 @@ class Reliability(NamedTuple):
         if not bool(((hits == 0) | (hits == 1)).all()):
             problem = "holds other values than 0 and 1"
             _check.fail("correct", problem, "pass predictions == labels")
-        tolerance = rounding(values.dtype, probabilities=True)
-        confidence = values.double().numpy()
+        confidence = values.double().clamp(0, 1).numpy()
         order = np.argsort(confidence, kind="stable")
         ordered = confidence[order]
         edges, cuts = cut_sorted(ordered, n_bins, binning, tolerance)

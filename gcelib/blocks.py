@@ -150,12 +150,15 @@ class Block:
         confidence = _double(self.confidence)
         rest = _double(others.sum(axis)).clamp_max(0.5)  # the other branch has ties
         own = torch.where(confidence > 0.5, -torch.log1p(-rest), -confidence.log())
+        flat = (confidence * self.scores.shape[axis] < 1.1).nonzero()[:, 0]
         if self.probabilities:
             share = _double(torch.special.entr(others).sum(axis))
             tied = confidence * ((distance == 0).sum(axis) - 1)
             value = own * (confidence + tied) + share
+            self._mend_flat(value, self.probs, flat)
             return value, value.log()
         value = own + _double((others * distance).sum(axis))
+        self._mend_flat(value, distance, flat)
         logarithm = value.log()
         saturated = (value < 1e-30).nonzero()[:, 0]
         if len(saturated):
@@ -164,6 +167,21 @@ class Block:
             logarithm[saturated] = terms.logsumexp(axis)
             value[saturated] = logarithm[saturated].exp()
         return value, logarithm
+
+    def _mend_flat(self, value: Tensor, scores: Tensor, flat: Tensor) -> None:
+        """Entropy again, in float64, of rows ``flat`` that are nearly uniform.
+
+        ``scores`` are distances below the top, or probabilities. The entropies differ
+        by less than float32 can tell below log K. How far rows miss the sum 1 would
+        show, so that they are divided by it.
+        """
+        if len(flat) == 0:
+            return
+        rows = _double(scores.index_select(1 - self.class_axis, flat))
+        if not self.probabilities:
+            rows = (-rows).exp()
+        shares = rows / rows.sum(self.class_axis, keepdim=True)
+        value[flat] = torch.special.entr(shares).sum(self.class_axis)
 
     def class_totals(self, weights: Tensor | None) -> Tensor:
         """Sum each class's probabilities: (1, K), or (R, K) weighted (R, rows)."""

@@ -123,16 +123,21 @@ def _temperature_by_nll(logits: Tensor, labels: Tensor) -> float:
         return temperature
     distances = distances_below_top(logits)
     if not bool(distances.any()):
-        what = (
-            "the logits of each sample are all equal, so a temperature changes nothing"
-        )
-    elif bool((logits.argmax(1) == labels).all()):
+        return _one_for_equal_logits()
+    if bool((logits.argmax(1) == labels).all()):
         return 1.0  # ``fit`` has said so
     elif not bool(distances.gather(1, labels[:, None]).any()):
         what = "every label shares the largest logit of its sample with other classes"
     else:
         _warn_of_bound("temperature", temperature)
         return temperature
+    _check.warn(f"logits: {what}, and it stays 1; look at the model or file")
+    return 1.0
+
+
+def _one_for_equal_logits() -> float:
+    """Say that nothing can be fitted to constant rows; the temperature stays 1."""
+    what = "the logits of each sample are all equal, so a temperature changes nothing"
     _check.warn(f"logits: {what}, and it stays 1; look at the model or file")
     return 1.0
 
@@ -195,6 +200,8 @@ def _minimise_nll(logits: Tensor, labels: Tensor) -> float:
 def _temperature_by_ece(logits: Tensor, labels: Tensor) -> float:
     """The published search, and what lies beyond the ends of its grid."""
     distances = distances_below_top(logits.double())
+    if not bool(distances.any()):
+        return _one_for_equal_logits()
     correct = (logits.argmax(1) == labels).double().numpy()
 
     def best_of(grid: FloatArray) -> tuple[float, float]:
@@ -344,6 +351,8 @@ def _minimise_squared_error(
 
     In a large set some samples choose the valley, and all of them the place in it.
     """
+    if not any(bool(distances.any()) for distances, _ in blocks):
+        return _one_for_equal_logits()
     every = max(1, logits.numel() // 500_000)
     few = _blocks_of(logits[::every], labels[::every]) if every > 1 else blocks
     grid = list(np.linspace(math.log(_ETS_RANGE[0]), math.log(_ETS_RANGE[1]), 25))

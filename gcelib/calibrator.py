@@ -131,6 +131,8 @@ class Calibrator(nn.Module):
         """
         logits = _check.as_tensor("logits", logits)
         labels = _check.as_tensor("labels", labels)
+        _check.stored("logits", logits)
+        _check.stored("labels", labels)
         device = logits.device
         logits, labels = _check.logits_and_labels(logits.cpu(), labels.cpu())
         _check.warn_of_probabilities(logits)

@@ -105,6 +105,8 @@ class CalibrationMeter:
         probabilities = _check.boolean("probabilities", probabilities)
         scores = _check.as_tensor("logits", logits)
         classes = _check.as_tensor("labels", labels)
+        _check.stored("logits", scores)
+        _check.stored("labels", classes)
         _check.check_logits(scores, min_samples=0, values=False)
         if scores.shape[1] != self.n_classes:
             problem = f"have {scores.shape[1]} classes, the meter {self.n_classes}"

@@ -716,6 +716,7 @@ def _entropies(
     """Entropy of each row and its logarithm."""
     probabilities = _check.boolean("probabilities", probabilities)
     values = _check.as_tensor(name, logits)
+    _check.stored(name, values)
     _check.check_logits(values, name)
     if probabilities and values.device.type == "cpu":
         _check.check_probabilities(values, name)
@@ -801,6 +802,7 @@ def logits_from_probabilities(p: Array) -> Tensor:
     [[0.5, 0.5], [1.0, 2.2250738585072014e-308]]
     """
     values = _check.as_tensor("p", p)
+    _check.stored("p", values)
     _check.check_logits(values, "p", values=False)
     if values.device.type == "cpu":
         _check.check_probabilities(values, "p")

@@ -808,3 +808,26 @@ def test_gpu_agrees_with_cpu(name):
         on_gpu(logits.cuda()).cpu(), expected, rtol=1e-4, atol=1e-4
     )
     torch.testing.assert_close(on_gpu.cpu()(logits), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ts_nll", "ts_ece", "ets"])
+def test_a_temperature_for_constant_logits_stays_one_for_the_true_reason(name):
+    labels = np.arange(40) % 4
+    calibrator = make_calibrator(name)
+    with pytest.warns(UserWarning, match="logits of each sample are all equal"):
+        calibrator.fit(np.full((40, 4), 5.0), labels)
+    # Other logits of that model must not come out sharper or softer.
+    assert calibrator.temperature == 1.0
+
+
+@pytest.mark.parametrize("scale", [100, 1e4])
+def test_ats_says_when_its_rounds_end_far_from_the_goal(scale):
+    g = torch.Generator().manual_seed(2)
+    labels = torch.randint(0, 4, (400,), generator=g)
+    logits = torch.randn(400, 4, generator=g) + torch.eye(4)[labels]
+    ats = make_calibrator("ats")
+    with pytest.warns(UserWarning, match="after 200 rounds the ECE is still"):
+        ats.fit(scale * logits, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ats.fit(logits, labels)

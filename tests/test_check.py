@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gcelib import _check, ece, evaluate
+import gcelib
+from gcelib import _check, ece, evaluate, metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -129,3 +131,51 @@ def test_labels_that_are_names_are_told_how_to_become_ids():
 def test_arguments_in_the_order_of_scikit_learn_are_told_ours():
     with pytest.raises(TypeError, match=r"^logits: .*logits come first, labels second"):
         ece([0, 1, 2], np.eye(3), probabilities=True)
+
+
+def votes(n=60, k=5, trees=100):
+    """How many of the trees, or neighbours, are for each class."""
+    return np.random.default_rng(4).multinomial(trees, [1 / k] * k, size=n)
+
+
+@pytest.mark.parametrize("trees", [5, 50, 255, 1000])
+def test_votes_and_other_shares_of_one_total_are_told(trees):
+    scores = votes(trees=trees).astype(float)
+    labels = np.zeros(len(scores), int)
+    told = f"sum to {trees}, as votes or shares do; divide each row by its sum"
+    with pytest.warns(UserWarning, match=told):
+        metrics.ece(scores, labels)
+
+
+def test_logits_written_by_hand_are_no_votes():
+    one_hot = 10 * np.eye(3)[[0, 1, 2, 0, 1, 2]]
+    alike = np.array([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]] * 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for logits in (one_hot, alike, np.full((6, 3), 5.0)):
+            metrics.ece(logits, [0, 1, 2, 0, 1, 2])
+
+
+def test_a_single_row_of_half_precision_probabilities_is_told():
+    row = torch.randn(1, 10, generator=torch.Generator().manual_seed(1)).softmax(1)
+    for dtype in (torch.float16, torch.bfloat16):
+        with pytest.warns(UserWarning, match="as probabilities do"):
+            metrics.nll(row.to(dtype), [0])
+
+
+def test_tensors_without_values_are_refused_and_lazy_signs_are_read():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    meta = torch.empty(2, 2, device="meta")
+    meter = gcelib.CalibrationMeter(2)
+    fit = gcelib.make_calibrator("ts_nll").fit
+    for call in (metrics.evaluate, metrics.ece, meter.update, fit):
+        with pytest.raises(ValueError, match=r"^logits: are on the meta device"):
+            call(meta, [0, 0])
+    with pytest.raises(ValueError, match=r"^logits: are on the meta device"):
+        metrics.entropy(meta)
+    with pytest.raises(ValueError, match=r"^confidences: are on the meta device"):
+        gcelib.Reliability.from_confidences(meta[0], [0, 1])
+    lazy = torch._neg_view(-logits)
+    assert lazy.is_neg()
+    # The mean of log(1 + e^-2) and log(1 + e^1), by hand.
+    assert metrics.nll(lazy, [0, 0]) == pytest.approx(0.7200948492)

@@ -593,3 +593,24 @@ def test_a_truth_on_the_rim_has_finite_risks(corner, loss):
 def test_bad_settings_of_the_simplex_are_refused(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         PropernessExplorer(**options)
+
+
+def test_probabilities_are_told_and_taken_as_such():
+    logits, labels = TEST["ce"]
+    probs = logits.double().softmax(1)
+    with pytest.warns(UserWarning, match="rows are >= 0 and sum to 1"):
+        ReliabilityExplorer({"ce": (probs, labels)})
+    right = ReliabilityExplorer({"ce": (logits, labels)}).answer["rows"][0]
+    taken = ReliabilityExplorer(
+        {"ce": (probs, labels)}, val={"ce": (probs, labels)}, probabilities=True
+    )
+    assert taken.answer["rows"][0]["counts"] == right["counts"]
+    hits = (logits.argmax(1) == labels).double()
+    confidences = probs.amax(1)
+    bins = (confidences * 20).ceil().long() - 1
+    gaps = torch.zeros(20).double().index_add_(0, bins, confidences - hits)
+    assert taken._bins("ce").ece == pytest.approx(
+        float(gaps.abs().sum() / 600), abs=1e-6
+    )
+    with pytest.raises(ValueError, match="probabilities lie in"):
+        ReliabilityExplorer({"ce": (logits, labels)}, probabilities=True)

@@ -1112,3 +1112,31 @@ print(peak() - before, {"torchvision", "pandas", "scipy", "sklearn"} & set(sys.m
     growth, beyond_the_core = done.stdout.split(maxsplit=1)
     assert float(growth) < 30
     assert beyond_the_core.strip() == "set()"  # metrics import torch and numpy alone
+
+
+@pytest.mark.parametrize("k", [2, 3, 40])
+@pytest.mark.parametrize("scale", [1e-2, 1e-4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_entropies_of_tiny_logits_keep_their_order(k, scale, dtype):
+    # Near the uniform row log K - H is half the variance of the logits.
+    rng = np.random.default_rng(k)
+    logits = (scale * rng.normal(size=(400, k))).astype(dtype)
+    deficit = math.log(k) - metrics.entropy(logits)
+    variance = logits.astype(np.float64).var(1)
+    np.testing.assert_allclose(deficit, variance / 2, rtol=0.1, atol=1e-14)
+    inside, outside = logits[:200], logits[200:]
+    above = -variance[200:, None] > -variance[None, :200]
+    assert metrics.ood_auroc(inside, outside) == pytest.approx(above.mean(), abs=2e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        probs = torch.from_numpy(logits).double().softmax(1).to(torch.float32)
+        of_probs = metrics.entropy(probs, probabilities=True)
+    np.testing.assert_allclose(of_probs, metrics.entropy(logits), atol=3e-9)
+
+
+def test_confidences_that_rounding_lifted_above_one_count_as_one():
+    confidences = np.array([1.0000001, 0.5], np.float32)
+    bins = Reliability.from_confidences(confidences, [1, 0])
+    assert bins.ece == 0.25
+    with pytest.raises(ValueError, match=r"^confidences: lie in"):
+        Reliability.from_confidences(np.array([1.001, 0.5], np.float32), [1, 0])

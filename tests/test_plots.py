@@ -771,3 +771,16 @@ def test_entropy_histograms_are_shares_over_the_whole_range():
     np.testing.assert_allclose(first.edges[[0, -1]], [0, np.log(5)])
     assert [patch.get_fill() for patch in ax.patches] == [True, False]
     assert legend_texts(ax) == ["test", "noise"]
+
+
+def test_a_confusion_matrix_tells_probabilities_and_takes_them():
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet(np.ones(3), 30)
+    labels = probs.argmax(1)
+    with pytest.warns(UserWarning, match="rows are >= 0 and sum to 1"):
+        plots.confusion_matrix(probs, labels)
+    ax = plots.confusion_matrix(probs, labels, probabilities=True)
+    shown = [text.get_text() for text in ax.texts]
+    assert shown[::4] == ["100"] * 3
+    with pytest.raises(ValueError, match="probabilities lie in"):
+        plots.confusion_matrix(10 * probs, labels, probabilities=True)

@@ -29,7 +29,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gcelib import metrics
-from gcelib._check import choice, fail, known_keys, logits_and_labels, number
+from gcelib._check import (
+    boolean,
+    choice,
+    fail,
+    known_keys,
+    logits_and_labels,
+    number,
+    warn_of_probabilities,
+)
 from gcelib.blocks import rounding
 from gcelib.calibration import CALIBRATORS, make_calibrator
 from gcelib.losses import LOSSES, gce_log_ratio, make_loss
@@ -77,12 +85,18 @@ def _whole(name: str, value: object, low: int, high: int) -> int:
     return int(number(name, value, low, high, integer=True))
 
 
-def _pair(name: str, pair: object) -> tuple[Tensor, Tensor]:
+def _pair(
+    name: str, pair: object, probabilities: bool = False
+) -> tuple[Tensor, Tensor]:
     """Checked logits, in float32 as they travel, and labels, on the CPU."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         problem = f"must hold pairs (logits, labels), got {type(pair).__name__}"
         fail(name, problem, "pass {'gce': (logits, labels)}")
     logits, labels = logits_and_labels(*pair)
+    if probabilities:
+        logits = metrics.logits_from_probabilities(logits)
+    else:
+        warn_of_probabilities(logits, name)
     return logits.float().cpu(), labels.cpu()
 
 
@@ -212,6 +226,9 @@ class ReliabilityExplorer(_Explorer):
         Run folders bring theirs; else the ids.
     n_images : int, default 24
         Samples shown at a time, 1 to 500.
+    probabilities : bool, default False
+        True: the pairs in ``runs`` and ``val`` hold probabilities; exact 0 and 1 are
+        allowed, rows that do not sum to 1 are refused. Run folders hold logits.
     **settings
         What a reader can change, and Python too at any time: ``losses`` (names of the
         runs in view), ``calibrator`` ("raw" or a key of ``CALIBRATORS``),
@@ -277,9 +294,12 @@ class ReliabilityExplorer(_Explorer):
         images: Any = None,  # noqa: ANN401 - tensor or array
         class_names: Sequence[object] | None = None,
         n_images: int = 24,
+        *,
+        probabilities: bool = False,
         **settings: object,
     ) -> None:
-        self._read(runs, dict(val or {}), images, class_names)
+        probabilities = boolean("probabilities", probabilities)
+        self._read(runs, dict(val or {}), images, class_names, probabilities)
         self._fitted: dict[tuple[str, str], Any] = {}
         self._notes: dict[tuple[str, str], list[str]] = {}
         self._calibrated: dict[tuple[str, str], Tensor] = {}
@@ -295,15 +315,18 @@ class ReliabilityExplorer(_Explorer):
         val: dict[str, tuple[Any, Any]],
         images: Any,  # noqa: ANN401 - tensor or array
         names: Sequence[object] | None,
+        probabilities: bool,
     ) -> None:
         """Read and check everything that does not change."""
         if not isinstance(runs, Mapping) or not runs:
             cure = "pass {'gce': folder or (logits, labels)}"
             fail("runs", "must be a mapping and not empty", cure, TypeError)
         known_keys("val", val, runs)
+        val_pairs = {
+            name: _pair("val", pair, probabilities) for name, pair in val.items()
+        }
         test: dict[str, tuple[Tensor, Tensor]] = {}
         for name, run in runs.items():
-            pair: Any = run
             if isinstance(run, (str, os.PathLike)):
                 from gcelib.study import data
                 from gcelib.study.runs import load_logits, read_json
@@ -313,9 +336,11 @@ class ReliabilityExplorer(_Explorer):
                     splits = data.load(config["settings"]["dataset"])
                     images = splits.test[0] if images is None else images
                     names = names or splits.class_names
-                val.setdefault(name, load_logits(run, "val"))
-                pair = load_logits(run, "test")
-            test[name] = _pair("runs", pair)
+                if name not in val:
+                    val_pairs[name] = _pair("val", load_logits(run, "val"))
+                test[name] = _pair("runs", load_logits(run, "test"))
+            else:
+                test[name] = _pair("runs", run, probabilities)
         first = next(iter(test))
         logits, self._labels = test[first]
         for name, (other, labels) in test.items():
@@ -323,8 +348,8 @@ class ReliabilityExplorer(_Explorer):
                 problem = f"{first!r} and {name!r} were tested on different samples"
                 fail("runs", problem, "compare runs of one test set")
         self._test = {name: pair[0] for name, pair in test.items()}
-        self._val = {name: _pair("val", pair) for name, pair in val.items()}
-        offered = _OFFERED if len(val) == len(test) else ()
+        self._val = val_pairs
+        offered = _OFFERED if len(val_pairs) == len(test) else ()
         self._calibrators = ["raw", *offered]
         self._names = [str(name) for name in names or range(logits.shape[1])]
         cells = sum(z.numel() for z in self._test.values())

@@ -296,6 +296,8 @@ def confusion_matrix(
     labels: ArrayLike | Tensor,
     class_names: Sequence[object] | None = None,
     ax: Axes | None = None,
+    *,
+    probabilities: bool = False,
 ) -> Axes:
     """Where the samples of each class (rows) go (columns), in percent of the row.
 
@@ -309,6 +311,8 @@ def confusion_matrix(
         Else the ids.
     ax : Axes, optional
         Where to draw; a new figure if absent.
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities; rows that do not sum to 1 are refused.
 
     Returns
     -------
@@ -331,7 +335,12 @@ def confusion_matrix(
     import seaborn as sns
     from matplotlib.colors import PowerNorm
 
+    probabilities = _check.boolean("probabilities", probabilities)
     scores, truth = _check.logits_and_labels(logits, labels)
+    if probabilities:
+        _check.check_probabilities(scores)
+    else:
+        _check.warn_of_probabilities(scores)
     k = scores.shape[1]
     names = list(range(k)) if class_names is None else list(class_names)
     if len(names) != k:
