@@ -396,9 +396,9 @@ def warn_of_probabilities(
 
     Looks at 64 to 127 rows spread evenly over the set, for rows that sum to 1 (also
     rounded to any number of digits, also one-hot), to 100 or to another total, and
-    for values that all lie in [0, 1] or fill [0, 100]. Cost: one row, 5 microseconds, where it holds a
-    negative number, as logits of a network do; else those rows, 0.1 ms at 100 classes.
-    On an accelerator it reads the same rows, and waits for them.
+    for values that all lie in [0, 1] or fill [0, 100]. Cost: one row, 5 microseconds,
+    where it holds a negative number, as logits of a network do; else those rows, 0.1 ms
+    at 100 classes. On an accelerator it reads the same rows, and waits for them.
     """
     kind = _kind_of_probabilities(logits)
     if kind is None:

@@ -285,7 +285,22 @@ def advise(
         if test[0].shape[1] != logits.shape[1]:
             problem = f"have {test[0].shape[1]} classes, val_logits {logits.shape[1]}"
             _check.fail("test_logits", problem, "pass logits of one model")
+        cure = "pass logits_from_probabilities(p), in the validation part too"
+        _check.warn_of_probabilities(test[0], "test_logits", cure)
+        _warn_of_overlap(logits, test[0])
     return _Study(logits, labels, choose_by, folds, seed).advice(test)
+
+
+def _warn_of_overlap(val: Tensor, test: Tensor) -> None:
+    """Say so if validation samples are tested: they had a say."""
+    dtype = torch.promote_types(val.dtype, test.dtype)
+    seen = {row.tobytes() for row in val.to(dtype).numpy()}
+    again = sum(row.tobytes() in seen for row in test.to(dtype).numpy())
+    if again > 0.02 * len(test):
+        _check.warn(
+            f"test_logits: {again:,} of {len(test):,} rows are rows of val_logits, on "
+            "which the calibrators are fitted; pass samples that had no say"
+        )
 
 
 def _checked(

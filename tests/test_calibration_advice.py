@@ -1,11 +1,13 @@
 """What ``advise`` says of models whose fault is known."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
+import gcelib
 from gcelib import CALIBRATORS, advise, metrics, paired_differences
 
 QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
@@ -168,3 +170,17 @@ def test_lines_for_an_unknown_form_are_refused():
     advice = advise(torch.randn(60, 3), torch.arange(60) % 3)
     with pytest.raises(ValueError, match=r"^form: unknown 'confidence'"):
         advice.usage("c.pt", "confidence")
+
+
+def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (90,), generator=g)
+    logits = torch.randn(90, 3, generator=g) + 2 * torch.eye(3)[labels]
+    val, test = (logits[:60], labels[:60]), (logits[60:], labels[60:])
+    with pytest.warns(UserWarning, match="test_logits: rows are >= 0 and sum to 1"):
+        gcelib.advise(*val, test[0].softmax(1), test[1])
+    with pytest.warns(UserWarning, match="test_logits: 60 of 60 rows are rows of val"):
+        gcelib.advise(*val, val[0].flip(0), val[1].flip(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gcelib.advise(*val, *test)
