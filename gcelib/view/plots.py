@@ -457,7 +457,7 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
     Examples
     --------
     >>> from gcelib import TemperatureScaling
-    >>> logits, labels = np.array([[1.0, 0.0]] * 4), np.array([0, 0, 0, 1])
+    >>> logits, labels = np.array([[2.0, 0.0]] * 4), np.array([0, 0, 0, 1])
     >>> ax = temperatures({"ts_nll": TemperatureScaling().fit(logits, labels)})
     >>> ax.get_ylabel()
     'temperature'
