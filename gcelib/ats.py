@@ -77,6 +77,7 @@ class AdaptiveTemperatureScaling(Calibrator):
 
     Examples
     --------
+    >>> import torch
     >>> logits = torch.tensor([[2.0, 0.0]]).repeat(10, 1)  # says 0.88
     >>> labels = torch.tensor([0] * 7 + [1] * 3)  # is right 7 times of 10
     >>> ats = AdaptiveTemperatureScaling(n_bins=1, rounds=None).fit(logits, labels)
