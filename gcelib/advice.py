@@ -229,9 +229,9 @@ def advise(
     for the temperature; for the others 95 % for all of them together), the gain over
     all samples is at least log(tried / 0.025) nats, and at least ten errors were seen
     or expected by the reference. *By ECE*: the interval, the ten errors, and an ECE of
-    the reference above what 97.5 of 100 calibrated models would show. By simulation
-    (benchmarks/advice.py) honest models with 0 to 10 errors are told "clearly" in at
-    most 2.5 % of draws. The test samples do not choose; they report.
+    the reference above what 97.5 of 100 calibrated models would show. How often honest
+    models with few errors are told "clearly" all the same, ``benchmarks/advice.py``
+    counts. The test samples do not choose; they report.
 
     Parameters
     ----------
@@ -716,9 +716,9 @@ class _Study:
         if name == "raw":
             return "Leave the logits as they are: no calibrator is clearly better."
         row = rows[name]
-        raw = rows["raw"]
+        before = rows["raw" if name == "ts_nll" else reference]
         numbers = (
-            f"NLL {raw.nll:.4f} to {row.nll:.4f}, ECE {100 * raw.ece:.2f} to "
+            f"NLL {before.nll:.4f} to {row.nll:.4f}, ECE {100 * before.ece:.2f} to "
             f"{100 * row.ece:.2f} %, cross-validated"
         )
         if name == "ts_nll":

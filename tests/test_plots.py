@@ -77,7 +77,10 @@ def history(epochs=4, every=2):
 
 
 def fitted(name, **options):
-    return calibration.make_calibrator(name, **options).fit(*sample())
+    """A fitted calibrator; that the small sample leads it to a bound is no matter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return calibration.make_calibrator(name, **options).fit(*sample())
 
 
 def table_of_losses(hue=True):

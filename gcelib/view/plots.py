@@ -483,8 +483,9 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
             edges = calibrator.thresholds[::step].tolist()
             ax.set_xticks(grid[::step], [f"{100 * edge:.4g}" for edge in edges])
     ax.axhline(1, **_THIN)
-    low, high = ax.get_ylim()
-    ax.set(yscale="log", xlim=(0, 1), ylim=(min(low, 0.7), max(high, 1.5)))
+    ax.set(yscale="log", xlim=(0, 1))
+    low, high = ax.get_ylim()  # of the logarithmic axis: both are above zero
+    ax.set_ylim(min(low, 0.7), max(high, 1.5))
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
