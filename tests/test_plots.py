@@ -547,7 +547,7 @@ def test_reliability_refuses_what_is_not_bins():
 def test_confusion_matrix_shows_percent_of_each_row():
     labels = np.array([0] * 200 + [1] * 4)
     predictions = np.array([0] * 150 + [1] * 49 + [2] + [1, 1, 2, 0])
-    logits = np.eye(3)[predictions]
+    logits = 5 * np.eye(3)[predictions]
     ax = plots.confusion_matrix(logits, labels, class_names=["a", "b", "c"])
     assert [t.get_text() for t in ax.texts] == [
         "75",

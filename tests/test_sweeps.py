@@ -127,10 +127,27 @@ def states(records):
     return {(r["loss"], r.get("seed", 1)): r["state"] for r in records}
 
 
+def descendants(ancestor):
+    """Processes below this one, by their parents' numbers.
+
+    psutil's own ``children`` also compares start times, which a clock that is set
+    between two looks puts in the wrong order.
+    """
+    parents = {p.pid: p.info["ppid"] for p in psutil.process_iter(["ppid"])}
+    found = []
+    for pid in parents:
+        above = parents[pid]
+        while above in parents and above != ancestor:
+            above = parents[above] if parents[above] != above else None
+        if above == ancestor:
+            found.append(pid)
+    return found
+
+
 def kill_family(process):
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for member in (process, *process.children(recursive=True)):
-            member.kill()
+    for pid in (process.pid, *descendants(process.pid)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).kill()
 
 
 def leftovers(runs_dir):
@@ -476,11 +493,11 @@ def test_a_sweep_listens_nowhere(fast, tmp_path):
 
     def look():
         if starts(run_dir):
-            for process in me.children(recursive=True):
-                ours.update((c.laddr, c.status) for c in process.net_connections())
-            ours.update((c.laddr, c.status) for c in me.net_connections())
-            children = {p.pid for p in me.children(recursive=True)}
+            children = descendants(me.pid)
             assert int(starts(run_dir)[-1]) in children  # it is one of ours
+            for pid in [me.pid, *children]:
+                for connection in psutil.Process(pid).net_connections():
+                    ours.add((connection.laddr, connection.status))
             (tmp_path / "gate").touch()
 
     records = sweeps.run(
@@ -593,7 +610,7 @@ def test_a_killed_driver_is_started_again(workers, fast, tmp_path):
 
         wait_until(second_run_started, "the driver's second run")
         assert driver.poll() is None
-        family = driver.children(recursive=True)
+        family = [psutil.Process(pid) for pid in descendants(driver.pid)]
         assert int(starts(waiting)[0]) in {process.pid for process in family}
         driver.kill()
         _, alive = psutil.wait_procs(family, PATIENCE)

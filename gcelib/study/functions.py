@@ -115,7 +115,7 @@ def folder_name(full: str, readable: str | None = None) -> str:
     Examples
     --------
     >>> folder_name("/home/me/nets.py:small")
-    'nets-small-47f7f1'
+    'nets-small-aa4bba'
     """
     if readable is None:
         module, _, function = full.rpartition(":")

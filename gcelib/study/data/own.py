@@ -117,7 +117,7 @@ def folder_name(name: str) -> str:
     Examples
     --------
     >>> folder_name("npz:/data/my images.npz")
-    'npz-my-images-bc3b91'
+    'npz-my-images-d6437c'
     """
     name = full_name(name)
     kind, _, place = name.partition(":")

@@ -163,7 +163,7 @@ def per_class(labels: Array, counts: Sequence[int], seed: int) -> npt.NDArray[np
     Examples
     --------
     >>> per_class(np.array([0, 0, 1, 1]), [1, 2], seed=0)
-    array([0, 2, 3])
+    array([1, 2, 3])
     """
     order = np.random.RandomState(seed).permutation(len(labels))
     chosen = [order[labels[order] == k][:n] for k, n in enumerate(counts)]
