@@ -32,7 +32,7 @@ def sharpened(rng, n, errors):
     """Logits (n, 10) whose softmax expects so many errors."""
     base = rng.normal(size=(n, N_CLASSES))
     base[np.arange(n), rng.integers(0, N_CLASSES, n)] += 1 + 3 * rng.random(n)
-    low, high = 0.1, 1e4
+    low, high = 0.1, 100.0
     for _ in range(40):
         middle = np.sqrt(low * high)
         p = torch.from_numpy(middle * base).softmax(1).amax(1)
