@@ -190,7 +190,9 @@ def _commit() -> str | None:
     describe = ["describe", "--always", "--dirty", "--abbrev=12", "--match="]
     with contextlib.suppress(OSError):
         command = ["git", "-C", str(project), *describe]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603 - git's own words, no shell
+            command, capture_output=True, text=True, check=False
+        )
         return done.stdout.strip() or None
     return None
 
