@@ -384,7 +384,7 @@ LATENCY = """async ([name, n]) => {
 
 
 def test_pictures_are_prompt(browser, pages, record_property):
-    """Measured, not judged here: benchmarks/explorers.py keeps the numbers."""
+    """Measured, not judged here: a busy machine would decide it."""
     with offline(browser, pages / "reliability.html") as page:
         for name in ("n_bins", "temperature"):
             times = page.evaluate(LATENCY, [name, 9])
