@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from gcelib import calibration, losses, metrics, paper, runs, sweeps
+from gcelib.study.stored import write_record
 
 SEVEN = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
 KEYS = ["dataset", "model", "loss"]
@@ -744,6 +745,50 @@ def test_collect_adds_what_only_logits_tell(collected):
     assert set(ten.loss[ten.our_n > 0]) == {"ce", "afl"}
 
 
+def test_a_run_stores_what_collect_measures_of_older_runs(tmp_path, monkeypatch):
+    from gcelib import TrainConfig, fit
+    from gcelib.study.paper import collecting
+
+    options = {"epochs": 1, "ood": [], "device": "cpu", "runs_dir": str(tmp_path)}
+    config = TrainConfig("digits", loss="ce", **options)
+    list(fit(config))
+    stored = paper.collect(tmp_path).iloc[0]
+    folder = config.resolved().run_dir
+    today = runs.read_result(folder)
+    further = {"ts_nll_temperature", "half_unseen_ece", "test_ats25_adaptive_ece"}
+    further |= {"test_raw_error_class9", "test_raw_worst_class_error"}
+    assert further <= today.results.keys()
+    assert today.results["test_ats15_ece"] == today.results["test_ats_ece"]
+
+    before = {
+        name: value
+        for name, value in today.results.items()
+        if not re.match(
+            r"ts_nll_temp|half_|test_ats\d|test_raw_(error|worst)_class", name
+        )
+    }
+    older = runs.Record(today.settings, today.environment, before)
+    write_record(folder / "metrics.json", older)
+    measured = paper.collect(tmp_path).iloc[0]
+    assert set(stored.index) == set(measured.index)
+    pd.testing.assert_series_equal(measured[stored.index], stored)
+
+    monkeypatch.setattr(collecting, "measure_further", None)  # not a second time
+    again = paper.collect(tmp_path).iloc[0]
+    pd.testing.assert_series_equal(again, measured)
+
+
+@pytest.mark.parametrize("spelling", ["cifar10_c", "cifar10_c:gaussian_noise:5"])
+def test_table_5_knows_the_papers_corruption_by_each_of_its_names(spelling):
+    row = {"dataset": "cifar10", "model": "resnet50", "loss": "gce", "seed": 1}
+    table = pd.DataFrame([row | {f"{spelling}_raw_auroc": 0.9}])
+    cells = paper.table(5, table, tidy=True)
+    ours = cells[cells.our_n > 0]
+    assert ours.metric.tolist() == ["cifar10_c_raw_auroc"]
+    assert ours.our_mean.tolist() == [90]
+    assert ours["mean"].notna().all()
+
+
 def test_collect_of_nothing_is_empty(tmp_path):
     assert paper.collect(tmp_path).empty
 
@@ -1003,7 +1048,7 @@ def test_table_6_counts_quiet_epochs_of_runs_that_were_alone(tmp_path, sharing):
     looks = [True, False, False, True]
     (tmp_path / "history.jsonl").write_text(history_of([9, 2, 4, 9], looks))
     environment = {"sharing": sharing}
-    found = _from_history({"run_dir": str(tmp_path)}, environment)
+    found = _from_history(tmp_path, environment)
     assert found.get("seconds_per_epoch") == (3 if sharing == 1 else None)
     assert found["early_val_error"] == pytest.approx(0.5)  # the looks at the first rate
 

@@ -226,12 +226,39 @@ def load_results(runs_dir: AnyPath | None = None) -> "pd.DataFrame":
     """
     import pandas as pd
 
+    records = load_records(runs_dir)
+    return pd.DataFrame([table_row(path, record) for path, record in records.items()])
+
+
+def load_records(runs_dir: AnyPath | None = None) -> dict[Path, stored.Record]:
+    """Read ``metrics.json`` of all finished runs.
+
+    Parameters
+    ----------
+    runs_dir : path, optional
+        As for :func:`load_results`.
+
+    Returns
+    -------
+    dict of path to Record
+        By run folder, sorted.
+
+    Warns
+    -----
+    UserWarning
+        As :func:`load_results`.
+
+    Examples
+    --------
+    >>> load_records("a folder without runs")
+    {}
+    """
     folder = Path(runs_dir or places.runs_dir())
-    rows = []
+    records = {}
     left_out = []
     for run_dir in sorted(_finished(folder)):
         try:
-            rows.append(_row(folder, run_dir))
+            records[run_dir] = _record(folder, run_dir)
         except (ValueError, OSError) as error:
             left_out.append(str(error))
     if left_out:
@@ -240,7 +267,7 @@ def load_results(runs_dir: AnyPath | None = None) -> "pd.DataFrame":
             + files.shown(" | ".join(left_out[:5]))
             + (" | ..." if len(left_out) > 5 else "")
         )
-    return pd.DataFrame(rows)
+    return records
 
 
 def _finished(folder: Path) -> list[Path]:
@@ -251,8 +278,8 @@ def _finished(folder: Path) -> list[Path]:
     return []
 
 
-def _row(folder: Path, run_dir: Path) -> dict[str, Any]:
-    """Give a run's row of the table."""
+def _record(folder: Path, run_dir: Path) -> stored.Record:
+    """Give what a run's results say, if they are its own."""
     record = stored.read_result(run_dir)
     settings = record.settings
     if not _belongs(run_dir.relative_to(folder), settings):
@@ -260,7 +287,32 @@ def _row(folder: Path, run_dir: Path) -> dict[str, Any]:
         what = f"holds the result of another run ({' '.join(names)})"
         cure = "move it back, or run this one again"
         files.refuse(run_dir / "metrics.json", what, cure)
-    row = {**settings, **record.results, "device": record.environment.get("device")}
+    return record
+
+
+def table_row(run_dir: AnyPath, record: stored.Record) -> dict[str, Any]:
+    """Give a run's row of the table that :func:`load_results` makes.
+
+    Parameters
+    ----------
+    run_dir : path
+        The run's folder.
+    record : Record
+        What its ``metrics.json`` says.
+
+    Returns
+    -------
+    dict
+        Settings, results, device and folder, by column.
+
+    Examples
+    --------
+    >>> record = stored.Record({"loss": "ce", "milestones": [7]}, {"device": "cpu"})
+    >>> table_row("here", record)
+    {'loss': 'ce', 'milestones': (7,), 'device': 'cpu', 'run_dir': 'here'}
+    """
+    device = record.environment.get("device")
+    row = {**record.settings, **record.results, "device": device}
     for name, value in row.items():
         if isinstance(value, list):  # a column of lists could not be compared
             row[name] = tuple(value)
@@ -291,7 +343,9 @@ __all__ = [
     "is_done",
     "load_history",
     "load_logits",
+    "load_records",
     "load_results",
     "split_file",
     "summary",
+    "table_row",
 ]

@@ -37,9 +37,11 @@ from gcelib.study.results import (
     is_done,
     load_history,
     load_logits,
+    load_records,
     load_results,
     split_file,
     summary,
+    table_row,
 )
 from gcelib.study.stored import Defaults, Record, read_config, read_result
 
@@ -56,6 +58,7 @@ __all__ = [
     "load_history",
     "load_logits",
     "load_logits_file",
+    "load_records",
     "load_results",
     "open_run",
     "read_config",
@@ -67,6 +70,7 @@ __all__ = [
     "save_logits",
     "stated_settings",
     "summary",
+    "table_row",
     "write_atomic",
     "write_json",
 ]

@@ -22,12 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcelib import calibration, losses, metrics
+from gcelib import losses, metrics
 from gcelib._check import fail, warn
 from gcelib.study import data, networks, places, runs
 from gcelib.study.config import RECIPES, Recipe, Settings, TrainConfig, recipe
 from gcelib.study.data.splits import TensorPair
 from gcelib.study.isolation import torch_defaults
+from gcelib.study.measuring import measure, measure_further
 
 __all__ = [
     "RECIPES",
@@ -489,7 +490,8 @@ class Trainer:
         if self.settings.keep_weights:
             weights = {k: v.cpu() for k, v in self.model.state_dict().items()}
             run.save_weights(weights)
-        results: dict[str, float] = measure(logits, labels)
+        results = measure(logits, labels)
+        results |= measure_further(self.settings.loss, logits, labels, results)
         seconds = sum(record["seconds"] for record in history)
         results["train_seconds"] = round(seconds, 3)
         results["train_loss"] = history[-1]["train_loss"]
@@ -739,52 +741,6 @@ def fit(
 
 
 # --- results --------------------------------------------------------------------------
-
-
-def measure(
-    logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """Compute every metric on every split, raw and after each calibrator.
-
-    Parameters
-    ----------
-    logits : dict of str to (N, K) tensor
-        By split; calibrators are fitted on ``"val"``.
-    labels : dict of str to (N,) int64 tensor
-        By split; -1 marks an out-of-distribution set, which gets the AUROC of its
-        entropy against ``"test"``.
-
-    Returns
-    -------
-    dict of str to float
-        ``<split>_<calibrator>_<metric>``: fractions, and nats.
-
-    Examples
-    --------
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> z = 2 * torch.randn(2000, 3, generator=generator)
-    >>> y = torch.multinomial(z.softmax(1), 1, generator=generator)[:, 0]
-    >>> found = measure({"val": z, "test": z}, {"val": y, "test": y})
-    >>> found["test_raw_error"] == found["test_ts_nll_error"]
-    True
-    """
-    results: dict[str, float] = {}
-    stored = [k for k, row in calibration.CALIBRATORS.items() if row.measured_by_fit]
-    for name in ("raw", *stored):
-        apply: Callable[[Tensor], Tensor] = nn.Identity()
-        if name != "raw":
-            calibrator = calibration.make_calibrator(name)
-            apply = calibrator.fit(logits["val"], labels["val"])
-        calibrated = {split: apply(z) for split, z in logits.items()}
-        for split, z in calibrated.items():
-            if (labels[split] >= 0).all():
-                found = metrics.evaluate(z, labels[split])
-                for metric, value in found.items():
-                    results[f"{split}_{name}_{metric}"] = value
-            else:
-                auroc = metrics.ood_auroc(calibrated["test"], z)
-                results[f"{split}_{name}_auroc"] = auroc
-    return results
 
 
 def progress(record: Record) -> str:

@@ -5,6 +5,7 @@ show, ``tables`` sets ours under the paper's, ``claims`` judges by one rule, and
 ``collecting`` reads finished runs with what only their logits tell.
 """
 
+from gcelib.study.measuring import class_errors, split_half
 from gcelib.study.paper.claims import (
     CLAIMS,
     Evidence,
@@ -14,7 +15,7 @@ from gcelib.study.paper.claims import (
     evidence_for,
     verdict,
 )
-from gcelib.study.paper.collecting import class_errors, collect, split_half
+from gcelib.study.paper.collecting import collect
 from gcelib.study.paper.numbers import (
     KEYS,
     RESULT_GRIDS,
