@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         AdviceRow as AdviceRow,
         Difference as Difference,
         advise as advise,
+        advise_confidences as advise_confidences,
         paired_differences as paired_differences,
     )
     from gcelib.calibration import (
@@ -135,6 +136,7 @@ _NAMES = {
         "AdviceRow",
         "Difference",
         "advise",
+        "advise_confidences",
         "paired_differences",
     ),
     "accumulate": ("accumulated_backward",),

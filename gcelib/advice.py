@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from gcelib import _check
+from gcelib.bins import check_confidences
 from gcelib.calibration import CALIBRATORS, TemperatureScaling, make_calibrator
 from gcelib.calibrator import ArrayInput, Calibrator, FloatArray
+from gcelib.metrics import logits_from_probabilities
 
 #: So many errors, seen or expected, before anything can be clear.
 ERRORS_NEEDED = 10
@@ -24,7 +26,82 @@ ERRORS_NEEDED = 10
 FALSE_ALARMS = 0.025
 _N_BINS = 20
 _RESAMPLES = 400
-_LABELS = {"raw": "the logits as they are"}
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What was given, and how the sentences speak of it.
+
+    Parameters
+    ----------
+    name : str
+        As in ``_LINES_THAT_APPLY``.
+    things : str
+        What a calibrator changes.
+    top : int or None
+        The class whose probability is the confidence and that counts as predicted;
+        None: the class with the largest logit.
+    labels : dict of str to str
+        Every calibrator that may be advised, and how it reads; ``"raw"`` is none.
+    scale : str
+        What a temperature divides.
+    criteria : str
+        How ECE and NLL differ.
+    used : dict of str to str
+        For whom each criterion is the right one.
+    """
+
+    name: str
+    things: str
+    top: int | None
+    labels: dict[str, str]
+    scale: str
+    criteria: str
+    used: dict[str, str]
+
+
+def _logits_form() -> _Form:
+    """Logits of all classes."""
+    labels = {name: row.label for name, row in CALIBRATORS.items()}
+    return _Form(
+        name="logits",
+        things="logits",
+        top=None,
+        labels={"raw": "the logits as they are", **labels},
+        scale="one temperature",
+        criteria=(
+            "ECE asks only whether the top class's probability is right on average, "
+            "NLL whether every sample's is"
+        ),
+        used={
+            "ece": "the confidence is what you use",
+            "nll": "every probability is what you use",
+        },
+    )
+
+
+def _confidences_form() -> _Form:
+    """Confidences c of predictions, as logits of *wrong* (1 - c) and *right* (c)."""
+    labels = {
+        name: row.of_confidence
+        for name, row in CALIBRATORS.items()
+        if row.of_confidence is not None
+    }
+    return _Form(
+        name="confidences",
+        things="confidences",
+        top=1,
+        labels={"raw": "the confidences as they are", **labels},
+        scale="one temperature of the odds c / (1 - c)",
+        criteria=(
+            "ECE asks only whether the confidences of a bin are right on average, "
+            "NLL whether each single one is"
+        ),
+        used={
+            "ece": "averages over many samples are what you use",
+            "nll": "single confidences are what you use",
+        },
+    )
 
 
 #: How a loaded calibrator is applied to each form of scores.
@@ -105,9 +182,12 @@ class Advice:
         temperature is clearly better than that.
     before, after : (N, K) Tensor
         Logits without and with the calibrator, to judge it by: of the test samples, or
-        of the validation samples, each calibrated by a fit that has not seen it.
+        of the validation samples, each calibrated by a fit that has not seen it. Of
+        confidences c they are (N, 2), log(1 - c) and log(c).
     labels : (N,) Tensor
-        Their labels.
+        Their labels; of confidences 1 where the prediction is right.
+    form : {"logits", "confidences"}
+        What was given.
     """
 
     name: str
@@ -118,6 +198,7 @@ class Advice:
     before: Tensor = field(repr=False)
     after: Tensor = field(repr=False)
     labels: Tensor = field(repr=False)
+    form: str = "logits"
 
     def __str__(self) -> str:
         """The sentence, and a table of the rows."""
@@ -179,15 +260,15 @@ class Advice:
             whole.unlink(missing_ok=True)
         return target
 
-    def usage(self, path: str | os.PathLike[str], form: str = "logits") -> str:
+    def usage(self, path: str | os.PathLike[str], form: str | None = None) -> str:
         """The lines that load and apply what ``save(path)`` wrote.
 
         Parameters
         ----------
         path : path
             As given to ``save``.
-        form : {"logits", "probabilities", "confidences"}, default "logits"
-            What it will be applied to, as in ``load_own_logits``.
+        form : {"logits", "probabilities", "confidences"}, optional
+            What it will be applied to; None: what ``advise`` was given.
 
         Returns
         -------
@@ -198,7 +279,12 @@ class Advice:
         ------
         ValueError
             If there is no such form.
+
+        Examples
+        --------
+        >>> print(advice.usage("calibrator.pt"))  # doctest: +SKIP
         """
+        form = self.form if form is None else form
         _check.choice("form", form, tuple(_LINES_THAT_APPLY))
         name = "ts_nll" if self.name == "raw" else self.name
         more = "" if form == "logits" else ", logits_from_probabilities"
@@ -288,7 +374,98 @@ def advise(
         cure = "pass logits_from_probabilities(p), in the validation part too"
         _check.warn_of_probabilities(test[0], "test_logits", cure)
         _warn_of_overlap(logits, test[0])
-    return _Study(logits, labels, choose_by, folds, seed).advice(test)
+    study = _Study(
+        logits, labels, _logits_form(), logits.shape[1], choose_by, folds, seed
+    )
+    return study.advice(test)
+
+
+def advise_confidences(
+    confidences: ArrayInput,
+    correct: ArrayInput,
+    test_confidences: ArrayInput | None = None,
+    test_correct: ArrayInput | None = None,
+    *,
+    model_classes: int | None = None,
+    choose_by: str = "nll",
+    folds: int = 5,
+    seed: int = 1,
+) -> Advice:
+    """Choose a calibrator where only the confidence of each prediction is known.
+
+    The rule of ``advise``, among the calibrators that act on a confidence alone:
+    those with ``CALIBRATORS[name].of_confidence``. The error is the share of wrong
+    predictions, the ECE that of ``Reliability.from_confidences``, the NLL that of the
+    two outcomes right and wrong.
+
+    Parameters
+    ----------
+    confidences : (N,) tensor or array
+        Probability of the predicted class, in [0, 1], of samples that the model was not
+        trained on.
+    correct : (N,) tensor or array
+        Whether each prediction was right, as booleans or 0 and 1.
+    test_confidences, test_correct : optional
+        Further samples, for an honest report.
+    model_classes : int, optional
+        Number of classes of the model; with it, accuracy at chance is told.
+    choose_by : {"nll", "ece"}, default "nll"
+        What decides.
+    folds : int, default 5
+        Parts of the cross-validation.
+    seed : int, default 1
+        Of folds, resamples and simulations: the same seed, the same answer.
+
+    Returns
+    -------
+    Advice
+        ``.calibrator`` takes logits (N, 2) of *wrong* and *right*;
+        ``print(advice.usage(path))`` gives the lines that apply it to confidences.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> said = rng.uniform(0.2, 1, 2000)
+    >>> advice = advise_confidences(said, rng.random(2000) < said**2)
+    >>> advice.name, len(advice.rows)
+    ('bias', 6)
+    """
+    choose_by = _check.choice("choose_by", choose_by, ("nll", "ece"))
+    folds = _check.number("folds", folds, 2, 1000, integer=True)
+    seed = _check.number("seed", seed, 0, 2**31, integer=True)
+    if model_classes is not None:
+        model_classes = _check.number("model_classes", model_classes, 2, integer=True)
+    logits, labels = _wrong_or_right(confidences, correct, ("confidences", "correct"))
+    if len(labels) < 2 * folds:
+        problem = f"has {len(labels)} samples"
+        _check.fail(
+            "confidences", problem, f"{folds} folds want {2 * folds} at the least"
+        )
+    test = None
+    if test_confidences is not None or test_correct is not None:
+        if test_confidences is None or test_correct is None:
+            problem = "and test_correct go together"
+            _check.fail("test_confidences", problem, "pass both or none")
+        names = ("test_confidences", "test_correct")
+        test = _wrong_or_right(test_confidences, test_correct, names)
+    form = _confidences_form()
+    study = _Study(logits, labels, form, model_classes, choose_by, folds, seed)
+    return study.advice(test)
+
+
+def _wrong_or_right(
+    confidences: ArrayInput, correct: ArrayInput, names: tuple[str, str]
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, 2) of wrong and right, and 1 where right."""
+    values, hits = check_confidences(confidences, correct, names)
+    values = values.double().clamp(0, 1)
+    logits = logits_from_probabilities(torch.stack([1 - values, values], 1))
+    return logits, (hits == 1).long()
 
 
 def _warn_of_overlap(val: Tensor, test: Tensor) -> None:
@@ -336,15 +513,15 @@ def _bin_of(confidence: FloatArray) -> npt.NDArray[np.intp]:
     return (confidence * (_N_BINS * (1 - 1e-6))).astype(np.intp)
 
 
-def _judge(logits: Tensor, labels: Tensor) -> _Judged:
-    """Per sample: negative log-likelihood, confidence, hit."""
+def _judge(logits: Tensor, labels: Tensor, top: int | None = None) -> _Judged:
+    """Per sample: negative log-likelihood, confidence, hit; ``top`` as in ``_Form``."""
     log_p = torch.log_softmax(logits.double(), 1)
     nll = -log_p.gather(1, labels[:, None])[:, 0]
-    return _Judged(
-        nll.numpy(),
-        log_p.amax(1).exp().numpy(),
-        (logits.argmax(1) == labels).numpy(),
-    )
+    if top is None:
+        confidence, correct = log_p.amax(1).exp(), logits.argmax(1) == labels
+    else:
+        confidence, correct = log_p[:, top].exp(), labels == top
+    return _Judged(nll.numpy(), confidence.numpy(), correct.numpy())
 
 
 def _resampled_eces(
@@ -468,21 +645,34 @@ class _Study:
     """The cross-validation, what it found, and the sentence that says it."""
 
     def __init__(
-        self, logits: Tensor, labels: Tensor, choose_by: str, folds: int, seed: int
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        form: _Form,
+        model_classes: int | None,
+        choose_by: str,
+        folds: int,
+        seed: int,
     ) -> None:
         self.logits = logits
         self.labels = labels
+        self.form = form
+        self.model_classes = model_classes
         self.choose_by = choose_by
         self.folds = folds
         self.rng = np.random.default_rng(seed)
-        self.names = list(CALIBRATORS)
+        self.names = [name for name in form.labels if name != "raw"]
         self.held_out = self._cross_validate()
-        self.judged = {n: _judge(z, labels) for n, z in self.held_out.items()}
+        self.judged = {n: self._judge(z, labels) for n, z in self.held_out.items()}
         self.noise = {
             name: self._noise(j.confidence) for name, j in self.judged.items()
         }
         self.ece_draws = _resampled_eces(self.judged, self.rng, _RESAMPLES)
         self.eces = {name: draws[0] for name, draws in self.ece_draws.items()}
+
+    def _judge(self, logits: Tensor, labels: Tensor) -> _Judged:
+        """Each sample under one calibrator."""
+        return _judge(logits, labels, self.form.top)
 
     def _cross_validate(self) -> dict[str, Tensor]:
         """Every sample calibrated by fits that have not seen it."""
@@ -515,8 +705,10 @@ class _Study:
     @property
     def at_chance(self) -> bool:
         """Whether no more predictions are right than guessing would give."""
-        n, k = self.logits.shape
-        return bool(self.judged["raw"].correct.sum() <= n / k)
+        if self.model_classes is None:
+            return False
+        chance = len(self.labels) / self.model_classes
+        return bool(self.judged["raw"].correct.sum() <= chance)
 
     def nll_change(
         self, name: str, reference: str, tries: int
@@ -578,20 +770,26 @@ class _Study:
         calibrator = self._fit(name)
         judged_on_test = self._test(test, {name: calibrator})
         rows = tuple(self._row(n, reference, judged_on_test) for n in self.judged)
-        sentence = " ".join(self._sentences(name, reference, rows, test))
+        said = self._sentences(name, reference, rows, test, calibrator)
+        sentence = " ".join(said)
         before, after, labels = self.logits, self.held_out[name], self.labels
         if test is not None:
             before, labels = test
             with torch.no_grad():
                 after = calibrator(before)
+        form = self.form.name
         return Advice(
-            name, calibrator, sentence, rows, reference, before, after, labels
+            name, calibrator, sentence, rows, reference, before, after, labels, form
         )
 
     def _fit(self, name: str) -> Calibrator:
         """The calibrator on all samples; of raw logits the temperature 1."""
         if name != "raw":
-            return make_calibrator(name).fit(self.logits, self.labels)
+            with warnings.catch_warnings():
+                if self.form.top is not None:
+                    # What it would say of predictions is said of wrong and right.
+                    warnings.filterwarnings("ignore", message="labels: ")
+                return make_calibrator(name).fit(self.logits, self.labels)
         identity = TemperatureScaling()
         n_classes = torch.tensor(self.logits.shape[1])
         identity.load_state_dict(
@@ -606,12 +804,12 @@ class _Study:
         if test is None:
             return {}
         z, y = test
-        judged = {"raw": _judge(z, y)}
+        judged = {"raw": self._judge(z, y)}
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             for name in self.names:
                 calibrator = fitted[name] if name in fitted else self._fit(name)
-                judged[name] = _judge(calibrator(z), y)
+                judged[name] = self._judge(calibrator(z), y)
         return judged
 
     def _row(
@@ -625,7 +823,7 @@ class _Study:
         test = on_test.get(name)
         return AdviceRow(
             name=name,
-            label=_label(name),
+            label=self.form.labels[name],
             error=float(1 - judged.correct.mean()),
             nll=float(judged.nll.mean()),
             ece=float(self.eces[name]),
@@ -649,10 +847,12 @@ class _Study:
         reference: str,
         rows: tuple[AdviceRow, ...],
         test: tuple[Tensor, Tensor] | None,
+        calibrator: Calibrator,
     ) -> list[str]:
         """What a busy person should know, most urgent first."""
         by_name = {row.name: row for row in rows}
-        said = [*self._of_labels(), self._what_to_do(name, reference, by_name)]
+        to_do = self._what_to_do(name, reference, by_name, calibrator)
+        said = [*self._of_labels(), to_do]
         row = by_name[name]
         within = row.ece <= row.ece_noise
         other = "ece" if self.choose_by == "nll" else "nll"
@@ -682,11 +882,17 @@ class _Study:
                 f"NLL {before.test_nll:.4f} to {row.test_nll:.4f}, "
                 f"error {_percent(before.test_error)} to {_percent(row.test_error)} %."
             )
+        if self.form.top is not None:
+            tried = ", ".join(f"{self.form.labels[n]} ({n})" for n in self.names)
+            said.append(
+                f"Tried was what acts on a confidence alone: {tried}. Predictions and "
+                "error stay as they are; NLL is that of right and wrong."
+            )
         return said
 
     def _of_labels(self) -> list[str]:
         """Accuracy at chance, or too few errors."""
-        n, k = self.logits.shape
+        n, k = len(self.labels), self.model_classes
         hits = int(self.judged["raw"].correct.sum())
         said = []
         if self.at_chance:
@@ -707,14 +913,19 @@ class _Study:
         return said
 
     def _what_to_do(
-        self, name: str, reference: str, rows: Mapping[str, AdviceRow]
+        self,
+        name: str,
+        reference: str,
+        rows: Mapping[str, AdviceRow],
+        calibrator: Calibrator,
     ) -> str:
         """The advice itself."""
+        things = self.form.things
         criterion = self.choose_by.upper()
         if name == "raw" and self.at_chance:
-            return "The logits stay as they are."
+            return f"The {things} stay as they are."
         if name == "raw":
-            return "Leave the logits as they are: no calibrator is clearly better."
+            return f"Leave the {things} as they are: no calibrator is clearly better."
         row = rows[name]
         before = rows["raw" if name == "ts_nll" else reference]
         numbers = (
@@ -722,15 +933,15 @@ class _Study:
             f"{100 * row.ece:.2f} %, cross-validated"
         )
         if name == "ts_nll":
-            temperature = float(self._fit(name).get_buffer("temperature"))
+            temperature = float(calibrator.get_buffer("temperature"))
             return (
-                f"Use one temperature, T = {temperature:.3f} (ts_nll): clearly better "
-                f"by {criterion} than the logits as they are ({numbers}), and nothing "
-                "is clearly better than that."
+                f"Use {self.form.scale}, T = {temperature:.3f} (ts_nll): clearly "
+                f"better by {criterion} than the {things} as they are ({numbers}), and "
+                "nothing is clearly better than that."
             )
         return (
             f"Use {row.label} ({name}): clearly better by {criterion} than "
-            f"{_label(reference)} ({numbers})."
+            f"{self.form.labels[reference]} ({numbers})."
         )
 
     def _disagreement(
@@ -740,14 +951,9 @@ class _Study:
         ours, theirs = rows[name], rows[rival]
         ece = f"ECE {100 * ours.ece:.2f} to {100 * theirs.ece:.2f} %"
         nll = f"NLL {theirs.nll - ours.nll:+.4f}"
-        buys = (
-            "ECE asks only whether the top class's probability is right on average, "
-            "NLL whether every sample's is"
-        )
-        used = "the confidence" if other == "ece" else "every probability"
         return (
             f"By {other.upper()} it would be {theirs.label} ({rival}): {ece}, {nll}. "
-            f"{buys}; take {rival} if {used} is what you use."
+            f"{self.form.criteria}; take {rival} if {self.form.used[other]}."
         )
 
 
@@ -759,11 +965,6 @@ def _ece(judged: _Judged) -> float:
 def _percent(value: float | None) -> str:
     """A fraction in percent."""
     return "" if value is None else f"{100 * value:.2f}"
-
-
-def _label(name: str) -> str:
-    """How a calibrator reads."""
-    return _LABELS[name] if name in _LABELS else CALIBRATORS[name].label
 
 
 def _normal_quantile(p: float) -> float:

@@ -93,6 +93,42 @@ def sums_between(values: npt.NDArray[np.generic], cuts: Integers) -> Floats:
     return cast(Floats, np.diff(totals[cuts]))
 
 
+def check_confidences(
+    confidences: Array,
+    correct: Array,
+    names: tuple[str, str] = ("confidences", "correct"),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give confidences (N,) and hits (N,) on the CPU, refused by name if malformed.
+
+    Confidences keep their dtype, and may lie above 1 by its rounding.
+    """
+    name, other = names
+    values = _check.as_tensor(name, confidences)
+    hits = _check.as_tensor(other, correct)
+    _check.stored(name, values)
+    _check.stored(other, hits)
+    values, hits = values.cpu(), hits.cpu()
+    if values.ndim != 1 or len(values) == 0:
+        problem = f"expected shape (N,) with N >= 1, got {tuple(values.shape)}"
+        _check.fail(name, problem, "pass one confidence per sample")
+    if not values.is_floating_point():
+        problem = f"has dtype {values.dtype}"
+        _check.fail(name, problem, "pass fractions in [0, 1]", TypeError)
+    tolerance = rounding(values.dtype, probabilities=True)
+    low, high = (float(value) for value in torch.aminmax(values))
+    if not -tolerance <= low <= high <= 1 + tolerance:  # sums may round above 1
+        problem = f"lie in [{low:.4g}, {high:.4g}]"
+        cure = "pass fractions in [0, 1]; divide percentages by 100"
+        _check.fail(name, problem, cure)
+    if hits.shape != values.shape:
+        problem = f"has shape {tuple(hits.shape)}, {name} {tuple(values.shape)}"
+        _check.fail(other, problem, "pass one entry per confidence")
+    if not bool(((hits == 0) | (hits == 1)).all()):
+        problem = "holds other values than 0 and 1"
+        _check.fail(other, problem, "pass predictions == labels")
+    return values, hits
+
+
 class Reliability(NamedTuple):
     """All bins of a reliability diagram, empty ones included.
 
@@ -161,31 +197,8 @@ class Reliability(NamedTuple):
         """
         n_bins = check_n_bins(n_bins)
         binning = check_binning(binning)
-        values = _check.as_tensor("confidences", confidences)
-        hits = _check.as_tensor("correct", correct)
-        _check.stored("confidences", values)
-        _check.stored("correct", hits)
-        values, hits = values.cpu(), hits.cpu()
-        if values.ndim != 1 or len(values) == 0:
-            problem = f"expected shape (N,) with N >= 1, got {tuple(values.shape)}"
-            _check.fail("confidences", problem, "pass one confidence per sample")
-        if not values.is_floating_point():
-            problem = f"has dtype {values.dtype}"
-            _check.fail("confidences", problem, "pass fractions in [0, 1]", TypeError)
+        values, hits = check_confidences(confidences, correct)
         tolerance = rounding(values.dtype, probabilities=True)
-        low, high = (float(value) for value in torch.aminmax(values))
-        if not -tolerance <= low <= high <= 1 + tolerance:  # sums may round above 1
-            problem = f"lie in [{low:.4g}, {high:.4g}]"
-            cure = "pass fractions in [0, 1]; divide percentages by 100"
-            _check.fail("confidences", problem, cure)
-        if hits.shape != values.shape:
-            problem = (
-                f"has shape {tuple(hits.shape)}, confidences {tuple(values.shape)}"
-            )
-            _check.fail("correct", problem, "pass one entry per confidence")
-        if not bool(((hits == 0) | (hits == 1)).all()):
-            problem = "holds other values than 0 and 1"
-            _check.fail("correct", problem, "pass predictions == labels")
         confidence = values.double().clamp(0, 1).numpy()
         order = np.argsort(confidence, kind="stable")
         ordered = confidence[order]

@@ -1027,6 +1027,11 @@ class CalibratorRow:
         The optional library that fits it, as pip calls it.
     measured_by_fit : bool
         True if every training run stores its metrics: those that the paper compares.
+    of_confidence : str or None
+        What it is where of each sample only the confidence c of the predicted class is
+        known, the two classes being *wrong* and *right* with the probabilities 1 - c
+        and c. None if it does not act on c alone: it would bin c and 1 - c together,
+        or look at the other classes.
     """
 
     label: str
@@ -1037,6 +1042,7 @@ class CalibratorRow:
     keeps_predictions: bool = True
     needs: str | None = None
     measured_by_fit: bool = False
+    of_confidence: str | None = None
 
     @property
     def available(self) -> bool:
@@ -1061,6 +1067,7 @@ _ROWS = {
         _TEMPERATURE_FORM,
         options={"criterion": "nll"},
         measured_by_fit=True,
+        of_confidence="temperature of the odds",
     ),
     "ts_ece": CalibratorRow(
         "TS (ECE)",
@@ -1074,6 +1081,7 @@ _ROWS = {
         EnsembleTemperatureScaling,
         BrowserForm("mixture", ("temperature", "weights")),
         measured_by_fit=True,
+        of_confidence="ETS of the odds",
     ),
     "spline": CalibratorRow(
         "Spline",
@@ -1097,6 +1105,7 @@ _ROWS = {
         _AFFINE_FORM,
         keeps_order=False,
         keeps_predictions=False,
+        of_confidence="Platt scaling",
     ),
     "vector": CalibratorRow(
         "Vector",
@@ -1104,6 +1113,7 @@ _ROWS = {
         _AFFINE_FORM,
         keeps_order=False,
         keeps_predictions=False,
+        of_confidence="beta calibration",
     ),
     "isotonic": CalibratorRow(
         "Isotonic",
@@ -1112,6 +1122,7 @@ _ROWS = {
         keeps_order=False,
         keeps_predictions=False,
         needs="scikit-learn",
+        of_confidence="isotonic regression",
     ),
     "sms": CalibratorRow(
         "SMS",

@@ -8,7 +8,15 @@ import papermill
 import pytest
 import torch
 
-from gcelib import advise, load_own_logits, make_calibrator, metrics, runs
+from gcelib import (
+    ReliabilityExplorer,
+    advise,
+    advise_confidences,
+    load_own_logits,
+    make_calibrator,
+    metrics,
+    runs,
+)
 from gcelib.study.parameters import BadParameter
 
 LESSON = Path(__file__).resolve().parents[1] / "notebooks" / "09_your_logits.ipynb"
@@ -47,7 +55,7 @@ def test_a_file_is_calibrated_saved_where_papermill_was_started_and_reported(tmp
     lines = re.search(r"(import torch\n.*load_state_dict\(state\))", text, re.S)[1]
     exec(lines, names)  # the lines that it prints
     calibrated = names["calibrator"](torch.from_numpy(test[0]))
-    tail = text[text.index("900 test samples") :]
+    tail = text[text.index("On 900 test samples") :]
     said = re.search(r"ECE ([\d.]+) to ([\d.]+) %", tail)
     assert float(said[1]) == pytest.approx(100 * metrics.ece(*test), abs=0.006)
     after = 100 * metrics.ece(calibrated, test[1])
@@ -87,24 +95,176 @@ def test_probabilities_are_taken_as_their_logarithm():
         np.testing.assert_array_equal(own.val[1], labels)
 
 
-def test_confidences_become_the_question_whether_they_are_right():
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.3, 1, 2000)
-    right = rng.random(2000) < confidence**2  # says more than is true
-    rows = ["label,prediction,confidence"]
-    rows += [
-        f"{3 if hit else 4},3,{c}" for c, hit in zip(confidence, right, strict=True)
-    ]
-    Path("mine.csv").write_text("\n".join([*rows, ""]))
+def four_classes(n, seed=0, names=("cow", "cat", "dog", "emu")):
+    """A table of a model of four classes, a fifth of its confidences below one half."""
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.3, 1.0, n).round(4)
+    right = rng.random(n) < confidence**2  # says more than is true
+    prediction = rng.integers(0, 4, n)
+    label = np.where(right, prediction, (prediction + rng.integers(1, 4, n)) % 4)
+    return confidence, np.array(names)[label], np.array(names)[prediction]
+
+
+def ece_by_hand(confidence, correct, bins=20):
+    """Bins (lo, hi], one by one."""
+    total = 0.0
+    for b in range(bins):
+        inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
+        if inside.any():
+            gap = confidence[inside].mean() - correct[inside].mean()
+            total += inside.sum() * abs(gap)
+    return total / len(confidence)
+
+
+def write_table(name, *parts):
+    """A table as a German spreadsheet writes it; several parts get a split."""
+    lines = ["Split;True Label;Pred;Score"]
+    for split, part in zip(("val", "test"), parts, strict=False):
+        for c, y, k in zip(*part, strict=True):
+            lines.append(f"{split};{y};{k};{c:.4f}".replace(".", ","))
+    Path(name).write_text("\r\n".join(lines), encoding="utf-8-sig")
+
+
+def test_of_confidences_error_and_ece_are_those_of_the_predictions():
+    val, test = four_classes(1500), four_classes(1000, seed=1)
+    assert 0.15 < (test[0] < 0.5).mean() < 0.35
+    write_table("mine.csv", val, test)
     own = load_own_logits("mine.csv")
     assert own.form == "confidences"
-    bins = metrics.reliability(*own.val, class_index=1)
-    pairs = metrics.Reliability.from_confidences(confidence, right)
-    assert bins.ece == pytest.approx(pairs.ece, abs=1e-6)
-    advice = advise(*own.val)
-    assert advice.name != "raw"
-    after = metrics.reliability(advice.after, advice.labels, class_index=1)
-    assert after.ece < bins.ece / 2
+    assert own.n_classes == 4
+    assert "1,500 validation samples and 1,000 test samples, 4 classes occur" in str(
+        own
+    )
+    advice = own.advise()
+    rows = {row.name: row for row in advice.rows}
+    assert set(rows) == {"raw", "ts_nll", "ets", "bias", "vector", "isotonic"}
+    c, right = val[0], val[1] == val[2]
+    assert rows["raw"].error == pytest.approx(1 - right.mean())
+    assert rows["raw"].ece == pytest.approx(ece_by_hand(c, right), abs=1e-9)
+    by_hand = -np.where(right, np.log(c), np.log1p(-np.minimum(c, 1 - 1e-300))).mean()
+    if (c < 1).all():
+        assert rows["raw"].nll == pytest.approx(by_hand)
+    c, right = test[0], test[1] == test[2]
+    for row in rows.values():  # no calibrator changes a prediction
+        assert row.error == pytest.approx(rows["raw"].error)
+        assert row.test_error == pytest.approx(1 - right.mean())
+    assert rows["raw"].test_ece == pytest.approx(ece_by_hand(c, right), abs=1e-9)
+    stages = own.stages(advice)
+    np.testing.assert_allclose(stages["before"][0], c, atol=1e-12)
+    after = stages["after"][0].numpy()
+    chosen = rows[advice.name]
+    assert chosen.test_ece == pytest.approx(ece_by_hand(after, right), abs=1e-9)
+    assert chosen.test_ece < rows["raw"].test_ece / 2
+    assert own.reliability(*stages["after"]).ece == pytest.approx(chosen.test_ece)
+    assert "Tried was what acts on a confidence alone" in advice.sentence
+    assert "logits" not in advice.sentence
+    assert all("logits" not in row.label for row in rows.values())
+
+
+def test_of_confidences_the_advised_function_has_one_value_for_each_confidence():
+    confidence, label, prediction = four_classes(1500)
+    advice = advise_confidences(confidence, label == prediction)
+    grid = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    logits = metrics.logits_from_probabilities(torch.stack([1 - grid, grid], 1))
+    for row in advice.rows[1:]:
+        fitted = make_calibrator(row.name).fit(advice.before, advice.labels)
+        claimed = fitted(logits).softmax(1)[:, 1]
+        assert (claimed.diff() >= -1e-9).all(), row.name  # rises with the confidence
+        both = fitted(logits.flip(0)).softmax(1)[:, 1]
+        torch.testing.assert_close(both.flip(0), claimed)
+
+
+def test_of_confidences_classes_and_samples_are_those_of_the_file():
+    confidence, label, prediction = four_classes(800)
+    write_table("mine.csv", (confidence, label, prediction))
+    own = load_own_logits("mine.csv")
+    advice = own.advise()
+    table = own.classes(advice)
+    for name, row in table.iterrows():
+        its = prediction == name
+        assert row["samples"] == its.sum()
+        assert row["right"] == pytest.approx(100 * (label == prediction)[its].mean())
+        assert row["claimed before"] == pytest.approx(100 * confidence[its].mean())
+    samples = own.samples(advice)
+    assert samples["label"].tolist() == label.tolist()
+    assert samples["prediction"].tolist() == prediction.tolist()
+    assert samples["right"].tolist() == (label == prediction).tolist()
+    np.testing.assert_allclose(samples["confidence before"], confidence, atol=1e-12)
+
+
+def test_of_confidences_the_page_says_the_same():
+    confidence, label, prediction = four_classes(600)
+    right = label == prediction
+    pairs = {"before": (confidence, right)}
+    explorer = ReliabilityExplorer(pairs, val=pairs, confidences=True)
+    (row,) = explorer.answer["rows"]
+    numbers = row["numbers"]
+    assert numbers["error"] == pytest.approx(1 - right.mean())
+    assert numbers["ece"] == pytest.approx(ece_by_hand(confidence, right), abs=1e-6)
+    assert sum(row["counts"][:10]) == (confidence <= 0.5).sum()
+    assert explorer._calibrators == [
+        "raw",
+        "ts_nll",
+        "ets",
+        "bias",
+        "vector",
+        "isotonic",
+    ]
+    explorer.selected = {"kind": "bar", "run": "before", "low": 0.3, "high": 0.4}
+    found = explorer.answer["samples"]
+    inside = (confidence > 0.3) & (confidence <= 0.4)
+    assert found["count"] == pytest.approx(inside.sum(), abs=1)
+    assert found["wrong"] == pytest.approx((inside & ~right).sum(), abs=1)
+    assert set(found["prediction"]) == {1}
+
+
+def test_lesson_09_answers_a_spreadsheet_of_confidences():
+    val, test = four_classes(900), four_classes(700, seed=1)
+    write_table("mine.csv", val, test)
+    text = run(logits="mine.csv")
+    c, right = test[0], test[1] == test[2]
+    error, ece = 100 * (1 - right.mean()), 100 * ece_by_hand(c, right)
+    assert "'True Label' is read as label, 'Pred' as prediction" in text
+    assert "classes: 0 = cat, 1 = cow, 2 = dog, 3 = emu" in text
+    assert f"error {error:.2f} to {error:.2f} %" in text
+    assert f"On 700 test samples, which had no say: ECE {ece:.2f} to" in text
+    names = {"confidences": c}
+    exec(re.search(r"(import torch\n.*\[:, 1\])", text, re.S)[1], names)
+    after = names["calibrated"].numpy()
+    said = re.search(
+        r"which had no say: ECE [\d.]+ to ([\d.]+) %", text.replace("\n", " ")
+    )
+    assert float(said[1]) == pytest.approx(100 * ece_by_hand(after, right), abs=0.006)
+    assert Path("mine_calibrator.html").stat().st_size > 10_000
+
+
+def test_labels_at_chance_are_told_of_confidences_too():
+    confidence, label, _ = four_classes(400)
+    advice = advise_confidences(confidence, label == "cow", model_classes=4)
+    shifted = advise_confidences(confidence, np.arange(400) < 60, model_classes=4)
+    assert "Look at the labels first" in shifted.sentence
+    assert shifted.name == "raw"
+    assert advice.form == "confidences"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c, y: advise_confidences(c, y[:3]), "correct: has shape"),
+        (lambda c, y: advise_confidences(100 * c, y), "confidences: lie in"),
+        (
+            lambda c, y: advise_confidences(c, y, c),
+            "test_confidences: and test_correct",
+        ),
+        (lambda c, y: advise_confidences(c, y, c, 2 * y), "test_correct: holds other"),
+        (lambda c, y: advise_confidences(c[:9], y[:9]), "confidences: has 9 samples"),
+        (lambda c, y: advise_confidences(c, y, model_classes=1), "model_classes: 1 is"),
+    ],
+)
+def test_confidences_that_cannot_be_are_refused_by_name(call, message):
+    confidence, label, prediction = four_classes(100)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call(confidence, (label == prediction).astype(int))
 
 
 def test_the_names_of_the_answer_must_be_free():

@@ -503,18 +503,223 @@ def test_a_spreadsheet_of_confidences_may_call_its_classes_by_names(tmp_path):
         load_logits_file(path)
 
 
+PLAIN = "label,prediction,confidence\n3,3,0.5\n1,2,0.25\n3,1,0.75\n"
+
+
+def as_people_write(text):
+    """The same table in the ways in which spreadsheets and people write it."""
+    german = text.replace(".", "~").replace(",", ";").replace("~", ",")
+    quoted = re.sub(r"[^,\n]+", lambda cell: f'"{cell[0]}"', text)
+    shouting = text.replace(
+        "label,prediction,confidence", " LABEL, Prediction ,Confidence"
+    )
+    return {
+        "plain": text,
+        "capitals and spaces": shouting,
+        "blank last lines": text + "\n\r\n \n",
+        "cells of blank last lines": text + ",,\n,,\n",
+        "no last newline": text[:-1],
+        "byte-order mark": "\ufeff" + text,
+        "windows": text.replace("\n", "\r\n"),
+        "old mac": text.replace("\n", "\r"),
+        "semicolons": text.replace(",", ";"),
+        "tabs": text.replace(",", "\t"),
+        "german": german,
+        "excel's first line": "sep=;\r\n" + german.replace("\n", "\r\n"),
+        "quoted": quoted,
+        "quoted decimal commas": quoted.replace(".", ","),
+        "spaces after commas": text.replace(",", ", "),
+        "whole numbers with points": text.replace("3,", "3.0,"),
+        "further columns": (
+            "file,label,prediction,confidence,note\n"
+            'a.png,3,3,0.5,"one, two"\nb.png,1,2,0.25,\nc.png,3,1,0.75,x\n'
+        ),
+        "reordered": "confidence,prediction,label\n0.5,3,3\n0.25,2,1\n0.75,1,3\n",
+        "an index": ",label,prediction,confidence\n0,3,3,0.5\n1,1,2,0.25\n2,3,1,0.75\n",
+        **{
+            f"{a}, {b}, {c}": text.replace(
+                "label,prediction,confidence", f"{a},{b},{c}"
+            )
+            for a, b, c in (
+                ("true_label", "pred", "score"),
+                ("Target", "pred_label", "Probability"),
+                ("y_true", "predicted", "conf"),
+                ("True Label", "y_pred", "prob"),
+                ("true-label", "Predicted Class", "max_prob"),
+            )
+        },
+    }
+
+
+@pytest.mark.parametrize("way", as_people_write(PLAIN))
+def test_a_table_is_read_as_people_write_it(tmp_path, way):
+    path = tmp_path / "mine.csv"
+    path.write_bytes(as_people_write(PLAIN)[way].encode())
+    file = load_logits_file(path)
+    confidences, correct = file.parts["test"]
+    assert file.kind == "confidences"
+    assert confidences.tolist() == [0.5, 0.25, 0.75]
+    assert correct.tolist() == [True, False, False]
+    assert [ids.tolist() for ids in file.predicted["test"]] == [[3, 1, 3], [3, 2, 1]]
+    told = "; ".join(file.notes)
+    if "last newline" in way:
+        assert "has no end" in told
+    if "," in way and "german" not in way:
+        for name in way.split(", "):
+            assert f"'{name}'" in told or name == "label"
+    if "german" in way or "excel" in way or "decimal" in way:
+        assert "decimal commas are read as points" in told
+
+
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("text", "told"),
     [
-        ("label;prediction;confidence", "separated by commas"),
-        ("label\tprediction\tconfidence", "separated by commas"),
-        ("id,label,prediction,confidence", "without other columns"),
+        ("label,target,prediction,confidence", "'label' and 'target' both read as lab"),
+        ("label,pred,predicted,score", "'pred' and 'predicted' both read as predict"),
+        ("label,prediction,score,prob", "'score' and 'prob' both read as confidence"),
+        ("class,prediction,confidence", "'class' may be the true or the predicted cla"),
+        ("lable,prediction,confidence", "did you mean 'label' by 'lable'"),
+        ("label,prediction", "are label, prediction; name them split,label,logit_0"),
+        ("label,score_0,score_1", "'score_0' may be a logit or a probability"),
+        ("label,prob_0,logit_0", "hold logits and probabilities; keep one"),
+        ("label,prob_1", "'prob_1' is the only column of scores; add those of the oth"),
+        ("label,prob_1,prob_2", "there is no column of class 0; count classes from 0"),
+        ("label,0,1,2", "are label, 0, 1, 2; name them"),
+        ("prob_0,prob_1,class", "'class' may be the true or the predicted class"),
     ],
 )
-def test_columns_of_another_form_are_told_the_way(tmp_path, columns, told):
-    (tmp_path / "mine.csv").write_text(columns + "\n")
+def test_columns_that_may_mean_two_things_are_refused_by_name(tmp_path, text, told):
+    cells = ",".join(["1"] * len(text.split(",")))
+    (tmp_path / "mine.csv").write_text(f"{text}\n{cells}\n")
+    with pytest.raises(BadParameter, match=r"mine\.csv: columns: .+; .+") as error:
+        load_logits_file(tmp_path / "mine.csv")
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (
+            "3;3;0.5\n1;1;0,25",
+            "confidence: holds what is not a number, '0,25', in line 3",
+        ),
+        (
+            "3;3;95 %",
+            "confidence: .*'95 %', in line 2; write fractions of 1 without a per",
+        ),
+        (
+            "3;3;95",
+            r"confidence: 95.0 is outside \[0, 1\]; of percentages, divide by 100",
+        ),
+        ("3;3;nan", "confidence: holds what is not a number, 'nan'"),
+        ("3;3;", "confidence: has a hole or NaN in line 2"),
+        ("3;3;0.5\n\n3;3;0.5", "label: has a hole or NaN in line 3"),
+        ("3;3;0;5", "columns: are fewer than the cells of a line; with decimal commas"),
+        (
+            "3;cat;0.5",
+            "columns: 'label' holds numbers, 'prediction' names; write names",
+        ),
+        ("3;2.5;0.5", "prediction: holds 2.5 in line 2; write class ids as whole numb"),
+        ("3;3;inf", "confidence: "),
+    ],
+)
+def test_cells_that_cannot_be_read_are_refused_by_column_and_line(tmp_path, rows, told):
+    (tmp_path / "mine.csv").write_text(f"label;prediction;confidence\n{rows}\n")
     with pytest.raises(BadParameter, match=told):
         load_logits_file(tmp_path / "mine.csv")
+
+
+def test_right_or_wrong_may_stand_in_the_place_of_two_labels(tmp_path):
+    path = tmp_path / "mine.csv"
+    for words in (("1", "0"), ("True", "False"), ("yes", "no"), ("1.0", "0.0")):
+        path.write_text(f"confidence,correct\n0.5,{words[0]}\n0.25,{words[1]}\n")
+        file = load_logits_file(path)
+        assert file.parts["test"][1].tolist() == [True, False]
+        assert file.predicted == {}
+    path.write_text("confidence,correct\n0.5,2\n")
+    with pytest.raises(BadParameter, match="correct: holds '2' in line 2; write 1"):
+        load_logits_file(path)
+
+
+def test_classes_may_have_names_and_the_reader_says_which_is_which(tmp_path):
+    path = tmp_path / "mine.tsv"
+    path.write_text("split\tlabel\tprob_dog\tProb_Cat\nval\tcat\t0.25\t0.75\n")
+    file = load_logits_file(path)
+    assert file.class_names == ("dog", "Cat")
+    assert file.parts["val"][1].tolist() == [1]
+    assert "classes: 0 = dog, 1 = Cat, as the columns are called" in file.notes
+    rows = ["label,prob_0,prob_1", "ill,0.25,0.75", "fine,0.75,0.25", ""]
+    path.write_text("\n".join(rows))
+    file = load_logits_file(path)
+    assert file.parts["val"][1].tolist() == [1, 0]
+    assert "classes: 0 = fine, 1 = ill, by the alphabet, as" in "; ".join(file.notes)
+    path.write_text("label,prob_dog,prob_cat\ncow,0.25,0.75\n")
+    with pytest.raises(BadParameter, match="label: holds 'cow' in line 2, and no colu"):
+        load_logits_file(path)
+    path.write_text("label,prob_0,prob_1,prob_2\ncow,0.25,0.5,0.25\n")
+    with pytest.raises(BadParameter, match=r"holds 1 names for 3 columns; .* prob_cow"):
+        load_logits_file(path)
+
+
+def test_names_that_look_like_holes_or_truth_are_names(tmp_path):
+    path = tmp_path / "mine.csv"
+    rows = [
+        "label,prediction,confidence",
+        "None,NA,0.5",
+        "True,None,0.5",
+        "None,None,1",
+    ]
+    path.write_text("\n".join([*rows, ""]))
+    assert load_logits_file(path).parts["test"][1].tolist() == [False, False, True]
+    assert load_logits_file(path).class_names == ("NA", "None", "True")
+
+
+def test_a_table_of_logits_in_a_german_spreadsheet_is_read_to_the_digit(tmp_path):
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(20, 3)).round(4), rng.integers(0, 3, 20)
+    lines = ["Split;Label;Logit 2;Logit 0;Logit 1;Datei"]
+    for i, (row, label) in enumerate(zip(z[:, [2, 0, 1]], y, strict=True)):
+        cells = [f"{value:.4f}".replace(".", ",") for value in row]
+        split = "Test" if i >= 10 else "Validation"
+        lines.append(";".join([split, str(label), *cells, f"bild {i}.png"]))
+    (tmp_path / "mine.csv").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    file = load_logits_file(tmp_path / "mine.csv")
+    np.testing.assert_array_equal(file["val"][0], z[:10])
+    np.testing.assert_array_equal(file["test"][1], y[10:])
+    assert "left out: 'Datei'" in file.notes
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"label," * 10**6,
+        b"label,prediction,confidence\n" + b'"' + b"x" * 10**6,
+        b"label,prediction,confidence\n" + b"3,3," + b"9" * 10**5 + b"\n",
+        b"label,prediction,confidence\n" + b"3,3,0.5," * 10**5 + b"\n",
+        b"\xff\xfel\0a\0b\0",
+        b"l\xe4bel,prediction,confidence\n3,3,0.5\n",
+        b"label,prediction,confidence\nK\xe4se,Brot,0.5\n",
+        b"label,prediction,confidence\n3,3,1e999\n",
+        b"label,prediction,confidence\n3,3,0.5\n" + b"\n" * 10**5 + b"x",
+        b"sep=" + b"x" * 100,
+    ],
+)
+def test_hostile_tables_are_refused_in_few_words(tmp_path, content):
+    path = tmp_path / "mine.csv"
+    path.write_bytes(content)
+    with pytest.raises(BadParameter, match=r"mine\.csv: ") as error:
+        load_logits_file(path)
+    assert len(str(error.value)) < 1000
+    assert str(error.value).isprintable()
+
+
+def test_names_with_control_characters_are_shown_without_them(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("label,prediction,confidence,\x1b[31mred\n\x1bcat,dog,0.5\n")
+    told = "; ".join(load_logits_file(path).notes)
+    assert told.isprintable()
+    assert "?[31mred" in told
 
 
 @pytest.mark.parametrize("suffix", [".p", ".pt", ".npy", ".pkl"])

@@ -1,10 +1,9 @@
 """Anybody's outputs and labels from one file: logits, probabilities or confidences."""
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +13,7 @@ from gcelib._check import fail
 from gcelib.study import files
 from gcelib.study.files import AnyPath
 from gcelib.study.parameters import BadParameter
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-#: Most bytes of a CSV file.
-CSV_BYTES = 2**32
-
-Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+from gcelib.study.spreadsheet import Pair, Table, read_table
 
 #: How to turn files of other kinds into one that is read.
 _CONVERT = {
@@ -32,7 +24,6 @@ _CONVERT = {
     ".p": "a pickle can run code: load it where you trust it, and write "
     "numpy.savez('mine.npz', val_logits=..., val_labels=...)",
     ".xlsx": "save the sheet as CSV (UTF-8)",
-    ".tsv": "write it with commas, as .csv",
 }
 _CONVERT |= dict.fromkeys((".pth", ".ckpt"), _CONVERT[".pt"])
 _CONVERT |= dict.fromkeys((".pkl", ".pickle", ".joblib"), _CONVERT[".p"])
@@ -53,10 +44,19 @@ class LogitsFile(Mapping[str, Pair]):
     parts : dict of str to pair of arrays
         By split, as in the file: scores (N, K) and labels (N,); of confidences, the
         confidences (N,) and whether each prediction was right (N,), booleans.
+    class_names : tuple of str or None
+        The classes' names by id, where a table calls them by names.
+    predicted : dict of str to pair of arrays
+        By split, of confidences: labels (N,) and predictions (N,), where known.
+    notes : tuple of str
+        What in a table was read as what, a sentence each; empty if all was plain.
     """
 
     kind: str
     parts: dict[str, Pair] = field(repr=False)
+    class_names: tuple[str, ...] | None = None
+    predicted: dict[str, Pair] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, split: str) -> Pair:
         """Give a split's logits and labels."""
@@ -91,9 +91,12 @@ def load_logits_file(path: AnyPath) -> LogitsFile:
         ``.npz`` (``numpy.savez``): arrays ``val_logits``, ``val_labels`` and, if there
         is a test part, ``test_logits``, ``test_labels``; with ``val_probabilities`` and
         ``test_probabilities`` in place of the logits, probabilities.
-        ``.csv``, a line a sample: the columns ``split`` (val or test), ``label``, then
-        ``logit_0``, ``logit_1``, ... or ``prob_0``, ``prob_1``, ...; or the columns
-        ``label``, ``prediction``, ``confidence``, with or without ``split``.
+        ``.csv`` or ``.tsv``, a line a sample: the columns ``split`` (val or test),
+        ``label``, then ``logit_0``, ``logit_1``, ... or ``prob_0``, ``prob_1``, ...;
+        or ``label``, ``prediction``, ``confidence``; or ``correct``, ``confidence``.
+        Without ``split`` all samples are for the fit. Semicolons, tabs, decimal commas,
+        capitals and usual other names (``y_true``, ``pred``, ``score``) are understood,
+        further columns left out; classes may have names (``prob_cat``).
         Logits are floating-point scores before the softmax, labels whole numbers in
         [0, K). Links are not followed, nothing is unpickled.
 
@@ -128,18 +131,18 @@ def load_logits_file(path: AnyPath) -> LogitsFile:
             fail("logits", what, "give its full path")
         suffix = path.suffix.lower()
         if suffix == ".npz":
-            kind, parts = _read_npz(path)
-        elif suffix == ".csv":
-            kind, parts = _read_csv(path)
+            table = Table(*_read_npz(path))
+        elif suffix in (".csv", ".tsv"):
+            table = read_table(path)
         else:
             cure = _CONVERT.get(suffix, "pass an .npz or .csv file")
             fail("logits", f"has the suffix {path.suffix!r}", cure)
-        if kind == "confidences":
-            return LogitsFile(kind, parts)
-        checked = {split: _checked(split, kind, *pair) for split, pair in parts.items()}
-        if "test" in checked:
-            _refuse_unfit_test(kind, checked["val"][0], checked["test"][0])
-        return LogitsFile(kind, checked)
+        kind, parts = table.kind, table.parts
+        if kind != "confidences":
+            parts = {split: _checked(split, kind, *p) for split, p in parts.items()}
+            if "test" in parts:
+                _refuse_unfit_test(kind, parts["val"][0], parts["test"][0])
+        return LogitsFile(kind, parts, table.class_names, table.predicted, table.notes)
     except Exception as error:  # a damaged file makes pandas raise all sorts
         words = str(error).removeprefix(f"{files.shown(path)}: ")
         raise BadParameter(f"{files.shown(path)}: {words}") from error
@@ -233,113 +236,3 @@ def _read_npz(path: Path) -> tuple[str, dict[str, Pair]]:
                 fail(name, f"is missing, the file has {there}", "add this array")
         parts[split] = arrays[f"{split}_{kind}"], arrays[f"{split}_labels"]
     return kind, parts
-
-
-def _read_csv(path: Path) -> tuple[str, dict[str, Pair]]:
-    """Read what a ``.csv`` file holds, by split."""
-    import pandas as pd
-
-    content = files.read_bytes(path, CSV_BYTES)
-    if not content:
-        fail("logits", "is empty", "write a line for each sample")
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        fail("logits", "is in UTF-16", "write it as UTF-8 text")
-    if not content.endswith((b"\n", b"\r")):
-        what = "the last line does not end, as in a truncated file"
-        fail("logits", what, "write the file again, or end the line")
-    stream = io.BytesIO(content)
-    table = pd.read_csv(stream, encoding="utf-8-sig", skip_blank_lines=False)
-    columns = [str(name) for name in table]
-    if not isinstance(table.index, pd.RangeIndex):
-        _refuse_columns(columns)
-    kind, names = _kind_of_columns(columns)
-    if kind == "confidences":
-        _number_names(table)
-    for name in columns:
-        _refuse_holes(name, table[name])
-    if "split" not in columns:
-        table.insert(0, "split", "test")
-    for split in table["split"].unique():
-        _check.choice("split", split, ("val", "test"))
-    if kind != "confidences" and "val" not in set(table["split"]):
-        fail("split", "no line says val", "calibrators are fitted on such samples")
-    parts = {}
-    for split in ("val", "test"):
-        rows = table[table["split"] == split]
-        if len(rows):
-            parts[split] = _pair_of_rows(kind, names, rows)
-    return kind, parts
-
-
-def _kind_of_columns(columns: list[str]) -> tuple[str, list[str]]:
-    """Tell what a table holds, and in which columns."""
-    if {*columns} - {"split"} == {"label", "prediction", "confidence"}:
-        return "confidences", ["confidence"]
-    for kind, start in (("logits", "logit"), ("probabilities", "prob")):
-        names = [f"{start}_{k}" for k in range(len(columns) - 2)]
-        if columns == ["split", "label", *names]:
-            return kind, names
-    _refuse_columns(columns)
-
-
-def _refuse_columns(columns: list[str]) -> NoReturn:
-    """Say which columns a table must have."""
-    there = files.shown(", ".join(columns))[:200]
-    cure = (
-        "name them split,label,logit_0,logit_1,... or split,label,prob_0,prob_1,... "
-        "or label,prediction,confidence (with or without split), without other columns"
-    )
-    if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
-        cure = "save the table separated by commas, with points in its numbers; " + cure
-    fail("columns", f"are {there}", cure)
-
-
-def _number_names(table: "pd.DataFrame") -> None:
-    """Give classes that are called by names numbers: only equality counts here."""
-    pair = ["label", "prediction"]
-    is_text = [table[column].dtype.kind not in "iufb" for column in pair]
-    has_holes = bool(table[pair].isna().to_numpy().any())
-    if not all(is_text) or has_holes:
-        return
-    names = sorted({str(value).strip() for column in pair for value in table[column]})
-    ids = {name: k for k, name in enumerate(names)}
-    for column in pair:
-        table[column] = [ids[str(value).strip()] for value in table[column]]
-
-
-def _refuse_holes(name: str, column: "pd.Series[Any]") -> None:
-    """Refuse a column with holes, or with text where numbers belong."""
-    if column.isna().any():
-        line = int(column.isna().to_numpy().argmax()) + 2
-        what = f"has a hole or NaN in line {line}"
-        fail(name, what, "fill it or leave the line out")
-    if name != "split" and column.dtype.kind not in "iuf":
-        what = f"holds what is not a number, read as {column.dtype}"
-        cure = "write plain numbers"
-        if name in ("label", "prediction"):
-            cure += ", or in a table of confidences names in both label and prediction"
-        fail(name, what, cure)
-
-
-def _pair_of_rows(kind: str, names: list[str], rows: "pd.DataFrame") -> Pair:
-    """Give the scores and labels in some lines of a table."""
-    labels = _class_ids("label", rows["label"])
-    if kind != "confidences":
-        return rows[names].to_numpy(float), labels
-    confidences = rows["confidence"].to_numpy(float)
-    low, high = confidences.min(), confidences.max()
-    if low < 0 or high > 1:
-        bad = low if low < 0 else high
-        fail("confidence", f"{bad} is outside [0, 1]", "of percentages, divide by 100")
-    return confidences, labels == _class_ids("prediction", rows["prediction"])
-
-
-def _class_ids(name: str, column: "pd.Series[Any]") -> npt.NDArray[np.int64]:
-    """Give class ids, which spreadsheets write as 3.0, too."""
-    values = column.to_numpy()
-    fractional = np.asarray(values != np.floor(values))
-    if fractional.any():
-        at = int(fractional.argmax())
-        what = f"holds {values[at]} in line {int(column.index[at]) + 2}"
-        fail(name, what, "write class ids as whole numbers, counted from 0")
-    return values.astype(np.int64)

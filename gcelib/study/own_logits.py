@@ -1,17 +1,25 @@
-"""Anybody's outputs from one file, and free names for the answer."""
+"""Anybody's outputs from one file, what is advised for them, and where it goes."""
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-from gcelib.metrics import logits_from_probabilities
+from gcelib.advice import Advice, advise, advise_confidences
+from gcelib.metrics import Reliability, reliability
 from gcelib.study import places
-from gcelib.study.logits_file import LogitsFile, Pair, load_logits_file
+from gcelib.study.logits_file import LogitsFile, load_logits_file
 from gcelib.study.parameters import BadParameter
 from gcelib.study.results import load_logits
+from gcelib.study.spreadsheet import Pair
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -20,19 +28,25 @@ class OwnLogits:
 
     Attributes
     ----------
-    val : pair of (N, K) logits and (N,) labels
-        What a calibrator is fitted on.
+    val : pair of arrays
+        What a calibrator is fitted on: logits (N, K) and labels (N,); of confidences
+        these (N,) and whether each prediction was right (N,), booleans.
     test : the same or None
         What judges it.
     form : str
         ``"logits"``, ``"probabilities"`` (their logarithm is taken), or
-        ``"confidences"``: of each sample only the predicted class and its probability
-        are known. Then the classes are *wrong* and *right*, the logits log(1 - c) and
-        log(c): the question is how far the confidence can be believed.
+        ``"confidences"``: of each sample only the probability of the predicted class
+        is known. The question is then how far it can be believed.
     source : str
         What was read.
     calibrator_path, page_path : Path
         Free names for the fitted calibrator and the page to send around.
+    class_names : tuple of str or None
+        The classes' names, where the file has them.
+    notes : tuple of str
+        What in a table was read as what.
+    predicted : dict of str to pair of arrays
+        By split, of confidences: labels (N,) and predictions (N,), where known.
     """
 
     val: Pair
@@ -41,6 +55,187 @@ class OwnLogits:
     source: str
     calibrator_path: Path
     page_path: Path
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    predicted: dict[str, Pair] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        """What was read, and as what."""
+        scores, _ = self.val
+        what = f"{self.source}: {len(scores):,} validation samples"
+        if self.test is not None:
+            what += f" and {len(self.test[0]):,} test samples"
+        if self.n_classes is not None:
+            there = "classes" if self.form != "confidences" else "classes occur"
+            what += f", {self.n_classes} {there}"
+        return "\n".join([f"{what}, {self.form}", *self.notes])
+
+    @property
+    def n_classes(self) -> int | None:
+        """How many classes there are; of confidences those that occur, or None."""
+        if self.form != "confidences":
+            return int(self.val[0].shape[1])
+        if not self.predicted:
+            return None
+        ids = np.concatenate([np.concatenate(p) for p in self.predicted.values()])
+        return max(2, len(np.unique(ids)))
+
+    def advise(self, choose_by: str = "nll", folds: int = 5, seed: int = 1) -> Advice:
+        """Choose a calibrator for these outputs.
+
+        Parameters
+        ----------
+        choose_by : {"nll", "ece"}, default "nll"
+            What decides.
+        folds : int, default 5
+            Parts of the cross-validation.
+        seed : int, default 1
+            Of folds, resamples and simulations.
+
+        Returns
+        -------
+        Advice
+            By ``gcelib.advise``; of confidences by ``gcelib.advise_confidences``, which
+            tries only what acts on a confidence alone.
+
+        Examples
+        --------
+        >>> advice = load_own_logits(None).advise()  # doctest: +SKIP
+        """
+        test = self.test or (None, None)
+        if self.form != "confidences":
+            return advise(*self.val, *test, choose_by=choose_by, folds=folds, seed=seed)
+        return advise_confidences(
+            *self.val,
+            *test,
+            model_classes=self.n_classes,
+            choose_by=choose_by,
+            folds=folds,
+            seed=seed,
+        )
+
+    def stages(self, advice: Advice) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Give the outputs before and after calibration, to be judged and shown.
+
+        Parameters
+        ----------
+        advice : Advice
+            What ``advise`` gave.
+
+        Returns
+        -------
+        dict
+            ``before`` and ``after``: pairs of logits (N, K) and labels (N,); of
+            confidences, of these (N,) and whether each prediction was right (N,).
+        """
+        stages = {"before": advice.before, "after": advice.after}
+        if self.form != "confidences":
+            return {name: (logits, advice.labels) for name, logits in stages.items()}
+        right = advice.labels == 1
+        return {
+            name: (logits.double().softmax(1)[:, 1], right)
+            for name, logits in stages.items()
+        }
+
+    def reliability(self, scores: torch.Tensor, labels: torch.Tensor) -> Reliability:
+        """Give the bins of one of the ``stages``.
+
+        Parameters
+        ----------
+        scores, labels : Tensor
+            A pair of ``stages``.
+
+        Returns
+        -------
+        Reliability
+            Of the confidences of the predictions, in 20 bins.
+        """
+        if self.form == "confidences":
+            return Reliability.from_confidences(scores, labels)
+        return reliability(scores, labels)
+
+    def _written(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.generic]:
+        """Class names where there are any, else the ids."""
+        return ids if self.class_names is None else np.array(self.class_names)[ids]
+
+    def samples(self, advice: Advice) -> "pd.DataFrame":
+        """Give every sample's label, prediction and confidence before and after.
+
+        Parameters
+        ----------
+        advice : Advice
+            What ``advise`` gave.
+
+        Returns
+        -------
+        DataFrame
+            A row for each sample that judges, by its row in the file's part; where only
+            right and wrong are known, ``right`` in the place of the two classes.
+        """
+        import pandas as pd
+
+        stages = self.stages(advice)
+        if self.form == "confidences":
+            known = self.predicted.get("val" if self.test is None else "test")
+            claims = {name: claimed for name, (claimed, _) in stages.items()}
+            right = stages["after"][1]
+        else:
+            logits, labels = stages["after"]
+            predictions = logits.argmax(1)
+            known = labels.numpy(), predictions.numpy()
+            claims = {n: z.double().softmax(1).amax(1) for n, (z, _) in stages.items()}
+            right = labels == predictions
+        columns: dict[str, npt.NDArray[np.generic]] = {}
+        if known is not None:
+            columns["label"] = self._written(known[0])
+            columns["prediction"] = self._written(known[1])
+        columns["right"] = right.numpy()
+        for name, claimed in claims.items():
+            columns[f"confidence {name}"] = claimed.numpy()
+        return pd.DataFrame(columns).rename_axis("row")
+
+    def classes(self, advice: Advice) -> "pd.DataFrame":
+        """Give what the calibrator does to each class, in percent.
+
+        Parameters
+        ----------
+        advice : Advice
+            What ``advise`` gave.
+
+        Returns
+        -------
+        DataFrame
+            Of logits, how much of all samples a class has (``true``) and is given in
+            total (``claimed``). Of confidences, how many samples were predicted as the
+            class, how many of them are right, and the mean confidence of those. The
+            classes in which claim and truth differ most, in samples, come first.
+        """
+        import pandas as pd
+
+        if self.form == "confidences":
+            return self._predicted_classes(advice)
+        k = advice.before.shape[1]
+        names = self._written(np.arange(k))
+        true = torch.bincount(advice.labels, minlength=k) / len(advice.labels)
+        table = pd.DataFrame({"true": 100 * true.double()}, index=list(names))
+        for stage, logits in (("before", advice.before), ("after", advice.after)):
+            table[f"claimed {stage}"] = 100 * logits.softmax(1).mean(0).double().numpy()
+        apart = (table["claimed after"] - table["true"]).abs()
+        order = np.argsort(-apart.to_numpy(), kind="stable")
+        return table.iloc[order].rename_axis("class")
+
+    def _predicted_classes(self, advice: Advice) -> "pd.DataFrame":
+        """Samples, hits and claims by predicted class."""
+        samples = self.samples(advice)
+        by = "prediction" if "prediction" in samples else np.full(len(samples), "any")
+        groups = samples.groupby(by)
+        means = groups[["right", "confidence before", "confidence after"]].mean()
+        table = 100 * means.astype(float)
+        table.columns = ["right", "claimed before", "claimed after"]
+        table.insert(0, "samples", groups.size())
+        apart = table["samples"] * (table["claimed after"] - table["right"]).abs()
+        order = np.argsort(-apart.to_numpy(), kind="stable")
+        return table.iloc[order].rename_axis("predicted class")
 
 
 def load_own_logits(
@@ -54,8 +249,8 @@ def load_own_logits(
         What ``runs.load_logits_file`` reads: ``.npz`` with ``val_logits``,
         ``val_labels`` and, better with than without, ``test_logits``, ``test_labels``,
         or ``val_probabilities`` and so on; ``.csv`` with ``split``, ``label``,
-        ``logit_0`` ... or ``prob_0`` ...; or ``label``, ``prediction``, ``confidence``.
-        None: the project's own logits of GCE.
+        ``logit_0`` ... or ``prob_0`` ...; or ``label``, ``prediction``, ``confidence``,
+        also as spreadsheets write them. None: the project's own logits of GCE.
     save_to : path, optional
         Where the calibrator goes: a free name that ends in ``.pt``. Default: the name
         of the file with ``_calibrator.pt``, in the folder in which you are; for the
@@ -80,17 +275,34 @@ def load_own_logits(
         folder = places.PROJECT / "data" / "demo" / "fashion_mini" / "convnet"
         run = folder / "gce" / "seed-01"
         parts = {split: load_logits(run, split) for split in ("val", "test")}
-        form, source = "logits", "the project's logits of GCE on fashion_mini"
+        file = LogitsFile("logits", parts)
+        source = "the project's logits of GCE on fashion_mini"
         place, stem = Path(tempfile.mkdtemp(prefix="gcelib-")), "demo"
     else:
-        form, parts = _read(path)
+        file = load_logits_file(path)
         source = str(path)
         place, stem = Path.cwd(), Path(path).stem
     target = place / f"{stem}_calibrator.pt" if save_to is None else Path(save_to)
     page = target.with_suffix(".html")
     _refuse_taken(target, page)
-    val = parts["val"]
-    return OwnLogits(val, parts.get("test"), form, source, target, page)
+    parts, predicted = dict(file.parts), dict(file.predicted)
+    if file.kind == "probabilities":
+        parts = dict(file)
+    if "val" not in parts:  # a file without splits: all of it is there to fit on
+        parts = {"val": parts["test"]}
+        if predicted:
+            predicted = {"val": predicted["test"]}
+    return OwnLogits(
+        parts["val"],
+        parts.get("test"),
+        file.kind,
+        source,
+        target,
+        page,
+        file.class_names,
+        file.notes,
+        predicted,
+    )
 
 
 def _refuse_taken(target: Path, page: Path) -> None:
@@ -103,22 +315,3 @@ def _refuse_taken(target: Path, page: Path) -> None:
         if os.path.lexists(path):
             cure = "remove it, or pass -p save_to another.pt"
             raise BadParameter(f"save_to: {path.absolute()} is there already; {cure}")
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[str, dict[str, Pair]]:
-    """The form and the parts of a file, as logits."""
-    file = load_logits_file(path)
-    if file.kind != "confidences":
-        return file.kind, dict(file)
-    parts = {split: _wrong_or_right(file, split) for split in file.parts}
-    if "val" not in parts:  # a file without splits: all of it is there to fit on
-        parts = {"val": next(iter(parts.values()))}
-    return file.kind, parts
-
-
-def _wrong_or_right(file: LogitsFile, split: str) -> Pair:
-    """Confidences as two classes, wrong and right."""
-    confidence, correct = file.parts[split]
-    probabilities = np.stack([1 - confidence, confidence], 1)
-    logits = np.asarray(logits_from_probabilities(probabilities))
-    return logits, correct.astype(np.int64)

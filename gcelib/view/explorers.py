@@ -38,6 +38,7 @@ from gcelib._check import (
     number,
     warn_of_probabilities,
 )
+from gcelib.bins import Binning, check_confidences
 from gcelib.blocks import rounding
 from gcelib.calibration import CALIBRATORS, make_calibrator
 from gcelib.losses import LOSSES, gce_log_ratio, make_loss
@@ -78,6 +79,8 @@ def _columns() -> tuple[tuple[str, str, int, int], ...]:
 
 
 _METRICS = _columns()
+#: The calibration errors of the top label, and how their bins are cut.
+_BINNINGS_OF: dict[str, Binning] = {"ece": "width", "adaptive_ece": "mass"}
 
 
 def _whole(name: str, value: object, low: int, high: int) -> int:
@@ -85,15 +88,18 @@ def _whole(name: str, value: object, low: int, high: int) -> int:
     return int(number(name, value, low, high, integer=True))
 
 
-def _pair(
-    name: str, pair: object, probabilities: bool = False
-) -> tuple[Tensor, Tensor]:
+def _pair(name: str, pair: object, form: str = "logits") -> tuple[Tensor, Tensor]:
     """Checked logits, in float32 as they travel, and labels, on the CPU."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         problem = f"must hold pairs (logits, labels), got {type(pair).__name__}"
         fail(name, problem, "pass {'gce': (logits, labels)}")
+    if form == "confidences":
+        values, hits = check_confidences(pair[0], pair[1], (name, "correct"))
+        c = values.double().clamp(0, 1)
+        logits = metrics.logits_from_probabilities(torch.stack([1 - c, c], 1))
+        return logits.float(), (hits == 1).long()
     logits, labels = logits_and_labels(*pair)
-    if probabilities:
+    if form == "probabilities":
         logits = metrics.logits_from_probabilities(logits)
     else:
         warn_of_probabilities(logits, name)
@@ -229,6 +235,10 @@ class ReliabilityExplorer(_Explorer):
     probabilities : bool, default False
         True: the pairs in ``runs`` and ``val`` hold probabilities; exact 0 and 1 are
         allowed, rows that do not sum to 1 are refused. Run folders hold logits.
+    confidences : bool, default False
+        True: the pairs hold the confidence of each prediction (N,) and whether it was
+        right (N,). The classes are then *wrong* and *right*, and *right* is what is
+        claimed: error and ECE are those of the predictions.
     **settings
         What a reader can change, and Python too at any time: ``losses`` (names of the
         runs in view), ``calibrator`` ("raw" or a key of ``CALIBRATORS``),
@@ -296,10 +306,20 @@ class ReliabilityExplorer(_Explorer):
         n_images: int = 24,
         *,
         probabilities: bool = False,
+        confidences: bool = False,
         **settings: object,
     ) -> None:
-        probabilities = boolean("probabilities", probabilities)
-        self._read(runs, dict(val or {}), images, class_names, probabilities)
+        form = "logits"
+        if boolean("probabilities", probabilities):
+            form = "probabilities"
+        if boolean("confidences", confidences):
+            if form == "probabilities":
+                problem = "and probabilities are both True"
+                fail("confidences", problem, "say what the pairs hold")
+            form = "confidences"
+            class_names = class_names or ("wrong", "right")
+        self._predicts = 1 if form == "confidences" else None
+        self._read(runs, dict(val or {}), images, class_names, form)
         self._fitted: dict[tuple[str, str], Any] = {}
         self._notes: dict[tuple[str, str], list[str]] = {}
         self._calibrated: dict[tuple[str, str], Tensor] = {}
@@ -315,16 +335,14 @@ class ReliabilityExplorer(_Explorer):
         val: dict[str, tuple[Any, Any]],
         images: Any,  # noqa: ANN401 - tensor or array
         names: Sequence[object] | None,
-        probabilities: bool,
+        form: str,
     ) -> None:
         """Read and check everything that does not change."""
         if not isinstance(runs, Mapping) or not runs:
             cure = "pass {'gce': folder or (logits, labels)}"
             fail("runs", "must be a mapping and not empty", cure, TypeError)
         known_keys("val", val, runs)
-        val_pairs = {
-            name: _pair("val", pair, probabilities) for name, pair in val.items()
-        }
+        val_pairs = {name: _pair("val", pair, form) for name, pair in val.items()}
         test: dict[str, tuple[Tensor, Tensor]] = {}
         for name, run in runs.items():
             if isinstance(run, (str, os.PathLike)):
@@ -340,7 +358,7 @@ class ReliabilityExplorer(_Explorer):
                     val_pairs[name] = _pair("val", load_logits(run, "val"))
                 test[name] = _pair("runs", load_logits(run, "test"))
             else:
-                test[name] = _pair("runs", run, probabilities)
+                test[name] = _pair("runs", run, form)
         first = next(iter(test))
         logits, self._labels = test[first]
         for name, (other, labels) in test.items():
@@ -350,6 +368,8 @@ class ReliabilityExplorer(_Explorer):
         self._test = {name: pair[0] for name, pair in test.items()}
         self._val = val_pairs
         offered = _OFFERED if len(val_pairs) == len(test) else ()
+        if self._predicts is not None:
+            offered = tuple(n for n in offered if CALIBRATORS[n].of_confidence)
         self._calibrators = ["raw", *offered]
         self._names = [str(name) for name in names or range(logits.shape[1])]
         cells = sum(z.numel() for z in self._test.values())
@@ -444,8 +464,31 @@ class ReliabilityExplorer(_Explorer):
             self._labels,
             self.n_bins,
             self.binning,
-            self.class_index,
+            self._binned_class(self.class_index),
         )
+
+    def _binned_class(self, class_index: int | None) -> int | None:
+        """The class whose probability is binned; None: the most probable one."""
+        return self._predicts if class_index is None else class_index
+
+    def _predictions(self, name: str) -> Tensor:
+        """The predicted class of each sample."""
+        predictions = self._logits(name).argmax(1)
+        if self._predicts is not None:
+            predictions = torch.full_like(predictions, self._predicts)
+        return predictions
+
+    def _numbers(self, name: str) -> dict[str, float]:
+        """The numbers beside the diagram."""
+        logits, labels = self._logits(name), self._labels
+        numbers = metrics.evaluate(logits, labels, self.n_bins)
+        top = self._predicts
+        if top is not None:
+            numbers["error"] = float((labels != top).double().mean())
+            for key, binning in _BINNINGS_OF.items():
+                bins = metrics.reliability(logits, labels, self.n_bins, binning, top)
+                numbers[key] = bins.ece
+        return numbers
 
     @property
     def answer(self) -> Answer:
@@ -467,7 +510,7 @@ class ReliabilityExplorer(_Explorer):
         rows = []
         for name in self.losses:
             bins = self._bins(name)
-            numbers = metrics.evaluate(self._logits(name), self._labels, self.n_bins)
+            numbers = self._numbers(name)
             low, high = plots.consistency_band(bins)
             arrays = {**bins._asdict(), "band_low": low, "band_high": high}
             lists = {
@@ -506,7 +549,7 @@ class ReliabilityExplorer(_Explorer):
         labels = self._labels.numpy()
         if chosen["kind"] == "bar":
             logits = self._logits(chosen["run"])
-            predictions = logits.argmax(1).numpy()
+            predictions = self._predictions(chosen["run"]).numpy()
             index, values, hits = self._binned(chosen["run"], self.class_index)
             shrunk = values * (1 - _tolerance(logits.dtype))
             inside = shrunk >= chosen["low"]
@@ -518,8 +561,8 @@ class ReliabilityExplorer(_Explorer):
             if self.class_index is not None:
                 surprise = np.abs(hits - values)
         else:
-            right = self._logits(chosen["right"]).argmax(1).numpy()
-            predictions = self._logits(chosen["wrong"]).argmax(1).numpy()
+            right = self._predictions(chosen["right"]).numpy()
+            predictions = self._predictions(chosen["wrong"]).numpy()
             index, values, _ = self._binned(chosen["wrong"], None)
             inside = (right == labels) & (predictions != labels)
             keep = inside[index]
@@ -542,7 +585,11 @@ class ReliabilityExplorer(_Explorer):
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Samples, what is binned of them, and whether it happened."""
         found = metrics.binned_samples(
-            self._logits(name), self._labels, 1, "width", class_index
+            self._logits(name),
+            self._labels,
+            1,
+            "width",
+            self._binned_class(class_index),
         )
         _, _, index, values, hits = found
         return index, values, hits.astype(bool)
@@ -552,7 +599,7 @@ class ReliabilityExplorer(_Explorer):
         if self.pair is None:
             return None
         one, other = (
-            (self._logits(name).argmax(1) == self._labels).numpy() for name in self.pair
+            (self._predictions(name) == self._labels).numpy() for name in self.pair
         )
         parts = (one & other, one & ~other, ~one & other, ~one & ~other)
         return [int(part.sum()) for part in parts]
@@ -581,7 +628,7 @@ class ReliabilityExplorer(_Explorer):
             "runs": shown,
             "calibrators": list(names.items()),
             "binnings": list(_BINNINGS.items()),
-            "metrics": _METRICS,
+            "metrics": self._shown_metrics(),
             "class_names": [n.encode("utf-8", "replace").decode() for n in self._names],
             "n_samples": len(self._labels),
         }
@@ -606,9 +653,16 @@ class ReliabilityExplorer(_Explorer):
         data = {
             "labels": bundle.packed(self._labels, "<i4"),
             "tolerance": _tolerance(torch.float64),
+            "predicts": self._predicts,
             "runs": runs,
         }
         return {"setup": setup, "data": data, "images": images}
+
+    def _shown_metrics(self) -> list[tuple[str, str, int, int]]:
+        """The columns of numbers; of confidences those that a confidence has."""
+        if self._predicts is None:
+            return list(_METRICS)
+        return [row for row in _METRICS if row[0] in ("error", "nll", *_BINNINGS_OF)]
 
     def _form(self, name: str, calibrator: str) -> dict[str, object]:
         """A fitted calibrator as the engine applies it."""

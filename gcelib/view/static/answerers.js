@@ -19,6 +19,7 @@ export function dataOf({ setup, data }) {
     nClasses: setup.class_names.length,
     labels: new Int32Array(bytes(data.labels).buffer),
     tolerance: data.tolerance,
+    predicts: data.predicts,
     runs: data.runs.map((/** @type {any} */ run) => ({
       name: run.name,
       logits: new Float32Array(bytes(run.logits).buffer),

@@ -10,7 +10,8 @@
 /** The test samples; `tolerance` is how far, relative, a probability may lie above a
  * bin's edge and count as on it.
  * @typedef {{nSamples: number, nClasses: number, labels: Int32Array, tolerance: number,
- *   runs: Run[]}} Data */
+ *   runs: Run[], predicts?: number|null}} Data `predicts` is the class that is always
+ * predicted, as *right* is where only confidences are known; null: the most probable. */
 
 /** What is asked. `selected` is null, a bar ({kind: "bar", run, low, high}) or a
  * disagreement ({kind: "disagree", right, wrong}); `detail` is null or a sample.
@@ -226,9 +227,10 @@ export function score(data, logits, temperature) {
     const logTotal = softmaxRow(logits, probs, start, k, temperature);
     const top = argmax(logits, start, k);
     const y = labels[i];
-    prediction[i] = top;
-    confidence[i] = probs[start + top];
-    if (top !== y) errors++;
+    const said = data.predicts ?? top; // of confidences: that the prediction is right
+    prediction[i] = said;
+    confidence[i] = probs[start + said];
+    if (said !== y) errors++;
     nll += (logits[start + top] - logits[start + y]) / temperature + logTotal;
     let squares = 0;
     for (let j = start; j < start + k; j++) squares += probs[j] * probs[j];

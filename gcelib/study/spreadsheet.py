@@ -1,0 +1,619 @@
+"""Tables of outputs and labels as people and spreadsheets write them.
+
+A reader of ``.csv`` and ``.tsv`` files that takes several separators, decimal commas,
+blank last lines and other names for the same column, says what it took for what, and
+refuses what could mean two things.
+"""
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from gcelib import _check
+from gcelib._check import fail
+from gcelib.study import files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Most bytes of a table.
+CSV_BYTES = 2**32
+#: Most bytes of its first line, and most columns.
+HEADER_BYTES = 2**22
+COLUMNS = 100_000
+
+Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+#: Names of a column, written small with "_" for spaces; the first one is ours.
+NAMES = {
+    "split": ("split", "subset", "partition"),
+    "label": (
+        *("label", "labels", "true_label", "true_class", "target", "targets"),
+        *("y_true", "y", "truth", "ground_truth", "actual"),
+    ),
+    "prediction": (
+        *("prediction", "predictions", "pred", "preds", "pred_label", "predicted"),
+        *("predicted_label", "predicted_class", "pred_class", "y_pred"),
+    ),
+    "confidence": (
+        *("confidence", "confidences", "conf", "score", "probability", "prob"),
+        *("max_prob", "max_probability", "confidence_score"),
+    ),
+    "correct": ("correct", "is_correct", "hit", "right"),
+}
+_ROLE_OF = {name: role for role, names in NAMES.items() for name in names}
+#: Names that could be two columns, and how to tell which.
+_TWOFOLD = {
+    "class": "name it label (the true class) or prediction",
+    "category": "name it label (the true class) or prediction",
+    "outcome": "name it label (the true class) or correct",
+}
+_SCORES = re.compile(r"(logit|prob|probability|p|score)s?_(.+)|(logit|prob)s?(\d+)")
+_KINDS = {"logit": "logits", "prob": "probabilities", "probability": "probabilities"}
+_KINDS["p"] = "probabilities"
+_SPLITS = {
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+_WAYS = (
+    "name them split,label,logit_0,logit_1,... or split,label,prob_0,prob_1,... "
+    "or label,prediction,confidence or correct,confidence"
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table holds.
+
+    Attributes
+    ----------
+    kind : str
+        ``"logits"``, ``"probabilities"`` or ``"confidences"``.
+    parts : dict of str to pair of arrays
+        By split: scores (N, K) and labels (N,); or confidences (N,) and booleans.
+    class_names : tuple of str or None
+        Names of the classes by id, where the table has names.
+    predicted : dict of str to pair of arrays
+        By split, of confidences: labels (N,) and predictions (N,), where known.
+    notes : tuple of str
+        What was read as what, a sentence each.
+    """
+
+    kind: str
+    parts: dict[str, Pair]
+    class_names: tuple[str, ...] | None = None
+    predicted: dict[str, Pair] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_table(path: Path) -> Table:
+    r"""Read a table of logits, probabilities or confidences, a line a sample.
+
+    Parameters
+    ----------
+    path : path
+        Text in UTF-8, with or without byte-order mark; cells separated by commas,
+        semicolons or tabs; links are not followed.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    ValueError
+        If the table is damaged, too large, or could mean two things; one sentence that
+        names the column and what to do.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "sheet.csv")
+    >>> _ = path.write_text("True Label;Pred;Score\ncat;cat;0,9\ndog;cat;0,6\n\n")
+    >>> table = read_table(path)
+    >>> [values.tolist() for values in table.parts["test"]]
+    [[0.9, 0.6], [True, False]]
+    >>> print(*table.notes, sep="\n")
+    'True Label' is read as label, 'Pred' as prediction, 'Score' as confidence
+    decimal commas are read as points
+    classes: 0 = cat, 1 = dog, by the alphabet
+    """
+    return _Reader(files.read_bytes(path, CSV_BYTES)).table()
+
+
+class _Reader:
+    """One table, from bytes to arrays."""
+
+    def __init__(self, content: bytes) -> None:
+        self.notes: list[str] = []
+        body = self._body(content)
+        self.names, self.separator = self._header(body)
+        self.roles, self.scores, self.kind = self._columns()
+        self.frame = self._frame(body)
+
+    # --- text -------------------------------------------------------------------------
+
+    def _body(self, content: bytes) -> bytes:
+        """The lines from the header to the last that holds something."""
+        if not content:
+            fail("logits", "is empty", "write a line for each sample")
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            fail("logits", "is in UTF-16", "write it as UTF-8 text")
+        if b"\0" in content:
+            fail("logits", "holds zero bytes", "write it as UTF-8 text")
+        content = content.removeprefix(b"\xef\xbb\xbf")
+        body = content.rstrip(b"\r\n\t ;,")
+        if not body:
+            fail("logits", "holds blank lines alone", "write a line for each sample")
+        tail = content[len(body) :]
+        if b"\n" not in tail and b"\r" not in tail:
+            self.notes.append(
+                "the last line has no end: if the file was cut, so is its last number"
+            )
+        start = re.match(rb"([ \t]*(\r\n|\n|\r))*(sep=.(\r\n|\n|\r))?", body)
+        at = start.end() if start else 0
+        self.first_line = len(re.findall(rb"\r\n|\n|\r", body[:at])) + 1
+        return body[at:]
+
+    def _header(self, body: bytes) -> tuple[list[str], str]:
+        """The names of the columns, as they are written, and what separates them."""
+        line = re.split(rb"[\r\n]", body[:HEADER_BYTES], maxsplit=1)[0]
+        if len(line) == HEADER_BYTES:
+            fail("columns", "fill a line without end", "write the names first")
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            fail("columns", "are not in UTF-8", "save the sheet as CSV UTF-8")
+        bare = re.sub(r'"[^"]*"', "", text)
+        there = [mark for mark in ",;\t" if mark in bare]
+        # A name may hold another mark: the one that names more known columns is it.
+        found = max(there or [","], key=lambda mark: self._known(_cells(text, mark)))
+        names = _cells(text, found)
+        if len(names) > COLUMNS:
+            fail("columns", f"are {len(names):,}", f"at most {COLUMNS:,} are read")
+        return names, found
+
+    @staticmethod
+    def _known(names: Sequence[str]) -> int:
+        """How many names say what their column holds."""
+        plain = [_plain(name) for name in names]
+        return sum(name in _ROLE_OF or bool(_SCORES.fullmatch(name)) for name in plain)
+
+    # --- columns ----------------------------------------------------------------------
+
+    def _columns(self) -> tuple[dict[str, int], list[int], str]:
+        """Where each role's column is, those of the scores, and what the scores are."""
+        plain = [_plain(name) for name in self.names]
+        roles: dict[str, int] = {}
+        scores: dict[str, list[int]] = {}
+        for at, name in enumerate(plain):
+            role = _ROLE_OF.get(name)
+            found = _SCORES.fullmatch(name)
+            if role:
+                if role in roles:
+                    self._refuse_twice(role, roles[role], at)
+                roles[role] = at
+            elif found:
+                scores.setdefault(found[1] or found[3], []).append(at)
+        if "score" in scores:
+            at = scores["score"][0]
+            cure = "name such columns logit_0, ... or prob_0, ..."
+            fail("columns", f"{self._shown(at)} may be a logit or a probability", cure)
+        kinds = {_KINDS[start] for start in scores}
+        if len(kinds) > 1:
+            fail("columns", "hold logits and probabilities", "keep one of the two")
+        if not kinds:
+            self._refuse_twofold(plain, roles)
+            self._refuse_incomplete(roles)
+            self._say_columns(roles)
+            return roles, [], "confidences"
+        if "label" not in roles:
+            self._refuse_twofold(plain, roles)
+            self._refuse_columns()
+        for role in ("prediction", "confidence", "correct"):
+            roles.pop(role, None)  # the scores say more
+        self._say_columns(roles)
+        return roles, [at for part in scores.values() for at in part], kinds.pop()
+
+    def _refuse_twice(self, role: str, first: int, second: int) -> NoReturn:
+        """Refuse two columns for one thing."""
+        problem = f"{self._shown(first)} and {self._shown(second)} both read as {role}"
+        fail("columns", problem, "keep one, or rename the other")
+
+    def _refuse_twofold(self, plain: list[str], roles: dict[str, int]) -> None:
+        """Refuse a name that may be either of two columns, one of which is missing."""
+        if "label" in roles and "prediction" in roles:
+            return
+        for at, name in enumerate(plain):
+            if name in _TWOFOLD and "correct" not in roles:
+                problem = f"{self._shown(at)} may be the true or the predicted class"
+                fail("columns", problem, _TWOFOLD[name])
+
+    def _refuse_incomplete(self, roles: dict[str, int]) -> None:
+        """Refuse a table from which neither scores nor confidences can be had."""
+        pair = {"label", "prediction"} <= set(roles)
+        if "confidence" not in roles or not (pair or "correct" in roles):
+            self._refuse_columns()
+        if pair:
+            roles.pop("correct", None)
+
+    def _refuse_columns(self) -> NoReturn:
+        """Say which columns a table must have."""
+        there = files.shown(", ".join(self.names))[:200]
+        misspelt = self._misspelt({})
+        fail("columns", f"are {there}", misspelt or _WAYS)
+
+    def _misspelt(self, roles: dict[str, int]) -> str:
+        """A hint for a name that nearly is a known one, of a role not yet taken."""
+        missing = [
+            n for n, role in _ROLE_OF.items() if role not in roles and len(n) > 2
+        ]
+        for name in self.names:
+            plain = _plain(name)
+            if plain in _ROLE_OF or _SCORES.fullmatch(plain):
+                continue
+            close = difflib.get_close_matches(plain[:40], missing, 1, 0.75)
+            if close:
+                return f"did you mean {close[0]!r} by {_quoted(name)}? " + _WAYS
+            numbered = re.sub(r"\d+", "0", plain[:40])
+            like_scores = ("logit_0", "logits_0", "prob_0", "probs_0")
+            if re.match(r"(logit|prob)", plain) or difflib.get_close_matches(
+                numbered, like_scores, 1, 0.75
+            ):
+                return f"write {_quoted(name)} as logit_0 or prob_0; " + _WAYS
+        return ""
+
+    def _say_columns(self, roles: dict[str, int]) -> None:
+        """Note which columns are read under another name, and which are left out."""
+        misspelt = self._misspelt(roles)
+        if misspelt:
+            there = files.shown(", ".join(self.names))[:200]
+            fail("columns", f"are {there}", misspelt)
+        renamed = [
+            f"{self._shown(at)} {'is read as' if not i else 'as'} {role}"
+            for i, (role, at) in enumerate(
+                (role, at)
+                for role, at in roles.items()
+                if _plain(self.names[at]) != role
+            )
+        ]
+        if renamed:
+            self.notes.append(", ".join(renamed))
+        used = set(roles.values())
+        left = [
+            self._shown(at)
+            for at, name in enumerate(self.names)
+            if at not in used and not _SCORES.fullmatch(_plain(name))
+        ]
+        if left:
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            self.notes.append(f"left out: {', '.join(left[:5])}{more}")
+
+    def _shown(self, at: int) -> str:
+        """A column's name, quoted, or its place."""
+        name = self.names[at]
+        return _quoted(name) if name else f"column {at + 1}, without a name"
+
+    # --- cells ------------------------------------------------------------------------
+
+    def _frame(self, body: bytes) -> "pd.DataFrame":
+        """The columns that are used, by their places in the file."""
+        used = [*self.roles.values(), *self.scores]
+        numeric = [at for at in used if at in self.scores]
+        if self.kind == "confidences":
+            numeric = [self.roles["confidence"]]
+        table = self._parse(body, ".")
+        if _are_numbers(table, numeric):
+            return table
+        german = self._parse(body, ",")
+        if _are_numbers(german, numeric):
+            self.notes.append("decimal commas are read as points")
+            return german
+        return table
+
+    def _parse(self, body: bytes, decimal: str) -> "pd.DataFrame":
+        """The cells below the header, with points or commas in the numbers."""
+        import pandas as pd
+
+        end = re.search(rb"\r\n|\n|\r", body)
+        if end is None:
+            fail("logits", "has no line below the header", "write a line a sample")
+        used = {*self.roles.values(), *self.scores}
+        try:
+            table = pd.read_csv(
+                io.BytesIO(memoryview(body)[end.end() :]),
+                sep=self.separator,
+                header=None,
+                names=list(range(len(self.names))),
+                decimal=decimal,
+                encoding="utf-8",
+                keep_default_na=False,  # a class may be called None
+                na_values=[""],
+                skip_blank_lines=False,
+                skipinitialspace=True,
+                low_memory=False,
+            )
+        except UnicodeDecodeError:
+            fail("logits", "is not in UTF-8", "save the sheet as CSV UTF-8")
+        if not isinstance(table.index, pd.RangeIndex):
+            problem = "are fewer than the cells of a line"
+            cure = "with decimal commas separate the cells by ; or put them in quotes"
+            fail("columns", problem, cure)
+        self._refuse_unnamed_split(table)
+        kept: pd.DataFrame = table[sorted(used)]
+        return kept
+
+    def _refuse_unnamed_split(self, table: "pd.DataFrame") -> None:
+        """Refuse a column that is left out and says val and test."""
+        if "split" in self.roles:
+            return
+        used = {*self.roles.values(), *self.scores}
+        for at in range(len(self.names)):
+            column = table[at]
+            if at in used or column.dtype.kind in "iufb":
+                continue
+            values = {str(value).strip().casefold() for value in column[:10_000]}
+            if values and values <= {*_SPLITS, "train"}:
+                fail("columns", f"{self._shown(at)} says val or test", "name it split")
+
+    # --- arrays -----------------------------------------------------------------------
+
+    def table(self) -> Table:
+        """Everything, checked cell by cell."""
+        splits = self._splits()
+        for at in sorted({*self.roles.values(), *self.scores}):
+            self._refuse_holes(at)
+        if self.kind == "confidences":
+            return self._confidences(splits)
+        order, endings = self._classes()
+        columns = [self.scores[k] for k in order]
+        labels, names = self._labels(len(columns), endings)
+        scores = self.frame[columns].to_numpy(float)
+        parts = {split: (scores[at], labels[at]) for split, at in splits.items()}
+        return Table(self.kind, parts, names, notes=tuple(self.notes))
+
+    def _splits(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Which lines belong to val and which to test."""
+        n = len(self.frame)
+        if "split" not in self.roles:
+            split = "test" if self.kind == "confidences" else "val"
+            if split == "val":
+                self.notes.append("no column split: all samples are validation samples")
+            return {split: np.ones(n, dtype=bool)}
+        at = self.roles["split"]
+        self._refuse_holes(at)
+        written = self.frame[at].map(lambda value: str(value).strip().casefold())
+        for value in written.unique():
+            if value == "train":
+                cure = "leave them out: the model has seen them"
+                fail("split", "some lines say train", cure)
+            if value not in _SPLITS:
+                _check.choice("split", value, ("val", "test"))
+        which = written.map(_SPLITS).to_numpy()
+        if self.kind != "confidences" and "val" not in which:
+            fail("split", "no line says val", "calibrators are fitted on such samples")
+        return {s: which == s for s in ("val", "test") if bool((which == s).any())}
+
+    def _classes(self) -> tuple[list[int], list[str] | None]:
+        """The order of the score columns by class, and the classes' names."""
+        endings = []
+        for at in self.scores:
+            found = _SCORES.fullmatch(_plain(self.names[at]))
+            endings.append(found[2] or found[4] if found else "")
+        k = len(endings)
+        if k < 2:
+            start = self._shown(self.scores[0])
+            cure = "add those of the other classes (of two classes 1 - p), or name it "
+            cure += "confidence if it is the predicted class's"
+            fail("columns", f"{start} is the only column of scores", cure)
+        if len(set(endings)) < k:
+            twice = next(e for i, e in enumerate(endings) if e in endings[:i])
+            at = self.scores[len(endings) - 1 - endings[::-1].index(twice)]
+            cure = f"name each class once; {_WAYS}"
+            there = files.shown(", ".join(self.names))[:200]
+            fail("columns", f"are {there}: {self._shown(at)} is there twice", cure)
+        if not all(ending.isdecimal() for ending in endings):
+            names = [self._written_ending(at) for at in self.scores]
+            return list(range(k)), names
+        ids = [int(ending) for ending in endings]
+        if sorted(ids) != list(range(k)):
+            missing = min(set(range(k)) - set(ids))
+            problem = f"of {k} classes there is no column of class {missing}"
+            fail("columns", problem, "count classes from 0, without holes")
+        return [ids.index(k) for k in range(k)], None
+
+    def _written_ending(self, at: int) -> str:
+        """The class's name in a column's name, as it is written."""
+        return self.names[at].strip().replace(" ", "_").split("_", 1)[-1]
+
+    def _labels(
+        self, k: int, names: list[str] | None
+    ) -> tuple[npt.NDArray[np.int64], tuple[str, ...] | None]:
+        """Class ids, and the classes' names."""
+        at = self.roles["label"]
+        column = self.frame[at]
+        if column.dtype.kind in "iuf":
+            if names is not None:
+                self._say_names(names, "in the order of the columns")
+            return self._class_ids(at), None if names is None else tuple(names)
+        written = [str(value).strip() for value in column]
+        there = sorted(set(written))
+        if names is None:
+            if len(there) != k:
+                problem = f"holds {len(there)} names for {k} columns"
+                cure = f"end the columns with the names, as in prob_{_safe(there[0])}"
+                fail("label", problem, cure)
+            names = there
+            self._say_names(names, "by the alphabet, as scikit-learn counts")
+        else:
+            self._say_names(names, "as the columns are called")
+        ids = {_plain(name): i for i, name in enumerate(names)}
+        for row, name in enumerate(written):
+            if _plain(name) not in ids:
+                line = self.first_line + 1 + row
+                problem = f"holds {_quoted(name)} in line {line}, and no column has it"
+                fail("label", problem, f"the columns are of {_listed(names)}")
+        return np.array([ids[_plain(name)] for name in written]), tuple(names)
+
+    def _say_names(self, names: Sequence[str], how: str) -> None:
+        """Note which class has which id."""
+        pairs = [f"{i} = {_safe(name)}" for i, name in enumerate(names[:20])]
+        more = ", ..." if len(names) > 20 else ""
+        self.notes.append(f"classes: {', '.join(pairs)}{more}, {how}")
+
+    def _confidences(self, splits: dict[str, npt.NDArray[np.bool_]]) -> Table:
+        """Confidences and whether they were right; of names equality counts."""
+        at = self.roles["confidence"]
+        values = self.frame[at].to_numpy(float)
+        low, high = values.min(), values.max()
+        if not 0 <= low <= high <= 1:
+            bad = low if low < 0 else high
+            fail(
+                "confidence",
+                f"{bad} is outside [0, 1]",
+                "of percentages, divide by 100",
+            )
+        if "correct" in self.roles:
+            hits = self._correct()
+            parts = {split: (values[at], hits[at]) for split, at in splits.items()}
+            return Table("confidences", parts, notes=tuple(self.notes))
+        labels, predictions, names = self._two_labels()
+        hits = labels == predictions
+        parts = {split: (values[at], hits[at]) for split, at in splits.items()}
+        predicted = {s: (labels[at], predictions[at]) for s, at in splits.items()}
+        return Table("confidences", parts, names, predicted, tuple(self.notes))
+
+    def _correct(self) -> npt.NDArray[np.bool_]:
+        """Whether predictions were right, from 0 and 1, or words for them."""
+        at = self.roles["correct"]
+        words = {"true": True, "false": False, "yes": True, "no": False}
+        words |= {"1": True, "0": False, "1.0": True, "0.0": False}
+        written = [str(value).strip().casefold() for value in self.frame[at]]
+        for row, word in enumerate(written):
+            if word not in words:
+                line = self.first_line + 1 + row
+                problem = f"holds {_quoted(word)} in line {line}"
+                fail(
+                    "correct", problem, "write 1 where the prediction is right, else 0"
+                )
+        return np.array([words[word] for word in written])
+
+    def _two_labels(
+        self,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[str, ...] | None]:
+        """Labels and predictions as ids, and the names if there are any."""
+        pair = [self.roles["label"], self.roles["prediction"]]
+        are_names = [self.frame[at].dtype.kind not in "iuf" for at in pair]
+        if not any(are_names):
+            return self._class_ids(pair[0]), self._class_ids(pair[1]), None
+        if not all(are_names):
+            at = pair[are_names.index(False)]
+            other = pair[are_names.index(True)]
+            problem = f"{self._shown(at)} holds numbers, {self._shown(other)} names"
+            fail("columns", problem, "write names in both label and prediction")
+        written = [[str(value).strip() for value in self.frame[at]] for at in pair]
+        names = sorted({name for column in written for name in column})
+        ids = {name: k for k, name in enumerate(names)}
+        labels, predictions = (
+            np.array([ids[name] for name in column]) for column in written
+        )
+        self._say_names(names, "by the alphabet")
+        return labels, predictions, tuple(names)
+
+    def _class_ids(self, at: int) -> npt.NDArray[np.int64]:
+        """Class ids, which spreadsheets write as 3.0, too."""
+        values = self.frame[at].to_numpy()
+        fractional = np.asarray(values != np.floor(values))
+        if fractional.any():
+            row = int(fractional.argmax())
+            what = f"holds {values[row]} in line {self.first_line + 1 + row}"
+            fail(
+                self._role(at), what, "write class ids as whole numbers, counted from 0"
+            )
+        return np.asarray(values).astype(np.int64)
+
+    def _role(self, at: int) -> str:
+        """What a column is, for messages."""
+        for role, place in self.roles.items():
+            if place == at:
+                return role
+        return _safe(self.names[at])
+
+    def _refuse_holes(self, at: int) -> None:
+        """Refuse a column with holes, or with text where numbers belong."""
+        column = self.frame[at]
+        role = self._role(at)
+        if column.isna().any():
+            line = int(column.isna().to_numpy().argmax()) + self.first_line + 1
+            fail(
+                role,
+                f"has a hole or NaN in line {line}",
+                "fill it or leave the line out",
+            )
+        if column.dtype.kind in "iuf" or role in (
+            "split",
+            "label",
+            "prediction",
+            "correct",
+        ):
+            return
+        row, value = _first_text(column)
+        what = f"holds what is not a number, {_quoted(value)}, in line "
+        what += str(row + self.first_line + 1)
+        cure = "write plain numbers, all with points or all with commas"
+        if "%" in value:
+            cure = "write fractions of 1 without a percent sign"
+        fail(role, what, cure)
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    """The cells of one line."""
+    rows = csv.reader([line], delimiter=separator, skipinitialspace=True)
+    return [cell.strip() for cell in next(rows, [])]
+
+
+def _plain(name: str) -> str:
+    """A name written small, with "_" for spaces and hyphens."""
+    return re.sub(r"[\s\-]+", "_", name.strip()).casefold()
+
+
+def _safe(name: str) -> str:
+    """A name that is short and can be printed."""
+    shown = files.shown(name)
+    kept = "".join(c if c.isprintable() else "?" for c in shown[:60])
+    return kept + ("..." if len(shown) > 60 else "")
+
+
+def _quoted(name: str) -> str:
+    """A name in quotes."""
+    return f"'{_safe(name)}'"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names."""
+    return ", ".join(_safe(name) for name in names[:8])
+
+
+def _are_numbers(table: "pd.DataFrame", columns: list[int]) -> bool:
+    """Tell whether all of these columns were read as numbers."""
+    return all(table[at].dtype.kind in "iuf" for at in columns)
+
+
+def _first_text(column: "pd.Series[Any]") -> tuple[int, str]:
+    """The first cell that is no number, and its row."""
+    import pandas as pd
+
+    bad = pd.to_numeric(column.astype(str), errors="coerce").isna().to_numpy()
+    row = int(bad.argmax()) if bad.any() else 0
+    return row, str(column.iloc[row])
