@@ -8,6 +8,7 @@ screenshot in ``build/browser/``.
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import statistics
@@ -136,15 +137,21 @@ class Reader:
 
     def bars(self, run):
         """bin -> (accuracy, mean confidence), read off the drawing."""
-        script = """nodes => nodes.map(bar => {
-            const svg = bar.ownerSVGElement.viewBox.baseVal;
-            const [body] = bar.querySelectorAll('.fill');
-            const mean = bar.querySelector('.mean').getBBox();
-            return [Number(bar.dataset.bar.split('/')[1]),
-              body.getBBox().height / 260, (268 - mean.y - 1) / 260];
-        })"""
-        found = self.root.locator(f"[data-bar^='{run}/']").evaluate_all(script)
-        return {bin_: values for bin_, *values in found}
+        drawn = self.root.locator(f".charts [data-run='{run}']")
+        shapes = {}
+        for kind in ("fill", "mean"):
+            path = drawn.and_(self.root.locator(f".{kind}")).get_attribute("d")
+            found = re.findall(r"M([^,]+),([^h]+)h([^v]+)v([^h]+)h[^z]+z", path)
+            shapes[kind] = [[float(number) for number in shape] for shape in found]
+        keys = self.root.locator(f"[data-bar^='{run}/']").evaluate_all(
+            "bars => bars.map(bar => bar.dataset.bar)"
+        )
+        # Bodies come before the bars of the counts; the axis is 260 units tall.
+        bodies = zip(keys, shapes["fill"], shapes["mean"], strict=False)
+        return {
+            int(key.split("/")[1]): (body[3] / 260, (268 - mean[1] - 1) / 260)
+            for key, body, mean in bodies
+        }
 
     def expect(self, arrays, runs, calibrator="raw", temperature=1.0, **bins):
         """Compare all that is seen with what metrics say about these settings."""

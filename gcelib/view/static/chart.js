@@ -1,6 +1,12 @@
 // The drawing of a reliability diagram: bars, gaps, bands, counts. It only draws.
 
-import { percent, svg, whole } from "./page.js";
+import { percent, svg, update, whole } from "./page.js";
+
+/** @typedef {import("./engine.js").Row} Row */
+/** @typedef {import("./engine.js").Question} Question */
+
+/** How a run is shown; `index` is its place among all runs.
+ * @typedef {{name: string, label: string, color: string, index: number}} Look */
 
 /** A panel's own units. @typedef {{width: number, left: number, right: number, top: number,
  *   bottom: number, countTop: number, countBottom: number, height: number}} Frame */
@@ -30,15 +36,15 @@ function texture(id, index) {
   return svg("pattern", { id, width: 6, height: 6, patternUnits: "userSpaceOnUse" }, ...marks);
 }
 
-/** Patterns for one panel; `prefix` keeps them apart from other panels'.
- * @param {string} prefix @param {number} nRuns */
-export function patterns(prefix, nRuns) {
+/** The gap's hatching, and textures of the runs with these numbers; `prefix` keeps them
+ * apart from those of other drawings.
+ * @param {string} prefix @param {number[]} indices */
+export function patterns(prefix, indices) {
   const hatch = svg("pattern", {
     id: `${prefix}-gap`, width: 6, height: 6, patternUnits: "userSpaceOnUse",
     patternTransform: "rotate(45)",
   }, rect(0, 0, 1.2, 6, { class: "hatch" }));
-  const textures = Array.from({ length: nRuns }, (_, i) => texture(`${prefix}-${i}`, i));
-  return svg("defs", {}, hatch, ...textures);
+  return svg("defs", {}, hatch, ...indices.map((index) => texture(`${prefix}-${index}`, index)));
 }
 
 /** @param {number} left @param {number} top @param {string|number} label
@@ -47,9 +53,9 @@ const text = (left, top, label, attributes) =>
   svg("text", { x: left, y: top, "text-anchor": "middle", ...attributes }, label);
 
 /** Grid, numbers and names of the axes.
- * @param {Frame} at @param {any} question @param {string|null} of the class in view
+ * @param {Frame} at @param {Question} question @param {string|null} of the class in view
  * @param {number} most samples in any bar */
-export function axes(at, question, of, most) {
+function axes(at, question, of, most) {
   const { binning, n_bins: nBins } = question;
   const across = /** @param {number} t */ (t) => at.left + t * (at.right - at.left);
   const up = /** @param {number} t */ (t) => at.bottom - t * (at.bottom - at.top);
@@ -101,40 +107,22 @@ function countMarks(most) {
 const countHeight = (at, count, most) =>
   at.countBottom - (at.countBottom - at.countTop) * (Math.log(count / 0.6) / Math.log(most / 0.6));
 
-/** @typedef {{row: any, run: number, bin: number, key: string, element: any, middle: number,
- *   lines: string[], low: number, high: number}} Bar */
+/** A bar, what is said of it, and what it selects.
+ * @typedef {{row: Row, bin: number, key: string, element: any, lines: string[], low: number,
+ *   high: number}} Bar */
 
-/** One bar, and what there is to say of it.
- * @param {Frame} at @param {any} question @param {string|null} of @param {any} row
- * @param {any} run {label, color, index} @param {number} bin @param {number} place among bars
- * @param {number} places @param {number} most @param {string} prefix @returns {Bar} */
-export function drawBar(at, question, of, row, run, bin, place, places, most, prefix) {
-  const nBins = row.counts.length;
+/** What there is to say of a bar.
+ * @param {Row} row @param {number} bin @param {string} label @param {string|null} of
+ * @returns {string[]} */
+function linesOf(row, bin, label, of) {
   const count = row.counts[bin];
   const accuracy = row.accuracy[bin];
   const confidence = row.confidence[bin];
-  const across = /** @param {number} t */ (t) => at.left + t * (at.right - at.left);
-  const up = /** @param {number} t */ (t) => at.bottom - t * (at.bottom - at.top);
-  const [from, to] = [bin / nBins, (bin + 1) / nBins];
-  const room = across(to) - across(from);
-  const width = (0.94 * room) / places;
-  const left = across(from) + 0.03 * room + width * place;
-  const middle = left + width / 2;
-  const low = Math.min(accuracy, confidence);
-  const high = Math.max(accuracy, confidence);
-  const counted = countHeight(at, count, most);
-  const body = /** @param {number} y @param {number} tall */ (y, tall) => [
-    rect(left, y, width, tall, { fill: run.color, class: "fill" }),
-    rect(left, y, width, tall, { fill: `url(#${prefix}-${run.index})` }),
-  ];
-  const cap = Math.min(4, width / 2);
-  const whisker = `M${middle - cap},${up(row.band_high[bin])}h${2 * cap}m${-cap},0`
-    + `V${up(row.band_low[bin])}m${-cap},0h${2 * cap}`;
   const gap = 100 * (confidence - accuracy);
   const verdict = Math.abs(gap) < 0.05 ? "" : gap > 0 ? ": over-confident" : ": under-confident";
   const inside = accuracy >= row.band_low[bin] - 1e-12 && accuracy <= row.band_high[bin] + 1e-12;
-  const lines = [
-    `${run.label}, ${of ? `p(${of})` : "confidence"} `
+  return [
+    `${label}, ${of ? `p(${of})` : "confidence"} `
       + `from ${row.edges[bin].toFixed(3)} to ${row.edges[bin + 1].toFixed(3)}`,
     `${whole(count)} ${count === 1 ? "sample" : "samples"}`,
     `${of ? `mean p(${of})` : "mean confidence"} ${percent(confidence)}`,
@@ -142,22 +130,124 @@ export function drawBar(at, question, of, row, run, bin, place, places, most, pr
     `gap ${verdict ? gap.toFixed(1) : 0} points${verdict}`
       + `${inside ? ", within" : ", outside"} the 95 % band`,
   ];
-  const key = `${row.name}/${bin}`;
-  const element = svg("g", { class: "bar", role: "button", tabindex: -1, "aria-label": lines.join(", "), "data-bar": key },
-    ...body(up(accuracy), at.bottom - up(accuracy)),
-    rect(left, up(high), width, up(low) - up(high), { class: "gap", fill: `url(#${prefix}-gap)` }),
-    rect(left, up(confidence) - 1, width, 2, { class: "mean" }),
-    svg("path", { d: whisker, class: "band" }),
-    ...body(counted, at.countBottom - counted),
-    rect(left, at.top, width, at.countBottom - at.top, { class: "reach" }));
-  return {
-    row, run: place, bin, key, element, middle, lines,
-    low: bin === 0 ? 0 : row.edges[bin],
-    high: bin === nBins - 1 ? 1 : row.edges[bin + 1],
-  };
 }
 
-/** @param {Frame} at */
-export const diagonal = (at) => svg("line", {
-  x1: at.left, y1: at.bottom, x2: at.right, y2: at.top, class: "diagonal",
-});
+/** A number for a path. @param {number} value */
+const brief = (value) => Math.round(100 * value) / 100;
+
+/** A rectangle as part of a path. @param {number} left @param {number} top
+ * @param {number} width @param {number} height */
+const box = (left, top, width, height) =>
+  `M${brief(left)},${brief(top)}h${brief(width)}v${brief(height)}h${brief(-width)}z`;
+
+/** The paths of one run: all its bars are one path, all its gaps another, and so on. */
+const PATHS = ["fill", "texture", "gap", "mean", "band"];
+
+/** One diagram. Its elements stay, and get new numbers: that is what makes it prompt. */
+export class Panel {
+  /** @param {Frame} at @param {string} prefix @param {Look[]} looks of its runs */
+  constructor(at, prefix, looks) {
+    this.at = at;
+    this.looks = looks;
+    const names = looks.map(({ label }) => label).join(", ");
+    this.axes = svg("g", { "aria-hidden": "true" });
+    /** The runs' paths by name. @type {Object<string, any>[]} */
+    this.paths = looks.map((look) => {
+      const fills = {
+        fill: look.color,
+        texture: `url(#${prefix}-${look.index})`,
+        gap: `url(#${prefix}-gap)`,
+      };
+      return Object.fromEntries(PATHS.map((name) => [name, svg("path", {
+        class: name === "texture" ? null : name, "data-run": look.name,
+        fill: /** @type {Object<string, string>} */ (fills)[name],
+      })]));
+    });
+    this.diagonal = svg("line", {
+      x1: at.left, y1: at.bottom, x2: at.right, y2: at.top, class: "diagonal",
+    });
+    this.reaches = svg("g", {});
+    this.element = svg("svg", {
+      viewBox: `0 0 ${at.width} ${at.height}`, role: "group",
+      "aria-label": `Reliability diagram of ${names || "no run"}. `
+        + "Arrow keys move between bars, Enter shows a bar's samples.",
+    }, patterns(prefix, looks.map(({ index }) => index)), this.axes,
+    ...this.paths.flatMap((paths) => Object.values(paths)), this.diagonal, this.reaches);
+    if (at === SMALL) {
+      const title = { x: at.left, y: 14, class: "title", "aria-hidden": "true" };
+      this.element.append(svg("text", title, names));
+    }
+    /** @type {Bar[]} */
+    this.bars = [];
+    this.marks = "";
+  }
+
+  /** @param {Row[]} rows in the order of the looks @param {Question} question
+   * @param {string|null} of the class in view @param {number} most samples in any bar */
+  draw(rows, question, of, most) {
+    const marks = JSON.stringify([question.binning, question.n_bins, of, most]);
+    if (marks !== this.marks) this.axes.replaceChildren(...axes(this.at, question, of, most));
+    this.marks = marks;
+    update(this.diagonal, { visibility: question.binning === "width" ? "visible" : "hidden" });
+    this.bars = [];
+    rows.forEach((row, place) => this.drawRun(row, place, of, most));
+    const spare = this.reaches.children;
+    while (spare.length > this.bars.length) spare[spare.length - 1].remove();
+  }
+
+  /** @param {Row} row @param {number} place @param {string|null} of @param {number} most */
+  drawRun(row, place, of, most) {
+    const { at } = this;
+    const up = /** @param {number} t */ (t) => at.bottom - t * (at.bottom - at.top);
+    const nBins = row.counts.length;
+    const room = (at.right - at.left) / nBins;
+    const width = (0.94 * room) / this.looks.length;
+    const cap = Math.min(4, width / 2);
+    let bodies = "";
+    let counted = "";
+    let gaps = "";
+    let means = "";
+    let bands = "";
+    for (let bin = 0; bin < nBins; bin++) {
+      const count = row.counts[bin];
+      if (!count) continue;
+      const left = at.left + (bin + 0.03) * room + width * place;
+      const accuracy = up(row.accuracy[bin]);
+      const confidence = up(row.confidence[bin]);
+      const countTop = countHeight(at, count, most);
+      const highest = Math.min(accuracy, confidence);
+      bodies += box(left, accuracy, width, at.bottom - accuracy);
+      counted += box(left, countTop, width, at.countBottom - countTop);
+      gaps += box(left, highest, width, Math.max(accuracy, confidence) - highest);
+      means += box(left, confidence - 1, width, 2);
+      bands += `M${brief(left + width / 2 - cap)},${brief(up(row.band_high[bin]))}h${brief(2 * cap)}`
+        + `m${brief(-cap)},0V${brief(up(row.band_low[bin]))}m${brief(-cap)},0h${brief(2 * cap)}`;
+      this.addBar(row, bin, left, width, linesOf(row, bin, this.looks[place].label, of));
+    }
+    const drawn = {
+      fill: bodies + counted, texture: bodies + counted, gap: gaps, mean: means, band: bands,
+    };
+    for (const [name, d] of Object.entries(drawn)) update(this.paths[place][name], { d });
+  }
+
+  /** The place where a bar is pointed at, focused and read out.
+   * @param {Row} row @param {number} bin @param {number} left @param {number} width
+   * @param {string[]} lines */
+  addBar(row, bin, left, width, lines) {
+    const { at, bars } = this;
+    const key = `${row.name}/${bin}`;
+    let element = this.reaches.children[bars.length];
+    if (!element) {
+      element = rect(left, at.top, width, at.countBottom - at.top, {
+        class: "bar", role: "button", tabindex: -1,
+      });
+      this.reaches.append(element);
+    }
+    update(element, {
+      x: brief(left), width: brief(width), "data-bar": key, "aria-label": lines.join(", "),
+    });
+    const low = bin === 0 ? 0 : row.edges[bin];
+    const high = bin === row.counts.length - 1 ? 1 : row.edges[bin + 1];
+    bars.push({ row, bin, key, element, lines, low, high });
+  }
+}

@@ -13,19 +13,45 @@
  *   runs: Run[], predicts?: number|null}} Data `predicts` is the class that is always
  * predicted, as *right* is where only confidences are known; null: the most probable. */
 
-/** What is asked. `selected` is null, a bar ({kind: "bar", run, low, high}) or a
- * disagreement ({kind: "disagree", right, wrong}); `detail` is null or a sample.
+/** The samples of a bar, or those that one run gets right and another wrong.
+ * @typedef {{kind: "bar", run: string, low: number, high: number}} SelectedBar
+ * @typedef {{kind: "disagree", right: string, wrong: string}} Disagreement */
+
+/** What is asked; `detail` is null or a sample.
  * @typedef {{losses: string[], calibrator: string, temperature: number, n_bins: number,
- *   binning: "width"|"mass"|"equal", class_index: number|null, selected: any,
- *   errors_only: boolean, pair: string[]|null,
+ *   binning: "width"|"mass"|"equal", class_index: number|null,
+ *   selected: SelectedBar|Disagreement|null, errors_only: boolean, pair: string[]|null,
  *   first: number, n_images: number, detail: number|null}} Question */
 
 /** @typedef {{edges: number[], counts: number[], confidence: number[],
  *   accuracy: number[]}} Bins */
 
-/** Probabilities of all samples under one calibrator and temperature.
- * @typedef {{probs: Float64Array, confidence: Float64Array, prediction: Int32Array,
- *   nll: number, brier: number, errors: number}} Scores */
+/** A run's bins, where 95 of 100 calibrated bars would end, and its numbers.
+ * @typedef {Bins & {name: string, band_low: number[], band_high: number[],
+ *   numbers: Object<string, number>}} Row */
+
+/** @typedef {{count: number, wrong: number, index: number[], label: number[],
+ *   prediction: number[], prob: number[]}} Samples */
+
+/** @typedef {{question: Question, rows: Row[], samples: Samples|null,
+ *   agreement: number[]|null,
+ *   detail: {index: number, label: number, probs: number[][]}|null}} Answer */
+
+/** What is binned: a probability of each sample, and whether it came true. What else is
+ * asked of it is kept: the values in rising order, and the samples in that order.
+ * @typedef {{values: Float64Array, hits: Uint8Array, sorted?: Float64Array,
+ *   order?: Uint32Array}} View */
+
+/** Probabilities of all samples under one calibrator and temperature, and the views of
+ * them, by class ("null": of the top label).
+ * @typedef {{key: string, probs: Float64Array, confidence: Float64Array,
+ *   prediction: Int32Array, nll: number, brier: number, errors: number,
+ *   views: Map<number|null, View>}} Scores */
+
+/** Calibrated logits that are kept, 64 MB. */
+const MOST_KEPT = 8_000_000;
+/** Classes in view that are kept. */
+const MOST_VIEWS = 8;
 
 /** Bounds of an inverse temperature. */
 const SLOWEST = 1e-12;
@@ -67,18 +93,19 @@ export function interpolate(at, points, values) {
   return values[left] + weight * (values[right] - values[left]);
 }
 
-/** Softmax of z[start..start + k) / T into `out`; returns log of the largest share's inverse.
- * @param {ArrayLike<number>} z @param {Float64Array} out @param {number} start
- * @param {number} k @param {number} temperature */
-function softmaxRow(z, out, start, k, temperature) {
-  let top = -Infinity;
-  for (let j = start; j < start + k; j++) if (z[j] > top) top = z[j];
+/** Softmax of z[start..start + k) / T into out[to..]; returns the log of the largest
+ * share's inverse.
+ * @param {ArrayLike<number>} z @param {number} start @param {number} k
+ * @param {number} temperature @param {Float64Array} out @param {number} to */
+function softmaxRow(z, start, k, temperature, out, to) {
+  const top = z[start + argmax(z, start, k)];
   let total = 0;
-  for (let j = start; j < start + k; j++) {
-    out[j] = Math.exp((z[j] - top) / temperature);
-    total += out[j];
+  for (let j = 0; j < k; j++) {
+    const share = Math.exp((z[start + j] - top) / temperature);
+    out[to + j] = share;
+    total += share;
   }
-  for (let j = start; j < start + k; j++) out[j] /= total;
+  for (let j = 0; j < k; j++) out[to + j] /= total;
   return Math.log(total);
 }
 
@@ -140,9 +167,8 @@ export const FORMULAS = {
   mixture({ temperature, weights }, z, out, start, k) {
     const tempered = new Float64Array(k);
     const raw = new Float64Array(k);
-    const row = Array.prototype.slice.call(z, start, start + k);
-    softmaxRow(row, tempered, 0, k, temperature);
-    softmaxRow(row, raw, 0, k, 1);
+    softmaxRow(z, start, k, temperature, tempered, 0);
+    softmaxRow(z, start, k, 1, raw, 0);
     for (let j = 0; j < k; j++) {
       out[start + j] = Math.log(weights[0] * tempered[j] + weights[1] * raw[j] + weights[2] / k);
     }
@@ -176,7 +202,7 @@ export const FORMULAS = {
 
   isotonic({ points, values, floor }, z, out, start, k) {
     const probs = new Float64Array(k);
-    softmaxRow(Array.prototype.slice.call(z, start, start + k), probs, 0, k, 1);
+    softmaxRow(z, start, k, 1, probs, 0);
     let total = 0;
     for (let j = 0; j < k; j++) {
       probs[j] = Math.max(interpolate(probs[j], points[j], values[j]), floor);
@@ -187,7 +213,7 @@ export const FORMULAS = {
 
   matrix({ temperature, uniform, weight, bias }, z, out, start, k) {
     const probs = new Float64Array(k);
-    softmaxRow(Array.prototype.slice.call(z, start, start + k), probs, 0, k, temperature);
+    softmaxRow(z, start, k, temperature, probs, 0);
     const smallest = 1.1754943508222875e-38;
     for (let j = 0; j < k; j++) {
       probs[j] = Math.log(Math.max((1 - uniform) * probs[j] + uniform / k, smallest));
@@ -212,19 +238,27 @@ export function calibrate(data, run, calibrator) {
   return out;
 }
 
-/** @param {Data} data @param {ArrayLike<number>} logits @param {number} temperature
+/** Room for a run's scores, to be filled again and again. @param {Data} data
  * @returns {Scores} */
-export function score(data, logits, temperature) {
+function emptyScores({ nSamples: n, nClasses: k }) {
+  return {
+    key: "", probs: new Float64Array(n * k), confidence: new Float64Array(n),
+    prediction: new Int32Array(n), nll: 0, brier: 0, errors: 0, views: new Map(),
+  };
+}
+
+/** Fill `scores` from these logits.
+ * @param {Data} data @param {ArrayLike<number>} logits @param {number} temperature
+ * @param {Scores} scores */
+export function score(data, logits, temperature, scores) {
   const { nSamples: n, nClasses: k, labels } = data;
-  const probs = new Float64Array(n * k);
-  const confidence = new Float64Array(n);
-  const prediction = new Int32Array(n);
+  const { probs, confidence, prediction } = scores;
   let nll = 0;
   let brier = 0;
   let errors = 0;
   for (let i = 0; i < n; i++) {
     const start = i * k;
-    const logTotal = softmaxRow(logits, probs, start, k, temperature);
+    const logTotal = softmaxRow(logits, start, k, temperature, probs, start);
     const top = argmax(logits, start, k);
     const y = labels[i];
     const said = data.predicts ?? top; // of confidences: that the prediction is right
@@ -236,25 +270,48 @@ export function score(data, logits, temperature) {
     for (let j = start; j < start + k; j++) squares += probs[j] * probs[j];
     brier += Math.max(1 - 2 * probs[start + y] + squares, 0);
   }
-  return { probs, confidence, prediction, nll: nll / n, brier: brier / n, errors: errors / n };
+  scores.nll = nll / n;
+  scores.brier = brier / n;
+  scores.errors = errors / n;
+  scores.views.clear();
 }
 
 /** What is binned: the confidence and whether it was right, or one class's probability
  * and whether the sample is of it.
- * @param {Data} data @param {Scores} scores @param {number|null} classIndex */
-export function binned(data, scores, classIndex) {
+ * @param {Data} data @param {Scores} scores @param {number|null} classIndex
+ * @returns {View} */
+export function viewOf(data, scores, classIndex) {
+  const known = scores.views.get(classIndex);
+  if (known) return known;
   const { nSamples: n, nClasses: k, labels } = data;
   const hits = new Uint8Array(n);
+  let values = scores.confidence;
   if (classIndex === null) {
     for (let i = 0; i < n; i++) hits[i] = scores.prediction[i] === labels[i] ? 1 : 0;
-    return { values: scores.confidence, hits };
+  } else {
+    values = new Float64Array(n);
+    for (let i = 0; i < n; i++) {
+      values[i] = scores.probs[i * k + classIndex];
+      hits[i] = labels[i] === classIndex ? 1 : 0;
+    }
   }
-  const values = new Float64Array(n);
-  for (let i = 0; i < n; i++) {
-    values[i] = scores.probs[i * k + classIndex];
-    hits[i] = labels[i] === classIndex ? 1 : 0;
-  }
-  return { values, hits };
+  const view = { values, hits };
+  if (scores.views.size > MOST_VIEWS) scores.views.clear();
+  scores.views.set(classIndex, view);
+  return view;
+}
+
+/** @param {View} view */
+function sortedOf(view) {
+  view.sorted ??= view.values.slice().sort();
+  return view.sorted;
+}
+
+/** The samples by rising value; of equal ones the first comes first. @param {View} view */
+function orderOf(view) {
+  const { values } = view;
+  view.order ??= Uint32Array.from(values.keys()).sort((a, b) => values[a] - values[b] || a - b);
+  return view.order;
 }
 
 /** Edges of about equal mass: sorted values interpolated at j N / B.
@@ -269,30 +326,32 @@ function massEdges(sorted, nBins) {
   });
 }
 
-/** @param {Data} data @param {{values: Float64Array, hits: Uint8Array}} what
- * @param {number} nBins @param {string} binning @returns {Bins} */
-export function makeBins(data, { values, hits }, nBins, binning) {
+/** @param {Data} data @param {View} view @param {number} nBins
+ * @param {string} binning @returns {Bins} */
+export function makeBins(data, view, nBins, binning) {
+  const { values, hits } = view;
   const n = values.length;
-  const counts = new Array(nBins).fill(0);
-  const sums = new Array(nBins).fill(0);
-  const right = new Array(nBins).fill(0);
-  let edges;
+  const counts = new Uint32Array(nBins);
+  const sums = new Float64Array(nBins);
+  const right = new Uint32Array(nBins);
   /** @param {number} i @param {number} bin */
   const put = (i, bin) => {
     counts[bin]++;
     sums[bin] += values[i];
     right[bin] += hits[i];
   };
+  /** @type {number[]} */
+  let edges;
   if (binning === "width") {
     edges = Array.from({ length: nBins + 1 }, (_, j) => j / nBins);
     const scale = nBins * (1 - data.tolerance);
     for (let i = 0; i < n; i++) put(i, Math.trunc(values[i] * scale));
   } else if (binning === "mass") {
-    edges = massEdges(values.slice().sort(), nBins);
-    const inner = edges.slice(1, -1);
+    edges = massEdges(sortedOf(view), nBins);
+    const inner = Float64Array.from(edges.slice(1, -1));
     for (let i = 0; i < n; i++) put(i, countBelow(inner, values[i]));
   } else {
-    const order = Array.from({ length: n }, (_, i) => i).sort((a, b) => values[a] - values[b]);
+    const order = orderOf(view);
     const cuts = [0];
     for (let bin = 0; bin < nBins; bin++) {
       cuts.push(cuts[bin] + Math.floor(n / nBins) + (bin < n % nBins ? 1 : 0));
@@ -301,9 +360,10 @@ export function makeBins(data, { values, hits }, nBins, binning) {
     edges = cuts.map((cut) =>
       (values[order[Math.max(cut - 1, 0)]] + values[order[Math.min(cut, n - 1)]]) / 2);
   }
-  /** @param {number[]} totals */
-  const mean = (totals) => totals.map((total, bin) => (counts[bin] ? total / counts[bin] : 0));
-  return { edges, counts, confidence: mean(sums), accuracy: mean(right) };
+  /** @param {ArrayLike<number>} totals */
+  const mean = (totals) =>
+    Array.from(totals, (total, bin) => (counts[bin] ? total / counts[bin] : 0));
+  return { edges, counts: Array.from(counts), confidence: mean(sums), accuracy: mean(right) };
 }
 
 /** The size-weighted mean gap. @param {Bins} bins */
@@ -338,7 +398,7 @@ export function classwiseEce(data, scores, nBins) {
 
 /** @param {Data} data @param {Scores} scores @param {number} nBins */
 export function numbersOf(data, scores, nBins) {
-  const top = binned(data, scores, null);
+  const top = viewOf(data, scores, null);
   return {
     error: scores.errors,
     nll: scores.nll,
@@ -384,7 +444,9 @@ export function binomialQuantiles(n, p, quantiles) {
 /** Where a bin's accuracy would lie, 95 times of 100, if its confidence were right.
  * @param {Bins} bins */
 export function band(bins) {
+  /** @type {number[]} */
   const low = [];
+  /** @type {number[]} */
   const high = [];
   bins.counts.forEach((n, bin) => {
     if (!n) {
@@ -400,53 +462,80 @@ export function band(bins) {
   return { band_low: low, band_high: high };
 }
 
-/** Answers questions about `data`, and remembers what the last ones needed. */
+/** Answers questions about `data`. What an answer has in common with the last one is not
+ * computed again: a number of bins needs no softmax, a selected bar nothing of the bins. */
 export class Engine {
   /** @param {Data} data */
   constructor(data) {
     this.data = data;
-    /** @type {Map<string, ArrayLike<number>>} */
+    /** @type {Map<string, Run>} */
+    this.runs = new Map(data.runs.map((run) => [run.name, run]));
+    /** Calibrated logits, by calibrator and run. @type {Map<string, ArrayLike<number>>} */
     this.calibrated = new Map();
-    /** @type {Map<string, Scores>} */
+    /** Those of the last question, by run. @type {Map<string, Scores>} */
     this.scored = new Map();
+    /** Those of the last question, by run. @type {Map<string, {key: string, row: Row}>} */
+    this.rows = new Map();
+  }
+
+  /** @param {string} name @param {string} calibrator */
+  logits(name, calibrator) {
+    const run = this.runs.get(name);
+    if (!run) throw new Error(`no run ${name}`);
+    if (calibrator === "raw") return run.logits;
+    const key = JSON.stringify([calibrator, name]);
+    let found = this.calibrated.get(key);
+    if (!found) {
+      if ((this.calibrated.size + 1) * run.logits.length > MOST_KEPT) this.calibrated.clear();
+      found = calibrate(this.data, run, calibrator);
+      this.calibrated.set(key, found);
+    }
+    return found;
   }
 
   /** @param {string} name @param {Question} question @returns {Scores} */
   scores(name, { calibrator, temperature }) {
-    const run = this.data.runs.find((one) => one.name === name);
-    if (!run) throw new Error(`no run ${name}`);
-    const fit = JSON.stringify([name, calibrator]);
-    const key = JSON.stringify([name, calibrator, temperature]);
-    if (!this.scored.has(key)) {
-      if (!this.calibrated.has(fit)) this.calibrated.set(fit, calibrate(this.data, run, calibrator));
-      const logits = /** @type {ArrayLike<number>} */ (this.calibrated.get(fit));
-      if (this.scored.size > 2 * this.data.runs.length) this.scored.clear();
-      this.scored.set(key, score(this.data, logits, temperature));
+    let scores = this.scored.get(name);
+    if (!scores) {
+      scores = emptyScores(this.data);
+      this.scored.set(name, scores);
     }
-    return /** @type {Scores} */ (this.scored.get(key));
+    const key = JSON.stringify([calibrator, temperature]);
+    if (scores.key !== key) {
+      score(this.data, this.logits(name, calibrator), temperature, scores);
+      scores.key = key;
+    }
+    return scores;
   }
 
-  /** @param {Question} question */
+  /** The same object as long as nothing in it changes.
+   * @param {string} name @param {Question} question @returns {Row} */
+  row(name, question) {
+    const { calibrator, temperature, n_bins: nBins, binning, class_index: k } = question;
+    const key = JSON.stringify([calibrator, temperature, nBins, binning, k]);
+    const known = this.rows.get(name);
+    if (known?.key === key) return known.row;
+    const scores = this.scores(name, question);
+    const bins = makeBins(this.data, viewOf(this.data, scores, k), nBins, binning);
+    const numbers = { ...numbersOf(this.data, scores, nBins), shown_ece: eceOf(bins) };
+    const row = { name, ...bins, ...band(bins), numbers };
+    this.rows.set(name, { key, row });
+    return row;
+  }
+
+  /** @param {Question} question @returns {Answer} */
   answer(question) {
-    const { data } = this;
-    const rows = question.losses.map((name) => {
-      const scores = this.scores(name, question);
-      const what = binned(data, scores, question.class_index);
-      const bins = makeBins(data, what, question.n_bins, question.binning);
-      const numbers = { ...numbersOf(data, scores, question.n_bins), shown_ece: eceOf(bins) };
-      return { name, ...bins, ...band(bins), numbers };
-    });
     return {
       question,
-      rows,
+      rows: question.losses.map((name) => this.row(name, question)),
       samples: this.samples(question),
       agreement: this.agreement(question),
       detail: this.detail(question),
     };
   }
 
-  /** The samples of a bar, the most surprising first, or those that one run gets right
-   * and another wrong. @param {Question} question */
+  /** The selected samples, the most surprising first.
+   * @param {Question} question @returns {Samples|null} */
   samples(question) {
     const { selected, class_index: k, errors_only: errorsOnly, first, n_images: count } = question;
     if (!selected) return null;
@@ -459,7 +548,7 @@ export class Engine {
     let prob = scores.confidence;
     let wrong = 0;
     if (selected.kind === "bar") {
-      const { values, hits } = binned(data, scores, k);
+      const { values, hits } = viewOf(data, scores, k);
       prob = values;
       for (let i = 0; i < values.length; i++) {
         const at = values[i] * (1 - data.tolerance);

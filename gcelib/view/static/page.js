@@ -22,6 +22,27 @@ export const html = make((tag) => document.createElement(tag));
 /** The same for drawings. */
 export const svg = make((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
 
+/** Set attributes and text of an element, as far as they differ. @param {any} element
+ * @param {Object<string, any>} attributes @param {string} [text] */
+export function update(element, attributes, text) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+  }
+  if (text !== undefined && element.textContent !== text) element.textContent = text;
+}
+
+/** Put `children` into `place`; the control that had the focus has it again, or one beside
+ * it. Controls are known by their `data-key`.
+ * @param {any} place @param {...(Node|string)} children */
+export function replace(place, ...children) {
+  const active = place.getRootNode().activeElement;
+  const key = place.contains(active) ? active.dataset.key : undefined;
+  place.replaceChildren(...children);
+  if (key === undefined) return;
+  const same = place.querySelector(`[data-key="${key}"]:enabled`);
+  (same ?? place.querySelector(":enabled"))?.focus({ preventScroll: true });
+}
+
 /** @param {any} a @param {any} b */
 export const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
