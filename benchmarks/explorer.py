@@ -143,8 +143,8 @@ def main():
     head = ["", "updated: median", "9 of 10", "slowest"]
     head += ["painted: median", "9 of 10", "slowest"]
     text = f"""Measured {datetime.date.today()} on {_timing.processor()}, \
-{os.cpu_count()} processors, {platform.system()}; Chromium {version}, headless, no GPU. \
-Processors busy before: {before}, after: {load()}.
+{os.cpu_count()} processors, {platform.system()}; Chromium {version}, headless, \
+no GPU. Processors busy before: {before}, after: {load()}.
 
 From a real key press on a control to the answer, in milliseconds of the page's clock,
 {options.events} presses each: until picture and numbers are updated and laid out, and

@@ -323,6 +323,7 @@ class ReliabilityExplorer(_Explorer):
         self._fitted: dict[tuple[str, str], Any] = {}
         self._notes: dict[tuple[str, str], list[str]] = {}
         self._calibrated: dict[tuple[str, str], Tensor] = {}
+        self._rows: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         first = ["ce", "gce"] if {"ce", "gce"} <= set(runs) else list(runs)[:2]
         super().__init__(**{"losses": first, "n_images": n_images, **settings})
         if not self._in_browser:
@@ -507,24 +508,29 @@ class ReliabilityExplorer(_Explorer):
             right, the first alone, the second alone, neither. ``detail``: None, or
             ``index``, ``label`` and ``probs`` run by run.
         """
-        rows = []
-        for name in self.losses:
-            bins = self._bins(name)
-            numbers = self._numbers(name)
-            low, high = plots.consistency_band(bins)
-            arrays = {**bins._asdict(), "band_low": low, "band_high": high}
-            lists = {
-                key: np.nan_to_num(value).tolist() for key, value in arrays.items()
-            }
-            numbers = {**numbers, "shown_ece": bins.ece}
-            rows.append({"name": name, **lists, "numbers": numbers})
         return {
             "question": self.question,
-            "rows": rows,
+            "rows": [self._row(name) for name in self.losses],
             "samples": self._samples(),
             "agreement": self._agreement(),
             "detail": self._detail(),
         }
+
+    def _row(self, name: str) -> dict[str, Any]:
+        """A run's part of the answer; the last one is kept, for a click on a bar."""
+        asked = ("calibrator", "temperature", "n_bins", "binning", "class_index")
+        key = tuple(getattr(self, setting) for setting in asked)
+        if self._rows.get(name, (None,))[0] == key:
+            return self._rows[name][1]
+        bins = self._bins(name)
+        numbers = self._numbers(name)
+        low, high = plots.consistency_band(bins)
+        arrays = {**bins._asdict(), "band_low": low, "band_high": high}
+        lists = {part: np.nan_to_num(value).tolist() for part, value in arrays.items()}
+        numbers = {**numbers, "shown_ece": bins.ece}
+        row = {"name": name, **lists, "numbers": numbers}
+        self._rows[name] = key, row
+        return row
 
     def _reply(self, _: object = None) -> None:
         """Answer the browser, once for each message."""

@@ -185,10 +185,11 @@ export class Panel {
   /** @param {Row[]} rows in the order of the looks @param {Question} question
    * @param {string|null} of the class in view @param {number} most samples in any bar */
   draw(rows, question, of, most) {
-    const marks = JSON.stringify([question.binning, question.n_bins, of, most]);
+    const { binning, n_bins: nBins } = question;
+    const marks = JSON.stringify([binning, binning === "width" || nBins, of, most]);
     if (marks !== this.marks) this.axes.replaceChildren(...axes(this.at, question, of, most));
     this.marks = marks;
-    update(this.diagonal, { visibility: question.binning === "width" ? "visible" : "hidden" });
+    update(this.diagonal, { visibility: binning === "width" ? "visible" : "hidden" });
     this.bars = [];
     rows.forEach((row, place) => this.drawRun(row, place, of, most));
     const spare = this.reaches.children;

@@ -331,34 +331,35 @@ function massEdges(sorted, nBins) {
 export function makeBins(data, view, nBins, binning) {
   const { values, hits } = view;
   const n = values.length;
-  const counts = new Uint32Array(nBins);
-  const sums = new Float64Array(nBins);
-  const right = new Uint32Array(nBins);
-  /** @param {number} i @param {number} bin */
-  const put = (i, bin) => {
-    counts[bin]++;
-    sums[bin] += values[i];
-    right[bin] += hits[i];
-  };
+  /** Each sample's bin. */
+  const bins = new Uint32Array(n);
   /** @type {number[]} */
   let edges;
   if (binning === "width") {
     edges = Array.from({ length: nBins + 1 }, (_, j) => j / nBins);
     const scale = nBins * (1 - data.tolerance);
-    for (let i = 0; i < n; i++) put(i, Math.trunc(values[i] * scale));
+    for (let i = 0; i < n; i++) bins[i] = values[i] * scale; // whole part
   } else if (binning === "mass") {
     edges = massEdges(sortedOf(view), nBins);
     const inner = Float64Array.from(edges.slice(1, -1));
-    for (let i = 0; i < n; i++) put(i, countBelow(inner, values[i]));
+    for (let i = 0; i < n; i++) bins[i] = countBelow(inner, values[i]);
   } else {
     const order = orderOf(view);
     const cuts = [0];
     for (let bin = 0; bin < nBins; bin++) {
       cuts.push(cuts[bin] + Math.floor(n / nBins) + (bin < n % nBins ? 1 : 0));
-      for (let at = cuts[bin]; at < cuts[bin + 1]; at++) put(order[at], bin);
+      for (let at = cuts[bin]; at < cuts[bin + 1]; at++) bins[order[at]] = bin;
     }
     edges = cuts.map((cut) =>
       (values[order[Math.max(cut - 1, 0)]] + values[order[Math.min(cut, n - 1)]]) / 2);
+  }
+  const counts = new Uint32Array(nBins);
+  const sums = new Float64Array(nBins);
+  const right = new Uint32Array(nBins);
+  for (let i = 0; i < n; i++) {
+    counts[bins[i]]++;
+    sums[bins[i]] += values[i];
+    right[bins[i]] += hits[i];
   }
   /** @param {ArrayLike<number>} totals */
   const mean = (totals) =>
@@ -386,10 +387,10 @@ export function classwiseEce(data, scores, nBins) {
   for (let i = 0; i < n; i++) {
     for (let j = 0; j < k; j++) {
       const p = scores.probs[i * k + j];
-      cells[j * nBins + Math.trunc(p * scale)] += p;
+      cells[j * nBins + ((p * scale) | 0)] += p;
     }
     const y = labels[i];
-    cells[y * nBins + Math.trunc(scores.probs[i * k + y] * scale)] -= 1;
+    cells[y * nBins + ((scores.probs[i * k + y] * scale) | 0)] -= 1;
   }
   let total = 0;
   for (const cell of cells) total += Math.abs(cell);

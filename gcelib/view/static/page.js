@@ -49,8 +49,10 @@ export const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 /** @param {number} value */
 export const percent = (value) => `${(100 * value).toFixed(1)} %`;
 
+const grouped = new Intl.NumberFormat("en");
+
 /** @param {number} value */
-export const whole = (value) => value.toLocaleString("en");
+export const whole = (value) => grouped.format(value);
 
 /** The settings of one view; who changes one tells all who listen. */
 export class Settings {
