@@ -57,7 +57,7 @@ build/typescript/installed: .venv/installed
 	touch $@
 
 bench: .venv/installed
-	for part in losses metrics calibration load cost; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+	for part in losses metrics meter calibration load cost; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 # Known vulnerabilities of the pinned versions. A version that cannot be looked up is an error, too.
 audit: build/audit/bin/pip-audit

@@ -246,42 +246,6 @@ def checks():
     return shares
 
 
-METER_SIZES = ((128, 10), (128, 100), (1024, 1000))
-
-
-def meter():
-    """The time of a batch in ``CalibrationMeter`` / that of torchmetrics, by size.
-
-    torchmetrics' collection has the error and the ECE, ours NLL, Brier and class-wise
-    ECE too; theirs keeps the confidence of every sample, ours a few sums.
-    """
-    from torchmetrics import MetricCollection
-    from torchmetrics.classification import (
-        MulticlassAccuracy,
-        MulticlassCalibrationError,
-    )
-
-    from gcelib import CalibrationMeter
-
-    ratios = {}
-    for n, k in METER_SIZES:
-        z, y = sample(n, k)
-        ours = CalibrationMeter(k, N_BINS)
-        options = {"num_classes": k, "validate_args": False}
-        peer = MetricCollection(
-            MulticlassAccuracy(**options, average="micro"),
-            MulticlassCalibrationError(**options, n_bins=N_BINS),
-            compute_groups=False,
-        )
-        calls = {
-            "gcelib": functools.partial(ours.update, z, y),
-            "torchmetrics": functools.partial(peer.update, z, y),
-        }
-        times = _timing.interleaved(calls, rounds=101)
-        ratios[f"{n} x {k}"] = _timing.ratio(times, "gcelib", "torchmetrics")
-    return ratios
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument(
@@ -317,14 +281,6 @@ def main():
         "The part of its time that each metric spends on checking the input, at "
         f"10k x 100: {shares}.",
     ]
-    if _timing.version("torchmetrics"):
-        ratios = ", ".join(f"{ratio:.2f} at {size}" for size, ratio in meter().items())
-        text += [
-            "",
-            "A batch in `CalibrationMeter` (five metrics, a fixed number of sums) / in"
-            " torchmetrics' accuracy and ECE, which keep every confidence:"
-            f" {ratios}.",
-        ]
     if options.quick:
         print("\n".join(text))
     else:

@@ -9,13 +9,17 @@ from gcelib._check import Array
 from gcelib.bins import Reliability, bin_scale, check_n_bins
 from gcelib.blocks import Block, rounding, softmax_blocks
 
+#: Logits of small batches that are kept until there are so many: 256 KiB of float32.
+_KEPT = 1 << 16
+
 
 class CalibrationMeter:
     """Measure calibration while batches pass, without keeping their logits.
 
-    Holds 3 + 3 B + K B sums on the device of the first batch, B bins and K classes.
-    ``compute`` gives what ``gcelib.evaluate`` gives on all samples at once, up to the
-    rounding of sums. Meters can be pickled and copied.
+    Holds 3 + 3 B + K B sums on the device of the first batch, B bins and K classes;
+    the last small batches, at most 65,536 logits, wait to be added up together, which
+    costs less. ``compute`` gives what ``gcelib.evaluate`` gives on all samples at once,
+    up to the rounding of sums. Meters can be pickled and copied.
 
     Parameters
     ----------
@@ -50,6 +54,14 @@ class CalibrationMeter:
         """
         self._sums: Tensor | None = None
         self._synced = False
+        # Small batches that wait, all of one kind: (device, dtype, probabilities).
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._waiting_kind: tuple[torch.device, torch.dtype, bool] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Give the state to pickle and copy: sums alone."""
+        self._add_waiting()
+        return self.__dict__.copy()
 
     def _parts(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Show the vector of sums as totals (3,), bins (3, B) and gaps (K, B).
@@ -117,13 +129,42 @@ class CalibrationMeter:
             _check.fail("labels", problem, "move both to one device")
         if len(scores) == 0:
             return
-        on_cpu = scores.device.type == "cpu"
-        if on_cpu and not probabilities:  # to look elsewhere would stall every step
-            _check.warn_of_probabilities(scores)
+        if scores.device.type == "cpu":  # to look elsewhere would stall every step
+            if probabilities:
+                _check.check_probabilities(scores)
+            elif not _check.finite(scores):
+                _check.not_finite(scores)
+            else:
+                _check.warn_of_probabilities(scores)
+        kind = scores.device, scores.dtype, probabilities
+        if scores.numel() > _KEPT:
+            self._add_up(scores, classes, probabilities)
+            return
+        if kind != self._waiting_kind:
+            self._add_waiting()
+            self._waiting_kind = kind
+        # Copies: the caller may write the next batch into the same memory.
+        self._waiting.append((scores.clone(), classes.clone()))
+        if sum(kept.numel() for kept, _ in self._waiting) > _KEPT:
+            self._add_waiting()
+
+    @torch.no_grad()
+    def _add_waiting(self) -> None:
+        """Add up the small batches that wait."""
+        if not self._waiting:
+            return
+        scores, classes = zip(*self._waiting, strict=True)
+        probabilities = self._waiting_kind is not None and self._waiting_kind[2]
+        self._waiting = []
+        self._add_up(torch.cat(scores), torch.cat(classes), probabilities)
+
+    def _add_up(self, scores: Tensor, classes: Tensor, probabilities: bool) -> None:
+        """Add checked samples to the sums."""
         tolerance = rounding(scores.dtype, probabilities=probabilities)
         scale = bin_scale(self.n_bins, tolerance)
         new = self._zeros(scores.device)
-        for block in softmax_blocks(scores, probabilities=probabilities):
+        blocks = softmax_blocks(scores, probabilities=probabilities, check=False)
+        for block in blocks:
             self._add(new, block, classes[block.rows].long(), scale)
         self._accept(new)
 
@@ -148,6 +189,7 @@ class CalibrationMeter:
 
     def _read(self) -> Tensor:
         """Give the sums on the CPU, refused where they mean nothing."""
+        self._add_waiting()
         if self._sums is None:
             _check.fail("meter", "has seen no samples", "call update(logits, labels)")
         sums = self._sums.cpu().double()
@@ -242,6 +284,8 @@ class CalibrationMeter:
         if (other.n_classes, other.n_bins) != (self.n_classes, self.n_bins):
             problem = f"is {other!r}, this one {self!r}"
             _check.fail("other", problem, "merge meters of one kind")
+        other._add_waiting()
+        self._add_waiting()
         if other._sums is not None:
             self._accept(other._sums.clone())
 
@@ -278,6 +322,7 @@ class CalibrationMeter:
             problem = "torch.distributed is not initialised"
             cure = "call init_process_group, or leave sync out in a single process"
             _check.fail("process_group", problem, cure, RuntimeError)
+        self._add_waiting()
         sums = self._sums
         if sums is None:
             on_cuda = "nccl" in str(distributed.get_backend(process_group))

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import gcelib
 from gcelib import CalibrationMeter, blocks, evaluate, reliability
 
 NAMES = ("error", "nll", "brier", "ece", "classwise_ece")
@@ -60,13 +66,11 @@ def test_the_path_of_accelerators_gives_the_same_numbers(k, monkeypatch):
     check(meter, logits, labels)
 
 
-def test_scores_on_an_accelerator_that_are_not_finite_are_refused_in_the_end(
-    monkeypatch,
-):
+def test_scores_on_an_accelerator_that_are_not_finite_are_refused_in_the_end():
     logits, labels = sample(20, 3)
     logits[7, 1] = torch.nan
-    monkeypatch.setattr(blocks, "CpuBlock", blocks.Block)  # which looks at no value
-    meter = filled(CalibrationMeter(3), logits, labels)
+    meter = CalibrationMeter(3)
+    meter._add_up(logits, labels, False)  # what follows where no value is looked at
     with pytest.raises(ValueError, match=r"^meter: some logits were NaN"):
         meter.compute()
 
@@ -165,3 +169,89 @@ def one_process(rank, folder):
 
 def test_two_processes_add_up(tmp_path):
     torch.multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
+
+
+def no_look(name):
+    """Whether the operator brings a value to Python, or a tensor to another device."""
+    return name.startswith(("aten._local_scalar_dense", "aten.nonzero", "aten.item"))
+
+
+class Watched(TorchDispatchMode):
+    """Which operators run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.names.append(str(operator))
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("size", [3000, 8000])
+def test_on_an_accelerator_no_batch_waits_for_the_device(size):
+    """Tensors that say "cuda" and hold nothing: whoever wants a value gets an error."""
+    with FakeTensorMode() as mode, Watched() as watched:
+        logits = torch.empty(size, 10, device="cuda")
+        labels = torch.zeros(size, dtype=torch.int64, device="cuda")
+        meter = CalibrationMeter(10)
+        for _ in range(4):
+            meter.update(logits, labels)
+        assert meter._sums.device.type == "cuda"
+        assert mode is not None
+    assert not [name for name in watched.names if no_look(name)]
+    assert not any("cpu" in name for name in watched.names)
+
+
+def test_the_watch_sees_what_it_watches_for():
+    with FakeTensorMode():
+        value = torch.zeros((), device="cuda")
+        with pytest.raises(DataDependentOutputException):
+            value.item()
+    with Watched() as watched:
+        float(torch.zeros(()))
+    assert [name for name in watched.names if no_look(name)]
+
+
+@pytest.mark.parametrize(
+    "name", ["ece", "adaptive_ece", "classwise_ece", "nll", "error"]
+)
+def test_a_metric_looks_at_no_value_block_by_block(name, monkeypatch):
+    """On the accelerators' path it reads results once, not once a block."""
+    monkeypatch.setattr(blocks, "CpuBlock", blocks.Block)
+    monkeypatch.setattr(blocks, "CELLS", 2000)
+    looks = []
+    for n in (400, 4000):  # two blocks, and twenty
+        logits, labels = sample(n, 10)
+        with Watched() as watched:
+            getattr(gcelib, name)(logits, labels)
+        looks.append(sum(no_look(operator) for operator in watched.names))
+    assert looks[0] == looks[1]
+
+
+def test_small_batches_may_be_written_over_and_mixed():
+    """They wait to be added up together; no batch is lost, none is added twice."""
+    logits, labels = sample(700, 10)
+    meter = CalibrationMeter(10)
+    memory, marks = torch.empty(70, 10), torch.empty(70, dtype=torch.int64)
+    for rows in torch.arange(700).split(70):
+        memory.copy_(logits[rows])
+        marks.copy_(labels[rows])
+        meter.update(memory, marks)
+    check(meter, logits, labels)
+    check(meter, logits, labels)
+    other = CalibrationMeter(10)
+    for i, rows in enumerate(torch.arange(700).split(70)):
+        if i % 3 == 0:
+            other.update(logits[rows].double(), labels[rows].int())
+        elif i % 3 == 1:
+            other.update(logits[rows].softmax(1), labels[rows], probabilities=True)
+        else:
+            other.update(logits[rows], labels[rows])
+    check(other, logits, labels)
+    other.merge(meter)
+    both = torch.cat([logits, logits]), torch.cat([labels, labels])
+    check(other, *both)
+    other.reset()
+    with pytest.raises(ValueError, match="has seen no samples"):
+        other.compute()
