@@ -35,6 +35,7 @@ from gcelib.calibrator import (
 )
 
 __all__ = [
+    "ALL_CALIBRATORS",
     "CALIBRATORS",
     "AdaptiveTemperatureScaling",
     "BiasCalibration",
@@ -1015,8 +1016,9 @@ class CalibratorRow:
         How it reads in tables and figures.
     build : type of Calibrator
         The class.
-    browser : BrowserForm
-        How to apply it without Python.
+    browser : BrowserForm, optional
+        How to apply it without Python; None (default): Python alone can, and the
+        explorers that answer without Python do not offer it.
     options : mapping
         Options of the constructor that this row fixes, unless a caller sets them.
     keeps_order : bool
@@ -1036,7 +1038,7 @@ class CalibratorRow:
 
     label: str
     build: Callable[..., Calibrator]
-    browser: BrowserForm
+    browser: BrowserForm | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     keeps_order: bool = True
     keeps_predictions: bool = True
@@ -1060,7 +1062,8 @@ _TEMPERATURE_FORM = BrowserForm("temperature", ("temperature",))
 _BINNED_FORM = BrowserForm("binned_temperature", ("temperatures", "thresholds"))
 _AFFINE_FORM = BrowserForm("affine", ("scale", "bias"))
 
-_ROWS = {
+#: Every calibrator, a row each; a state can be loaded into each of them.
+ALL_CALIBRATORS: dict[str, CalibratorRow] = {
     "ts_nll": CalibratorRow(
         "TS (NLL)",
         TemperatureScaling,
@@ -1134,10 +1137,9 @@ _ROWS = {
     ),
 }
 
-#: The calibrators that can be fitted here: a row each, without those whose optional
-#: library is not installed.
+#: Those that can be fitted here: all but those whose optional library is missing.
 CALIBRATORS: dict[str, CalibratorRow] = {
-    name: row for name, row in _ROWS.items() if row.available
+    name: row for name, row in ALL_CALIBRATORS.items() if row.available
 }
 
 
@@ -1168,7 +1170,7 @@ def make_calibrator(name: str, /, **options: Any) -> Calibrator:
     >>> make_calibrator("ats", n_bins=10).n_bins
     10
     """
-    row = _ROWS[_check.choice("calibrator", name, list(_ROWS))]
+    row = ALL_CALIBRATORS[_check.choice("calibrator", name, list(ALL_CALIBRATORS))]
     known = inspect.signature(row.build).parameters
     _check.known_keys("calibrator_options", options, known)
     return row.build(**{**row.options, **options})

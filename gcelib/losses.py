@@ -675,6 +675,8 @@ class LossRow:
         Options by (data set, network), as the loss's authors chose them.
     tuned_default : mapping, optional
         Options of a run for all other data sets and networks.
+    label : str, optional
+        How it reads in figures and legends; ``""`` (default): as its name.
 
     Examples
     --------
@@ -690,6 +692,7 @@ class LossRow:
     simplex_options: tuple[str, ...] | None = None
     tuned: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     tuned_default: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def soft_targets(self) -> bool:
@@ -735,30 +738,40 @@ class LossRow:
 #: Every loss by its name in configurations, run folders and tables: the paper's seven
 #: in its order, then variants.
 LOSSES: dict[str, LossRow] = {
-    "ce": LossRow(CrossEntropyLoss, in_paper=True, simplex_options=()),
+    "ce": LossRow(CrossEntropyLoss, label="CE", in_paper=True, simplex_options=()),
     "brier": LossRow(
-        BrierLoss, in_paper=True, published_reduction="mean", simplex_options=()
+        BrierLoss,
+        label="Brier",
+        in_paper=True,
+        published_reduction="mean",
+        simplex_options=(),
     ),
-    "mmce": LossRow(MMCELoss, in_paper=True, couples_samples=True),
-    "flsd": LossRow(FLSDLoss, in_paper=True, simplex_options=()),
+    "mmce": LossRow(MMCELoss, label="MMCE", in_paper=True, couples_samples=True),
+    "flsd": LossRow(FLSDLoss, label="FLSD", in_paper=True, simplex_options=()),
     "dfl": LossRow(
         DualFocalLoss,
+        label="DFL",
         in_paper=True,
         simplex_options=("gamma",),
         tuned={setting: {"gamma": gamma} for setting, gamma in DFL_GAMMA.items()},
         tuned_default={"gamma": 5.0},
     ),
-    "afl": LossRow(AdaFocalLoss, in_paper=True),
+    "afl": LossRow(AdaFocalLoss, label="AFL", in_paper=True),
     "gce": LossRow(
         GCELoss,
+        label="GCE",
         in_paper=True,
         couples_samples=True,
         simplex_options=("regularizer_weight",),
     ),
-    "focal": LossRow(FocalLoss, simplex_options=("gamma",)),
-    "ce_ls": LossRow(CrossEntropyLoss, {"label_smoothing": 0.05}),
-    "gce_ls": LossRow(GCELoss, {"label_smoothing": 0.05}, couples_samples=True),
-    "afl_gce": LossRow(AdaFocalLoss, {"generative": True}, couples_samples=True),
+    "focal": LossRow(FocalLoss, label="Focal", simplex_options=("gamma",)),
+    "ce_ls": LossRow(CrossEntropyLoss, {"label_smoothing": 0.05}, label="CE + LS"),
+    "gce_ls": LossRow(
+        GCELoss, {"label_smoothing": 0.05}, label="GCE + LS", couples_samples=True
+    ),
+    "afl_gce": LossRow(
+        AdaFocalLoss, {"generative": True}, label="AFL + GCE", couples_samples=True
+    ),
 }
 
 

@@ -95,6 +95,26 @@ def test_the_answer_is_what_metrics_say(change):
     json.dumps(e.answer, allow_nan=False)  # the browser has no NaN
 
 
+def test_what_only_python_applies_is_offered_where_python_answers(monkeypatch):
+    row = calibration.CalibratorRow("Twin", calibration.TemperatureScaling)
+    for registry in (calibration.CALIBRATORS, calibration.ALL_CALIBRATORS):
+        monkeypatch.setitem(registry, "twin", row)
+    page = explorer()
+    setup = page._content(0)["setup"]
+    assert setup["python_only"] == ["Twin"]
+    assert "twin" not in dict(setup["calibrators"])
+    assert all("twin" not in r["calibrators"] for r in page._content(0)["data"]["runs"])
+    with pytest.raises(ValueError, match="calibrator: the browser cannot apply 'twin'"):
+        page.calibrator = "twin"
+    monkeypatch.setattr(explorers, "MOST_CELLS", 100)
+    asked = explorer(calibrator="twin")
+    assert asked._content(0)["setup"]["python_only"] == []
+    assert dict(asked._content(0)["setup"]["calibrators"])["twin"] == "Twin"
+    ours = asked.answer["rows"]
+    asked.calibrator = "ts_nll"
+    assert ours == asked.answer["rows"]
+
+
 def test_calibrators_are_fitted_once_and_need_validation_data_of_every_run(monkeypatch):
     fits, make = [], explorers.make_calibrator
     monkeypatch.setattr(

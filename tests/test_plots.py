@@ -24,7 +24,7 @@ from matplotlib.text import Text
 from nbclient import NotebookClient
 
 from gcelib import calibration, losses, metrics, plots
-from gcelib.view import alt
+from gcelib.view import alt, styles
 
 PAPER = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
 
@@ -243,7 +243,7 @@ def test_the_papers_losses_differ_in_colour_for_every_reader(vision):
 def test_all_losses_and_calibrators_have_their_own_colour_label_and_marker():
     assert set(plots.LOSS_COLORS) == set(plots.LOSS_LABELS) == set(losses.LOSSES)
     for names in (list(losses.LOSSES), ["raw", *calibration.CALIBRATORS]):
-        rows = [plots.STYLES[name] for name in names]
+        rows = [plots.style(name) for name in names]
         for field in ("label", "color", "marker"):
             assert len({getattr(row, field) for row in rows}) == len(names), field
         assert all(
@@ -253,7 +253,7 @@ def test_all_losses_and_calibrators_have_their_own_colour_label_and_marker():
     p = np.linspace(0, 1, 5)
     lines = plots.risk_curves(p, {name: p for name in plots.LOSS_COLORS}).lines
     assert [line.get_marker() for line in lines] == [
-        plots.STYLES[n].marker for n in losses.LOSSES
+        plots.style(n).marker for n in losses.LOSSES
     ]
     assert [to_hex(line.get_color()) for line in lines] == list(
         plots.LOSS_COLORS.values()
@@ -281,6 +281,47 @@ def test_calibrators_are_told_apart_by_every_reader_and_look_like_no_loss():
         )
         > 12
     )
+
+
+def test_losses_and_calibrators_without_a_style_look_like_nothing_else(monkeypatch):
+    named = {"gen_ce": "", "poly": "Poly 1"}
+    for name, label in named.items():
+        row = losses.LossRow(losses.CrossEntropyLoss, label=label)
+        monkeypatch.setitem(losses.LOSSES, name, row)
+    row = calibration.CalibratorRow("Histogram", calibration.TemperatureScaling)
+    monkeypatch.setitem(calibration.ALL_CALIBRATORS, "histogram", row)
+    found = [plots.style(name, 3) for name in (*named, "histogram")]
+    assert [look.label for look in found] == ["gen_ce", "Poly 1", "Histogram"]
+    looks = [*plots.STYLES.values(), *found]
+    for field in ("label", "color"):
+        assert len({getattr(look, field) for look in looks}) == len(looks)
+    assert len({look.marker for look in [*plots.STYLES.values(), *found]}) == 11 + 3
+    assert found == [plots.style(name, 4) for name in (*named, "histogram")]
+
+
+def test_a_style_without_an_owner_does_not_hang_on_what_else_is_there(monkeypatch):
+    row = losses.LossRow(losses.CrossEntropyLoss)
+    monkeypatch.setitem(losses.LOSSES, "gen_ce", row)
+    alone = plots.style("gen_ce")
+    monkeypatch.setitem(losses.LOSSES, "later", row)
+    assert plots.style("gen_ce") == alone
+    for i in range(9):
+        monkeypatch.setitem(losses.LOSSES, f"many {i}", row)
+    assert {plots.style(f"many {i}").color for i in range(9)} <= {
+        look.color for look in styles.NEUTRAL
+    }
+
+
+def test_neutral_styles_stand_out_and_look_like_no_row():
+    rows = [cielab(row.color, VISION["normal"]) for row in plots.STYLES.values()]
+    seen = [cielab(look.color, VISION["normal"]) for look in styles.NEUTRAL]
+    apart = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+    assert min(apart) > 12
+    assert min(np.linalg.norm(a - b) for a in seen for b in rows) > 8
+    for look in styles.NEUTRAL:
+        for page in ("#ffffff", "#111111"):
+            low, high = sorted([luminance(look.color), luminance(page)])
+            assert (high + 0.05) / (low + 0.05) >= 2.99
 
 
 def test_other_names_take_their_own_palette_in_turn():

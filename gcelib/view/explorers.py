@@ -60,10 +60,12 @@ _BINNINGS = {
     "mass": "mass (number of samples)",
     "equal": "mass, exact split",
 }
-#: All are fitted before a page is made: not those whose library takes long to load.
-_OFFERED = tuple(
-    name for name, row in CALIBRATORS.items() if row.needs in (None, "scikit-learn")
-)
+
+
+def _offered() -> list[str]:
+    """All are fitted before a page is made: none whose library takes long to load."""
+    rows = CALIBRATORS.items()
+    return [name for name, row in rows if row.needs in (None, "scikit-learn")]
 
 
 def _columns() -> tuple[tuple[str, str, int, int], ...]:
@@ -241,7 +243,8 @@ class ReliabilityExplorer(_Explorer):
         claimed: error and ECE are those of the predictions.
     **settings
         What a reader can change, and Python too at any time: ``losses`` (names of the
-        runs in view), ``calibrator`` ("raw" or a key of ``CALIBRATORS``),
+        runs in view), ``calibrator`` ("raw" or a key of ``CALIBRATORS``; up to
+        ``MOST_CELLS`` logits of one whose row has a ``browser`` form),
         ``temperature`` (in [0.1, 10], divides the calibrated logits), ``n_bins`` (1 to
         50), ``binning`` ("width", "mass" or "equal"), ``class_index`` (None: the top-1
         confidence; k: p_k against 1{y = k}), ``selected`` (None,
@@ -281,9 +284,7 @@ class ReliabilityExplorer(_Explorer):
     losses = _Setting(
         (), lambda self, names: [choice("losses", name, self._test) for name in names]
     )
-    calibrator = _Setting(
-        "raw", lambda self, value: choice("calibrator", value, self._calibrators)
-    )
+    calibrator = _Setting("raw", lambda self, value: self._check_calibrator(value))
     temperature = _Setting(
         1.0, lambda self, value: number("temperature", value, 0.1, 10)
     )
@@ -368,13 +369,18 @@ class ReliabilityExplorer(_Explorer):
                 fail("runs", problem, "compare runs of one test set")
         self._test = {name: pair[0] for name, pair in test.items()}
         self._val = val_pairs
-        offered = _OFFERED if len(val_pairs) == len(test) else ()
-        if self._predicts is not None:
-            offered = tuple(n for n in offered if CALIBRATORS[n].of_confidence)
-        self._calibrators = ["raw", *offered]
         self._names = [str(name) for name in names or range(logits.shape[1])]
         cells = sum(z.numel() for z in self._test.values())
         self._in_browser = cells <= MOST_CELLS
+        offered = _offered() if len(val_pairs) == len(test) else []
+        if self._predicts is not None:
+            offered = [n for n in offered if CALIBRATORS[n].of_confidence]
+        forms = {name: CALIBRATORS[name].browser for name in offered}
+        #: Those that only a kernel could apply, where the browser answers.
+        self._python_only = [
+            name for name in offered if self._in_browser and forms[name] is None
+        ]
+        self._calibrators = ["raw", *(n for n in offered if n not in self._python_only)]
         if self._in_browser:
             # As the browser counts, so that both find the same bins.
             self._test = {name: z.double() for name, z in self._test.items()}
@@ -406,6 +412,13 @@ class ReliabilityExplorer(_Explorer):
             return None
         n = len(self._labels) if name == "detail" else len(self._names)
         return _whole(name, value, 0, n - 1)
+
+    def _check_calibrator(self, value: object) -> str:
+        """One that whoever answers can apply."""
+        if isinstance(value, str) and value in self._python_only:
+            cure = f"apply make_calibrator({value!r}) to the logits and pass the result"
+            fail("calibrator", f"the browser cannot apply {value!r}", cure)
+        return choice("calibrator", value, self._calibrators)
 
     def _check_selected(self, value: Any) -> dict[str, object] | None:  # noqa: ANN401
         """A bar of a run, or a disagreement of two."""
@@ -633,6 +646,7 @@ class ReliabilityExplorer(_Explorer):
         setup = {
             "runs": shown,
             "calibrators": list(names.items()),
+            "python_only": [style(name).label for name in self._python_only],
             "binnings": list(_BINNINGS.items()),
             "metrics": self._shown_metrics(),
             "class_names": [n.encode("utf-8", "replace").decode() for n in self._names],
@@ -674,6 +688,7 @@ class ReliabilityExplorer(_Explorer):
         """A fitted calibrator as the engine applies it."""
         fitted = self._fit(name, calibrator)
         form = CALIBRATORS[calibrator].browser
+        assert form is not None  # noqa: S101 - others are not offered
         values = {b: bundle.numbers(getattr(fitted, b).cpu()) for b in form.buffers}
         options = {option: getattr(fitted, option) for option in form.options}
         return {"formula": form.formula, **values, **options}
