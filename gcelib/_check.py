@@ -14,7 +14,7 @@ import sys
 import types
 import warnings
 from collections.abc import Iterable
-from typing import Literal, NoReturn, TypeAlias, cast, overload
+from typing import Literal, NamedTuple, NoReturn, TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -165,9 +165,15 @@ def as_tensor(name: str, value: object) -> Tensor:
     The tensor shares memory with a tensor or an array where it can: never write to it.
     """
     if isinstance(value, Tensor):
+        if value.is_nested:
+            cure = "pass rows of one length, in a dense tensor"
+            fail(name, "is a nested tensor", cure, TypeError)
         if value.layout != torch.strided:
             problem = f"has layout {value.layout}"
             fail(name, problem, "pass a dense tensor (to_dense())", TypeError)
+        if value.is_quantized:
+            cure = "pass dequantize() of it; labels as integers"
+            fail(name, f"is quantized ({value.dtype})", cure, TypeError)
         return value.detach().resolve_neg()  # numpy reads no lazy minus sign
     numbers_in = value if isinstance(value, np.ndarray) else _as_numpy(name, value)
     if isinstance(numbers_in, np.ma.MaskedArray):
@@ -318,73 +324,183 @@ def check_probabilities(p: Tensor, name: str = "logits", first_row: int = 0) -> 
 
 def are_probabilities(logits: Tensor) -> bool:
     """Tell whether rows spread over the set are distributions (or rounded ones)."""
-    return _kind_of_probabilities(logits) == PROBABILITIES.partition(";")[0]
+    suspicion = _kind_of_probabilities(logits)
+    return suspicion is not None and suspicion.first_step == ""
 
 
-def _kind_of_probabilities(logits: Tensor) -> str | None:
+class _Suspicion(NamedTuple):
+    """What logits seem to be, and what to do before they are passed as probabilities.
+
+    ``last_step`` False: what the first step leads to are logits already.
+    """
+
+    kind: str
+    first_step: str
+    last_step: bool = True
+
+
+#: What people multiply probabilities by: the total of a row, and what it is called.
+_TOTALS = {
+    1: "probabilities",
+    100: "percentages",
+    255: "probabilities in bytes",
+    256: "probabilities in bytes",
+    1000: "shares of a thousand",
+    10_000: "shares of ten thousand",
+    65_535: "probabilities in 16 bits",
+    65_536: "probabilities in 16 bits",
+    1_000_000: "shares of a million",
+}
+_DIVIDE = "divide each row by its sum; then "
+_FIRST_STEPS = {1: "", 100: "divide them by 100; then "}
+_MAYBE = (
+    "of logits (or similarities) this is no mistake; of probabilities, whose rows must"
+    " sum to 1, "
+)
+_BASES = {2: "log2(p)", math.e: "log(p)", 10: "log10(p)"}
+_LOGITS_ARE_LOGARITHMS = "the natural logarithm log(p), with its sign, is a logit"
+
+
+def _kind_of_probabilities(logits: Tensor) -> _Suspicion | None:
     """What makes the rows that are looked at seem probabilities, None if nothing."""
     n_samples = len(logits)
     if n_samples == 0 or logits.device.type == "meta":
         return None
-    if min(logits[0, :32].tolist()) < -_SLACK:  # nearly always true of logits: done
+    first = logits[0, :32].tolist()
+    if min(first) < -_SLACK and max(first) > _SLACK:  # nearly always true of logits
         return None
     looked_at = logits[:: max(1, n_samples // _LOOKED_AT)]
     low, high = (float(value) for value in torch.aminmax(looked_at))
-    if not (low >= -_SLACK and math.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)):
         return None
     rows = looked_at.cpu().double()
+    coarse = torch.finfo(logits.dtype).eps  # one unit of what the numbers are kept in
+    if low < -high and high <= _SLACK:
+        return _kind_of_negative(rows, coarse)
+    return _kind_of_positive(rows, coarse) if low >= -_SLACK else None
+
+
+def _kind_of_positive(rows: Tensor, coarse: float) -> _Suspicion | None:
+    """What numbers >= 0 seem to be, None if they may well be logits."""
+    high = float(rows.max())
     sums = rows.sum(1)
+    for total, name in _TOTALS.items():
+        if _sum_to(total, rows, sums, coarse):
+            kind = f"rows are >= 0 and sum to {total}, as {name} do"
+            return _Suspicion(kind, _FIRST_STEPS.get(total, _DIVIDE))
     if high > 1 + _SLACK and _are_shares(rows, sums):
-        return f"rows are >= 0 and all sum to {float(sums[0]):g}, as votes or shares do"
-    if high > 100 + 100 * _SLACK:
-        return None
-    enough = rows.numel() >= 16  # fewer may be small, or coarse, by chance
-    if high > 1 + _SLACK:
-        slack = 100 * _slack_of_sums(rows / 100)
-        if bool(((sums - 100).abs() <= slack).all()) and (enough or n_samples > 1):
-            return "rows are >= 0 and sum to 100, as percentages do"
-        if enough and float(rows.amax(1).median()) > 50:
-            return "all values lie in [0, 100], as percentages do"
-        return None
-    if bool((rows.frac() == 0).all()):
-        one_hot = n_samples >= 4 and bool((sums == 1).all())
-        return "rows are >= 0 and sum to 1, as probabilities do" if one_hot else None
-    slack = _slack_of_sums(rows)
-    if n_samples == 1:
-        half = logits.dtype.itemsize < 4
-        slack = torch.finfo(logits.dtype).eps if half else 1e-6
-    convincing = enough or slack < 0.06
-    if convincing and bool(((sums - 1).abs() <= slack).all()):
-        return "rows are >= 0 and sum to 1, as probabilities do"
-    if enough and high > 0.5:  # similarities, and tiny logits, stay below
-        return "all values lie in [0, 1], as probabilities do"
+        kind = f"rows are >= 0 and all sum to {float(sums[0]):g}, as votes or shares do"
+        return _Suspicion(kind, _DIVIDE)
+    base = _base_of_logarithm(-rows)
+    if base is not None:
+        kind = f"rows are -{_BASES[base]} of probabilities that sum to 1"
+        return _Suspicion(kind, _LOGITS_ARE_LOGARITHMS, last_step=False)
+    if rows.numel() < 16 or bool((rows.frac() == 0).all() and high <= 1 + _SLACK):
+        return None  # so few, or zeros and ones alone, may be anything
+    if 0.5 < high <= 1 + _SLACK:  # similarities, and tiny logits, stay below
+        return _Suspicion("all values lie in [0, 1], as probabilities do", _MAYBE)
+    tops = float(rows.amax(1).median())
+    if high <= 100 + 100 * _SLACK and tops > 50 and float(rows.median()) < 20:
+        kind = "all values lie in [0, 100], as percentages do"
+        return _Suspicion(kind, f"{_MAYBE}{_FIRST_STEPS[100]}")
     return None
 
 
-def _are_shares(rows: Tensor, sums: Tensor) -> bool:
-    """Tell whether rows have one total other than 100, and are not all of one pattern.
+def _kind_of_negative(rows: Tensor, coarse: float) -> _Suspicion | None:
+    """What numbers <= 0 seem to be, None if they may well be logits, as log(p) is."""
+    for total, name in _TOTALS.items():
+        if _sum_to(total, -rows, -rows.sum(1), coarse):
+            kind = f"rows are <= 0 and sum to -{total}, as {name} with a minus sign do"
+            first_step = "change the sign; " + _FIRST_STEPS.get(total, _DIVIDE)
+            return _Suspicion(kind, first_step)
+    base = _base_of_logarithm(rows)
+    if base is None or base == math.e:
+        return None
+    kind = f"rows are {_BASES[base]} of probabilities that sum to 1"
+    return _Suspicion(kind, _LOGITS_ARE_LOGARITHMS, last_step=False)
 
-    Such are the votes of trees or neighbours, or probabilities in bytes. Scaled
-    one-hot rows, and rows that are all alike, are logits that people write by hand.
+
+def _sum_to(total: int, rows: Tensor, sums: Tensor, coarse: float) -> bool:
+    """Tell whether rows >= 0 are shares of ``total``, exact, rounded or cut off.
+
+    Rounding to a unit moves a sum of K shares by at most K/2 units, cutting the digits
+    off by K. Where so much is possible, chance must be excluded: what is shared out
+    varies less in sum than its parts do, and scores that know nothing of each other
+    vary as much.
+    """
+    n_samples, n_classes = rows.shape
+    if float(rows.max()) > total * (1 + _SLACK):
+        return False
+    off = (sums - total) / total
+    worst = float(off.abs().max())
+    if total == 1 and bool((rows.frac() == 0).all()):  # one-hot
+        return n_samples >= 4 and worst == 0
+    if total > 1 and _written_by_hand(rows, alike=total != 100):
+        return False
+    exact = max(1e-6, coarse if coarse > 1e-6 else 0)
+    if n_samples == 1 and total == 1:
+        return worst <= exact
+    unit = _unit(rows, total) / total
+    # Sums of scores by chance would scatter so widely.
+    scatter = float(rows.var()) ** 0.5 * n_classes**0.5 / total
+    for slack in (exact, _SLACK) if n_samples > 1 else (exact,):
+        by_chance = (2 * slack + unit) / (2.5 * scatter + 1e-9)
+        if worst <= slack and by_chance < (
+            0.03 if n_samples == 1 else 0.001 ** (1 / n_samples)
+        ):
+            return True
+    if scatter == 0:
+        return worst <= exact
+    lowest = -min(n_classes * unit, 0.6)
+    highest = min(0.5 * n_classes * unit, 0.5)
+    if n_samples < 4 or not bool(((off >= lowest) & (off <= highest)).all()):
+        return False
+    together = float(sums.var()) / float(rows.var(0).sum())
+    return together < (0.25 if n_samples >= 16 else 0.05)
+
+
+def _written_by_hand(rows: Tensor, alike: bool = True) -> bool:
+    """Tell whether each row has one number beside zeros, or all rows the same ones."""
+    if not bool(((rows > 0).sum(1) > 1).any()):
+        return True
+    ordered = rows.sort(1).values
+    return alike and len(rows) > 1 and bool((ordered == ordered[0]).all())
+
+
+def _are_shares(rows: Tensor, sums: Tensor) -> bool:
+    """Tell whether rows have one total, and are not all of one pattern.
+
+    Such are the votes of trees or neighbours.
     """
     total = float(sums[0])
-    if len(rows) < 4 or abs(total - 100) <= 100 * _SLACK:
+    if len(rows) < 4 or not bool(((sums - total).abs() <= 1e-6 * total).all()):
         return False
-    if not bool(((sums - total).abs() <= 1e-6 * total).all()):
-        return False
-    several = bool(((rows > 0).sum(1) > 1).any())
-    ordered = rows.sort(1).values
-    return several and not bool((ordered == ordered[0]).all())
+    return not _written_by_hand(rows)
 
 
-def _slack_of_sums(rows: Tensor) -> float:
-    """How far sums may be from 1: K/2 units of the last digit, if there is one."""
-    for digits in range(1, 7):
-        scaled = rows * 10**digits
-        if bool(((scaled - scaled.round()).abs() <= 1e-6 * 10**digits + 1e-9).all()):
-            slack = 0.5 * rows.shape[1] * 10.0**-digits
-            return min(max(_SLACK, slack), 0.5)
-    return _SLACK
+def _base_of_logarithm(rows: Tensor) -> float | None:
+    """The base in which rows <= 0 are logarithms of distributions, if there is one."""
+    informative = int((rows.amax(1) < -0.02).sum())  # [0, -9] is log(p), and a logit
+    slack = max(_SLACK, min(0.5 * _unit(rows, 1), 0.1))
+    if informative < 4:
+        slack = 1e-5
+    if not informative or bool((rows.frac() == 0).all()):
+        return None
+    for base in (math.e, 2, 10):
+        off = ((rows * math.log(base)).exp().sum(1) - 1).abs()
+        if bool((off <= slack * math.log(base)).all()):
+            return base
+    return None
+
+
+def _unit(rows: Tensor, total: int) -> float:
+    """One unit of the last decimal digit that the numbers have; 0 if they are exact."""
+    for digits in range(-1, 7):
+        scaled = rows * 10.0**digits
+        near = min(2e-7 * total * 10.0**digits + 1e-9, 0.01)  # float32 has 7 digits
+        if bool(((scaled - scaled.round()).abs() <= near).all()):
+            return 10.0**-digits
+    return 0.0
 
 
 def warn_of_probabilities(
@@ -395,24 +511,16 @@ def warn_of_probabilities(
     """Warn if ``logits`` (N, K) look like probabilities, which came in by mistake.
 
     Looks at 64 to 127 rows spread evenly over the set, for rows that sum to 1 (also
-    rounded to any number of digits, also one-hot), to 100 or to another total, and
-    for values that all lie in [0, 1] or fill [0, 100]. Cost: one row, 5 microseconds,
-    where it holds a negative number, as logits of a network do; else those rows, 0.1 ms
-    at 100 classes. On an accelerator it reads the same rows, and waits for them.
+    rounded to any number of digits, also one-hot), to 100, 255, 1,000 or another
+    total, also with a minus sign; for -log(p) and logarithms to other bases; and for
+    values that all lie in [0, 1] or fill [0, 100]. Cost: one row, 5 microseconds,
+    where it holds numbers of both signs, as logits of a network do; else those rows,
+    0.1 to 1 ms. On an accelerator it reads the same rows, and waits for them.
     """
-    kind = _kind_of_probabilities(logits)
-    if kind is None:
-        return
-    if "votes" in kind:
-        cure = "divide each row by its sum; then " + cure
-    elif "percent" in kind:
-        cure = "divide them by 100; then " + cure
-    elif "sum" not in kind:
-        cure = (
-            "of logits (or similarities) this is no mistake; of probabilities, whose"
-            f" rows must sum to 1, {cure}"
-        )
-    warn(f"{name}: {kind}; {cure}")
+    suspicion = _kind_of_probabilities(logits)
+    if suspicion is not None:
+        last_step = cure if suspicion.last_step else ""
+        warn(f"{name}: {suspicion.kind}; {suspicion.first_step}{last_step}")
 
 
 # --------------------------------------------------------------------------------------

@@ -306,6 +306,7 @@ def advise(
     choose_by: str = "nll",
     folds: int = 5,
     seed: int = 1,
+    probabilities: bool = False,
 ) -> Advice:
     """Choose a calibrator by cross-validation on the validation samples.
 
@@ -333,6 +334,10 @@ def advise(
         Parts of the cross-validation.
     seed : int, default 1
         Of folds, resamples and simulations: the same seed, the same answer.
+    probabilities : bool, default False
+        True: ``val_logits`` and ``test_logits`` hold probabilities; rows that do not
+        sum to 1 are refused. What is calibrated is ``logits_from_probabilities(p)``,
+        and ``.usage(path, "probabilities")`` tells how to apply the answer.
 
     Returns
     -------
@@ -352,7 +357,8 @@ def advise(
     >>> advise(3 * truth, labels).name  # claims three times too much
     'ts_nll'
     """
-    logits, labels = _checked("val", val_logits, val_labels)
+    probabilities = _check.boolean("probabilities", probabilities)
+    logits, labels = _checked("val", val_logits, val_labels, probabilities)
     _check.choice("choose_by", choose_by, ("nll", "ece"))
     folds = _check.number("folds", folds, 2, 1000, integer=True)
     seed = _check.number("seed", seed, 0, 2**31, integer=True)
@@ -367,12 +373,10 @@ def advise(
             _check.fail(
                 "test_logits", "and test_labels go together", "pass both or none"
             )
-        test = _checked("test", test_logits, test_labels)
+        test = _checked("test", test_logits, test_labels, probabilities)
         if test[0].shape[1] != logits.shape[1]:
             problem = f"have {test[0].shape[1]} classes, val_logits {logits.shape[1]}"
             _check.fail("test_logits", problem, "pass logits of one model")
-        cure = "pass logits_from_probabilities(p), in the validation part too"
-        _check.warn_of_probabilities(test[0], "test_logits", cure)
         _warn_of_overlap(logits, test[0])
     study = _Study(
         logits, labels, _logits_form(), logits.shape[1], choose_by, folds, seed
@@ -481,13 +485,22 @@ def _warn_of_overlap(val: Tensor, test: Tensor) -> None:
 
 
 def _checked(
-    split: str, logits: ArrayInput, labels: ArrayInput
+    split: str, logits: ArrayInput, labels: ArrayInput, probabilities: bool
 ) -> tuple[Tensor, Tensor]:
     """Logits in at least float32 and labels, on the CPU."""
-    z = _check.as_tensor(f"{split}_logits", logits).cpu()
-    y = _check.as_tensor(f"{split}_labels", labels).cpu()
-    _check.check_logits(z, f"{split}_logits")
+    name = f"{split}_logits"
+    z = _check.as_tensor(name, logits)
+    y = _check.as_tensor(f"{split}_labels", labels)
+    _check.stored(name, z)
+    _check.stored(f"{split}_labels", y)
+    z, y = z.cpu(), y.cpu()
+    _check.check_logits(z, name)
     _check.check_labels(y, z.shape[0], z.shape[1], f"{split}_labels")
+    if probabilities:
+        _check.check_probabilities(z, name)
+        z = logits_from_probabilities(z)
+    else:
+        _check.warn_of_probabilities(z, name)
     return z.to(torch.promote_types(z.dtype, torch.float32)), y.long()
 
 
@@ -572,6 +585,7 @@ def paired_differences(
     *,
     resamples: int = 1000,
     seed: int = 1,
+    probabilities: bool = False,
 ) -> list[Difference]:
     """How much better or worse than the reference, sample for sample?
 
@@ -590,6 +604,8 @@ def paired_differences(
         Of the ECE's basic bootstrap interval; the NLL's is normal.
     seed : int, default 1
         Of the resamples.
+    probabilities : bool, default False
+        True: ``calibrated`` holds probabilities; rows that do not sum to 1 are refused.
 
     Returns
     -------
@@ -611,9 +627,14 @@ def paired_differences(
     _check.choice("reference", reference, list(calibrated))
     seed = _check.number("seed", seed, 0, 2**31, integer=True)
     resamples = _check.number("resamples", resamples, 100, 100_000, integer=True)
+    probabilities = _check.boolean("probabilities", probabilities)
     judged = {}
     for name, logits in calibrated.items():
         z, y = _check.logits_and_labels(logits, labels)
+        if probabilities:
+            z = logits_from_probabilities(z)
+        else:
+            _check.warn_of_probabilities(z)
         judged[name] = _judge(z.cpu(), y.cpu())
     draws = _resampled_eces(judged, np.random.default_rng(seed), resamples)
     found = []
@@ -786,6 +807,8 @@ class _Study:
         """The calibrator on all samples; of raw logits the temperature 1."""
         if name != "raw":
             with warnings.catch_warnings():
+                # advise has said so of its own arguments.
+                warnings.filterwarnings("ignore", "logits: (rows|all values)")
                 if self.form.top is not None:
                     # What it would say of predictions is said of wrong and right.
                     warnings.filterwarnings("ignore", message="labels: ")

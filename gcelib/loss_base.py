@@ -248,7 +248,8 @@ def _check_tensors(logits: Tensor, labels: Tensor) -> None:
         if not isinstance(value, Tensor):
             problem = f"must be a torch tensor, got {type(value).__name__}"
             _check.fail(name, problem, "convert it", TypeError)
-        if value.layout != torch.strided:
+        odd = value.layout != torch.strided or value.is_nested or value.is_quantized
+        if odd:
             _check.as_tensor(name, value)  # refuses it
     _check.check_logits(logits, values=False)
     if labels.device != logits.device:

@@ -172,6 +172,24 @@ def test_lines_for_an_unknown_form_are_refused():
         advice.usage("c.pt", "confidence")
 
 
+def test_probabilities_are_an_input_of_their_own_and_never_pass_for_logits():
+    z, y = truth_and_labels(400)
+    p = torch.from_numpy(3 * z).softmax(1)
+    answer = advise(p, y, p[:50], y[:50], probabilities=True, seed=2)
+    same = metrics.logits_from_probabilities(p)
+    assert answer.rows == advise(same, y, same[:50], y[:50], seed=2).rows
+    with pytest.warns(UserWarning, match="^val_logits: rows are >= 0") as told:
+        advise(p, y)
+    assert len(told) == 1
+    for bad, words in ((z, "hold -"), (p * 0.9, "sum to 0.9")):
+        with pytest.raises(ValueError, match=f"^val_logits: {words}"):
+            advise(bad, y, probabilities=True)
+    with pytest.raises(TypeError, match="^probabilities: must be True or False"):
+        advise(p, y, probabilities="yes")
+    [d] = paired_differences({"a": p, "b": p}, y, "a", probabilities=True)
+    assert d.nll == 0
+
+
 def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
     g = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 3, (90,), generator=g)

@@ -37,7 +37,7 @@ from pathlib import Path
 from filelock import FileLock
 name = f"{loss}+{variant}" if variant else loss
 run_dir = Path(runs_dir, dataset, "convnet", name, f"seed-{seed:02d}")
-with FileLock(run_dir / ".lock", timeout=0):
+with FileLock(run_dir / ".lock", timeout=5):  # others may look at it meanwhile
     with open(run_dir / "starts.txt", "a") as file:
         file.write(f"{os.getpid()}\\n")
     if loss == "brier":

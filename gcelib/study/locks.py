@@ -14,6 +14,8 @@ from gcelib.study.files import AnyPath, is_link, refuse_all_but_files
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+#: So often a lock is tried again that nobody holds, while others look at it.
+_LOOKERS = 10
 #: What a file system without locks answers.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
@@ -97,7 +99,7 @@ def hold(path: AnyPath, timeout: float = 1.0) -> Iterator[Lock]:
     refuse_all_but_files(path)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=timeout)
+        _take(lock, path, timeout)
     except (Timeout, OSError, NotImplementedError) as error:
         if not _knows_no_locks(path, error):
             if isinstance(error, Timeout):
@@ -119,6 +121,25 @@ def hold(path: AnyPath, timeout: float = 1.0) -> Iterator[Lock]:
         yield Lock(path)
     finally:
         lock.release()
+
+
+def _take(lock: "BaseFileLock", path: Path, timeout: float) -> None:
+    """Take the lock; who only looks at it, even for seconds, does not hold it.
+
+    Looking (``is_held``) shares the lock for an instant, which on a busy machine may
+    last until the looker gets its next turn.
+    """
+    from filelock import Timeout
+
+    for _ in range(_LOOKERS):
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            if _probe(path) is not False:
+                raise
+        else:
+            return
+    lock.acquire(timeout=timeout)
 
 
 def _soft(path: Path) -> Path:

@@ -535,6 +535,7 @@ def _on_this_machine(
             elif reply.name in failed_once:
                 yield reply.name, "failed", math.nan, reply.error
             else:
+                _check.warn(f"{reply.name}: failed, is tried again: {reply.error}")
                 failed_once.add(reply.name)
                 waiting.append(reply.name)
 

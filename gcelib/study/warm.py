@@ -301,6 +301,9 @@ def serve(preload: Sequence[str]) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what anybody prints must not come between the replies
+    # A caller that ignores it hands that on, and then no fork could be waited for.
+    if _CAN_FORK:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if _CAN_FORK:
         _preload(preload)
         _Nursery(requests, replies).serve()
@@ -327,7 +330,15 @@ def _die_with_caller(lines: IO[bytes]) -> None:
 def _reply(replies: IO[bytes], answer: dict[str, Any]) -> None:
     """Write one answer; nobody may be left to read it."""
     with contextlib.suppress(OSError):
-        replies.write((json.dumps(answer, default=_plain_number) + "\n").encode())
+        line = json.dumps(answer, default=_plain_number) + "\n"
+        _write_all(replies, line.encode())
+
+
+def _write_all(pipe: IO[bytes], content: bytes | bytearray) -> None:
+    """Write all of it: an unbuffered pipe may take less at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[pipe.write(rest) :]
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -362,6 +373,7 @@ class _Nursery:
     def __init__(self, requests: int, replies: IO[bytes]) -> None:
         self.requests = requests
         self.replies = replies
+        self.pid = os.getpid()
         self.selector = selectors.DefaultSelector()
         self.selector.register(requests, selectors.EVENT_READ)
         self.unread = b""
@@ -390,9 +402,19 @@ class _Nursery:
 
     def fork(self, request: dict[str, Any]) -> None:
         """Fork a process for ``request``."""
-        printed = tempfile.TemporaryFile()  # noqa: SIM115
-        answer, ours = os.pipe()
-        pid = os.fork()
+        with contextlib.ExitStack() as undo:
+            try:
+                printed = undo.enter_context(tempfile.TemporaryFile())
+                answer, ours = os.pipe()
+                undo.callback(os.close, answer)
+                undo.callback(os.close, ours)
+                pid = os.fork()
+            except OSError as error:  # no room for a file, or for one more process
+                problem = f"no process could be started for it ({error})"
+                name = request["name"]
+                _reply(self.replies, {"name": name, "value": None, "error": problem})
+                return
+            undo.pop_all()
         if pid == 0:
             try:
                 os.close(answer)
@@ -409,6 +431,8 @@ class _Nursery:
         """Leave everything of the nursery behind; runs in the new process."""
         # The kernel kills this process when the nursery dies: never a second writer.
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != self.pid:  # it died before it could be watched
+            os._exit(1)
         for key in list(self.selector.get_map().values()):
             os.close(key.fd)
         self.selector.close()
@@ -427,7 +451,7 @@ class _Nursery:
         os.close(pipe)
         _, status = os.waitpid(child.pid, 0)
         if child.answer.endswith(b"\n"):
-            self.replies.write(child.answer)
+            _write_all(self.replies, child.answer)
         else:
             problem = _cause_of_death(status, child.printed)
             _reply(self.replies, {"name": child.name, "value": None, "error": problem})

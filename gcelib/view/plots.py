@@ -627,6 +627,8 @@ def bars_with_intervals(
 def roc_curves(
     pairs: Mapping[str, tuple[ArrayLike | Tensor, ArrayLike | Tensor]],
     ax: Axes | None = None,
+    *,
+    probabilities: bool = False,
 ) -> Axes:
     """How well entropy tells out-of-distribution samples from test samples.
 
@@ -636,6 +638,8 @@ def roc_curves(
         Each (N, K); the curve runs over all thresholds.
     ax : Axes, optional
         Where to draw; a new figure of 4.6 x 4.4 inches if absent.
+    probabilities : bool, default False
+        True: ``pairs`` hold probabilities; rows that do not sum to 1 are refused.
 
     Returns
     -------
@@ -653,14 +657,18 @@ def roc_curves(
     >>> roc_curves({"gce": (sure, unsure)}).lines[0].get_label()
     'GCE, 100.0 %'
     """
+    drawn = {}
+    for name, pair in pairs.items():
+        entropies = [metrics.entropy(z, probabilities=probabilities) for z in pair]
+        area = metrics.ood_auroc(*pair, probabilities=probabilities)
+        drawn[name] = ([np.sort(values) for values in entropies], area)
     ax = _new_axes(4.6, 4.4) if ax is None else ax
-    for index, (name, (inside, outside)) in enumerate(pairs.items()):
-        scores = [np.sort(metrics.entropy(logits)) for logits in (inside, outside)]
+    for index, (name, (scores, area)) in enumerate(drawn.items()):
         thresholds = np.unique(np.concatenate(scores))[::-1]
         steps = np.concatenate(([np.inf], thresholds))
         alarms, found = (1 - np.searchsorted(s, steps) / len(s) for s in scores)
         line = _line(name, index)
-        line["label"] += f", {100 * metrics.ood_auroc(inside, outside):.1f} %"
+        line["label"] += f", {100 * area:.1f} %"
         ax.plot(alarms, found, markevery=(0.03 * index + 0.03, 0.3), **line)
     ax.plot([0, 1], [0, 1], **_THIN)
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
@@ -669,7 +677,11 @@ def roc_curves(
 
 
 def entropy_histograms(
-    logits: Mapping[str, Any], ax: Axes | None = None, n_bins: int = 30
+    logits: Mapping[str, Any],
+    ax: Axes | None = None,
+    n_bins: int = 30,
+    *,
+    probabilities: bool = False,
 ) -> Axes:
     """The entropy of the predictions in each data set, as shares of its samples.
 
@@ -681,6 +693,8 @@ def entropy_histograms(
         Where to draw; a new figure of 5.2 x 3.6 inches if absent.
     n_bins : int, default 30
         Of equal width over [0, log K].
+    probabilities : bool, default False
+        True: ``logits`` hold probabilities; rows that do not sum to 1 are refused.
 
     Returns
     -------
@@ -697,16 +711,28 @@ def entropy_histograms(
     >>> ax.get_xlabel()
     'entropy of the prediction (nats)'
     """
+    n_bins = _check.number("n_bins", n_bins, 1, 10_000, integer=True)
+    if not isinstance(logits, Mapping) or not logits:
+        problem = f"got {type(logits).__name__} {logits!r:.40}"
+        _check.fail("logits", problem, 'pass {"test": logits, ...}', TypeError)
+    scores = {name: _check.as_tensor("logits", z) for name, z in logits.items()}
+    drawn = {
+        name: metrics.entropy(z, probabilities=probabilities)
+        for name, z in scores.items()
+    }
+    numbers_of_classes = {z.shape[1] for z in scores.values()}
+    if len(numbers_of_classes) > 1:
+        problem = f"have {sorted(numbers_of_classes)} classes"
+        _check.fail("logits", problem, "pass logits of one model")
     ax = _new_axes(5.2, 3.6) if ax is None else ax
-    top = np.log(max(z.shape[1] for z in logits.values()))
-    for index, (name, z) in enumerate(logits.items()):
-        entropies = metrics.entropy(z).clip(0, top)
+    top = np.log(numbers_of_classes.pop())
+    for index, (name, entropies) in enumerate(drawn.items()):
         counts, edges = np.histogram(entropies, n_bins, (0, top))
         line = _without_marker(_line(None, index))
         line["label"] = drawable(name)
         if index == 0:
             line = {"color": line["color"], "label": line["label"]}
             line |= {"fill": True, "alpha": 0.5}
-        ax.stairs(counts / len(z), edges, **line)
+        ax.stairs(counts / len(entropies), edges, **line)
     across = "entropy of the prediction (nats)"
     return _finish(ax, across, "share of the samples (%)", {}, "y")
