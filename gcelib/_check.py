@@ -449,14 +449,14 @@ def _sum_to(total: int, rows: Tensor, sums: Tensor, coarse: float) -> bool:
             0.03 if n_samples == 1 else 0.001 ** (1 / n_samples)
         ):
             return True
-    if scatter == 0:
-        return worst <= exact
+    apart = float(rows.var(0).sum()) if n_samples > 1 else 0.0
+    if apart == 0:  # all rows are alike
+        return worst <= exact and (n_samples > 1 or scatter == 0)
     lowest = -min(n_classes * unit, 0.6)
     highest = min(0.5 * n_classes * unit, 0.5)
     if n_samples < 4 or not bool(((off >= lowest) & (off <= highest)).all()):
         return False
-    together = float(sums.var()) / float(rows.var(0).sum())
-    return together < (0.25 if n_samples >= 16 else 0.05)
+    return float(sums.var()) < (0.25 if n_samples >= 16 else 0.05) * apart
 
 
 def _written_by_hand(rows: Tensor, alike: bool = True) -> bool:

@@ -184,7 +184,7 @@ def test_probabilities_are_an_input_of_their_own_and_never_pass_for_logits():
     for bad, words in ((z, "hold -"), (p * 0.9, "sum to 0.9")):
         with pytest.raises(ValueError, match=f"^val_logits: {words}"):
             advise(bad, y, probabilities=True)
-    with pytest.raises(TypeError, match="^probabilities: must be True or False"):
+    with pytest.raises(TypeError, match=r"^probabilities: must be True or False"):
         advise(p, y, probabilities="yes")
     [d] = paired_differences({"a": p, "b": p}, y, "a", probabilities=True)
     assert d.nll == 0

@@ -7,7 +7,9 @@ import json
 import os
 import random
 import re
+import threading
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -806,3 +808,79 @@ def test_no_damage_is_believed_and_every_refusal_is_in_the_house_s_words(tmp_pat
 @pytest.mark.long
 def test_eight_thousand_flips_and_cuts(tmp_path):
     assert flips_and_cuts(tmp_path, 8000) > 0.5
+
+
+# --- which numbers are whose ----------------------------------------------------------
+
+
+def write_two_splits(run_dir, seed):
+    rng = np.random.default_rng(seed)
+    with runs.open_run(run_dir, SETTINGS | {"seed": seed}, {}) as run:
+        for split in ("val", "test"):
+            run.save_logits(split, rng.normal(size=(6, 3)), np.arange(6) % 3)
+        run.finish({"test_raw_nll": 1.0})
+    return run_dir / "logits"
+
+
+def test_logits_in_the_place_of_others_are_refused(tmp_path):
+    logits = write_two_splits(tmp_path / "a", seed=1)
+    other = write_two_splits(tmp_path / "b", seed=2)
+    first = runs.load_logits(tmp_path / "a", "val")[0]
+    content = {path.name: path.read_bytes() for path in logits.iterdir()}
+    (logits / "val.npz").write_bytes(content["test.npz"])
+    (logits / "test.npz").write_bytes(content["val.npz"])
+    with pytest.raises(ValueError, match=r"val\.npz: .*are those of 'test'"):
+        runs.load_logits(tmp_path / "a", "val")
+    (logits / "val.npz").write_bytes((other / "val.npz").read_bytes())
+    with pytest.raises(ValueError, match=r"val\.npz: .*not those that this run wrote"):
+        runs.load_logits(tmp_path / "a", "val")
+    np.savez(logits / "val.npz", logits=first, labels=np.arange(6) % 3)  # unpacked
+    np.testing.assert_array_equal(runs.load_logits(tmp_path / "a", "val")[0], first)
+
+
+def test_runs_that_do_not_record_whose_logits_are_whose_are_read(tmp_path):
+    logits = write_two_splits(tmp_path, seed=1)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(content["logits"]) == {"val", "test"}
+    record = stored.read_result(tmp_path)
+    stored.write_record(tmp_path / "metrics.json", replace(record, logits={}))
+    (logits / "val.npz").write_bytes((logits / "test.npz").read_bytes())
+    assert runs.load_logits(tmp_path, "val")[0].shape == (6, 3)
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, level):
+    run_dir = tmp_path / "digits" / "mlp" / "ce" / "seed-01"
+    place = run_dir.parents[3 - level]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("not a folder")
+    with (
+        pytest.raises(ValueError, match=rf"^{re.escape(str(place))}: is in the place"),
+        runs.open_run(run_dir, SETTINGS, {}),
+    ):
+        pass
+    assert not runs.is_done(run_dir)
+    with pytest.raises(FileNotFoundError, match="not found; this run has none"):
+        runs.load_logits(run_dir, "val")
+
+
+@POSIX
+def test_who_only_looks_at_a_lock_keeps_nobody_out(tmp_path):
+    """A looker that the machine keeps waiting while it shares the lock."""
+    import fcntl
+
+    path = tmp_path / ".lock"
+    path.touch()
+    with open(path) as looker:
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        timer = threading.Timer(0.3, fcntl.flock, (looker, fcntl.LOCK_UN))
+        timer.start()
+        with locks.hold(path, timeout=0.1) as lock:
+            lock.check()
+        timer.join()
+    with (
+        locks.hold(path),
+        pytest.raises(RuntimeError, match="another process is writing"),
+        locks.hold(path, timeout=0.1),
+    ):
+        pass

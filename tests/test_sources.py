@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE = sorted(
     p
     for folder in ("gcelib", "benchmarks", "data")
-    for p in (ROOT / folder).glob("*.py")
+    for p in (ROOT / folder).rglob("*.py")
 )
 LESSONS = sorted(
     p for p in (ROOT / "notebooks").rglob("*.ipynb") if not p.name.startswith("out")
@@ -59,6 +59,13 @@ DANGEROUS = (
 )
 
 
+#: What may be there all the same, and why.
+EXCEPTIONS = {
+    ("published.py", "pickle"): "one published file is a pickle: its SHA-256 is checked"
+    " first, and its unpickler builds nothing but numpy's arrays (test_published.py)",
+}
+
+
 def dangers(tree):
     """What could unpickle or execute the contents of a file."""
     for node in ast.walk(tree):
@@ -96,7 +103,7 @@ def test_nothing_unpickles_what_a_stranger_could_have_written():
     """Except torchvision's own reader of CIFAR, which checks every batch's MD5 first
     (test_data.py)."""
     found = [(name, danger) for name, tree in modules() for danger in dangers(tree)]
-    assert not found
+    assert {*found} == {*EXCEPTIONS}  # each exception is still needed, and no more
     assert len(list(modules())) > 20
     for bad in (
         "torch.load(f)",

@@ -355,6 +355,20 @@ def test_a_folder_with_another_result_is_refused_whatever_precision_it_was_run_i
 # --- status -------------------------------------------------------------------------
 
 
+def test_status_shows_a_folder_that_holds_another_result(tmp_path):
+    grid = {"dataset": "digits", "loss": ["ce", "gce"]}
+    config = next(iter(sweeps.expand(grid, tmp_path).values())).config
+    write_result(config, 3.0)
+    changed = grid | {"lr": 0.123}
+    assert list(sweeps.status(grid, tmp_path).state) == ["done", "missing"]
+    assert list(sweeps.status(changed, tmp_path).state) == ["another", "missing"]
+    with pytest.raises(ValueError, match="holds another result, which differs in lr"):
+        sweeps.expand(changed, tmp_path)
+    twice = [grid, changed]  # which of the two is meant, nobody can tell
+    with pytest.raises(ValueError, match="holds another result"):
+        sweeps.status(twice, tmp_path / "elsewhere")
+
+
 def test_status_tells_done_running_failed_missing_and_what_is_left(tmp_path):
     grid = {"dataset": "digits", "loss": SEVEN[:5], "epochs": 4}
     cells = sweeps.expand(grid, tmp_path)

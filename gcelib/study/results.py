@@ -61,7 +61,9 @@ def load_logits(run_dir: AnyPath, split: str) -> LogitsAndLabels:
     FileNotFoundError
         If the run wrote no such split; the message names those that it did write.
     ValueError
-        If the file is damaged or holds anything else; the message begins with its path.
+        If the file is damaged or holds anything else, such as another split or another
+        run's numbers; the message begins with its path. Whose numbers they are, runs of
+        older versions do not record.
 
     Examples
     --------
@@ -76,8 +78,10 @@ def load_logits(run_dir: AnyPath, split: str) -> LogitsAndLabels:
     if files.is_link(folder):
         files.refuse(folder, "is a symbolic link", "give the run's own folder")
     try:
-        return _checked_logits(files.read_arrays(path))
-    except FileNotFoundError:
+        pair = _checked_logits(files.read_arrays(path))
+        _refuse_other_numbers(run_dir, path.stem, pair)
+        return pair
+    except (FileNotFoundError, NotADirectoryError):
         there = sorted(p.stem for p in folder.glob("*.npz")) or "none"
         message = f"{path}: not found; this run has {there}"
         raise FileNotFoundError(message) from None
@@ -85,6 +89,20 @@ def load_logits(run_dir: AnyPath, split: str) -> LogitsAndLabels:
         reason = str(error).removeprefix(f"{files.shown(path)}: ")
         cure = f"remove {run_dir} and run it again"
         raise ValueError(f"{path}: is damaged ({reason}); {cure}") from error
+
+
+def _refuse_other_numbers(run_dir: AnyPath, name: str, pair: LogitsAndLabels) -> None:
+    """Refuse logits that a finished run did not write under this name."""
+    try:
+        written = stored.read_result(run_dir).logits
+    except (OSError, ValueError):  # not finished, or damaged: it cannot say
+        return
+    found = stored.fingerprint(*pair)
+    if name not in written or found == written[name]:
+        return
+    others = [other for other, numbers in written.items() if numbers == found]
+    what = f"those of {others[0]!r}" if others else "not those that this run wrote"
+    _check.fail("numbers", f"are {what}", "restore the file")
 
 
 def _checked_logits(arrays: dict[str, npt.NDArray[Any]]) -> LogitsAndLabels:

@@ -60,6 +60,7 @@ __all__ = [
     "load_logits_file",
     "load_records",
     "load_results",
+    "make_folder",
     "open_run",
     "read_config",
     "read_json",
@@ -130,6 +131,7 @@ class OpenRun:
         self._environment = dict(environment)
         self._lock = lock
         self._state = found.state
+        self._logits: dict[str, str] = {}
 
     def check(self) -> None:
         """Refuse to write where somebody else may be writing by now.
@@ -213,7 +215,10 @@ class OpenRun:
             If it cannot be written.
         """
         self.check()
-        save_logits(self.run_dir, split, logits, labels, before=self.check)
+        scores, class_ids = _as_stored(logits, labels)
+        save_logits(self.run_dir, split, scores, class_ids, before=self.check)
+        name = Path(split_file(split)).stem
+        self._logits[name] = stored.fingerprint(scores, class_ids)
 
     def save_weights(self, state: Mapping[str, Any]) -> None:
         """Write ``weights.pt``.
@@ -251,7 +256,7 @@ class OpenRun:
         """
         numbers = {name: float(value) for name, value in results.items()}
         stored.check_results("results", numbers)
-        record = Record(self._settings, self._environment, numbers)
+        record = Record(self._settings, self._environment, numbers, self._logits)
         self.check()
         stored.write_record(self.run_dir / "metrics.json", record, before=self.check)
         self.done = True
@@ -316,7 +321,7 @@ def open_run(
     with contextlib.ExitStack() as stack:
         lock: locks.Lock | None = None
         try:
-            run_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(run_dir)
             _refuse_strange_files(run_dir)
             lock = stack.enter_context(locks.hold(run_dir / ".lock"))
         except OSError as error:
@@ -327,6 +332,32 @@ def open_run(
         if lock is not None:
             _tidy(run_dir, found, Record(settings, dict(environment)), lock)
         yield OpenRun(run_dir, settings, environment, lock, found)
+
+
+def make_folder(run_dir: AnyPath) -> None:
+    """Make a run's folder, and those above it.
+
+    Parameters
+    ----------
+    run_dir : path
+        May exist.
+
+    Raises
+    ------
+    ValueError
+        If a file is where one of the folders should be.
+    OSError
+        If it cannot be made.
+    """
+    run_dir = Path(run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        for folder in (*reversed(run_dir.parents), run_dir):
+            if os.path.lexists(folder) and not folder.is_dir():
+                what = "is in the place of a folder of runs"
+                files.refuse(folder, what, "remove it, or give another runs_dir")
+        raise
 
 
 def _refuse_strange_files(run_dir: Path) -> None:
@@ -604,6 +635,13 @@ def discard_checkpoints(run_dir: AnyPath) -> None:
                 path.unlink(missing_ok=True)
 
 
+def _as_stored(
+    logits: npt.ArrayLike, labels: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Logits and labels in the types of their file."""
+    return np.asarray(logits, np.float32), np.asarray(labels, np.int64)
+
+
 def save_logits(
     run_dir: AnyPath,
     split: str,
@@ -638,8 +676,7 @@ def save_logits(
     _refuse_strange_files(Path(run_dir))
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
-    scores = np.asarray(logits, np.float32)
-    class_ids = np.asarray(labels, np.int64)
+    scores, class_ids = _as_stored(logits, labels)
     np.savez_compressed(buffer, logits=scores, labels=class_ids)
     path = folder / split_file(split)
     files.write_atomic(path, buffer.getbuffer(), before=before)

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from gcelib.study import files, states
 from gcelib.study.files import AnyPath, Bytes, Check
 
@@ -40,11 +43,15 @@ class Record:
         Versions, commit, device, day: recorded, never compared.
     results : dict of str to float
         Fractions, nats and seconds, by name; empty in ``config.json``.
+    logits : dict of str to str
+        For each file of logits, by its name without suffix, the ``fingerprint`` of what
+        the run wrote there; empty in ``config.json`` and in older runs.
     """
 
     settings: dict[str, Any]
     environment: dict[str, Any]
     results: dict[str, float] = field(default_factory=dict)
+    logits: dict[str, str] = field(default_factory=dict)
 
 
 class NewerSchema(ValueError):
@@ -76,6 +83,8 @@ def write_record(path: AnyPath, record: Record, *, before: Check | None = None) 
     }
     if record.results:
         content["results"] = record.results
+    if record.logits:
+        content["logits"] = record.logits
     content["checksum"] = _checksum(content)
     files.write_json(path, content, before=before)
 
@@ -158,10 +167,14 @@ def read_result(run_dir: AnyPath) -> Record:
     if [type(value) for value in place] != [str, str, str, int, str]:
         files.refuse(path, f"says of its place: {place}", _AGAIN)
     check_results(path, content["results"])
+    logits = content.get("logits", {})
+    if not isinstance(logits, dict):
+        files.refuse(path, "has no object 'logits'", _AGAIN)
     twice = sorted(content["results"].keys() & {*settings, "device", "run_dir"})
     if twice:
         files.refuse(path, f"has results called {', '.join(twice)}", _AGAIN)
-    return Record(content["settings"], content["environment"], content["results"])
+    parts = (content[name] for name in ("settings", "environment", "results"))
+    return Record(*parts, logits)
 
 
 def _refuse_damage(
@@ -172,13 +185,37 @@ def _refuse_damage(
     if isinstance(schema, int) and schema > SCHEMA:
         what = f"was written by a newer gcelib (schema {schema})"
         files.refuse(path, what, "install that version", NewerSchema)
-    if content.keys() != names | {"schema", "checksum"} or schema != SCHEMA:
+    parts = content.keys() - {"logits"}
+    if parts != names | {"schema", "checksum"} or schema != SCHEMA:
         what = f"has the parts {', '.join(sorted(content)) or 'of nothing'}"
         files.refuse(path, f"{what}, which is not what was written", cure)
     if content["checksum"] != _checksum(content):
         files.refuse(
             path, "was changed since it was written: its checksum differs", cure
         )
+
+
+def fingerprint(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> str:
+    """Give the SHA-256 of a split's numbers, however its file packs them.
+
+    Parameters
+    ----------
+    logits : (N, K) array of float32
+    labels : (N,) array of int64
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> fingerprint(np.zeros((1, 2), np.float32), np.zeros(1, np.int64))[:8]
+    '491db7d4'
+    """
+    digest = hashlib.sha256(str(logits.shape).encode())
+    digest.update(np.ascontiguousarray(logits, "<f4"))
+    digest.update(np.ascontiguousarray(labels, "<i8"))
+    return digest.hexdigest()
 
 
 def check_results(name: AnyPath, results: Mapping[str, Any]) -> None:

@@ -197,9 +197,20 @@ def expand(grid: Grid, runs_dir: str | Path | None = None) -> dict[str, Cell]:
     >>> len(expand({"dataset": "digits", "loss": ["ce", "gce"], "seed": [1, 2, 3]}))
     6
     """
+    cells, others = _look_into(grid, runs_dir)
+    for refusal in others.values():
+        raise refusal
+    return cells
+
+
+def _look_into(
+    grid: Grid, runs_dir: str | Path | None
+) -> tuple[dict[str, Cell], dict[str, ValueError]]:
+    """The runs of a grid, and what is wrong where a folder holds another result."""
     from gcelib.study.trainer import TrainConfig
 
     cells: dict[str, Cell] = {}
+    others: dict[str, ValueError] = {}
     claims: dict[str, dict[str, Any]] = {}
     for given in _combinations(grid):
         config = TrainConfig(**given | {"runs_dir": runs_dir or given.get("runs_dir")})
@@ -211,15 +222,19 @@ def expand(grid: Grid, runs_dir: str | Path | None = None) -> dict[str, Cell]:
         resolved = config.resolved()
         run_dir = str(resolved.run_dir)
         asked = resolved.stored()
-        if run_dir not in claims:
-            claims[run_dir] = runs.stated_settings(run_dir) or asked
-        there = claims[run_dir]
+        there = runs.stated_settings(run_dir) or asked
         if given.get("precision", "auto") == "auto":
             # The machine that ran it may have chosen another one than this would.
             asked["precision"] = there.get("precision", asked["precision"])
-        runs.refuse_other_result(run_dir, there, asked, config.defaults)
+        if run_dir in claims:  # two runs of the grid itself
+            runs.refuse_other_result(run_dir, claims[run_dir], asked, config.defaults)
+        claims[run_dir] = asked
+        try:
+            runs.refuse_other_result(run_dir, there, asked, config.defaults)
+        except ValueError as refusal:
+            others[run_dir] = refusal
         cells[run_dir] = Cell(given, config)
-    return cells
+    return cells, others
 
 
 def _combinations(grid: Grid) -> Iterator[dict[str, Any]]:
@@ -308,7 +323,8 @@ def status(
     DataFrame
         A row a run. Columns: dataset, model, batch_size, loss, variant, seed, epochs;
         ``state``: done, running, failed (the folder holds ``failed.txt``), unreadable
-        (the folder cannot be looked into) or missing; ``epoch``: finished ones;
+        (the folder cannot be looked into), another (it holds the result of other
+        settings, and :func:`run` would refuse it) or missing; ``epoch``: finished ones;
         ``seconds``: what training took; ``run_dir``; ``left``: seconds of training to
         come, by the median pace of finished runs of the same data set, model and batch
         size, else by the measured step, else nan. Start and evaluation come on top.
@@ -321,11 +337,14 @@ def status(
     import pandas as pd
 
     rows = []
-    for run_dir, (_, config) in expand(grid, runs_dir).items():
+    cells, others = _look_into(grid, runs_dir)
+    for run_dir, (_, config) in cells.items():
         names = (*_ALIKE, "loss", "variant", "seed", "epochs")
         row = {name: getattr(config, name) for name in names}
         try:
             row |= _look(run_dir)
+            if run_dir in others:
+                row |= {"state": "another", "epoch": 0, "seconds": math.nan}
         except (OSError, ValueError, TypeError, RuntimeError):
             row |= {"state": "unreadable", "epoch": 0, "seconds": math.nan}
         rows.append(row | {"run_dir": run_dir})
@@ -650,7 +669,7 @@ def execute(
 
     start = time.monotonic()
     folder = Path(run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    runs.make_folder(folder)
     try:
         with FileLock(folder / _LOCK, timeout=patience):
             with FileLock(folder / ".lock", timeout=patience):
