@@ -50,7 +50,7 @@ def drawn(rng, z):
 def study_of(z, labels, seed):
     """The cross-validation that ``advise`` rests on."""
     pair = torch.from_numpy(z), torch.from_numpy(labels)
-    return advice._Study(*pair, "nll", 5, seed)
+    return advice._Study(*pair, advice._logits_form(), N_CLASSES, "nll", 5, seed)
 
 
 def highest_rate(hits, total):
