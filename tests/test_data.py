@@ -8,6 +8,7 @@ import http.server
 import importlib.util
 import io
 import pickle
+import re
 import tarfile
 import threading
 import zipfile
@@ -53,27 +54,20 @@ def rows(part):
     ],
 )
 def test_what_load_returns(name, sizes, shape, n_classes):
+    """Images (channels first) and tables alike: samples for train, val and test."""
     splits = data.load(name)
-    assert (
-        splits.name,
-        splits.n_classes,
-        splits.input_shape,
-        len(splits.class_names),
-    ) == (
-        name,
-        n_classes,
-        shape,
-        n_classes,
-    )
-    assert splits.mean.shape == splits.std.shape == (1,)
+    assert (splits.name, splits.input_shape) == (name, shape)
+    assert splits.n_classes == len(splits.class_names) == n_classes
+    one_a_channel = shape[:1]  # or one a column
+    assert splits.mean.shape == splits.std.shape == one_a_channel
     assert splits.mean.dtype == splits.std.dtype == torch.float32
-    for (images, labels), size in zip(
-        (splits.train, splits.val, splits.test), sizes, strict=True
-    ):
-        assert images.shape == (size, *shape)
-        assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+    dtype = torch.float32 if data.DATASETS[name].is_table else torch.uint8
+    parts = (splits.train, splits.val, splits.test)
+    for (inputs, labels), size in zip(parts, sizes, strict=True):
+        assert inputs.shape == (size, *shape)
+        assert (inputs.dtype, labels.dtype) == (dtype, torch.int64)
         assert set(labels.tolist()) <= set(range(n_classes))
-        assert images.is_contiguous()
+        assert inputs.is_contiguous()
 
 
 @pytest.mark.parametrize("name", ["fashion_mini", "digits"])
@@ -1310,8 +1304,10 @@ def test_cifar10_c_never_unpickles(server, tmp_path, monkeypatch):
 
 def test_the_readme_names_every_data_set_and_checksum():
     text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    heads = " ".join(re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE))
     for name in [*data.DATASETS, "svhn", "cifar10_c"]:
-        assert f"`{name}`" in text
+        assert f"\n| `{name}`" in text, f"{name}: a row of the table, please"
+        assert f"`{name}`" in heads, f"{name}: a paragraph that begins with its name"
     published = torchvision.datasets
     checksums = [
         sources.FASHION_MINI_MD5,

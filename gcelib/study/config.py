@@ -93,7 +93,7 @@ RECIPES: dict[str, Recipe] = {
     "tiny_imagenet": dataclasses.replace(_CIFAR, epochs=100, milestones=(40, 60)),
     "av1451": Recipe("mlp", 100, (50, 80), lr=0.01),
 }
-#: Of the user's own data, by what the samples are.
+#: Of data without a recipe, the user's own too, by what the samples are.
 OWN_IMAGES = _small(20, (12, 17))
 OWN_TABLE = Recipe("mlp", 100, (50, 80), lr=0.01, batch_size=64)
 
@@ -149,7 +149,7 @@ def recipe(
     """
     choice("recipe", name, RECIPE_NAMES)
     base = data.parent(dataset)
-    row = RECIPES[base] if base in RECIPES else _own_recipe(data.source_of(base))
+    row = RECIPES[base] if base in RECIPES else _recipe_by_kind(data.source_of(base))
     if model is not None:
         row = dataclasses.replace(row, model=model)
     if name == "published_code":
@@ -157,8 +157,8 @@ def recipe(
     return dataclasses.asdict(row)
 
 
-def _own_recipe(source: data.Source) -> Recipe:
-    """Return the recipe for the user's own data."""
+def _recipe_by_kind(source: data.Source) -> Recipe:
+    """Return the recipe for images, or for a table, that have none of their own."""
     if source.is_table:
         return OWN_TABLE
     too_small = source.size is not None and min(source.size.input_shape[1:]) < 8
@@ -481,7 +481,7 @@ def resolve(config: TrainConfig) -> Settings:
     _check_kind(model, source, dataset)
     loss = choice("loss", config.loss, losses.LOSSES)
     row = Recipe(**recipe(dataset, model, loss, config.recipe))
-    augment = source.augment if source.fingerprint else row.augment
+    augment = row.augment if base in RECIPES else source.augment
     epochs = _whole("epochs", _or(config.epochs, row.epochs), 1, 10**5)
     device = _device(config.device)
     return Settings(

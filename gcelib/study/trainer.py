@@ -694,6 +694,9 @@ def fit(
 ) -> Generator[Record, None, None]:
     """Train a run in its folder, an epoch at a time: ``Trainer(prepare(config))``.
 
+    A generator: nothing is checked, trained or written before someone asks for its
+    records, so write ``for record in fit(config): ...``, or ``list(fit(config))``.
+
     Parameters
     ----------
     config : TrainConfig

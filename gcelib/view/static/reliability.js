@@ -17,7 +17,7 @@ import { saveCsv, savePng } from "./saving.js";
 /** What does not change: pairs are [value, text]; a metric is key, label, factor, digits.
  * @typedef {{runs: Look[], calibrators: [string, string][], binnings: [string, string][],
  *   metrics: [string, string, number, number][], class_names: string[],
- *   n_samples: number}} Setup */
+ *   n_samples: number, python_only?: string[]}} Setup */
 
 const STATES = {
   fresh: "",
@@ -195,7 +195,8 @@ export function reliability(root, content, settings) {
     const said = runs.filter(({ name }) => losses.includes(name)).flatMap(
       ({ name, calibrators }) => (calibrators[calibrator]?.notes ?? [])
         .map((note) => `${label(name)}: ${note}.`));
-    notes.replaceChildren(...said.map((note) => html("li", {}, note)));
+    const absent = (setup.python_only ?? []).map((name) => `${name} is applied by Python alone.`);
+    notes.replaceChildren(...[...said, ...absent].map((note) => html("li", {}, note)));
   }
 
   function drawLegend() {
