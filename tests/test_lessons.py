@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from gcelib.view import lessons
 
@@ -132,13 +134,30 @@ def test_every_exercise_accepts_its_own_answer_and_refuses_another(capsys):
 
 
 def test_an_answer_in_the_wrong_unit_or_form_is_told_so(capsys):
-    lessons.check("00-1", 0.05)
-    lessons.check("00-1", "five")
-    fraction, text = capsys.readouterr().out.splitlines()
-    assert "in percent it is 5" in fraction
-    assert "give one number" in text
+    lessons.check("00-1", 0.1)
+    lessons.check("10-2", 88)
+    fraction, percent = capsys.readouterr().out.splitlines()
+    assert "in percent it is 10" in fraction
+    assert "as a probability it is 0.88" in percent
+    for no_number in ("five", True, 5 + 1j, [5], np.array([5.0, 6.0]), np.array(True)):
+        lessons.check("00-1", no_number)
+        assert "give one number" in capsys.readouterr().out
     with pytest.raises(ValueError, match="did you mean '00-1'"):
         lessons.check("00-11", 5)
+
+
+@pytest.mark.parametrize("number", [np.array, torch.tensor, np.float32, float])
+def test_a_number_counts_in_whatever_it_comes(number, capsys):
+    lessons.check("00-1", number(10.0))
+    assert "right" in capsys.readouterr().out
+
+
+def test_rounded_answers_are_right_and_neighbours_of_whole_ones_are_not(capsys):
+    for key, answer in {"02-1": 15.2, "03-1": 6.0, "03-2": 0.7, "04-1": 1}.items():
+        lessons.check(key, answer)
+        assert ": right" in capsys.readouterr().out
+    lessons.check("01-3", 0.3)  # a share of 30 %, as the lesson's own code writes it
+    assert "not yet" in capsys.readouterr().out
 
 
 def test_a_question_needs_a_right_answer_and_replies_that_say_so():

@@ -7,6 +7,7 @@ not, where to look. The values that it compares with are computed, not written d
 
 import html
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -124,7 +125,7 @@ def check(exercise: str, answer: object) -> None:
     ----------
     exercise : str
         A key of ``EXERCISES``: lesson and number, such as ``"00-1"``.
-    answer : number, or ``...``
+    answer : number, tensor or array of no dimension, or ``...``
         The reader's answer. Three dots mean: not yet answered.
 
     Raises
@@ -136,34 +137,44 @@ def check(exercise: str, answer: object) -> None:
     --------
     >>> check("00-1", ...)
     00-1: write your answer in place of the three dots and run the cell again.
-    >>> check("00-1", 5)
-    00-1: right. Group B claims 0.6 and 0.6 is true; half of the patients are off by
-    0.1.
+    >>> check("01-1", 0.56)
+    01-1: right. A larger gamma pulls it further towards one half.
     """
     row = EXERCISES[_check.choice("exercise", exercise, EXERCISES)]
     if answer is ...:
         cure = "write your answer in place of the three dots and run the cell again."
         print(f"{exercise}: {cure}")
         return
-    if isinstance(answer, bool) or not np.isscalar(answer) or isinstance(answer, str):
+    value = _number(answer)
+    if value is None:
         print(f"{exercise}: give one number ({row.unit}), not {type(answer).__name__}.")
         return
-    value = float(answer)  # type: ignore[arg-type]
     expected = row.expected()
     if abs(value - expected) <= row.tolerance:
         print(f"{exercise}: right. {row.why}")
     elif row.unit == "%" and abs(100 * value - expected) <= row.tolerance:
         print(f"{exercise}: right as a fraction; in percent it is {expected:.4g}.")
+    elif row.unit == "probability" and abs(value / 100 - expected) <= row.tolerance:
+        print(f"{exercise}: right in percent; as a probability it is {expected:.4g}.")
     else:
         print(f"{exercise}: not yet. {row.hint}")
+
+
+def _number(answer: object) -> float | None:
+    """The answer as a float; None if it is not one real number."""
+    if getattr(answer, "ndim", None) == 0 and hasattr(answer, "item"):
+        answer = answer.item()  # a number in a tensor or an array
+    if isinstance(answer, bool) or not isinstance(answer, numbers.Real):
+        return None
+    return float(answer)
 
 
 # --- the answers ----------------------------------------------------------------------
 
 
-def _third_doctor() -> float:
-    """ECE (%) of the model that says 0.9 in group A and 0.4 in group B."""
-    return 100 * metrics.ece(_doctor(0.9, 0.4), _PATIENTS)
+def _fourth_doctor() -> float:
+    """ECE (%) of the model that says 0.95 in group A and 0.45 in group B."""
+    return 100 * metrics.ece(_doctor(0.95, 0.45), _PATIENTS)
 
 
 def _pairs_without_ece() -> float:
@@ -188,6 +199,13 @@ def _focal_minimiser() -> float:
     p = np.linspace(0.001, 0.999, 9981)
     risk = -0.7 * (1 - p) ** 3 * np.log(p) - 0.3 * p**3 * np.log(1 - p)
     return float(p[risk.argmin()])
+
+
+def _free_class_sums() -> float:
+    """How many class sums the fixed pairs of lesson 01 leave undetermined in all."""
+    tenths = np.array(list("811271136541154325"), float)
+    pairs = tenths.reshape(3, 2, 3)
+    return float(sum(3 - np.linalg.matrix_rank(pair) for pair in pairs))
 
 
 def _share_with_a_weight() -> float:
@@ -224,6 +242,24 @@ def _ece_difference() -> float:
     """ECE(CE) - ECE(GCE) (%) of the two networks of lesson 02."""
     ce = metrics.ece(*_demo("fashion_mini", "ce"))
     return 100 * (ce - metrics.ece(*_demo("fashion_mini", "gce")))
+
+
+def _over_claim() -> float:
+    """Mean confidence minus accuracy (%) of lesson 03's default run."""
+    confidence, correct = metrics.top_label(*_demo("fashion_mini", "gce"))
+    return float(100 * (confidence.mean() - correct.mean()))
+
+
+def _doubled_batch() -> float:
+    """How much GCE's loss grows from batches of 500 to 1,000 of lesson 03's run."""
+    logits, labels = map(torch.from_numpy, _demo("fashion_mini", "gce"))
+    loss = GCELoss()
+    means = {}
+    for n in (500, 1000):
+        parts = [slice(start, start + n) for start in range(0, len(labels), n)]
+        values = [float(loss(logits[part].double(), labels[part])) for part in parts]
+        means[n] = sum(values) / len(values)
+    return means[1000] - means[500]
 
 
 def _long_tailed_error() -> float:
@@ -274,11 +310,11 @@ def _temperature_again() -> float:
 #: Every exercise that ``check`` knows, by lesson and number.
 EXERCISES: dict[str, Exercise] = {
     "00-1": Exercise(
-        _third_doctor,
+        _fourth_doctor,
         "%",
         0.05,
-        "Two bins of fifty patients: what does she claim in each, what comes true?",
-        "Group B claims 0.6 and 0.6 is true; half of the patients are off by 0.1.",
+        "What does she claim in each group, what comes true? Gaps count without sign.",
+        "0.15 too much in A, 0.05 too little in B. ECE adds them; her mean hides one.",
     ),
     "00-2": Exercise(
         _pairs_without_ece,
@@ -295,16 +331,23 @@ EXERCISES: dict[str, Exercise] = {
         "A larger gamma pulls it further towards one half.",
     ),
     "01-2": Exercise(
-        lambda: 0.0,
-        "probability",
-        0.01,
-        "Write the risk as (1 - lambda) CE + lambda GCE over the pairs, minimise it.",
-        "CE alone rules out everything but the truth, so any lambda below 1 will do.",
+        _free_class_sums,
+        "numbers",
+        0,
+        "A pair gives two equations, Q u = 1. How many class sums are in it?",
+        "Two equations for three sums leave one free in each of the three pairs.",
+    ),
+    "01-3": Exercise(
+        _share_with_a_weight,
+        "%",
+        0,
+        "In percent: 0, 30, 60 or 90. Compute the loss at each of the four.",
+        "A tenth of CE is enough: it wants the true class at 1, and nothing elsewhere.",
     ),
     "02-1": Exercise(
         _twice,
         "%",
-        0.05,
+        0.06,
         "What happens to each bin's mean confidence, its accuracy, its share?",
         "Means stay what they are. Only the interval shrinks, wrongly.",
     ),
@@ -314,6 +357,20 @@ EXERCISES: dict[str, Exercise] = {
         0.02,
         "metrics.ece(*test['ce'], n_bins) of both, CE minus GCE, times 100.",
         "Its interval holds zero: these pictures cannot say which is better.",
+    ),
+    "03-1": Exercise(
+        _over_claim,
+        "%",
+        0.06,
+        "probabilities.max(1) has the confidences and the predicted classes.",
+        "Positive: it claims too much. The ECE, which has no sign, would not tell.",
+    ),
+    "03-2": Exercise(
+        _doubled_batch,
+        "nats",
+        0.02,
+        "Twice as many images share each class: what does that do to every share?",
+        "log 2, whatever the network: each sum over the batch is twice as large.",
     ),
     "04-1": Exercise(
         _temperature_again,
@@ -334,7 +391,7 @@ EXERCISES: dict[str, Exercise] = {
         "%",
         0.1,
         "Score 1 - softmax(z).max(1); then count pairs as in section 3, ties half.",
-        "Nearly what entropy gives: both hear the same alarm.",
+        "2.6 points less than entropy: it does not see the small probabilities.",
     ),
     "08-1": Exercise(
         lambda: 0.5**5,
@@ -367,7 +424,7 @@ EXERCISES: dict[str, Exercise] = {
     "12-1": Exercise(
         lambda: 100 / (1 + math.exp(0.4 - 0.5 * 2)),
         "%",
-        0.1,
+        0.5,
         "sigma(a s + b) with sigma(x) = 1 / (1 + exp(-x)).",
         "A temperature alone would have said sigma(1), 73 %.",
     ),
@@ -379,7 +436,7 @@ EXERCISES: dict[str, Exercise] = {
         "Not a single prediction changes; only the claims do.",
     ),
     "14-1": Exercise(
-        lambda: 200 * 0.05 * (0.90 - 0.88),
+        lambda: 200 * 0.05 * (0.97 - 0.94),
         "temperature",
         0.001,
         "Each of 200 rounds adds alpha times the gap of confidence and accuracy.",
@@ -390,7 +447,8 @@ EXERCISES: dict[str, Exercise] = {
         "rank",
         0,
         "The rank is (n + 1)(1 - alpha), rounded up.",
-        "The ninetieth: nine of a hundred new scores may lie above it, and one more.",
+        "A new score falls with equal chance into each of the 100 gaps that 99 scores "
+        "leave; 90 of them end at or below the ninetieth.",
     ),
     "15-2": Exercise(
         _fewest_held_out,
@@ -398,12 +456,5 @@ EXERCISES: dict[str, Exercise] = {
         0,
         "For which n is the rank (n + 1)(1 - alpha), rounded up, still at most n?",
         "With fewer the only honest set is the set of all classes.",
-    ),
-    "01-3": Exercise(
-        _share_with_a_weight,
-        "%",
-        0.5,
-        "Compute the loss at the four shares 0, 30, 60, 90 %.",
-        "A tenth of CE is enough: it wants the true class at 1, and nothing elsewhere.",
     ),
 }

@@ -287,7 +287,7 @@ def reliability_diagram(
     below.yaxis.set_major_locator(LogLocator(numticks=4))
     below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     below.yaxis.set_minor_formatter(NullFormatter())
-    _finish(below, f"{asked} (%)", "samples\n(log scale)", percent="x")
+    _finish(below, f"{asked} (%)", "n (log)", percent="x")
     return ax
 
 
@@ -523,12 +523,21 @@ def risk_curves(
     >>> [line.get_label() for line in ax.lines]
     ['Brier', 'truth']
     """
+    from matplotlib.patches import Rectangle
+
     ax = _new_axes(5.2, 3.8) if ax is None else ax
-    for index, (name, values) in enumerate(risks.items()):
-        risk = np.asarray(values)
-        best = int(np.argmin(risk))
+    # The markers sit on the axis, so the curves may hang out below, but not sideways.
+    frame = Rectangle((0, -0.1), 1, 1.1, transform=ax.transAxes)
+    predicted = np.asarray(p)
+    curves = {name: np.asarray(values) for name, values in risks.items()}
+    cheapest = [int(np.argmin(risk)) for risk in curves.values()]
+    for index, (name, risk) in enumerate(curves.items()):
+        best = cheapest[index]
         line = _line(name, index)
-        ax.plot(p, risk - risk[best], markevery=[best], clip_on=False, zorder=3, **line)
+        away = np.abs(predicted[cheapest[index + 1 :]] - predicted[best])
+        line["markersize"] += 6 * min(int(np.sum(away < 0.01)), 2)  # seen below others
+        (drawn,) = ax.plot(p, risk - risk[best], markevery=[best], zorder=3, **line)
+        drawn.set_clip_path(frame)
     if truth is not None:
         ax.axvline(truth, label="truth", **_THIN)
     ax.set_ylim(0, None)
