@@ -81,6 +81,27 @@ def test_a_lesson_says_its_question_its_claim_and_its_time(path):
     assert re.search(r"minutes to read", first), first[-400:]
 
 
+def minutes_to_read(path):
+    """What the lesson's first cell says, in words: "Twenty-five minutes to read"."""
+    words = ["five", "ten", "fifteen", "twenty", "twenty-five", "thirty"]
+    first = " ".join(source(cells(path, "markdown")[0]).split())
+    (found,) = re.findall(r"([\w-]+) minutes to read", first)
+    return 5 * (1 + words.index(found.lower()))
+
+
+def test_the_table_of_the_course_says_the_minutes_of_the_headers_and_their_sum():
+    prose = "\n".join(source(cell) for cell in cells(LESSONS[0], "markdown"))
+    row = re.compile(r"^\| \[?(\d\d) · .*\| (\d+) \|$", re.M)
+    main_path, side_path = prose.split("| side path |")
+    said = {int(number): int(minutes) for number, minutes in row.findall(main_path)}
+    assert 4 * 60 < sum(said.values()) <= 4 * 60 + 15
+    said |= {int(number): int(minutes) for number, minutes in row.findall(side_path)}
+    assert said == {int(path.stem[:2]): minutes_to_read(path) for path in LESSONS}
+    readme = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
+    for text in (prose, readme):
+        assert "a little over four hours" in " ".join(text.split())
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_asks_its_reader_and_checks_an_answer(path):
     if path.stem in TOOLS:
