@@ -217,13 +217,13 @@ def _readable_by_torch(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generi
     return values
 
 
-def stored(name: str, tensor: Tensor) -> None:
+def check_has_values(name: str, tensor: Tensor) -> None:
     """Refuse a tensor on torch's ``meta`` device: it has a shape and no numbers."""
     if tensor.device.type == "meta":
         fail(name, "are on the meta device, without values", "pass the numbers")
 
 
-def finite(values: Tensor) -> bool:
+def all_finite(values: Tensor) -> bool:
     """Tell whether every value is finite; one pass, no temporary of their size."""
     if not values.numel():
         return True
@@ -255,8 +255,8 @@ def check_logits(
     if logits.shape[0] < min_samples:
         problem = f"has {logits.shape[0]} samples, at least {min_samples} are needed"
         fail(name, problem, "pass more samples")
-    if values and logits.device.type == "cpu" and not finite(logits):
-        not_finite(logits, name, first_row)
+    if values and logits.device.type == "cpu" and not all_finite(logits):
+        refuse_not_finite(logits, name, first_row)
 
 
 def _cure_of_shape(shape: torch.Size) -> str:
@@ -276,7 +276,9 @@ def _cure_of_shape(shape: torch.Size) -> str:
     return "pass a row of K scores per sample"
 
 
-def not_finite(logits: Tensor, name: str = "logits", first_row: int = 0) -> NoReturn:
+def refuse_not_finite(
+    logits: Tensor, name: str = "logits", first_row: int = 0
+) -> NoReturn:
     """Refuse logits (N, K) by their first row that is not finite."""
     bad = int((~torch.isfinite(logits)).any(1).nonzero()[0])
     problem = f"contains NaN or infinity, first in row {first_row + bad}"
@@ -313,8 +315,10 @@ def check_probabilities(p: Tensor, name: str = "logits", first_row: int = 0) -> 
             cure = "probabilities lie in [0, 1]; of logits leave probabilities=True out"
         fail(name, problem, cure)
     problem = f"sum to {float(p[at].double().sum()):.4g} in {row}, not to 1"
-    cure = "of rounded probabilities divide each row by its sum; of one probability "
-    cure += "for each class by itself (sigmoid) there is no distribution to measure"
+    cure = (
+        "of rounded probabilities divide each row by its sum; of one probability for"
+        " each class by itself (sigmoid) there is no distribution to measure"
+    )
     fail(name, problem, cure)
 
 
@@ -565,11 +569,12 @@ def _cure_of_labels(labels: Tensor) -> str:
     if zeros_and_ones and bool((ones == 1).all()):
         return "these rows are one-hot: pass labels.argmax(1)"
     if zeros_and_ones:
-        counts = f"{int((ones == 0).sum())} rows without a class, "
-        counts += f"{int((ones > 1).sum())} with several"
+        without = int((ones == 0).sum())
+        several = int((ones > 1).sum())
         return (
-            f"there are {counts}: several labels per sample are another task, measure"
-            " each class by itself (labels[:, k] with its two probabilities)"
+            f"there are {without} rows without a class, {several} with several: several"
+            " labels per sample are another task, measure each class by itself"
+            " (labels[:, k] with its two probabilities)"
         )
     return "pass one class id per row; soft labels have no single class to be right on"
 
@@ -585,14 +590,17 @@ def check_range(labels: Tensor, n_classes: int, name: str = "labels") -> None:
 
 
 def logits_and_labels(
-    logits: object, labels: object, *, values: bool = True
+    logits: object, labels: object, *, min_samples: int = 1, values: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Both as checked tensors: (N, K) floating, (N,) int64, on one device, N >= 1."""
+    """Both as checked tensors: (N, K) floating, (N,) int64, on one device.
+
+    ``values=False``: look at shapes and dtypes alone, N >= ``min_samples``.
+    """
     scores = as_tensor("logits", logits)
     classes = as_tensor("labels", labels)
-    stored("logits", scores)
-    stored("labels", classes)
-    check_logits(scores, values=values)
+    check_has_values("logits", scores)
+    check_has_values("labels", classes)
+    check_logits(scores, min_samples=min_samples, values=values)
     check_labels(classes, *scores.shape, values=values)
     if scores.device != classes.device:
         problem = f"are on {classes.device}, logits on {scores.device}"

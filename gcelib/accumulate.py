@@ -103,9 +103,10 @@ def accumulated_backward(
     # Under autocast, weights cast without a gradient would be found in its cache.
     torch.clear_autocast_cache()
     shares = torch.split(gradient, size)
-    for number, (piece, share) in enumerate(zip(pieces, shares, strict=True), 1):
-        _set_random_states(states[number - 1])
-        with _gradients_stay_here(model, number < len(pieces)):
+    last = len(pieces) - 1
+    for i, (piece, share) in enumerate(zip(pieces, shares, strict=True)):
+        _set_random_states(states[i])
+        with _gradients_stay_here(model, wanted=i < last):
             torch.autograd.backward(model(piece), share)
     return loss.detach()
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from gcelib import _check
-from gcelib.bins import check_confidences
+from gcelib._check import Array
+from gcelib.bins import Floats, bin_scale, check_confidences
 from gcelib.calibration import CALIBRATORS, TemperatureScaling, make_calibrator
-from gcelib.calibrator import ArrayInput, Calibrator, FloatArray
+from gcelib.calibrator import Calibrator
 from gcelib.metrics import logits_from_probabilities
 
 #: So many errors, seen or expected, before anything can be clear.
@@ -298,10 +299,10 @@ class Advice:
 
 
 def advise(
-    val_logits: ArrayInput,
-    val_labels: ArrayInput,
-    test_logits: ArrayInput | None = None,
-    test_labels: ArrayInput | None = None,
+    val_logits: Array,
+    val_labels: Array,
+    test_logits: Array | None = None,
+    test_labels: Array | None = None,
     *,
     choose_by: str = "nll",
     folds: int = 5,
@@ -385,10 +386,10 @@ def advise(
 
 
 def advise_confidences(
-    confidences: ArrayInput,
-    correct: ArrayInput,
-    test_confidences: ArrayInput | None = None,
-    test_correct: ArrayInput | None = None,
+    confidences: Array,
+    correct: Array,
+    test_confidences: Array | None = None,
+    test_correct: Array | None = None,
     *,
     model_classes: int | None = None,
     choose_by: str = "nll",
@@ -463,7 +464,7 @@ def advise_confidences(
 
 
 def _wrong_or_right(
-    confidences: ArrayInput, correct: ArrayInput, names: tuple[str, str]
+    confidences: Array, correct: Array, names: tuple[str, str]
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, 2) of wrong and right, and 1 where right."""
     values, hits = check_confidences(confidences, correct, names)
@@ -485,17 +486,19 @@ def _warn_of_overlap(val: Tensor, test: Tensor) -> None:
 
 
 def _checked(
-    split: str, logits: ArrayInput, labels: ArrayInput, probabilities: bool
+    split: str, logits: Array, labels: Array, probabilities: bool
 ) -> tuple[Tensor, Tensor]:
     """Logits in at least float32 and labels, on the CPU."""
     name = f"{split}_logits"
+    labels_name = f"{split}_labels"
     z = _check.as_tensor(name, logits)
-    y = _check.as_tensor(f"{split}_labels", labels)
-    _check.stored(name, z)
-    _check.stored(f"{split}_labels", y)
-    z, y = z.cpu(), y.cpu()
+    y = _check.as_tensor(labels_name, labels)
+    _check.check_has_values(name, z)
+    _check.check_has_values(labels_name, y)
+    z = z.cpu()
+    y = y.cpu()
     _check.check_logits(z, name)
-    _check.check_labels(y, z.shape[0], z.shape[1], f"{split}_labels")
+    _check.check_labels(y, z.shape[0], z.shape[1], labels_name)
     if probabilities:
         _check.check_probabilities(z, name)
         z = logits_from_probabilities(z)
@@ -508,12 +511,12 @@ def _checked(
 class _Judged:
     """What each sample says about one calibrator's output."""
 
-    nll: FloatArray
-    confidence: FloatArray
+    nll: Floats
+    confidence: Floats
     correct: npt.NDArray[np.bool_]
 
     @property
-    def gaps(self) -> FloatArray:
+    def gaps(self) -> Floats:
         """Confidence minus hit, (N, bins): each sample in the column of its bin."""
         spread = np.zeros((len(self.confidence), _N_BINS))
         rows = np.arange(len(self.confidence))
@@ -521,7 +524,7 @@ class _Judged:
         return spread
 
 
-def _bin_of(confidence: FloatArray) -> npt.NDArray[np.intp]:
+def _bin_of(confidence: Floats) -> npt.NDArray[np.intp]:
     """Bins (lo, hi] of equal width, from 0; a millionth too much is on the edge."""
     return (confidence * (_N_BINS * (1 - 1e-6))).astype(np.intp)
 
@@ -539,7 +542,7 @@ def _judge(logits: Tensor, labels: Tensor, top: int | None = None) -> _Judged:
 
 def _resampled_eces(
     judged: Mapping[str, _Judged], rng: np.random.Generator, resamples: int
-) -> dict[str, FloatArray]:
+) -> dict[str, Floats]:
     """ECE of the samples, then of resamples, the same ones for every calibrator."""
     n = len(next(iter(judged.values())).nll)
     spread = np.hstack([each.gaps for each in judged.values()])
@@ -579,8 +582,8 @@ class Difference:
 
 
 def paired_differences(
-    calibrated: Mapping[str, ArrayInput],
-    labels: ArrayInput,
+    calibrated: Mapping[str, Array],
+    labels: Array,
     reference: str,
     *,
     resamples: int = 1000,
@@ -647,7 +650,7 @@ def paired_differences(
     return found
 
 
-def _interval_of_mean(values: FloatArray, tail: float) -> tuple[float, float, float]:
+def _interval_of_mean(values: Floats, tail: float) -> tuple[float, float, float]:
     """The mean and the normal interval that leaves ``tail`` on each side."""
     mean = float(values.mean())
     spread = float(values.std(ddof=1)) / math.sqrt(len(values))
@@ -655,7 +658,7 @@ def _interval_of_mean(values: FloatArray, tail: float) -> tuple[float, float, fl
     return mean, mean - half, mean + half
 
 
-def _basic_interval(draws: FloatArray, tail: float) -> tuple[float, float, float]:
+def _basic_interval(draws: Floats, tail: float) -> tuple[float, float, float]:
     """The first value, and the basic bootstrap interval from the others."""
     point = float(draws[0])
     low, high = np.quantile(draws[1:], (tail, 1 - tail))
@@ -711,7 +714,7 @@ class _Study:
                         held_out[name][part] = fitted(self.logits[part])
         return {"raw": self.logits, **held_out}
 
-    def _noise(self, confidence: FloatArray) -> FloatArray:
+    def _noise(self, confidence: Floats) -> Floats:
         """ECE of 200 models whose confidences, these, are right; sorted."""
         index = _bin_of(confidence)
         n = len(confidence)

@@ -10,12 +10,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from gcelib import _check
+from gcelib.bins import Floats
 from gcelib.calibrator import (
     TEMPERATURE,
     TIE,
     BufferRule,
     Calibrator,
-    FloatArray,
     binned_error,
     confidence_of,
     count_below,
@@ -25,7 +25,8 @@ from gcelib.calibrator import (
 
 IntArray = npt.NDArray[np.intp]
 
-#: Where the converged variant looks if a bin has no root within its ``t_range``.
+_DEFAULT_RANGE = (0.1, 10.0)
+#: Where the converged variant looks if a bin has no root within the default range.
 _FURTHEST = (1e-4, 1e4)
 
 
@@ -102,7 +103,7 @@ class AdaptiveTemperatureScaling(Calibrator):
         rounds: int | None = 200,
         step: float = 0.05,
         max_step: float = 0.1,
-        t_range: Sequence[float] = (0.1, 10.0),
+        t_range: Sequence[float] = _DEFAULT_RANGE,
         n_ece_bins: int = 20,
     ) -> None:
         n_bins = _check.number("n_bins", n_bins, 1, 10_000, integer=True)
@@ -137,9 +138,7 @@ class AdaptiveTemperatureScaling(Calibrator):
         thresholds, cuts = _quantile_bins(confidence, self.n_bins)
         bins = _Bins(distances[order], cuts)
         if self.rounds is None:
-            solved, gap = self._solve(bins, correct)
-            candidates = [np.ones(self.n_bins), solved]
-            errors = [self._error(bins.confidence(t, gap), correct) for t in candidates]
+            candidates, errors = self._solve(bins, correct)
         else:
             candidates, errors = self._iterate(bins, correct, self.rounds)
         best = int(np.argmax(np.array(errors) <= min(errors) + TIE))
@@ -153,8 +152,8 @@ class AdaptiveTemperatureScaling(Calibrator):
         }
 
     def _iterate(
-        self, bins: "_Bins", correct: FloatArray, rounds: int
-    ) -> tuple[list[FloatArray], list[float]]:
+        self, bins: "_Bins", correct: Floats, rounds: int
+    ) -> tuple[list[Floats], list[float]]:
         """Algorithm 1: the temperatures before and after every round, and their ECE."""
         temperatures = np.ones(self.n_bins)
         gap = np.zeros(self.n_bins)
@@ -169,27 +168,37 @@ class AdaptiveTemperatureScaling(Calibrator):
         return candidates, errors
 
     def _solve(
-        self, bins: "_Bins", correct: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Temperatures that make each bin's confidence its accuracy; the gaps left."""
+        self, bins: "_Bins", correct: Floats
+    ) -> tuple[list[Floats], list[float]]:
+        """T = 1, then what makes each bin's confidence its accuracy; and their ECE."""
         accuracy = bins.mean(correct)
         smoothed = (accuracy * bins.counts + 0.5) / (bins.counts + 1)
         target = np.where(np.isin(accuracy, (0, 1)), smoothed, accuracy)
         temperatures, gap = _bisect(bins, target, *self.t_range)
-        if self.t_range == (0.1, 10.0):
+        if self._widest_range != self.t_range:
             stuck = _at_an_end(temperatures, self.t_range) & (bins.counts > 0)
             if stuck.any():
-                further, gap = _bisect(bins, target, *_FURTHEST)
+                further, gap = _bisect(bins, target, *self._widest_range)
                 temperatures = np.where(stuck, further, temperatures)
-        return np.where(bins.counts, temperatures, 1), gap
+        solved = np.where(bins.counts, temperatures, 1)
+        candidates = [np.ones(self.n_bins), solved]
+        errors = [self._error(bins.confidence(t, gap), correct) for t in candidates]
+        return candidates, errors
 
-    def _error(self, confidence: FloatArray, correct: FloatArray) -> float:
+    @property
+    def _widest_range(self) -> tuple[float, float]:
+        """Where a search ends; solving the bins goes on beyond the default range."""
+        if self.rounds is None and self.t_range == _DEFAULT_RANGE:
+            return _FURTHEST
+        return self.t_range
+
+    def _error(self, confidence: Floats, correct: Floats) -> float:
         """The ECE that chooses between candidates."""
         return binned_error(confidence, confidence - correct, self.n_ece_bins)
 
-    def _warn_of_little(self, before: float, after: float, n: int) -> None:
+    def _warn_of_little(self, before: float, after: float, n_samples: int) -> None:
         """Say so if a large error was hardly mended: logits of a far wrong scale."""
-        noise = n**-0.5  # what few samples show of themselves
+        noise = n_samples**-0.5  # the ECE that few samples show of themselves
         if after <= max(0.1 + noise, before / 2):
             return
         done = f"{self.rounds} rounds" if self.rounds else "solving every bin"
@@ -201,11 +210,9 @@ class AdaptiveTemperatureScaling(Calibrator):
             f"{100 * before:.1f} % before; {cure}, or look at the labels"
         )
 
-    def _warn_of_bounds(self, temperatures: FloatArray, counts: IntArray) -> bool:
+    def _warn_of_bounds(self, temperatures: Floats, counts: IntArray) -> bool:
         """Say so if a bin that holds samples ended at the end of the range."""
-        ends = self.t_range
-        if self.rounds is None and ends == (0.1, 10.0):
-            ends = _FURTHEST
+        ends = self._widest_range
         stuck = int((_at_an_end(temperatures, ends) & (counts > 0)).sum())
         if stuck:
             cure = "divide the logits by their temperature (ts_nll) first"
@@ -225,7 +232,7 @@ class AdaptiveTemperatureScaling(Calibrator):
 
 
 def _at_an_end(
-    temperatures: FloatArray, ends: tuple[float, float]
+    temperatures: Floats, ends: tuple[float, float]
 ) -> npt.NDArray[np.bool_]:
     """Which temperatures lie at the lowest or the highest one allowed."""
     lowest, highest = ends
@@ -234,7 +241,7 @@ def _at_an_end(
     )
 
 
-def _quantile_bins(confidence: FloatArray, n_bins: int) -> tuple[FloatArray, IntArray]:
+def _quantile_bins(confidence: Floats, n_bins: int) -> tuple[Floats, IntArray]:
     """Thresholds at quantiles of sorted confidences, and where they cut them.
 
     Bin m holds the samples ``cuts[m]:cuts[m + 1]``. A threshold falls on a sample; it
@@ -252,8 +259,8 @@ def _quantile_bins(confidence: FloatArray, n_bins: int) -> tuple[FloatArray, Int
 
 
 def _bisect(
-    bins: "_Bins", target: FloatArray, lowest: float, highest: float
-) -> tuple[FloatArray, FloatArray]:
+    bins: "_Bins", target: Floats, lowest: float, highest: float
+) -> tuple[Floats, Floats]:
     """Temperatures at which each bin's confidence meets its target, and the gap left.
 
     To 1e-14 of T: confidence falls with T. Without a root the nearer end of the range
@@ -261,8 +268,8 @@ def _bisect(
     """
     low = np.full(len(target), lowest)
     high = np.full(len(target), highest)
-    gap = np.zeros(len(target))
     middle = np.sqrt(low * high)
+    gap = np.zeros(len(target))
     for _ in range(50):
         middle = np.sqrt(low * high)
         gap = bins.mean(bins.confidence(middle, gap)) - target
@@ -296,20 +303,22 @@ class _Bins:
         self._centre = np.full(len(self.counts), np.inf)
         self._sums = np.empty(len(distances))
         table = np.empty((len(distances), self.n_nodes))
-        slices = [slice(a, b) for a, b in itertools.pairwise(cuts)]
+        slices = [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
         self._distances = [distances[rows] for rows in slices]
+        # Views, a bin each: to write into one is to write into the whole.
         self._tables = [table[rows] for rows in slices]
         self._sums_of_bins = [self._sums[rows] for rows in slices]
 
     def confidence(
-        self, temperatures: FloatArray, direction: FloatArray | None = None
-    ) -> FloatArray:
+        self, temperatures: Floats, direction: Floats | None = None
+    ) -> Floats:
         """Confidence of every sample at its bin's temperature.
 
         A positive ``direction`` says that the bin's temperature is about to rise.
         """
         log_t = np.log(temperatures)
-        for m in np.flatnonzero(np.abs(log_t - self._centre) > self.width).tolist():
+        has_left = np.abs(log_t - self._centre) > self.width
+        for m in np.flatnonzero(has_left).tolist():
             ahead = 0.0 if direction is None else direction[m]
             self._centre[m] = log_t[m] + np.copysign(0.9 * self.width, ahead)
             inverse_temperatures = np.exp(-self._centre[m] - self._nodes)
@@ -322,7 +331,7 @@ class _Bins:
             np.dot(table, weights_of_bin, out=sums_of_bin)
         return 1 / self._sums
 
-    def mean(self, values: FloatArray) -> FloatArray:
+    def mean(self, values: Floats) -> Floats:
         """Mean of ``values`` in each bin, 0 in an empty one."""
         means = np.zeros(len(self.counts))
         means[self._filled] = np.add.reduceat(values, self._starts) / self._sizes

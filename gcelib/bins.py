@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from gcelib import _check
 from gcelib._check import Array
@@ -72,7 +73,8 @@ def cut_sorted(
         positions = np.arange(n_bins + 1) * (n_samples / n_bins)
         edges = np.interp(positions, np.arange(n_samples), values)
         cuts = np.searchsorted(values, edges, side="right")
-    cuts[0], cuts[-1] = 0, n_samples
+    cuts[0] = 0
+    cuts[-1] = n_samples
     return edges, cuts
 
 
@@ -97,7 +99,7 @@ def check_confidences(
     confidences: Array,
     correct: Array,
     names: tuple[str, str] = ("confidences", "correct"),
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Give confidences (N,) and hits (N,) on the CPU, refused by name if malformed.
 
     Confidences keep their dtype, and may lie above 1 by its rounding.
@@ -105,9 +107,10 @@ def check_confidences(
     name, other = names
     values = _check.as_tensor(name, confidences)
     hits = _check.as_tensor(other, correct)
-    _check.stored(name, values)
-    _check.stored(other, hits)
-    values, hits = values.cpu(), hits.cpu()
+    _check.check_has_values(name, values)
+    _check.check_has_values(other, hits)
+    values = values.cpu()
+    hits = hits.cpu()
     if values.ndim != 1 or len(values) == 0:
         problem = f"expected shape (N,) with N >= 1, got {tuple(values.shape)}"
         _check.fail(name, problem, "pass one confidence per sample")
@@ -199,11 +202,11 @@ class Reliability(NamedTuple):
         binning = check_binning(binning)
         values, hits = check_confidences(confidences, correct)
         tolerance = rounding(values.dtype, probabilities=True)
-        confidence = values.double().clamp(0, 1).numpy()
-        order = np.argsort(confidence, kind="stable")
-        ordered = confidence[order]
-        edges, cuts = cut_sorted(ordered, n_bins, binning, tolerance)
-        return cls.from_sorted(edges, cuts, ordered, hits.numpy()[order])
+        probs = values.double().clamp(0, 1).numpy()
+        order = np.argsort(probs, kind="stable")
+        sorted_probs = probs[order]
+        edges, cuts = cut_sorted(sorted_probs, n_bins, binning, tolerance)
+        return cls.from_sorted(edges, cuts, sorted_probs, hits.numpy()[order])
 
     @classmethod
     def from_sorted(
@@ -213,9 +216,23 @@ class Reliability(NamedTuple):
         values: Floats,
         hits: npt.NDArray[np.generic],
     ) -> "Reliability":
-        """Summarise values and hits that are sorted and cut already."""
+        """Summarise values and hits that are sorted and cut already.
+
+        Parameters
+        ----------
+        edges, cuts : (n_bins + 1,) arrays
+            As ``cut_sorted`` returns them.
+        values : (N,) array
+            Confidences, sorted.
+        hits : (N,) array
+            Whether the prediction was right, in the order of ``values``; 0 or 1.
+
+        Returns
+        -------
+        Reliability
+        """
         counts = np.diff(cuts)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin is nan
             confidence = sums_between(values, cuts) / counts
             accuracy = sums_between(hits, cuts) / counts
         return cls(edges, counts, confidence, accuracy)

@@ -145,36 +145,43 @@ class Block:
         """
         axis = self.class_axis
         distance = self._highest.unsqueeze(axis) - self.scores
-        distance.clamp_(max=torch.finfo(distance.dtype).max)  # the difference overflows
+        # Between the two largest numbers of either sign it would be infinite.
+        distance.clamp_(max=torch.finfo(distance.dtype).max)
         others = self.probs * (distance > 0)
-        confidence = _double(self.confidence)
-        rest = _double(others.sum(axis)).clamp_max(0.5)  # the other branch has ties
-        own = torch.where(confidence > 0.5, -torch.log1p(-rest), -confidence.log())
-        flat = (confidence * self.scores.shape[axis] < 1.1).nonzero()[:, 0]
+        top_surprise = self._surprise_of_top(others)
         if self.probabilities:
+            n_top = (distance == 0).sum(axis)
+            confidence = _double(self.confidence)
+            held_by_top = confidence + confidence * (n_top - 1)
             share = _double(torch.special.entr(others).sum(axis))
-            tied = confidence * ((distance == 0).sum(axis) - 1)
-            value = own * (confidence + tied) + share
-            self._mend_flat(value, self.probs, flat)
+            value = top_surprise * held_by_top + share
+            self._mend_nearly_uniform(value, self.probs)
             return value, value.log()
-        value = own + _double((others * distance).sum(axis))
-        self._mend_flat(value, distance, flat)
+        value = top_surprise + _double((others * distance).sum(axis))
+        self._mend_nearly_uniform(value, distance)
         logarithm = value.log()
-        saturated = (value < 1e-30).nonzero()[:, 0]
-        if len(saturated):
-            far = _double(distance.index_select(1 - axis, saturated))
-            terms = torch.where(far > 0, torch.log1p(far) - far, -math.inf)
-            logarithm[saturated] = terms.logsumexp(axis)
-            value[saturated] = logarithm[saturated].exp()
+        self._mend_nearly_certain(value, logarithm, distance)
         return value, logarithm
 
-    def _mend_flat(self, value: Tensor, scores: Tensor, flat: Tensor) -> None:
-        """Entropy again, in float64, of rows ``flat`` that are nearly uniform.
+    def _surprise_of_top(self, others: Tensor) -> Tensor:
+        """Minus the logarithm of the confidence, from what the ``others`` hold."""
+        confidence = _double(self.confidence)
+        rest = _double(others.sum(self.class_axis))
+        # Where classes tie, the rest is not 1 - confidence: at 0.5 and below the
+        # confidence itself is exact enough. The bound keeps the unused log1p finite.
+        from_rest = -torch.log1p(-rest.clamp_max(0.5))
+        return torch.where(confidence > 0.5, from_rest, -confidence.log())
 
-        ``scores`` are distances below the top, or probabilities. The entropies differ
-        by less than float32 can tell below log K. How far rows miss the sum 1 would
+    def _mend_nearly_uniform(self, value: Tensor, scores: Tensor) -> None:
+        """Compute the entropies of rows that are nearly uniform again, in float64.
+
+        ``scores`` are distances below the top, or probabilities. These entropies lie
+        below log K by less than float32 can tell. How far rows miss the sum 1 would
         show, so that they are divided by it.
         """
+        confidence = _double(self.confidence)
+        n_classes = self.scores.shape[self.class_axis]
+        flat = (confidence * n_classes < 1.1).nonzero()[:, 0]
         if len(flat) == 0:
             return
         rows = _double(scores.index_select(1 - self.class_axis, flat))
@@ -182,6 +189,22 @@ class Block:
             rows = (-rows).exp()
         shares = rows / rows.sum(self.class_axis, keepdim=True)
         value[flat] = torch.special.entr(shares).sum(self.class_axis)
+
+    def _mend_nearly_certain(
+        self, value: Tensor, logarithm: Tensor, distance: Tensor
+    ) -> None:
+        """Compute the entropies that all but underflow again, by their logarithms.
+
+        There the probability of a class at the distance d is exp(-d), and what it adds
+        to the entropy (1 + d) exp(-d).
+        """
+        certain = (value < 1e-30).nonzero()[:, 0]
+        if len(certain) == 0:
+            return
+        far = _double(distance.index_select(1 - self.class_axis, certain))
+        terms = torch.where(far > 0, torch.log1p(far) - far, -math.inf)
+        logarithm[certain] = terms.logsumexp(self.class_axis)
+        value[certain] = logarithm[certain].exp()
 
     def class_totals(self, weights: Tensor | None) -> Tensor:
         """Sum each class's probabilities: (1, K), or (R, K) weighted (R, rows)."""
@@ -196,7 +219,7 @@ class Block:
         n_classes = probs.shape[1]
         classes = torch.arange(n_classes, device=probs.device) * n_bins
         values = _double(probs)
-        bins = (values * scale).long().clamp(0, n_bins - 1)  # nan has no place
+        bins = (values * scale).long().clamp(0, n_bins - 1)  # nan would have no bin
         index = (classes + bins).flatten()
         values = torch.where(probs > 1 / n_bins, values, 0.0)
         tables = []
@@ -208,7 +231,7 @@ class Block:
 
 
 class CpuBlock(Block):
-    """The same on the CPU, with numpy where it is faster."""
+    """Some rows of logits on the CPU: numpy computes what it is faster at."""
 
     @classmethod
     def of(cls, rows: slice, part: Tensor, probabilities: bool, check: bool) -> Block:
@@ -227,6 +250,7 @@ class CpuBlock(Block):
         """Tell whether the label is the first class with the largest score."""
         confidence = self.confidence.numpy()
         hit = self.pick(self.probs, labels).numpy() > 0.9999 * confidence
+        # Only where no class has more than half can another one be as probable.
         doubtful = np.flatnonzero(hit & (confidence < _HALF))
         columns = self.scores.numpy().take(doubtful, 1 - self.class_axis)
         predictions = columns.argmax(self.class_axis)
@@ -254,7 +278,8 @@ class CpuBlock(Block):
         values = probs.reshape(-1)[at].astype(np.float64)
         outer = at // probs.shape[1]
         inner = at - outer * probs.shape[1]
-        sample, classes = (outer, inner) if self.class_axis else (inner, outer)
+        sample = outer if self.class_axis else inner
+        classes = inner if self.class_axis else outer
         index = classes * n_bins + (values * scale).astype(np.intp)
         size = n_classes * n_bins
         if weights is None:

@@ -20,16 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from gcelib import _check
-
-FloatArray = npt.NDArray[np.float64]
-#: Logits or labels as users hold them.
-ArrayInput = Tensor | npt.ArrayLike
+from gcelib._check import Array
+from gcelib.bins import Floats, bin_scale
 
 #: Calibration errors closer than this are equal: rounding must not choose between
 #: candidates.
 TIE = 1e-12
-#: Bins are (lo, hi], whatever rounding does at an edge.
-_NUDGE = 1 - 1e-12
+#: How far above a bin's edge a confidence still counts as on it, relative: these come
+#: from a softmax in float64.
+_EDGE_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Calibrator(nn.Module):
         """True after ``fit``, or after loading the state of a fitted calibrator."""
         return self._n_classes > 0
 
-    def fit(self, logits: ArrayInput, labels: ArrayInput) -> Self:
+    def fit(self, logits: Array, labels: Array) -> Self:
         """Fit on samples that the model was not trained on.
 
         The numbers depend on the samples alone: not on torch's default dtype, an
@@ -131,8 +130,8 @@ class Calibrator(nn.Module):
         """
         logits = _check.as_tensor("logits", logits)
         labels = _check.as_tensor("labels", labels)
-        _check.stored("logits", logits)
-        _check.stored("labels", labels)
+        _check.check_has_values("logits", logits)
+        _check.check_has_values("labels", labels)
         device = logits.device
         logits, labels = _check.logits_and_labels(logits.cpu(), labels.cpu())
         _check.warn_of_probabilities(logits)
@@ -150,11 +149,11 @@ class Calibrator(nn.Module):
 
     if TYPE_CHECKING:  # nn.Module's returns Any
 
-        def __call__(self, logits: ArrayInput) -> Tensor:
+        def __call__(self, logits: Array) -> Tensor:
             """Call ``forward``."""
             ...
 
-    def forward(self, logits: ArrayInput) -> Tensor:
+    def forward(self, logits: Array) -> Tensor:
         """Calibrate.
 
         Parameters
@@ -198,9 +197,9 @@ class Calibrator(nn.Module):
 
     def extra_repr(self) -> str:
         """The options of the constructor, and whether it is fitted."""
-        options = inspect.signature(type(self)).parameters
-        shown = [f"{k}={getattr(self, k)!r}" for k in options if hasattr(self, k)]
-        return ", ".join([*shown, f"fitted={self.fitted}"])
+        names = inspect.signature(type(self)).parameters
+        options = [f"{name}={getattr(self, name)!r}" for name in names]
+        return ", ".join([*options, f"fitted={self.fitted}"])
 
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
         """The fitted buffers; ``logits`` and ``labels`` are checked and on the CPU."""
@@ -216,14 +215,15 @@ class Calibrator(nn.Module):
 
     def _warn_of_labels(self, logits: Tensor, labels: Tensor) -> None:
         """Say so if the labels look shifted, or hold nothing to learn from."""
-        n, k = logits.shape
+        n_samples, n_classes = logits.shape
         hits = int((logits.argmax(1) == labels).sum())
-        if hits <= n / k:
+        if hits <= n_samples / n_classes:
             _check.warn(
-                f"labels: {hits:,} of {n:,} samples are classified right, no more than "
-                f"chance (1 in {k}); look whether labels and logits belong together"
+                f"labels: {hits:,} of {n_samples:,} samples are classified right, no "
+                f"more than chance (1 in {n_classes}); look whether labels and logits "
+                "belong together"
             )
-        if hits == n:
+        if hits == n_samples:
             _check.warn(
                 "labels: all samples are classified right, so "
                 f"{self._without_errors()}; fit on held-out samples"
@@ -248,8 +248,11 @@ class Calibrator(nn.Module):
         error_msgs: list[str],
     ) -> None:
         """Refuse a state that no fit can have written, before anything is copied."""
-        names = [name for name in ("n_classes", *self.buffer_rules)]
-        stored = {n: state_dict[prefix + n] for n in names if prefix + n in state_dict}
+        stored = {
+            name: state_dict[prefix + name]
+            for name in ("n_classes", *self.buffer_rules)
+            if prefix + name in state_dict
+        }
         for name, value in stored.items():
             _check_storage(name, value)
         n_classes = _stored_n_classes(stored, self._n_classes)
@@ -257,11 +260,12 @@ class Calibrator(nn.Module):
             if name != "n_classes":
                 _check_values(name, value, self.buffer_rules[name], n_classes)
         self._check_state(stored)
-        problems = len(missing_keys) + len(error_msgs)
+        problems_before = len(missing_keys) + len(error_msgs)
         with torch.inference_mode(False):
             for name, value in stored.items():
                 rule = self.buffer_rules.get(name)
                 if rule is not None and rule.length != "fixed":
+                    # torch copies into the buffers that are there: make room.
                     setattr(self, name, getattr(self, name).new_empty(value.shape))
             super()._load_from_state_dict(
                 state_dict,
@@ -272,8 +276,8 @@ class Calibrator(nn.Module):
                 unexpected_keys,
                 error_msgs,
             )
-            if len(missing_keys) + len(error_msgs) > problems:  # half a state is none
-                self.n_classes = torch.zeros_like(self.n_classes)
+            if len(missing_keys) + len(error_msgs) > problems_before:
+                self.n_classes = torch.zeros_like(self.n_classes)  # half a state: none
         self._n_classes = int(self.n_classes)
 
     def _check_state(self, stored: Mapping[str, Tensor]) -> None:
@@ -302,10 +306,9 @@ def _stored_n_classes(stored: Mapping[str, Tensor], present: int) -> int:
     if "n_classes" not in stored:
         return present
     value = stored["n_classes"]
-    if value.numel() != 1 or value.is_floating_point() or int(value) in (1, -1):
+    is_whole = value.numel() == 1 and not value.is_floating_point()
+    if not is_whole or int(value) < 0 or int(value) == 1:
         _check.fail("n_classes", f"is {value.tolist()}", "it must be 0 or at least 2")
-    if int(value) < 0:
-        _check.fail("n_classes", f"is {int(value)}", "it must be 0 or at least 2")
     return int(value)
 
 
@@ -318,12 +321,12 @@ def _check_values(name: str, value: Tensor, rule: BufferRule, n_classes: int) ->
     values = value.detach().double()
     if not bool(values.isfinite().all()):
         _check.fail(name, "contains NaN or infinity", cure)
-    if (
-        values.numel()
-        and not rule.low <= float(values.min()) <= float(values.max()) <= rule.high
-    ):
-        problem = f"runs from {float(values.min()):g} to {float(values.max()):g}"
-        _check.fail(name, problem, f"values lie in [{rule.low:g}, {rule.high:g}]")
+    if values.numel():
+        lowest = float(values.min())
+        highest = float(values.max())
+        if lowest < rule.low or highest > rule.high:
+            problem = f"runs from {lowest:g} to {highest:g}"
+            _check.fail(name, problem, f"values lie in [{rule.low:g}, {rule.high:g}]")
     if rule.increasing and bool((values.diff() < 0).any()):
         _check.fail(name, "is not sorted", cure)
     if rule.total is not None and abs(float(values.sum()) - rule.total) > 1e-6:
@@ -387,7 +390,7 @@ def distances_below_top(logits: Tensor) -> Tensor:
     return logits.amax(1, keepdim=True) - logits
 
 
-def softmax_sums(distances: Tensor, inverse_temperatures: FloatArray) -> FloatArray:
+def softmax_sums(distances: Tensor, inverse_temperatures: Floats) -> Floats:
     """Softmax denominators of all rows at several temperatures.
 
     Parameters
@@ -414,10 +417,10 @@ def softmax_sums(distances: Tensor, inverse_temperatures: FloatArray) -> FloatAr
     return sums
 
 
-def binned_error(confidence: FloatArray, excess: FloatArray, n_bins: int) -> float:
+def binned_error(confidence: Floats, excess: Floats, n_bins: int) -> float:
     """ECE in bins of equal width from confidences and (confidence - correct)."""
-    index = (confidence * (n_bins * _NUDGE)).astype(np.intp)
-    return float(np.abs(np.bincount(index, excess)).sum() / len(index))
+    bins = (confidence * bin_scale(n_bins, _EDGE_TOLERANCE)).astype(np.intp)
+    return float(np.abs(np.bincount(bins, excess)).sum() / len(bins))
 
 
 def count_below(edges: Tensor, values: Tensor) -> Tensor:
@@ -441,3 +444,22 @@ def count_below(edges: Tensor, values: Tensor) -> Tensor:
         count = torch.where(fits, candidate, count)
         step //= 2
     return count
+
+
+def interpolate(at: Tensor, points: Tensor, values: Tensor) -> Tensor:
+    """Piecewise linear through (points, values), constant outside; ``points`` sorted.
+
+    All three may have leading dimensions in common: a curve for each row of ``at``.
+
+    Examples
+    --------
+    >>> points, values = torch.tensor([0.0, 1.0]), torch.tensor([2.0, 4.0])
+    >>> interpolate(torch.tensor([-1.0, 0.5, 3.0]), points, values)
+    tensor([2., 3., 4.])
+    """
+    right = count_below(points, at.detach()).clamp(max=points.shape[-1] - 1)
+    left = (right - 1).clamp(min=0)
+    before = points.gather(-1, left)
+    width = (points.gather(-1, right) - before).clamp(min=1e-300)
+    weight = ((at - before) / width).clamp(0, 1)
+    return torch.lerp(values.gather(-1, left), values.gather(-1, right), weight)

@@ -482,25 +482,11 @@ class GCELoss(GroupLoss):
 
         log_probs = F.log_softmax(logits, dim=1)
         ratio = gce_log_ratio(log_probs, self.regularizer_weight, group)
-        if is_soft:
-            if may_hold_minus_infinity(ratio):  # 0 log 0 is 0, not NaN
-                ratio_of_mass = ratio.masked_fill(labels == 0, 0)
-            else:
-                ratio_of_mass = ratio
-            losses = -(labels * ratio_of_mass).sum(1)
-        else:
-            losses = label_nll(ratio, labels)
+        losses = _nll_of_targets(ratio, labels)
         if self.label_smoothing > 0:
-            mean_ratio = ratio.mean(1)
-            if may_hold_minus_infinity(mean_ratio):
-                # Bounded: lerp finds NaN between two infinite losses.
-                losses = losses.clamp_max(torch.finfo(losses.dtype).max)
-            losses = torch.lerp(losses, -mean_ratio, self.label_smoothing)
+            losses = _smoothed(losses, ratio, self.label_smoothing)
         if self.focal_gamma > 0:
-            if is_soft:
-                target = (labels * log_probs.exp()).sum(1)
-            else:
-                target = (-label_nll(log_probs, labels)).exp()
+            target = _target_probability(log_probs, labels)
             losses = power(1 - target, self.focal_gamma) * losses
         return self.reduce(losses)
 
@@ -512,6 +498,31 @@ class GCELoss(GroupLoss):
             return self.reduce(losses)
         ratio = gce_log_ratio(F.log_softmax(logits, dim=1), weight)
         return label_nll(ratio, labels, self.reduction)
+
+
+def _nll_of_targets(ratio: Tensor, labels: Tensor) -> Tensor:
+    """The mean of -``ratio`` under each sample's label or soft target, (N,)."""
+    if not labels.is_floating_point():
+        return label_nll(ratio, labels)
+    if may_hold_minus_infinity(ratio):  # 0 log 0 is 0, not NaN
+        ratio = ratio.masked_fill(labels == 0, 0)
+    return -(labels * ratio).sum(1)
+
+
+def _smoothed(losses: Tensor, ratio: Tensor, smoothing: float) -> Tensor:
+    """The losses for targets of which ``smoothing`` is spread over all classes."""
+    mean_ratio = ratio.mean(1)
+    if may_hold_minus_infinity(mean_ratio):
+        # Bounded: lerp finds NaN between two infinite losses.
+        losses = losses.clamp_max(torch.finfo(losses.dtype).max)
+    return torch.lerp(losses, -mean_ratio, smoothing)
+
+
+def _target_probability(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """What each sample's label or soft target has of the probability, (N,)."""
+    if labels.is_floating_point():
+        return (labels * log_probs.exp()).sum(1)
+    return (-label_nll(log_probs, labels)).exp()
 
 
 def _warn_of_one_sample() -> None:

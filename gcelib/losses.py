@@ -103,14 +103,14 @@ class CrossEntropyLoss(Loss):
         -------
         scalar tensor, or (N,) with ``reduction="none"``
         """
-        without_mass = labels.is_floating_point() and self.label_smoothing == 0
-        if without_mass and may_hold_minus_infinity(logits):
+        some_have_no_mass = labels.is_floating_point() and self.label_smoothing == 0
+        if some_have_no_mass and may_hold_minus_infinity(logits):
             # A class without mass may have any logit, -inf too.
             log_probs = F.log_softmax(logits, dim=1).masked_fill(labels == 0, 0)
             cells = log_probs * labels
             if self.reduction == "none":
                 return -cells.sum(1)
-            total = -cells.sum()
+            total = -cells.sum()  # all cells at once, as PyTorch adds them up
             return total / len(labels) if self.reduction == "mean" else total
         return F.cross_entropy(
             logits,
@@ -145,6 +145,7 @@ class BrierLoss(Loss):
 
     soft_targets = True
 
+    # Repeated, because inspect.signature would find the base's __new__ first.
     def __init__(
         self, reduction: str = "mean", *, ignore_index: int | None = None
     ) -> None:
@@ -335,6 +336,7 @@ class FLSDLoss(Loss):
     tensor(0.0866)
     """
 
+    # Repeated, because inspect.signature would find the base's __new__ first.
     def __init__(
         self, reduction: str = "mean", *, ignore_index: int | None = None
     ) -> None:

@@ -1,5 +1,7 @@
 """The numbers of ``evaluate``, added up batch by batch."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, distributed
@@ -11,6 +13,14 @@ from gcelib.blocks import Block, rounding, softmax_blocks
 
 #: Logits of small batches that are kept until there are so many: 256 KiB of float32.
 _KEPT = 1 << 16
+
+
+class _Kind(NamedTuple):
+    """What batches must have in common to be added up together."""
+
+    device: torch.device
+    dtype: torch.dtype
+    probabilities: bool
 
 
 class CalibrationMeter:
@@ -40,7 +50,11 @@ class CalibrationMeter:
     def __init__(self, n_classes: int, n_bins: int = 20) -> None:
         self.n_classes = _check.number("n_classes", n_classes, 2, integer=True)
         self.n_bins = check_n_bins(n_bins)
-        self.reset()
+        self._sums: Tensor | None = None
+        self._synced = False
+        # Small batches that wait, all of one kind.
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._waiting_kind: _Kind | None = None
 
     def __repr__(self) -> str:
         return f"CalibrationMeter(n_classes={self.n_classes}, n_bins={self.n_bins})"
@@ -52,16 +66,21 @@ class CalibrationMeter:
         --------
         >>> CalibrationMeter(n_classes=2).reset()
         """
-        self._sums: Tensor | None = None
+        self._sums = None
         self._synced = False
-        # Small batches that wait, all of one kind: (device, dtype, probabilities).
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._waiting_kind: tuple[torch.device, torch.dtype, bool] | None = None
+        self._waiting = []
+        self._waiting_kind = None
 
     def __getstate__(self) -> dict[str, object]:
         """Give the state to pickle and copy: sums alone."""
         self._add_waiting()
         return self.__dict__.copy()
+
+    def _refuse_after_sync(self) -> None:
+        """Refuse to add to sums of all processes, which would count them twice."""
+        if self._synced:
+            cure = "call reset() and begin again"
+            _check.fail("meter", "holds the samples of all processes", cure)
 
     def _parts(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Show the vector of sums as totals (3,), bins (3, B) and gaps (K, B).
@@ -111,35 +130,28 @@ class CalibrationMeter:
         --------
         >>> CalibrationMeter(n_classes=2).update([[2.0, 0.0]], [0])
         """
-        if self._synced:
-            cure = "call reset() and begin again"
-            _check.fail("meter", "holds the samples of all processes", cure)
+        self._refuse_after_sync()
         probabilities = _check.boolean("probabilities", probabilities)
-        scores = _check.as_tensor("logits", logits)
-        classes = _check.as_tensor("labels", labels)
-        _check.stored("logits", scores)
-        _check.stored("labels", classes)
-        _check.check_logits(scores, min_samples=0, values=False)
+        scores, classes = _check.logits_and_labels(
+            logits, labels, min_samples=0, values=False
+        )
         if scores.shape[1] != self.n_classes:
             problem = f"have {scores.shape[1]} classes, the meter {self.n_classes}"
             _check.fail("logits", problem, "make a meter with this n_classes")
-        _check.check_labels(classes, *scores.shape)
-        if scores.device != classes.device:
-            problem = f"are on {classes.device}, logits on {scores.device}"
-            _check.fail("labels", problem, "move both to one device")
         if len(scores) == 0:
             return
         if scores.device.type == "cpu":  # to look elsewhere would stall every step
             if probabilities:
                 _check.check_probabilities(scores)
-            elif not _check.finite(scores):
-                _check.not_finite(scores)
+            elif not _check.all_finite(scores):
+                _check.refuse_not_finite(scores)
             else:
                 _check.warn_of_probabilities(scores)
-        kind = scores.device, scores.dtype, probabilities
+            _check.check_range(classes, self.n_classes)
         if scores.numel() > _KEPT:
             self._add_up(scores, classes, probabilities)
             return
+        kind = _Kind(scores.device, scores.dtype, probabilities)
         if kind != self._waiting_kind:
             self._add_waiting()
             self._waiting_kind = kind
@@ -151,11 +163,11 @@ class CalibrationMeter:
     @torch.no_grad()
     def _add_waiting(self) -> None:
         """Add up the small batches that wait."""
-        if not self._waiting:
+        if not self._waiting or self._waiting_kind is None:
             return
         scores, classes = zip(*self._waiting, strict=True)
-        probabilities = self._waiting_kind is not None and self._waiting_kind[2]
         self._waiting = []
+        probabilities = self._waiting_kind.probabilities
         self._add_up(torch.cat(scores), torch.cat(classes), probabilities)
 
     def _add_up(self, scores: Tensor, classes: Tensor, probabilities: bool) -> None:
@@ -165,7 +177,7 @@ class CalibrationMeter:
         new = self._zeros(scores.device)
         blocks = softmax_blocks(scores, probabilities=probabilities, check=False)
         for block in blocks:
-            self._add(new, block, classes[block.rows].long(), scale)
+            self._add(new, block, classes[block.rows], scale)
         self._accept(new)
 
     def _add(self, sums: Tensor, block: Block, labels: Tensor, scale: float) -> None:
@@ -178,8 +190,9 @@ class CalibrationMeter:
             [ones.sum(), block.nll(labels).sum(), block.brier(labels).sum()]
         )
         last = self.n_bins - 1
-        at = (confidence * scale).long().clamp(0, last)  # nan has no place of its own
-        bins.index_add_(1, at, torch.stack([ones, confidence, hits]))
+        # Clamped for nan, which an accelerator lets in and ``_checked_sums`` refuses.
+        in_bin = (confidence * scale).long().clamp(0, last)
+        bins.index_add_(1, in_bin, torch.stack([ones, confidence, hits]))
         cells = block.class_cells(self.n_bins, scale, None).view_as(gaps)
         gaps += cells
         gaps[:, 0] += block.class_totals(None)[0] - cells.sum(1)
@@ -187,13 +200,13 @@ class CalibrationMeter:
         own_bins = (own * scale).long().clamp(0, last)
         gaps.index_put_((labels, own_bins), -ones, accumulate=True)
 
-    def _read(self) -> Tensor:
+    def _checked_sums(self) -> Tensor:
         """Give the sums on the CPU, refused where they mean nothing."""
         self._add_waiting()
         if self._sums is None:
             _check.fail("meter", "has seen no samples", "call update(logits, labels)")
         sums = self._sums.cpu().double()
-        if not _check.finite(sums):
+        if not _check.all_finite(sums):
             cure = "look at the model that produced them"
             _check.fail("meter", "some logits were NaN or infinite", cure)
         return sums
@@ -218,7 +231,7 @@ class CalibrationMeter:
         >>> meter.compute()["brier"]
         0.5
         """
-        totals, bins, gaps = self._parts(self._read())
+        totals, bins, gaps = self._parts(self._checked_sums())
         n_samples, nll, brier = totals.tolist()
         _, confidences, hits = bins
         return {
@@ -249,12 +262,15 @@ class CalibrationMeter:
         >>> meter.reliability().counts.tolist()
         [0, 0, 1, 1]
         """
-        _, bins, _ = self._parts(self._read())
+        _, bins, _ = self._parts(self._checked_sums())
         counts, confidences, hits = bins.numpy()
-        edges = np.linspace(0, 1, self.n_bins + 1)
-        with np.errstate(invalid="ignore"):
-            means = confidences / counts, hits / counts
-        return Reliability(edges, counts.round().astype(np.int64), *means)
+        with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin is nan
+            return Reliability(
+                edges=np.linspace(0, 1, self.n_bins + 1),
+                counts=counts.round().astype(np.int64),
+                confidence=confidences / counts,
+                accuracy=hits / counts,
+            )
 
     def merge(self, other: "CalibrationMeter") -> None:
         """Add the samples of another meter, which stays as it is.
@@ -315,9 +331,7 @@ class CalibrationMeter:
             ...
         RuntimeError: process_group: torch.distributed is not initialised; ...
         """
-        if self._synced:
-            cure = "call reset() and begin again"
-            _check.fail("meter", "holds the samples of all processes", cure)
+        self._refuse_after_sync()
         if not (distributed.is_available() and distributed.is_initialized()):
             problem = "torch.distributed is not initialised"
             cure = "call init_process_group, or leave sync out in a single process"

@@ -20,11 +20,12 @@ label and a place in every table.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -42,7 +43,7 @@ from gcelib.bins import (
     cut_sorted,
     sums_between,
 )
-from gcelib.blocks import rounding, softmax_blocks
+from gcelib.blocks import Block, rounding, softmax_blocks
 
 # --------------------------------------------------------------------------------------
 # What all metrics read
@@ -60,6 +61,37 @@ class Scores(NamedTuple):
         """How far above a bin's edge a probability still counts as on it."""
         return rounding(self.values.dtype, probabilities=self.probabilities)
 
+    def blocks(self, *, check: bool = True) -> Iterator[tuple[Block, Tensor]]:
+        """Hand out the rows block by block, each with its labels.
+
+        Parameters
+        ----------
+        check : bool, default True
+            Refuse values that are not finite; False for a second pass.
+
+        Yields
+        ------
+        pair of Block and (rows,) tensor
+        """
+        for block in softmax_blocks(
+            self.values, probabilities=self.probabilities, check=check
+        ):
+            yield block, self.labels[block.rows]
+
+    def take(self, index: Integers) -> "Scores":
+        """Give a copy of the rows of ``index``.
+
+        Parameters
+        ----------
+        index : (M,) array of row numbers
+
+        Returns
+        -------
+        Scores
+        """
+        at = torch.from_numpy(index).to(self.values.device)
+        return Scores(self.values[at], self.labels[at], self.probabilities)
+
 
 class Rows(NamedTuple):
     """A few numbers for each sample, (N,) float64 each, by rising confidence."""
@@ -71,7 +103,16 @@ class Rows(NamedTuple):
     tolerance: float
 
     def take(self, index: Integers) -> "Rows":
-        """Give the rows of ``index``, which rises."""
+        """Give the rows of ``index``, which rises.
+
+        Parameters
+        ----------
+        index : (M,) array of row numbers
+
+        Returns
+        -------
+        Rows
+        """
         return Rows(
             confidences=self.confidences[index],
             correct=self.correct[index],
@@ -82,7 +123,7 @@ class Rows(NamedTuple):
 
 
 def _read(logits: object, labels: object, probabilities: object) -> Scores:
-    """Both after every check that needs no pass over the scores."""
+    """Scores and labels after every check that needs no pass over the scores."""
     probabilities = _check.boolean("probabilities", probabilities)
     values, classes = _check.logits_and_labels(logits, labels, values=False)
     _check.check_range(classes.cpu(), values.shape[1])
@@ -91,11 +132,10 @@ def _read(logits: object, labels: object, probabilities: object) -> Scores:
     return Scores(values, classes, probabilities)
 
 
-def _column(scores: Scores) -> Tensor:
-    """Room for a float64 number for each sample, where the scores are."""
-    device = scores.values.device
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    return torch.empty(len(scores.values), dtype=dtype, device=device)
+def _empty_column(values: Tensor) -> Tensor:
+    """Room for a float64 number for each row, on the same device."""
+    dtype = torch.float32 if values.device.type == "mps" else torch.float64
+    return torch.empty(len(values), dtype=dtype, device=values.device)
 
 
 def _numpy(column: Tensor) -> Floats:
@@ -105,19 +145,21 @@ def _numpy(column: Tensor) -> Floats:
 
 def _top_label(scores: Scores) -> tuple[Floats, Booleans]:
     """Confidence and hit of each prediction."""
-    confidences = _column(scores)
+    confidences = _empty_column(scores.values)
     correct = torch.empty_like(confidences, dtype=torch.bool)
-    for block in softmax_blocks(scores.values, probabilities=scores.probabilities):
+    for block, labels in scores.blocks():
         confidences[block.rows] = block.confidence
-        correct[block.rows] = block.is_right(scores.labels[block.rows])
+        correct[block.rows] = block.is_right(labels)
     return _numpy(confidences), correct.cpu().numpy()
 
 
 def _sorted_rows(scores: Scores) -> tuple[Rows, Integers]:
     """What most metrics need of each sample, by rising confidence, and that order."""
-    confidences, correct, nlls, briers = (_column(scores) for _ in range(4))
-    for block in softmax_blocks(scores.values, probabilities=scores.probabilities):
-        labels = scores.labels[block.rows]
+    confidences = _empty_column(scores.values)
+    correct = torch.empty_like(confidences)
+    nlls = torch.empty_like(confidences)
+    briers = torch.empty_like(confidences)
+    for block, labels in scores.blocks():
         confidences[block.rows] = block.confidence
         correct[block.rows] = block.is_right(labels).to(correct.dtype)
         nlls[block.rows] = block.nll(labels)
@@ -236,9 +278,9 @@ def nll(logits: Array, labels: Array, *, probabilities: bool = False) -> float:
     0.6931
     """
     scores = _read(logits, labels, probabilities)
-    nlls = _column(scores)
-    for block in softmax_blocks(scores.values, probabilities=scores.probabilities):
-        nlls[block.rows] = block.nll(scores.labels[block.rows])
+    nlls = _empty_column(scores.values)
+    for block, block_labels in scores.blocks():
+        nlls[block.rows] = block.nll(block_labels)
     values = _numpy(nlls)
     _warn_of_infinite_nll(values)
     return float(values.mean())
@@ -286,9 +328,9 @@ def brier(logits: Array, labels: Array, *, probabilities: bool = False) -> float
     0.5
     """
     scores = _read(logits, labels, probabilities)
-    briers = _column(scores)
-    for block in softmax_blocks(scores.values, probabilities=scores.probabilities):
-        briers[block.rows] = block.brier(scores.labels[block.rows])
+    briers = _empty_column(scores.values)
+    for block, block_labels in scores.blocks():
+        briers[block.rows] = block.brier(block_labels)
     return float(_numpy(briers).mean())
 
 
@@ -338,9 +380,14 @@ def ece(
     n_bins = check_n_bins(n_bins)
     scores = _read(logits, labels, probabilities)
     confidences, correct = _top_label(scores)
-    index = (confidences * bin_scale(n_bins, scores.tolerance)).astype(np.intp)
-    gaps = np.bincount(index, confidences - correct)
-    return float(np.abs(gaps).sum() / len(index))
+    bins = (confidences * bin_scale(n_bins, scores.tolerance)).astype(np.intp)
+    gaps = np.bincount(bins, confidences - correct)
+    return _mean_gap(gaps, len(bins))
+
+
+def _mean_gap(gaps: npt.NDArray[Any], n_samples: int) -> float:
+    """The error of bins whose sums of (confidence - hit) are ``gaps``."""
+    return float(np.abs(gaps).sum() / n_samples)
 
 
 def mce(
@@ -444,9 +491,10 @@ def adaptive_ece(
     sorted_confidences = np.sort(confidences)
     edges, cuts = cut_sorted(sorted_confidences, n_bins, "mass", scores.tolerance)
     hit_cuts = np.searchsorted(hit_confidences, edges, side="right")
-    hit_cuts[0], hit_cuts[-1] = 0, len(hit_confidences)
+    hit_cuts[0] = 0
+    hit_cuts[-1] = len(hit_confidences)
     gaps = sums_between(sorted_confidences, cuts) - np.diff(hit_cuts)
-    return float(np.abs(gaps).sum() / len(confidences))
+    return _mean_gap(gaps, len(confidences))
 
 
 def classwise_ece(
@@ -500,35 +548,35 @@ def _classwise(
 ) -> Floats:
     """Class-wise ECE of all rows, (1,), or of R resamples, (R,).
 
-    Resample r holds row i ``weights[r, i]`` times. The gap of a class and bin is the
-    sum of its probabilities less the number of its labels there. The first bin holds
-    nearly all of them, so its sum is the class's total less the other bins.
+    Resample r holds row i ``weights[r, i]`` times. A cell is a class and a bin; its gap
+    is the sum of the class's probabilities there less the number of its labels. The
+    first bin holds nearly all of them, so its sum is the class's total less the other
+    bins.
     """
     n_samples, n_classes = scores.values.shape
     n_resamples = 1 if weights is None else len(weights)
+    n_cells = n_classes * n_bins
     scale = bin_scale(n_bins, scores.tolerance)
-    sums = np.zeros((n_resamples, n_classes * n_bins))
+    gaps = np.zeros((n_resamples, n_cells))
     totals = np.zeros((n_resamples, n_classes))
-    own = _column(scores)  # the probability of each sample's label
-    for block in softmax_blocks(
-        scores.values, probabilities=scores.probabilities, check=check
-    ):
-        weight = None
+    label_probs = _empty_column(scores.values)
+    for block, labels in scores.blocks(check=check):
+        block_weights = None
         if weights is not None:
-            weight = torch.from_numpy(weights[:, block.rows])
-            weight = weight.to(scores.values.device)
-        sums += block.class_cells(n_bins, scale, weight).cpu().numpy()
-        totals += block.class_totals(weight).cpu().numpy()
-        own[block.rows] = block.pick(block.probs, scores.labels[block.rows])
-    by_class = sums.reshape(n_resamples, n_classes, n_bins)
+            block_weights = torch.from_numpy(weights[:, block.rows])
+            block_weights = block_weights.to(scores.values.device)
+        gaps += block.class_cells(n_bins, scale, block_weights).cpu().numpy()
+        totals += block.class_totals(block_weights).cpu().numpy()
+        label_probs[block.rows] = block.pick(block.probs, labels)
+    by_class = gaps.reshape(n_resamples, n_classes, n_bins)  # the same memory
     by_class[:, :, 0] = totals - by_class[:, :, 1:].sum(2)
-    label_bins = (_numpy(own) * scale).astype(np.intp)
+    label_bins = (_numpy(label_probs) * scale).astype(np.intp)
     label_cells = scores.labels.cpu().numpy() * n_bins + label_bins
     for r in range(n_resamples):
-        weight_of_row = None if weights is None else weights[r]
-        sums[r] -= np.bincount(label_cells, weight_of_row, n_classes * n_bins)
-    gaps: Floats = np.abs(sums).sum(1) / (n_samples * n_classes)
-    return gaps
+        sample_weights = None if weights is None else weights[r]
+        gaps[r] -= np.bincount(label_cells, sample_weights, n_cells)
+    errors: Floats = np.abs(gaps).sum(1) / (n_samples * n_classes)
+    return errors
 
 
 # --------------------------------------------------------------------------------------
@@ -606,18 +654,18 @@ def binned_samples(
     scores = _read(logits, labels, probabilities)
     hits: Booleans | Floats
     if class_index is None:
-        values, hits = _top_label(scores)
+        probs, hits = _top_label(scores)
     else:
         last = scores.values.shape[1] - 1
         k = _check.number("class_index", class_index, 0, last, integer=True)
-        column = _column(scores)
-        for block in softmax_blocks(scores.values, probabilities=scores.probabilities):
+        column = _empty_column(scores.values)
+        for block, _ in scores.blocks():
             column[block.rows] = block.of_class(k)
-        values = _numpy(column)
+        probs = _numpy(column)
         hits = (scores.labels == k).cpu().double().numpy()
-    order = np.argsort(values, kind="stable")
-    edges, cuts = cut_sorted(values[order], n_bins, binning, scores.tolerance)
-    return BinnedSamples(edges, cuts, order, values[order], hits[order])
+    order = np.argsort(probs, kind="stable")
+    edges, cuts = cut_sorted(probs[order], n_bins, binning, scores.tolerance)
+    return BinnedSamples(edges, cuts, order, probs[order], hits[order])
 
 
 def reliability(
@@ -706,8 +754,8 @@ def entropy(logits: Array, *, probabilities: bool = False) -> Floats:
     >>> [f"{value:.4g}" for value in entropy([[0.0, 0.0], [200.0, 0.0]])]
     ['0.6931', '2.782e-85']
     """
-    value, _ = _entropies("logits", logits, probabilities)
-    return value
+    entropies, _ = _entropies("logits", logits, probabilities)
+    return entropies
 
 
 def _entropies(
@@ -716,14 +764,14 @@ def _entropies(
     """Entropy of each row and its logarithm."""
     probabilities = _check.boolean("probabilities", probabilities)
     values = _check.as_tensor(name, logits)
-    _check.stored(name, values)
+    _check.check_has_values(name, values)
     _check.check_logits(values, name)
     if probabilities and values.device.type == "cpu":
         _check.check_probabilities(values, name)
     elif not probabilities:
         _check.warn_of_probabilities(values, name)
-    scores = Scores(values, values, probabilities)
-    entropies, logarithms = _column(scores), _column(scores)
+    entropies = _empty_column(values)
+    logarithms = torch.empty_like(entropies)
     for block in softmax_blocks(values, probabilities=probabilities, check=False):
         entropies[block.rows], logarithms[block.rows] = block.entropy()
     highest = math.log(values.shape[1])
@@ -802,7 +850,7 @@ def logits_from_probabilities(p: Array) -> Tensor:
     [[0.5, 0.5], [1.0, 0.0]]
     """
     values = _check.as_tensor("p", p)
-    _check.stored("p", values)
+    _check.check_has_values("p", values)
     _check.check_logits(values, "p", values=False)
     if values.device.type == "cpu":
         _check.check_probabilities(values, "p")
@@ -853,10 +901,22 @@ class Metric:
     from_weights: Callable[..., Floats] | None = None
 
     def __call__(self, scores: Scores, n_bins: int) -> float:
-        """Call the function on checked input."""
+        """Call the function on checked input.
+
+        Parameters
+        ----------
+        scores : Scores
+        n_bins : int
+            Left out where the function takes none.
+
+        Returns
+        -------
+        float
+        """
         options = {"n_bins": n_bins} if self.takes_bins else {}
-        values, labels, probabilities = scores
-        value = self.function(values, labels, **options, probabilities=probabilities)
+        value = self.function(
+            scores.values, scores.labels, **options, probabilities=scores.probabilities
+        )
         return float(value)
 
 
@@ -864,7 +924,7 @@ def _binned_gap(rows: Rows, n_bins: int, binning: Binning) -> float:
     """Give the calibration error of sorted rows."""
     _, cuts = cut_sorted(rows.confidences, n_bins, binning, rows.tolerance)
     gaps = sums_between(rows.confidences - rows.correct, cuts)
-    return float(np.abs(gaps).sum() / len(rows.correct))
+    return _mean_gap(gaps, len(rows.correct))
 
 
 #: Every metric. A new one is a row here and its function: ``evaluate`` and what derives
@@ -989,10 +1049,9 @@ def evaluate(
         return points
     draws, calibrated = _resample(scores, rows, order, metrics, n_bins, bootstrap, seed)
     highest = [metric.highest for metric in metrics.values()]
+    ends = intervals.basic(list(points.values()), draws, highest)
     result = dict(points)
-    for name, (low, high) in zip(
-        metrics, intervals.basic(list(points.values()), draws, highest), strict=True
-    ):
+    for name, (low, high) in zip(metrics, ends, strict=True):
         result[f"{name}_low"] = low
         result[f"{name}_high"] = high
     result["ece_calibrated_high"] = float(np.quantile(calibrated, 0.95))
@@ -1026,29 +1085,28 @@ def _resample(
     n_samples, n_classes = scores.values.shape
     _, cuts = cut_sorted(rows.confidences, n_bins, "width", rows.tolerance)
     at_once = max(1, blocks.CELLS // max(n_samples, n_classes * n_bins))
-    estimates, calibrated = [], []
-    for drawn in intervals.resamples(rng, n_samples, n_resamples, at_once):
-        weights = np.stack([np.bincount(d, minlength=n_samples) for d in drawn])
-        together = {
+    estimates = []
+    calibrated = []
+    for group in intervals.resamples(rng, n_samples, n_resamples, at_once):
+        weights = np.stack([np.bincount(drawn, minlength=n_samples) for drawn in group])
+        by_weights = {
             name: metric.from_weights(scores, n_bins, weights, check=False)
             for name, metric in metrics.items()
             if metric.from_weights
         }
-        for i in range(len(drawn)):
-            again = rows.take(np.repeat(np.arange(n_samples), weights[i][order]))
+        for r, drawn in enumerate(group):
+            # Each row as often as it was drawn, still by rising confidence.
+            again = rows.take(np.repeat(np.arange(n_samples), weights[r][order]))
             estimate = []
             for name, metric in metrics.items():
                 if metric.from_rows:
                     estimate.append(metric.from_rows(again, n_bins))
                 elif metric.from_weights:
-                    estimate.append(float(together[name][i]))
+                    estimate.append(float(by_weights[name][r]))
                 else:
-                    index = torch.from_numpy(drawn[i]).to(scores.values.device)
-                    values, labels = scores.values[index], scores.labels[index]
-                    part = Scores(values, labels, scores.probabilities)
-                    estimate.append(metric(part, n_bins))
+                    estimate.append(metric(scores.take(drawn), n_bins))
             estimates.append(estimate)
             hits = rng.random(n_samples) < rows.confidences  # as if they were right
             gaps = sums_between(rows.confidences - hits, cuts)
-            calibrated.append(float(np.abs(gaps).sum() / n_samples))
+            calibrated.append(_mean_gap(gaps, n_samples))
     return estimates, calibrated

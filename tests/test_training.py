@@ -60,6 +60,14 @@ def test_cifar_recipe_is_the_papers():
     assert tiny.batch_size == 128
 
 
+@pytest.mark.parametrize("name", ["paper", "published_code"])
+def test_a_misspelt_loss_is_refused_by_every_recipe(name):
+    with pytest.raises(ValueError, match="^loss: unknown 'gcee'; did you mean 'gce'"):
+        TrainConfig("digits", loss="gcee", recipe=name)
+    with pytest.raises(ValueError, match="^loss: unknown 'gcee'; did you mean 'gce'"):
+        recipe("digits", loss="gcee", name=name)
+
+
 def test_published_code_recipe_is_named_and_recorded():
     config = TrainConfig(
         dataset="cifar10",

@@ -148,6 +148,7 @@ def recipe(
     2.0
     """
     choice("recipe", name, RECIPE_NAMES)
+    choice("loss", loss, losses.LOSSES)
     base = data.parent(dataset)
     row = RECIPES[base] if base in RECIPES else _recipe_by_kind(data.source_of(base))
     if model is not None:
@@ -167,14 +168,13 @@ def _recipe_by_kind(source: data.Source) -> Recipe:
 
 def _published(row: Recipe, base: str, loss: str) -> Recipe:
     """Change a recipe into what the published code runs."""
-    is_brier = loss == "brier"
     changed: dict[str, Any] = {
         "reduction": losses.LOSSES[loss].published_reduction,
         "clip_norm": 2.0,
         "milestones": tuple(m - 1 for m in row.milestones),
         "batch_size": PUBLISHED_BATCH_SIZE.get(base, row.batch_size),
     }
-    if is_brier:
+    if loss == "brier":
         changed["lr"] = PUBLISHED_BRIER_LR.get(base, row.lr)
         changed.update(PUBLISHED_BRIER.get((base, row.model), {}))
     return dataclasses.replace(row, **changed)
@@ -476,10 +476,10 @@ def resolve(config: TrainConfig) -> Settings:
     base = data.parent(config.dataset)
     dataset = base if own.is_own(base) else config.dataset
     source = data.source_of(dataset, seed)
-    row = Recipe(**recipe(dataset, None, config.loss, config.recipe))
-    model = networks.check_name(_or(config.model, row.model))
-    _check_kind(model, source, dataset)
     loss = choice("loss", config.loss, losses.LOSSES)
+    usual_model = recipe(dataset, None, loss, config.recipe)["model"]
+    model = networks.check_name(_or(config.model, usual_model))
+    _check_kind(model, source, dataset)
     row = Recipe(**recipe(dataset, model, loss, config.recipe))
     augment = row.augment if base in RECIPES else source.augment
     epochs = _whole("epochs", _or(config.epochs, row.epochs), 1, 10**5)
@@ -570,8 +570,10 @@ def _loss_options(
     options = row.options_of_run(base, model) | given
     known_keys("loss_options", options, row.run_options)
     losses.make_loss(loss, **options)
-    # JSON knows no numpy
-    return {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
+    for name, value in options.items():
+        if isinstance(value, np.generic):  # JSON knows no numpy
+            options[name] = value.item()
+    return options
 
 
 def _variant(variant: str) -> str:

@@ -89,268 +89,169 @@ class PublishedNetwork:
     licence: str
 
 
-_NETCAL = (
-    "github.com/EFS-OpenSource/calibration-framework",
-    "2a3db8d7cb2a557f3b563c98ce00954f43dfe927",
-)
+def _netcal(dataset: str, n_classes: int, name: str, sha256: str) -> PublishedNetwork:
+    """A network of netcal's examples, labels in the same file."""
+    outputs = PublishedFile(
+        "github.com/EFS-OpenSource/calibration-framework",
+        "2a3db8d7cb2a557f3b563c98ce00954f43dfe927",
+        f"examples/classification/records/{dataset}/{name}.npz",
+        480492 if n_classes == 10 else 4080492,
+        sha256,
+    )
+    return PublishedNetwork(dataset, n_classes, outputs, None, "Apache-2.0")
 
-_WIDMANN = (
-    "github.com/devmotion/CalibrationPaper",
-    "a164e8ba0f37ea6cdd8f04a34abe43ed06b87a66",
-)
 
-_VERIFIED = (
-    "github.com/p-lambda/verified_calibration",
-    "ee81c346895e3377653bd347c429a95bd631058d",
-)
+def _widmann_file(name: str, n_bytes: int, sha256: str) -> PublishedFile:
+    """A file of the experiments of Widmann, Lindsten and Zachariah (2019)."""
+    return PublishedFile(
+        "github.com/devmotion/CalibrationPaper",
+        "a164e8ba0f37ea6cdd8f04a34abe43ed06b87a66",
+        f"experiments/data/PyTorch-CIFAR10/{name}.csv",
+        n_bytes,
+        sha256,
+    )
 
-_CLEANLAB = (
-    "github.com/cleanlab/label-errors",
-    "6d5d6b31a13216290afc40e5c6319399c4d15c06",
-)
 
-_WIDMANN_LABELS = PublishedFile(
-    *_WIDMANN,
-    "experiments/data/PyTorch-CIFAR10/labels.csv",
-    21000,
-    "8c005c49438094954d09bcf8e440c937a877a5554f97302e05b747b3845b2ed9",
-)
+def _widmann(name: str, n_bytes: int, sha256: str) -> PublishedNetwork:
+    """A network of those experiments; all have the same labels."""
+    labels = _widmann_file(
+        "labels",
+        21000,
+        "8c005c49438094954d09bcf8e440c937a877a5554f97302e05b747b3845b2ed9",
+    )
+    outputs = _widmann_file(name, n_bytes, sha256)
+    return PublishedNetwork("cifar10", 10, outputs, labels, "none stated")
+
+
+def _cleanlab(dataset: str, sha256: str, labels_sha256: str) -> PublishedNetwork:
+    """Cross-validated probabilities of cleanlab's study of label errors."""
+    source = "github.com/cleanlab/label-errors"
+    commit = "6d5d6b31a13216290afc40e5c6319399c4d15c06"
+    outputs = PublishedFile(
+        source,
+        commit,
+        f"cross_validated_predicted_probabilities/{dataset}_test_set_pyx.npy",
+        800128,
+        sha256,
+    )
+    labels = PublishedFile(
+        source,
+        commit,
+        f"original_test_labels/{dataset}_test_set_original_labels.npy",
+        20128,
+        labels_sha256,
+    )
+    return PublishedNetwork(dataset, 10, outputs, labels, "Apache-2.0")
+
 
 #: The published networks, by name.
 PUBLISHED: dict[str, PublishedNetwork] = {
-    "lenet5_cifar10": PublishedNetwork(
+    "lenet5_cifar10": _netcal(
         "cifar10",
         10,
-        PublishedFile(
-            *_NETCAL,
-            "examples/classification/records/cifar10/lenet-5-cifar-10.npz",
-            480492,
-            "2fea8ab231920142ebf1fb90ec07677681f0ea64aef1a328e1d45898978e3c90",
-        ),
-        None,
-        "Apache-2.0",
+        "lenet-5-cifar-10",
+        "2fea8ab231920142ebf1fb90ec07677681f0ea64aef1a328e1d45898978e3c90",
     ),
-    "wrn16_4_cifar10": PublishedNetwork(
+    "wrn16_4_cifar10": _netcal(
         "cifar10",
         10,
-        PublishedFile(
-            *_NETCAL,
-            "examples/classification/records/cifar10/wideresnet-16-4-cifar-10.npz",
-            480492,
-            "ce2bafe1fa22e8da7b132cb45556b5d154bd50bbec5d91913bba2e04fbd76182",
-        ),
-        None,
-        "Apache-2.0",
+        "wideresnet-16-4-cifar-10",
+        "ce2bafe1fa22e8da7b132cb45556b5d154bd50bbec5d91913bba2e04fbd76182",
     ),
-    "densenet_bc_100_cifar100": PublishedNetwork(
+    "densenet_bc_100_cifar100": _netcal(
         "cifar100",
         100,
-        PublishedFile(
-            *_NETCAL,
-            "examples/classification/records/cifar100/densenet-bc-100-cifar-100.npz",
-            4080492,
-            "6b8c33de93bdf1ae7de335f485c73c9f7198b359f85de6b1f21066a7e7c6379e",
-        ),
-        None,
-        "Apache-2.0",
+        "densenet-bc-100-cifar-100",
+        "6b8c33de93bdf1ae7de335f485c73c9f7198b359f85de6b1f21066a7e7c6379e",
     ),
-    "lenet5_cifar100": PublishedNetwork(
+    "lenet5_cifar100": _netcal(
         "cifar100",
         100,
-        PublishedFile(
-            *_NETCAL,
-            "examples/classification/records/cifar100/lenet-5-cifar-100.npz",
-            4080492,
-            "45807c28708ba788ef3e4d9f9d25f59ebe93a2eb5d4dd5fa8380095636a244a0",
-        ),
-        None,
-        "Apache-2.0",
+        "lenet-5-cifar-100",
+        "45807c28708ba788ef3e4d9f9d25f59ebe93a2eb5d4dd5fa8380095636a244a0",
     ),
-    "wrn16_4_cifar100": PublishedNetwork(
+    "wrn16_4_cifar100": _netcal(
         "cifar100",
         100,
-        PublishedFile(
-            *_NETCAL,
-            "examples/classification/records/cifar100/wideresnet-16-4-cifar-100.npz",
-            4080492,
-            "ab3ce671b234521fe346977df2bb1c755a2c96b1781c350cef76be0ad36e5e12",
-        ),
-        None,
-        "Apache-2.0",
+        "wideresnet-16-4-cifar-100",
+        "ab3ce671b234521fe346977df2bb1c755a2c96b1781c350cef76be0ad36e5e12",
     ),
-    "densenet121_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/densenet121.csv",
-            1307637,
-            "618b47ef01f22e3e82b5e4bacc78d2b2818211c7c52db1b5723b251f08739a18",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "densenet121_cifar10": _widmann(
+        "densenet121",
+        1307637,
+        "618b47ef01f22e3e82b5e4bacc78d2b2818211c7c52db1b5723b251f08739a18",
     ),
-    "densenet161_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/densenet161.csv",
-            1309963,
-            "624c889f9ff9dd6ab8b6205f59a4497eb8be0b58fdf312571ef4e92eb512f06e",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "densenet161_cifar10": _widmann(
+        "densenet161",
+        1309963,
+        "624c889f9ff9dd6ab8b6205f59a4497eb8be0b58fdf312571ef4e92eb512f06e",
     ),
-    "densenet169_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/densenet169.csv",
-            1311219,
-            "f0fa59a709adeab3ec4fe7d06cc1166c1a44df2a1a60534f25cad385386bfa15",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "densenet169_cifar10": _widmann(
+        "densenet169",
+        1311219,
+        "f0fa59a709adeab3ec4fe7d06cc1166c1a44df2a1a60534f25cad385386bfa15",
     ),
-    "googlenet_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/googlenet.csv",
-            1256608,
-            "e24cbae2961fba7a4242b050e971d0f53a14cbbc0d6715a23b757b72e9ca6033",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "googlenet_cifar10": _widmann(
+        "googlenet",
+        1256608,
+        "e24cbae2961fba7a4242b050e971d0f53a14cbbc0d6715a23b757b72e9ca6033",
     ),
-    "inception_v3_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/inception_v3.csv",
-            1269640,
-            "101f0ea51e6c1bcda358262df0aa07e021846c42f26b5a16bd86512b3759a415",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "inception_v3_cifar10": _widmann(
+        "inception_v3",
+        1269640,
+        "101f0ea51e6c1bcda358262df0aa07e021846c42f26b5a16bd86512b3759a415",
     ),
-    "mobilenet_v2_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/mobilenet_v2.csv",
-            1267172,
-            "83900137295ba171bdcafb873e4bb4e14a59afe3e5a383b7a07d3f2b4769e7cf",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "mobilenet_v2_cifar10": _widmann(
+        "mobilenet_v2",
+        1267172,
+        "83900137295ba171bdcafb873e4bb4e14a59afe3e5a383b7a07d3f2b4769e7cf",
     ),
-    "resnet18_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/resnet18.csv",
-            1283873,
-            "b516c06c0f541c991daf435580a61274f69d46049a33d7f26ccb90efd1cf0fc2",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "resnet18_cifar10": _widmann(
+        "resnet18",
+        1283873,
+        "b516c06c0f541c991daf435580a61274f69d46049a33d7f26ccb90efd1cf0fc2",
     ),
-    "resnet34_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/resnet34.csv",
-            1288760,
-            "f51635ac7305446337b71d3bb2536cbd17083cc76c0071378a3a5dc7f7e341e6",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "resnet34_cifar10": _widmann(
+        "resnet34",
+        1288760,
+        "f51635ac7305446337b71d3bb2536cbd17083cc76c0071378a3a5dc7f7e341e6",
     ),
-    "resnet50_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/resnet50.csv",
-            1273784,
-            "047813dc70800932725428fcb41159f165193102dcda95463c8d732b1e86775c",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "resnet50_cifar10": _widmann(
+        "resnet50",
+        1273784,
+        "047813dc70800932725428fcb41159f165193102dcda95463c8d732b1e86775c",
     ),
-    "resnet_orig_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/resnet_orig.csv",
-            1259813,
-            "4ee9049dfa3459ce8dfef7384536f3e00f56a56561df1163ffc4ce6a47d677d2",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "resnet_orig_cifar10": _widmann(
+        "resnet_orig",
+        1259813,
+        "4ee9049dfa3459ce8dfef7384536f3e00f56a56561df1163ffc4ce6a47d677d2",
     ),
-    "vgg11_bn_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/vgg11_bn.csv",
-            1251762,
-            "aa95286cacd62cc3b38414430c4324b66c61290080702e4ac21aefef699860a8",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "vgg11_bn_cifar10": _widmann(
+        "vgg11_bn",
+        1251762,
+        "aa95286cacd62cc3b38414430c4324b66c61290080702e4ac21aefef699860a8",
     ),
-    "vgg13_bn_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/vgg13_bn.csv",
-            1252264,
-            "1ca45c3a82a7f029ca95906d72c2bf0b8258fdc97291bba9506342c353dbc15f",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "vgg13_bn_cifar10": _widmann(
+        "vgg13_bn",
+        1252264,
+        "1ca45c3a82a7f029ca95906d72c2bf0b8258fdc97291bba9506342c353dbc15f",
     ),
-    "vgg16_bn_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/vgg16_bn.csv",
-            1254789,
-            "e517a0a2b4bde324d55fbd24e432a0251803d7a4118e2ce52bf9e63ab9ee7bda",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "vgg16_bn_cifar10": _widmann(
+        "vgg16_bn",
+        1254789,
+        "e517a0a2b4bde324d55fbd24e432a0251803d7a4118e2ce52bf9e63ab9ee7bda",
     ),
-    "vgg19_bn_cifar10": PublishedNetwork(
-        "cifar10",
-        10,
-        PublishedFile(
-            *_WIDMANN,
-            "experiments/data/PyTorch-CIFAR10/vgg19_bn.csv",
-            1253395,
-            "cec0f2b7bf64634b2bdfb7028241aeda3acd13d602da8b793dac2a54d94550a1",
-        ),
-        _WIDMANN_LABELS,
-        "none stated",
+    "vgg19_bn_cifar10": _widmann(
+        "vgg19_bn",
+        1253395,
+        "cec0f2b7bf64634b2bdfb7028241aeda3acd13d602da8b793dac2a54d94550a1",
     ),
     "vgg16_keras_cifar10": PublishedNetwork(
         "cifar10",
         10,
         PublishedFile(
-            *_VERIFIED,
+            "github.com/p-lambda/verified_calibration",
+            "ee81c346895e3377653bd347c429a95bd631058d",
             "data/cifar_probs.dat",
             480249,
             "fe3cdd9e8d77336aa60916949ec126ef0c17a828d95c1999a88a59bc56a550bf",
@@ -358,39 +259,15 @@ PUBLISHED: dict[str, PublishedNetwork] = {
         None,
         "MIT",
     ),
-    "cross_validated_cifar10": PublishedNetwork(
+    "cross_validated_cifar10": _cleanlab(
         "cifar10",
-        10,
-        PublishedFile(
-            *_CLEANLAB,
-            "cross_validated_predicted_probabilities/cifar10_test_set_pyx.npy",
-            800128,
-            "c445b25cee680e3919b4bd81d230a5c7c2179ed556609d84e000ee046bb44b49",
-        ),
-        PublishedFile(
-            *_CLEANLAB,
-            "original_test_labels/cifar10_test_set_original_labels.npy",
-            20128,
-            "8fba587d5b11011df52b2a20eb4a272eeaf20c2d162554059f714d4b78d23aed",
-        ),
-        "Apache-2.0",
+        "c445b25cee680e3919b4bd81d230a5c7c2179ed556609d84e000ee046bb44b49",
+        "8fba587d5b11011df52b2a20eb4a272eeaf20c2d162554059f714d4b78d23aed",
     ),
-    "cross_validated_mnist": PublishedNetwork(
+    "cross_validated_mnist": _cleanlab(
         "mnist",
-        10,
-        PublishedFile(
-            *_CLEANLAB,
-            "cross_validated_predicted_probabilities/mnist_test_set_pyx.npy",
-            800128,
-            "403d0f1188c8940ceb47994a2cd9eb2aee6946810b5488d9d4501c97e09f30c2",
-        ),
-        PublishedFile(
-            *_CLEANLAB,
-            "original_test_labels/mnist_test_set_original_labels.npy",
-            20128,
-            "9c4b8d0ef379b2ce0d312470484d79e282a47e092738fca1edff326f9b67c20e",
-        ),
-        "Apache-2.0",
+        "403d0f1188c8940ceb47994a2cd9eb2aee6946810b5488d9d4501c97e09f30c2",
+        "9c4b8d0ef379b2ce0d312470484d79e282a47e092738fca1edff326f9b67c20e",
     ),
 }
 
@@ -557,7 +434,8 @@ def sources_table() -> str:
     files = "path bytes sha256 labels_path labels_bytes labels_sha256"
     writer.writerow([*header.split(), *files.split()])
     for name, network in PUBLISHED.items():
-        outputs, labels = network.outputs, network.labels
+        outputs = network.outputs
+        labels = network.labels
         row = [name, network.dataset, network.n_classes, network.licence]
         row += [outputs.repository, outputs.commit]
         row += [outputs.path, outputs.n_bytes, outputs.sha256]
