@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gcelib import _check
+from gcelib import _check, intervals
 from gcelib._check import Array
 from gcelib.bins import Floats, bin_scale, check_confidences
 from gcelib.calibration import CALIBRATORS, TemperatureScaling, make_calibrator
@@ -526,7 +527,7 @@ class _Judged:
 
 def _bin_of(confidence: Floats) -> npt.NDArray[np.intp]:
     """Bins (lo, hi] of equal width, from 0; a millionth too much is on the edge."""
-    return (confidence * (_N_BINS * (1 - 1e-6))).astype(np.intp)
+    return (confidence * bin_scale(_N_BINS, 1e-6)).astype(np.intp)
 
 
 def _judge(logits: Tensor, labels: Tensor, top: int | None = None) -> _Judged:
@@ -534,9 +535,11 @@ def _judge(logits: Tensor, labels: Tensor, top: int | None = None) -> _Judged:
     log_p = torch.log_softmax(logits.double(), 1)
     nll = -log_p.gather(1, labels[:, None])[:, 0]
     if top is None:
-        confidence, correct = log_p.amax(1).exp(), logits.argmax(1) == labels
+        confidence = log_p.amax(1).exp()
+        correct = logits.argmax(1) == labels
     else:
-        confidence, correct = log_p[:, top].exp(), labels == top
+        confidence = log_p[:, top].exp()
+        correct = labels == top
     return _Judged(nll.numpy(), confidence.numpy(), correct.numpy())
 
 
@@ -544,17 +547,15 @@ def _resampled_eces(
     judged: Mapping[str, _Judged], rng: np.random.Generator, resamples: int
 ) -> dict[str, Floats]:
     """ECE of the samples, then of resamples, the same ones for every calibrator."""
-    n = len(next(iter(judged.values())).nll)
-    spread = np.hstack([each.gaps for each in judged.values()])
-    sums = [spread.sum(0)]
-    at_once = max(1, 4_000_000 // n)
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
-        drawn = [rng.integers(0, n, n) for _ in range(size)]
-        weights = np.stack([np.bincount(rows, minlength=n) for rows in drawn])
-        sums.extend(weights.astype(np.float64) @ spread)
-    parts = np.abs(np.array(sums)).reshape(len(sums), len(judged), _N_BINS)
-    eces = parts.sum(2) / n
+    gaps = np.hstack([each.gaps for each in judged.values()])
+    n_samples = len(gaps)
+    sums = [gaps.sum(0)]
+    at_once = max(1, 4_000_000 // n_samples)
+    for group in intervals.resamples(rng, n_samples, resamples, at_once):
+        weights = np.stack([np.bincount(drawn, minlength=n_samples) for drawn in group])
+        sums.extend(weights.astype(np.float64) @ gaps)
+    in_bins = np.abs(np.array(sums)).reshape(len(sums), len(judged), _N_BINS)
+    eces = in_bins.sum(2) / n_samples
     return {name: eces[:, i] for i, name in enumerate(judged)}
 
 
@@ -646,23 +647,41 @@ def paired_differences(
             continue
         nll = _interval_of_mean(judged[name].nll - judged[reference].nll, 0.025)
         ece = _basic_interval(draws[name] - draws[reference], 0.025)
-        found.append(Difference(name, *nll, *ece))
+        found.append(
+            Difference(
+                name=name,
+                nll=nll.value,
+                nll_low=nll.low,
+                nll_high=nll.high,
+                ece=ece.value,
+                ece_low=ece.low,
+                ece_high=ece.high,
+            )
+        )
     return found
 
 
-def _interval_of_mean(values: Floats, tail: float) -> tuple[float, float, float]:
+class _Change(NamedTuple):
+    """An estimated difference and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def _interval_of_mean(values: Floats, tail: float) -> _Change:
     """The mean and the normal interval that leaves ``tail`` on each side."""
     mean = float(values.mean())
     spread = float(values.std(ddof=1)) / math.sqrt(len(values))
     half = _normal_quantile(1 - tail) * spread
-    return mean, mean - half, mean + half
+    return _Change(mean, mean - half, mean + half)
 
 
-def _basic_interval(draws: Floats, tail: float) -> tuple[float, float, float]:
+def _basic_interval(draws: Floats, tail: float) -> _Change:
     """The first value, and the basic bootstrap interval from the others."""
     point = float(draws[0])
     low, high = np.quantile(draws[1:], (tail, 1 - tail))
-    return point, 2 * point - float(high), 2 * point - float(low)
+    return _Change(point, 2 * point - float(high), 2 * point - float(low))
 
 
 class _Study:
@@ -687,9 +706,12 @@ class _Study:
         self.rng = np.random.default_rng(seed)
         self.names = [name for name in form.labels if name != "raw"]
         self.held_out = self._cross_validate()
-        self.judged = {n: self._judge(z, labels) for n, z in self.held_out.items()}
+        self.judged = {
+            name: self._judge(calibrated, labels)
+            for name, calibrated in self.held_out.items()
+        }
         self.noise = {
-            name: self._noise(j.confidence) for name, j in self.judged.items()
+            name: self._noise(judged.confidence) for name, judged in self.judged.items()
         }
         self.ece_draws = _resampled_eces(self.judged, self.rng, _RESAMPLES)
         self.eces = {name: draws[0] for name, draws in self.ece_draws.items()}
@@ -734,16 +756,12 @@ class _Study:
         chance = len(self.labels) / self.model_classes
         return bool(self.judged["raw"].correct.sum() <= chance)
 
-    def nll_change(
-        self, name: str, reference: str, tries: int
-    ) -> tuple[float, float, float]:
+    def nll_change(self, name: str, reference: str, tries: int) -> _Change:
         """The difference in NLL and the ends of its interval."""
         differences = self.judged[name].nll - self.judged[reference].nll
         return _interval_of_mean(differences, FALSE_ALARMS / tries)
 
-    def ece_change(
-        self, name: str, reference: str, tries: int
-    ) -> tuple[float, float, float]:
+    def ece_change(self, name: str, reference: str, tries: int) -> _Change:
         """The difference in ECE and the ends of its basic bootstrap interval."""
         differences = self.ece_draws[name] - self.ece_draws[reference]
         return _basic_interval(differences, FALSE_ALARMS / tries)
@@ -759,12 +777,12 @@ class _Study:
         if name == reference or self.errors(reference) < ERRORS_NEEDED:
             return False
         if criterion == "nll":
-            mean, _, high = self.nll_change(name, reference, tries)
-            gain = -mean * len(self.labels)
-            return high < 0 and gain >= math.log(tries / FALSE_ALARMS)
-        high = self.ece_change(name, reference, tries)[2]
+            change = self.nll_change(name, reference, tries)
+            gain = -change.value * len(self.labels)
+            return change.high < 0 and gain >= math.log(tries / FALSE_ALARMS)
+        change = self.ece_change(name, reference, tries)
         limit = np.quantile(self.noise[reference], 1 - FALSE_ALARMS)
-        return high < 0 and self.eces[reference] > limit
+        return change.high < 0 and self.eces[reference] > limit
 
     def choose(self, criterion: str) -> tuple[str, str]:
         """The advised calibrator and what it had to beat."""
@@ -773,14 +791,14 @@ class _Study:
             return reference, reference
         if self.clearly(criterion, "ts_nll", "raw", 1):
             reference = "ts_nll"
-        others = [name for name in self.names if name != reference]
         better = [
             name
-            for name in others
+            for name in self.names
             if self.clearly(criterion, name, reference, len(self.names))
         ]
         value = self._nlls() if criterion == "nll" else self.eces
-        return min(better, key=lambda name: value[name], default=reference), reference
+        best = min(better, key=lambda name: value[name], default=reference)
+        return best, reference
 
     def _nlls(self) -> dict[str, float]:
         """Mean NLL of every calibrator."""
@@ -792,18 +810,27 @@ class _Study:
         """Choose, fit on everything, report."""
         name, reference = self.choose(self.choose_by)
         calibrator = self._fit(name)
-        judged_on_test = self._test(test, {name: calibrator})
-        rows = tuple(self._row(n, reference, judged_on_test) for n in self.judged)
+        on_test = self._test(test, {name: calibrator})
+        rows = tuple(self._row(each, reference, on_test) for each in self.judged)
         said = self._sentences(name, reference, rows, test, calibrator)
-        sentence = " ".join(said)
-        before, after, labels = self.logits, self.held_out[name], self.labels
-        if test is not None:
+        if test is None:
+            before = self.logits
+            after = self.held_out[name]
+            labels = self.labels
+        else:
             before, labels = test
             with torch.no_grad():
                 after = calibrator(before)
-        form = self.form.name
         return Advice(
-            name, calibrator, sentence, rows, reference, before, after, labels, form
+            name=name,
+            calibrator=calibrator,
+            sentence=" ".join(said),
+            rows=rows,
+            reference=reference,
+            before=before,
+            after=after,
+            labels=labels,
+            form=self.form.name,
         )
 
     def _fit(self, name: str) -> Calibrator:
@@ -854,12 +881,12 @@ class _Study:
             nll=float(judged.nll.mean()),
             ece=float(self.eces[name]),
             ece_noise=float(np.quantile(self.noise[name], 0.95)),
-            nll_change=nll[0],
-            nll_low=nll[1],
-            nll_high=nll[2],
-            ece_change=ece[0],
-            ece_low=ece[1],
-            ece_high=ece[2],
+            nll_change=nll.value,
+            nll_low=nll.low,
+            nll_high=nll.high,
+            ece_change=ece.value,
+            ece_low=ece.low,
+            ece_high=ece.high,
             clearly_by_nll=self.clearly("nll", name, reference, tries),
             clearly_by_ece=self.clearly("ece", name, reference, tries),
             test_error=None if test is None else float(1 - test.correct.mean()),
@@ -901,13 +928,7 @@ class _Study:
             f"{100 * row.ece_noise:.2f} %)."
         )
         if test is not None:
-            before = by_name["raw"]
-            said.append(
-                f"On {len(test[1]):,} test samples, which had no say: "
-                f"ECE {_percent(before.test_ece)} to {_percent(row.test_ece)} %, "
-                f"NLL {before.test_nll:.4f} to {row.test_nll:.4f}, "
-                f"error {_percent(before.test_error)} to {_percent(row.test_error)} %."
-            )
+            said.append(_of_test(by_name["raw"], row, len(test[1])))
         if self.form.top is not None:
             tried = ", ".join(f"{self.form.labels[n]} ({n})" for n in self.names)
             said.append(
@@ -918,14 +939,14 @@ class _Study:
 
     def _of_labels(self) -> list[str]:
         """Accuracy at chance, or too few errors."""
-        n, k = len(self.labels), self.model_classes
+        n = len(self.labels)
         hits = int(self.judged["raw"].correct.sum())
         said = []
         if self.at_chance:
             said.append(
                 f"Look at the labels first: {hits:,} of {n:,} predictions are right, "
-                f"no more than chance (1 in {k}); nothing else counts until this is "
-                "explained."
+                f"no more than chance (1 in {self.model_classes}); nothing else counts "
+                "until this is explained."
             )
         if self.errors("raw") < ERRORS_NEEDED:
             wrong = n - hits
@@ -974,13 +995,24 @@ class _Study:
         self, name: str, rival: str, other: str, rows: Mapping[str, AdviceRow]
     ) -> str:
         """What the other criterion would choose, and what each choice buys."""
-        ours, theirs = rows[name], rows[rival]
+        ours = rows[name]
+        theirs = rows[rival]
         ece = f"ECE {100 * ours.ece:.2f} to {100 * theirs.ece:.2f} %"
         nll = f"NLL {theirs.nll - ours.nll:+.4f}"
         return (
             f"By {other.upper()} it would be {theirs.label} ({rival}): {ece}, {nll}. "
             f"{self.form.criteria}; take {rival} if {self.form.used[other]}."
         )
+
+
+def _of_test(before: AdviceRow, after: AdviceRow, n_samples: int) -> str:
+    """What the test samples say of the advice."""
+    return (
+        f"On {n_samples:,} test samples, which had no say: "
+        f"ECE {_percent(before.test_ece)} to {_percent(after.test_ece)} %, "
+        f"NLL {before.test_nll:.4f} to {after.test_nll:.4f}, "
+        f"error {_percent(before.test_error)} to {_percent(after.test_error)} %."
+    )
 
 
 def _ece(judged: _Judged) -> float:
