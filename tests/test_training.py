@@ -62,9 +62,9 @@ def test_cifar_recipe_is_the_papers():
 
 @pytest.mark.parametrize("name", ["paper", "published_code"])
 def test_a_misspelt_loss_is_refused_by_every_recipe(name):
-    with pytest.raises(ValueError, match="^loss: unknown 'gcee'; did you mean 'gce'"):
+    with pytest.raises(ValueError, match="loss: unknown 'gcee'"):
         TrainConfig("digits", loss="gcee", recipe=name)
-    with pytest.raises(ValueError, match="^loss: unknown 'gcee'; did you mean 'gce'"):
+    with pytest.raises(ValueError, match="loss: unknown 'gcee'"):
         recipe("digits", loss="gcee", name=name)
 
 
