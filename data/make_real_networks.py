@@ -6,8 +6,7 @@ A row for every network of ``published_logits`` (also listed in data/published.c
 which ``--sources`` writes), random split, number of validation samples and calibrator.
 Split s is ``numpy.random.default_rng(1000 + s).permutation(n)``: its first 5,000 (or
 1,000) samples fit, all from the 5,000th on judge. Networks whose files cannot be had
-are skipped with a word. probmetrics' two calibrators, which take longest, are fitted on
-the first eight splits. What is done is kept in FOLDER_OF_RUNS/real_networks.jsonl, so
+are skipped with a word. What is done is kept in FOLDER_OF_RUNS/real_networks.jsonl, so
 that the command goes on where it stopped; ``--splits 0`` writes the table of what is
 done. ``--report`` prints the tables of data/results/README.md from the committed file.
 Needs ``pip install probmetrics numba relplot``.
@@ -38,8 +37,7 @@ SOURCES = Path(__file__).parent / "published.csv"
 SIZES = (5000, 1000)
 JUDGED_FROM = 5000
 PAPERS = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_step_0.5", "ats_converged")
-SLOW = ("sms", "svs")
-SLOW_SPLITS = 8
+PEERS = ("bias", "vector", "isotonic", "sms", "svs")
 KEYS = ["network", "n_val", "split", "calibrator"]
 
 Logits = npt.NDArray[np.float32]
@@ -81,12 +79,11 @@ def measured(z: Tensor, y: Labels) -> dict[str, float]:
 def tasks(splits: int) -> Iterator[tuple[str, int, int, str]]:
     """Every row to be made, the paper's comparison first."""
     for n_val in SIZES:
-        for names in ((*PAPERS, "raw"), ("bias", "vector", "isotonic", *SLOW)):
+        for names in ((*PAPERS, "raw"), PEERS):
             for split in range(splits):
                 for network in PUBLISHED:
                     for name in names:
-                        if name not in SLOW or split < SLOW_SPLITS:
-                            yield network, n_val, split, name
+                        yield network, n_val, split, name
 
 
 def done_rows(store: Path) -> list[dict[str, Any]]:
@@ -167,7 +164,7 @@ def means(table: pd.DataFrame, n_val: int) -> pd.DataFrame:
         columns=["n_val", "split"]
     )
     found.insert(0, "splits", part.groupby("calibrator").split.nunique())
-    order = ["raw", *PAPERS, "bias", "vector", "isotonic", *SLOW]
+    order = ["raw", *PAPERS, *PEERS]
     return found.reindex([name for name in order if name in found.index]).round(2)
 
 

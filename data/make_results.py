@@ -4,9 +4,10 @@
 
 Writes <grid>.csv, a row a run, for each grid of ``gcelib.paper.RESULT_GRIDS`` of which
 all runs are finished, and says how many of the others are missing. From the runs of CE
-and GCE on the long tails it also writes corrections.csv (what the training log-prior or
-a bias for each class, fitted on validation, does to them) and collapse.csv (the classes
-of the run that lost one). Repeat it whenever more runs are finished: to train them,
+and GCE with the recipes of their data sets it also writes corrections.csv (what the
+training log-prior or a bias for each class, fitted on validation, does to them) and
+collapse.csv (the classes of the run that lost one). Repeat it whenever more runs are
+finished: to train them,
 
     cd notebooks && papermill 07_sweep.ipynb out.ipynb -p grid regularizer
 
@@ -29,7 +30,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 SETTINGS = ["dataset", "model", "loss", "variant", "seed"]
 RECIPE = ["epochs", "batch_size", "lr"]
 PROVENANCE = ["torch", "commit", "day", "device"]
-CORRECTED = ("fashion_mini_lt10", "fashion_mini_lt100")
+#: Runs with the recipe of their data set, and those where only lambda is another.
+CORRECTED = ("", "lambda0.9", "lambda0.5")
 #: The run whose third class vanished.
 COLLAPSED = "fashion_mini_lt100/convnet/gce/seed-03"
 
@@ -51,17 +53,14 @@ def main(
             write(output / f"{grid}.csv", only_results(rows))
         elif len(rows):
             print(f"{grid}: {len(cells) - len(rows)} of {len(cells)} runs are missing")
-    tails = table[table.dataset.isin(CORRECTED) & table.loss.isin(["ce", "gce"])]
-    tails = tails[~tails.variant.str.contains("published_code")]
-    if len(tails):
-        write(output / "corrections.csv", pd.DataFrame(map(corrected, records(tails))))
+    to_correct = table[
+        table.variant.isin(CORRECTED) & table.loss.isin(["ce", "gce"])
+    ]
+    if len(to_correct):
+        rows = [corrected(row) for row in to_correct.to_dict("records")]
+        write(output / "corrections.csv", pd.DataFrame(rows))
     if (runs_dir / COLLAPSED / "metrics.json").exists():
         write(output / "collapse.csv", classes_of(runs_dir / COLLAPSED))
-
-
-def records(table: pd.DataFrame) -> list[dict]:
-    """The rows of ``table`` as dicts."""
-    return table.to_dict("records")
 
 
 def write(path: Path, table: pd.DataFrame) -> None:

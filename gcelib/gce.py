@@ -384,8 +384,8 @@ class GCELoss(GroupLoss):
 
     It couples the samples: the batch size belongs to its definition, gradients
     accumulated over small batches are not those of a large one (but see
-    :func:`gcelib.accumulated_backward`), and its minimum is (1/N) sum_k N_k log N_k,
-    not 0. One sample gives 0, and a UserWarning.
+    :func:`gcelib.accumulated_backward`), and with hard labels its minimum is
+    (1/N) sum_k N_k log N_k, not 0. One sample gives 0, and a UserWarning.
 
     A logit of -inf is a probability of 0. A target that puts mass there makes the loss
     infinite, as in ``nn.CrossEntropyLoss``, and so does any label smoothing; otherwise
