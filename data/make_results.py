@@ -53,9 +53,7 @@ def main(
             write(output / f"{grid}.csv", only_results(rows))
         elif len(rows):
             print(f"{grid}: {len(cells) - len(rows)} of {len(cells)} runs are missing")
-    to_correct = table[
-        table.variant.isin(CORRECTED) & table.loss.isin(["ce", "gce"])
-    ]
+    to_correct = table[table.variant.isin(CORRECTED) & table.loss.isin(["ce", "gce"])]
     if len(to_correct):
         rows = [corrected(row) for row in to_correct.to_dict("records")]
         write(output / "corrections.csv", pd.DataFrame(rows))

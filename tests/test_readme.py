@@ -8,7 +8,8 @@ import pytest
 import scipy.stats
 import torch
 
-from gcelib import paper
+from gcelib import make_calibrator, paper, runs
+from gcelib.study import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,19 +68,34 @@ RESULTS = ROOT / "data" / "results"
 @pytest.fixture(scope="module")
 def runs_of_csv():
     """The csv files themselves, read without gcelib."""
-    names = ("demo", "demo_lt10", "regularizer", "corrections")
+    names = ("demo", "demo_lt10", "regularizer", "corrections", "afl_gce")
+    names += ("published_code_demo", "batch_size", "batch_regularizer")
     return {name: pd.read_csv(RESULTS / f"{name}.csv") for name in names}
+
+
+def t_test(first, second, metric):
+    """Paired t test of the differences by seed, in points, by scipy."""
+    tables = [table.sort_values("seed") for table in (first, second)]
+    assert list(tables[0].seed) == list(tables[1].seed)
+    one, other = (table[metric].to_numpy() for table in tables)
+    return scipy.stats.ttest_rel(100 * one, 100 * other), 100 * (one - other).mean()
 
 
 def paired(first, second, metric):
     """Difference by seed in points, and its interval by scipy, as the README prints."""
-    one, other = (
-        table.sort_values("seed")[metric].to_numpy() for table in (first, second)
-    )
-    assert len(one) == len(other) == 10
-    test = scipy.stats.ttest_rel(100 * one, 100 * other)
+    test, mean = t_test(first, second, metric)
     low, high = test.confidence_interval(0.95)
-    return f"{100 * (one - other).mean():+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def holm(p):
+    """Holm's adjusted p, step by step."""
+    adjusted = {}
+    largest = 0.0
+    for rank, (name, value) in enumerate(sorted(p.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, (len(p) - rank) * value))
+        adjusted[name] = largest
+    return adjusted
 
 
 def with_parts(table):
@@ -117,7 +133,65 @@ def test_the_sentences_below_the_table_follow_from_it():
         assert float(low) < 0 < float(high)  # sentence 1
         assert float(raw_high) > 0  # sentence 2: better nowhere
     assert sum(float(span[-2][0]) > 0 for span in spans) == 2  # ... and worse on two
-    assert sum(float(span[-1][1]) < 0 for span in spans) == 3  # sentence 3
+    assert sum(float(span[-1][1]) < 0 for span in spans) == 3  # ... TS better on three
+
+
+def test_only_one_interval_of_the_result_table_survives_a_correction(runs_of_csv):
+    table = with_parts(pd.concat([runs_of_csv["demo"], runs_of_csv["demo_lt10"]]))
+    p = {}
+    for dataset in DATASETS:
+        here = table[table.dataset == dataset]
+        ce, gce = (here[here.loss == loss] for loss in ("ce", "gce"))
+        for metric in ("test_raw_error", "scarce", "test_raw_ece", "test_ts_nll_ece"):
+            if metric != "scarce" or dataset != "digit_pairs":
+                p[dataset, metric] = t_test(gce, ce, metric)[0].pvalue
+    adjusted = holm(p)
+    assert len(adjusted) == 15
+    survive = {name for name, value in adjusted.items() if value < 0.05}
+    assert survive == {("digit_pairs", "test_raw_ece")}
+
+
+def test_the_published_recipe_is_what_scipy_makes_of_the_csv_file(runs_of_csv):
+    page = (RESULTS / "README.md").read_text(encoding="utf-8")
+    table = runs_of_csv["published_code_demo"]
+    metrics = ("test_raw_error", "test_raw_ece", "test_ts_nll_ece")
+    p = {}
+    for dataset in DATASETS:
+        here = table[table.dataset == dataset]
+        ce, gce = (here[here.loss == loss] for loss in ("ce", "gce"))
+        percent = 100 * ce.test_raw_error
+        cells = [f"{percent.mean():.2f} ± {percent.std():.2f}"]
+        cells += [paired(gce, ce, metric) for metric in metrics]
+        assert f"| {dataset} | {' | '.join(cells)} |" in page
+        for metric in metrics:
+            p[dataset, metric] = t_test(gce, ce, metric)[0].pvalue
+        if dataset == "fashion_mini_lt100":
+            assert f"error {cells[1]}, ECE as trained {cells[2]}" in README
+    survive = {name for name, value in holm(p).items() if value < 0.05}
+    assert survive == {("fashion_mini_lt100", metric) for metric in metrics[:2]}
+
+
+def test_the_table_of_small_batches_is_what_scipy_makes_of_the_csv_files(runs_of_csv):
+    page = (RESULTS / "README.md").read_text(encoding="utf-8")
+    table = pd.concat([runs_of_csv["batch_size"], runs_of_csv["batch_regularizer"]])
+    for weight, ending in {"1": "", "0.9": "-lambda0.9", "0.5": "-lambda0.5"}.items():
+        cells = []
+        for metric in ("test_raw_ece", "test_raw_error"):
+            for size in (32, 256):
+                gce = table[(table.variant == f"b{size}{ending}")]
+                ce = table[(table.variant == f"b{size}") & (table.loss == "ce")]
+                cells.append(paired(gce[gce.loss == "gce"], ce, metric))
+        assert f"| λ = {weight} | {' | '.join(cells)} |" in page
+
+
+def test_as_many_runs_lost_a_class_as_the_results_page_says(runs_of_csv):
+    page = (RESULTS / "README.md").read_text(encoding="utf-8")
+    table = pd.concat([runs_of_csv["demo"], runs_of_csv["afl_gce"]])
+    table = table[table.dataset == "fashion_mini_lt100"]
+    by_class = [f"test_raw_error_class{k}" for k in range(10)]
+    lost = (table[by_class].max(axis=1) == 1).groupby(table.loss).sum()
+    assert lost[lost > 0].to_dict() == {"afl_gce": 8, "brier": 9, "gce": 1}
+    assert "9 of 10 runs of Brier, 8 of AFL + GCE, 1 of GCE" in page
 
 
 def test_the_results_page_is_what_scipy_makes_of_the_csv_files(runs_of_csv):
@@ -143,8 +217,22 @@ def test_the_results_page_is_what_scipy_makes_of_the_csv_files(runs_of_csv):
     assert (dress.predicted, dress.n_train, dress.error) == (0, 113, 1)
     assert f"largest probability {dress.largest_p:.2f}" in page
     assert f"probability is {dress.auroc_of_p:.3f}" in page
-    assert f"(error {100 * dress.bias_error:.0f} %)" in page
-    assert f"({100 * collapse.bias_error['Shirt']:.0f} %)" in page
+    assert f"(error on dresses {100 * dress.bias_error:.0f} %)" in page
+
+
+def test_corrections_and_collapse_are_what_the_calibrators_of_today_make(runs_of_csv):
+    """Only the collapsed run of the tables' runs comes along with its logits."""
+    run = shipped.demo_runs() / "fashion_mini_lt100" / "convnet" / "gce" / "seed-03"
+    bias = make_calibrator("bias").fit(*runs.load_logits(run, "val"))
+    logits, labels = runs.load_logits(run, "test")
+    wrong = bias(logits).argmax(1).numpy() != labels
+    table = runs_of_csv["corrections"].fillna({"variant": ""})
+    place = "dataset == 'fashion_mini_lt100' and loss == 'gce' and variant == ''"
+    (row,) = table.query(f"{place} and seed == 3").to_dict("records")
+    assert row["test_bias_error"] == wrong.mean()
+    collapse = pd.read_csv(RESULTS / "collapse.csv")
+    for k in range(10):
+        assert collapse.bias_error[k] == pytest.approx(wrong[labels == k].mean())
 
 
 def test_the_results_page_shows_every_loss():
