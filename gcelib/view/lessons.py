@@ -10,6 +10,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -262,6 +263,18 @@ def _doubled_batch() -> float:
     return means[1000] - means[500]
 
 
+def _five_seeds_that_disagree() -> float:
+    """Choices of five of lesson 08's ten seeds whose mean has the other sign."""
+    from gcelib.study import paper
+
+    table = paper.committed_results()
+    table = table[(table.dataset == "fashion_mini") & (table.variant == "")]
+    error = table.pivot_table(index="seed", columns="loss", values="test_raw_error")
+    difference = (error.gce - error.ce).to_numpy()
+    means = [sum(five) / 5 for five in combinations(difference, 5)]
+    return float(sum(np.sign(mean) != np.sign(difference.mean()) for mean in means))
+
+
 def _long_tailed_error() -> float:
     """CE's error (%) on lesson 05's long-tailed test after the prior is taken out."""
     logits, labels = _demo("fashion_mini_lt100", "ce")
@@ -394,11 +407,11 @@ EXERCISES: dict[str, Exercise] = {
         "2.6 points less than entropy: it does not see the small probabilities.",
     ),
     "08-1": Exercise(
-        lambda: 0.5**5,
-        "p",
-        0.0005,
-        "One-sided, exact: how many of the 2^5 patterns of signs are as extreme?",
-        "So one test of five seeds can just reach 0.05, and a family of two cannot.",
+        _five_seeds_that_disagree,
+        "choices",
+        0,
+        "itertools.combinations gives the choices; compare signs of means of GCE - CE.",
+        "So one choice of five seeds in seventeen tells the opposite of all ten.",
     ),
     "10-1": Exercise(
         lambda: 1 - 0.1,
