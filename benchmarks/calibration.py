@@ -82,10 +82,8 @@ def torch_uncertainty(z, y):
 def netcal(z, y):
     from netcal.scaling import TemperatureScaling
 
-    z, y = (
-        z.double().softmax(1).numpy(),
-        y.numpy(),
-    )  # from float32 it returns its start, T = 1
+    z = z.double().softmax(1).numpy()  # from float32 it returns its start, T = 1
+    y = y.numpy()
 
     def call():
         scaler = TemperatureScaling()
@@ -126,11 +124,9 @@ def main():
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from test_calibration import literal_ats
 
-    sizes, cells, best = (
-        (TEMPERATURE_SIZES[:-1] if quick else TEMPERATURE_SIZES),
-        {},
-        [],
-    )
+    sizes = TEMPERATURE_SIZES[:-1] if quick else TEMPERATURE_SIZES
+    cells = {}
+    best = []
     for n, k in sizes:
         calls = temperature_contenders(n, k)
         times = _timing.interleaved(calls, rounds=3 if quick or k == 1000 else 9)
@@ -152,12 +148,10 @@ def main():
     ]
     rows.append(["*best peer / gcelib*", *best])
 
-    literal, ours, ratios, differences = (
-        ["Algorithm 1 done literally"],
-        ["gcelib"],
-        ["*ratio*"],
-        ["largest difference"],
-    )
+    literal = ["Algorithm 1 done literally"]
+    ours = ["gcelib"]
+    ratios = ["*ratio*"]
+    differences = ["largest difference"]
     for n, k in ATS_SIZES:
         z, y = sample(n, k)
         calls = {

@@ -134,7 +134,8 @@ def main():
         version = browser.version
         for n_runs in (2, 7):
             path = Path(folder) / f"{n_runs}.html"
-            runs, val = logits_of(n_runs, 4000), logits_of(n_runs, 1000)
+            runs = logits_of(n_runs, 4000)
+            val = logits_of(n_runs, 1000)
             ReliabilityExplorer(runs, val, losses=list(runs)).save(path)
             for what, times in measure(browser, path, options.events).items():
                 both = [*spread(times, "updated"), *spread(times, "painted")]

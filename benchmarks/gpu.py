@@ -102,7 +102,8 @@ def make_state(
     """What ``gcelib.fit`` makes for a run: network, optimiser, loss, and the
     loop ``train_epoch``.
     """
-    part, shape = random_split(2, size, "cpu"), (3, size.pixels, size.pixels)
+    part = random_split(2, size, "cpu")
+    shape = (3, size.pixels, size.pixels)
     constants = (torch.tensor(c) for c in data.CIFAR)
     splits = data.Splits(
         "cifar10", part, part, part, 10, *constants, tuple("0123456789"), shape, True
@@ -150,10 +151,8 @@ def step_flops(model, batch, pixels):
     shapes alone.
     """
     with torch.device("meta"):
-        network, x = (
-            models.make_model(model, 10, (3, pixels, pixels)),
-            torch.empty(batch, 3, pixels, pixels),
-        )
+        network = models.make_model(model, 10, (3, pixels, pixels))
+        x = torch.empty(batch, 3, pixels, pixels)
     with FlopCounterMode(display=False) as counter:
         network(x).sum().backward()
     return counter.get_total_flops()
@@ -195,9 +194,11 @@ def matmul(precision, size, device):
     """TFLOP/s of the largest square product that ought to fill the card; the best of
     five.
     """
-    n, dtype = size.matmul, torch.bfloat16 if precision == "bf16" else torch.float32
+    n = size.matmul
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    before, best = torch.get_float32_matmul_precision(), float("inf")
+    before = torch.get_float32_matmul_precision()
+    best = float("inf")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
         for _ in range(7):  # two of them to warm up
@@ -263,7 +264,9 @@ def reference(model, size, device):
     Those let convolutions use TF32. cuDNN chooses its kernels, as there. Starting the
     workers is not counted.
     """
-    warm, steps, result = 2 if size.loaders == 1 else 10, 4 * size.steps, {}
+    warm = 2 if size.loaders == 1 else 10
+    steps = 4 * size.steps
+    result = {}
     images = PilImages((warm + steps) * size.batch, size)
     pinned = device.type == "cuda"
     loader = torch.utils.data.DataLoader(
@@ -298,10 +301,8 @@ def loss_ratios(model, size, device):
     """Every loss's step as a ratio to cross-entropy's: the same network, interleaved,
     median of paired ratios.
     """
-    state, part = (
-        make_state(model, size, device),
-        random_split(size.loss_steps * size.batch, size, device),
-    )
+    state = make_state(model, size, device)
+    part = random_split(size.loss_steps * size.batch, size, device)
     criteria = {
         name: losses.make_loss(name).to(device)
         for name in ("ce", *sorted({*losses.LOSSES} - {"ce"}))
@@ -325,11 +326,10 @@ def around(model, size, device, images_per_second):
     """What comes on top of an epoch's steps, in seconds: AdaFocal's look at validation
     and its update; a checkpoint.
     """
-    state, val = make_state(model, size, device), random_split(size.val, size, device)
-    criterion, result = (
-        losses.make_loss("afl").to(device),
-        {"train_s": size.train / images_per_second},
-    )
+    state = make_state(model, size, device)
+    val = random_split(size.val, size, device)
+    criterion = losses.make_loss("afl").to(device)
+    result = {"train_s": size.train / images_per_second}
 
     def predict():
         result["logits"] = state.predict(val[0])
@@ -404,10 +404,8 @@ def where_time_goes(model, size, device, milliseconds):
     """Share of a step's time that each kind of operator keeps the device busy; the rest
     it stands idle.
     """
-    state, part = (
-        make_state(model, size, device),
-        random_split(3 * size.batch, size, device),
-    )
+    state = make_state(model, size, device)
+    part = random_split(3 * size.batch, size, device)
     state.train_epoch(0, part)
     cuda = device.type == "cuda"
     kinds = [
@@ -440,7 +438,9 @@ def child(spec):
     word, measure, say it.
     """
     out, sys.stdout = sys.stdout, sys.stderr
-    size, device, result = Size(**spec["size"]), torch.device(spec["device"]), {}
+    size = Size(**spec["size"])
+    device = torch.device(spec["device"])
+    result = {}
     with peak_memory(device, result):
         state = make_state(spec["model"], size, device, compiled=spec.get("compiled"))
         part = random_split(size.batch, size, device)
@@ -723,12 +723,14 @@ def main(arguments=None):
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("no GPU here; --device cpu --quick goes through the same code")
     deadline = time.monotonic() + 60 * options.minutes - 10 * (options.minutes > 1)
-    size, device = QUICK if options.quick else Size(), torch.device(options.device)
+    size = QUICK if options.quick else Size()
+    device = torch.device(options.device)
     options.out = options.out or (
         Path(tempfile.mkdtemp(prefix="gpu-")) if options.quick else _timing.RESULTS
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    found, here = read(options.out / "gpu.csv"), setup(size, device)
+    found = read(options.out / "gpu.csv")
+    here = setup(size, device)
     there = found.setdefault(("setup", "", ""), here)
     for name in ("device", "torch", "gcelib", "batch", "pixels"):
         if there.get(name) != here[name]:
@@ -785,7 +787,8 @@ def share_of_peak(found, model, case):
     precision = (
         "tf32" if case == REFERENCE else case[:4]
     )  # PyTorch's default lets float32 convolutions use TF32
-    row, peak = found.get(("step", model, case)), found.get(("peak", "", precision))
+    row = found.get(("step", model, case))
+    peak = found.get(("peak", "", precision))
     return row["tflops"] / peak["tflops"] if row and peak else None
 
 
@@ -830,10 +833,8 @@ def report(found, left_over):
     for (model, case), row in sorted(
         sections.get("step", {}).items(), key=lambda item: item[0][0]
     ):
-        base, share = (
-            found.get(("step", model, REFERENCE)),
-            share_of_peak(found, model, case),
-        )
+        base = found.get(("step", model, REFERENCE))
+        share = share_of_peak(found, model, case)
         times = row["images_per_second"] / base["images_per_second"] if base else None
         cells = [
             _number(row["images_per_second"], ",.0f"),

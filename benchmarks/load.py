@@ -104,7 +104,8 @@ def mapped(n, k, path):
     watcher.start()
     wall, cpu = time.perf_counter(), time.process_time()
     metrics.evaluate(logits, labels)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall = time.perf_counter() - wall
+    cpu = time.process_time() - cpu
     done.set()
     watcher.join()
     print(wall, cpu, max(seen) - before)

@@ -103,10 +103,8 @@ def main(arguments=None):
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--runs-dir", default=str(runs.default_runs_dir()))
     options = parser.parse_args(arguments)
-    deadline, cells = (
-        time.monotonic() + 60 * options.minutes,
-        expand(options.grid, options.runs_dir),
-    )
+    deadline = time.monotonic() + 60 * options.minutes
+    cells = expand(options.grid, options.runs_dir)
     dirs = [
         training.TrainConfig(**cell).run_dir for cell in cells
     ]  # bad settings are refused before anything starts

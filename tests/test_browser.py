@@ -157,7 +157,8 @@ class Reader:
         """Compare all that is seen with what metrics say about these settings."""
         reliabilities = {}
         for run in runs:
-            logits, labels = arrays[run].double(), arrays["labels"]
+            logits = arrays[run].double()
+            labels = arrays["labels"]
             if calibrator != "raw":
                 fitted = calibration.make_calibrator(calibrator)
                 fitted.fit(arrays[f"val_{run}"], arrays["val_labels"])
@@ -468,11 +469,9 @@ class Lab:
     this run alone."""
 
     def __init__(self, folder, dark=False):
-        self.notebooks, self.token, self.log = (
-            folder / "notebooks",
-            secrets.token_hex(16),
-            folder / "log",
-        )
+        self.notebooks = folder / "notebooks"
+        self.token = secrets.token_hex(16)
+        self.log = folder / "log"
         self.notebooks.mkdir()
         settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
         settings.mkdir(parents=True)

@@ -223,7 +223,8 @@ def test_lesson_09_answers_a_spreadsheet_of_confidences():
     write_table("mine.csv", val, test)
     text = run(logits="mine.csv")
     c, right = test[0], test[1] == test[2]
-    error, ece = 100 * (1 - right.mean()), 100 * ece_by_hand(c, right)
+    error = 100 * (1 - right.mean())
+    ece = 100 * ece_by_hand(c, right)
     assert "'True Label' is read as label, 'Pred' as prediction" in text
     assert "classes: 0 = cat, 1 = cow, 2 = dog, 3 = emu" in text
     assert f"error {error:.2f} to {error:.2f} %" in text

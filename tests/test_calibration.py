@@ -63,15 +63,14 @@ def literal_ats(
     """The paper's Algorithm 1 word by word: a softmax for every bin and every round,
     bins from last to first."""
     logits = logits.double()
-    confidence, correct = (
-        logits.softmax(1).amax(1),
-        (logits.argmax(1) == labels).double(),
-    )
+    confidence = logits.softmax(1).amax(1)
+    correct = (logits.argmax(1) == labels).double()
     thresholds = torch.quantile(confidence, torch.linspace(0, 1, n_bins + 1, dtype=F64))
     thresholds[0], thresholds[-1] = 0.0, 1.0
     index = torch.bucketize(confidence, thresholds[1:-1])
     temperatures = torch.ones(n_bins, dtype=F64)
-    best, trace = temperatures.clone(), [literal_ece(confidence, correct, n_ece_bins)]
+    best = temperatures.clone()
+    trace = [literal_ece(confidence, correct, n_ece_bins)]
     for _ in range(rounds):
         for m in reversed(range(n_bins)):
             inside = index == m
@@ -158,11 +157,9 @@ def test_ats_bins_new_samples_by_uncalibrated_confidence():
         torch.testing.assert_close(out, row / calibrator.temperatures[m])
     # A score exactly on a threshold belongs to the bin below it: at K = 2, logits
     # (0, 0) have confidence 1/2.
-    calibrator.n_classes, calibrator.thresholds, calibrator._n_classes = (
-        torch.tensor(2),
-        torch.tensor([0, 0.5, 1]),
-        2,
-    )
+    calibrator.n_classes = torch.tensor(2)
+    calibrator.thresholds = torch.tensor([0, 0.5, 1])
+    calibrator._n_classes = 2
     calibrator.temperatures = torch.tensor([4.0, 8.0], dtype=F64)
     torch.testing.assert_close(
         calibrator(torch.tensor([[3.0, 3.0]])), torch.tensor([[0.75, 0.75]])
@@ -173,10 +170,8 @@ def test_converged_ats_meets_every_bins_accuracy():
     logits, labels = sample(3000, 10)
     calibrator = fitted("ats_converged", logits, labels)
     index = torch.bucketize(logits.softmax(1).amax(1), calibrator.thresholds[1:-1])
-    confidence, correct = (
-        calibrator(logits).softmax(1).amax(1),
-        (logits.argmax(1) == labels).double(),
-    )
+    confidence = calibrator(logits).softmax(1).amax(1)
+    correct = (logits.argmax(1) == labels).double()
     for m in range(15):
         assert float(confidence[index == m].mean()) == pytest.approx(
             float(correct[index == m].mean()), abs=1e-9
@@ -316,7 +311,10 @@ def test_probabilities_are_not_taken_for_logits_in_silence():
 )
 def test_ece_temperature_is_the_published_search(data):
     logits, labels = data
-    correct, t, best, chosen = (logits.argmax(1) == labels).double(), 0.1, 1e7, None
+    correct = (logits.argmax(1) == labels).double()
+    t = 0.1
+    best = 1e7
+    chosen = None
     for _ in range(100):
         error = literal_ece((logits / t).softmax(1).amax(1), correct, 15)
         if error < best - 1e-12:
@@ -411,17 +409,16 @@ def test_ets_leaves_a_saturated_start():
 def literal_spline(logits, labels, knots):
     """Gupta et al.'s recalibration of the sorted top-1 scores by scipy's natural
     splines (no ties here)."""
-    score, correct = (
-        logits.softmax(1).amax(1).numpy(),
-        (logits.argmax(1) == labels).double().numpy(),
-    )
+    score = logits.softmax(1).amax(1).numpy()
+    correct = (logits.argmax(1) == labels).double().numpy()
     order = np.argsort(score)
     score, correct = score[order], correct[order]
     n, nodes = len(score), np.linspace(0, 1, knots)
     basis = [
         interpolate.CubicSpline(nodes, row, bc_type="natural") for row in np.eye(knots)
     ]
-    u, gap = np.linspace(0, 1, n), (np.cumsum(correct) - np.cumsum(score)) / n
+    u = np.linspace(0, 1, n)
+    gap = (np.cumsum(correct) - np.cumsum(score)) / n
     heights = np.linalg.lstsq(np.stack([b(u) for b in basis], 1), gap, rcond=None)[0]
     return score, score + np.stack([b(u, 1) for b in basis], 1) @ heights
 
@@ -464,10 +461,8 @@ def test_spline_is_a_temperature_for_each_sample():
 def test_spline_lookup_weighs_the_nearer_point_more():
     """The published interpolation has its two weights swapped."""
     calibrator = fitted("spline", *sample(200, 2))
-    calibrator.scores, calibrator.values = (
-        torch.tensor([0.6, 0.8], dtype=F64),
-        torch.tensor([0.5, 0.9], dtype=F64),
-    )
+    calibrator.scores = torch.tensor([0.6, 0.8], dtype=F64)
+    calibrator.values = torch.tensor([0.5, 0.9], dtype=F64)
     for score, expected in [
         (0.65, 0.6),
         (0.75, 0.8),

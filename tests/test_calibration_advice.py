@@ -194,7 +194,8 @@ def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
     g = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 3, (90,), generator=g)
     logits = torch.randn(90, 3, generator=g) + 2 * torch.eye(3)[labels]
-    val, test = (logits[:60], labels[:60]), (logits[60:], labels[60:])
+    val = (logits[:60], labels[:60])
+    test = (logits[60:], labels[60:])
     with pytest.warns(UserWarning, match="test_logits: rows are >= 0 and sum to 1"):
         gcelib.advise(*val, test[0].softmax(1), test[1])
     with pytest.warns(UserWarning, match="test_logits: 60 of 60 rows are rows of val"):

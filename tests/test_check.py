@@ -293,7 +293,8 @@ def test_every_entry_refuses_what_holds_no_plain_numbers(form):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(30, 3))
     labels = np.arange(30) % 3
-    odd_logits, odd_labels = odd_tensors(logits)[form], odd_tensors(labels)[form]
+    odd_logits = odd_tensors(logits)[form]
+    odd_labels = odd_tensors(labels)[form]
     entries = {
         "ece": metrics.ece,
         "evaluate": metrics.evaluate,

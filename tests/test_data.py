@@ -72,7 +72,9 @@ def test_what_load_returns(name, sizes, shape, n_classes):
 
 @pytest.mark.parametrize("name", ["fashion_mini", "digits"])
 def test_the_seed_draws_validation_and_nothing_else(name):
-    one, again, two = data.load(name, 1), data.load(name, 1), data.load(name, 2)
+    one = data.load(name, 1)
+    again = data.load(name, 1)
+    two = data.load(name, 2)
     assert rows(one.train) == rows(again.train)
     assert rows(one.val) == rows(again.val)
     assert rows(one.val) != rows(two.val)
@@ -258,11 +260,9 @@ def test_long_tail_counts_are_the_nearest_and_never_rise(n_max, n_classes, rho):
 @pytest.mark.parametrize("rho", ["10", "100", "2.5"])
 def test_the_tail_is_cut_first_and_a_tenth_is_validation(rho):
     name = f"fashion_mini_lt{rho}"
-    one, two, whole = (
-        data.load(name, 1),
-        data.load(name, 2),
-        data.load("fashion_mini", 1),
-    )
+    one = data.load(name, 1)
+    two = data.load(name, 2)
+    whole = data.load("fashion_mini", 1)
     kept = torch.cat([one.train[1], one.val[1]])
     assert kept.bincount().tolist() == data.long_tail_counts(600, 10, float(rho))
     assert len(one.val[1]) == round(len(kept) / 10)
@@ -394,10 +394,8 @@ def slow_crop_and_flip(images, draws, padding):
     for i, (dy, dx, flip) in enumerate(draws):
         for y in range(h):
             for x in range(w):
-                source_y, source_x = (
-                    y + dy - padding,
-                    (w - 1 - x if flip else x) + dx - padding,
-                )
+                source_y = y + dy - padding
+                source_x = (w - 1 - x if flip else x) + dx - padding
                 if 0 <= source_y < h and 0 <= source_x < w:
                     out[i, :, y, x] = images[i, :, source_y, source_x]
     return out
@@ -624,13 +622,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.files, server.asked, server.cut, server.ranges, server.lengths = (
-            {},
-            [],
-            None,
-            True,
-            True,
-        )
+        server.files = {}
+        server.asked = []
+        server.cut = None
+        server.ranges = True
+        server.lengths = True
         server.url = f"http://127.0.0.1:{server.server_port}/"
         thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
@@ -673,7 +669,9 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
 
 
 def test_a_broken_download_of_unknown_length_goes_on(server, tmp_path):
-    server.files["file.bin"], server.cut, server.lengths = CONTENT, 2000, False
+    server.files["file.bin"] = CONTENT
+    server.cut = 2000
+    server.lengths = False
     for arrived in (2000, 4000):
         with pytest.raises(OSError, match=r"file.bin: .*try again, which resumes"):
             fetch(server, tmp_path)
@@ -682,7 +680,8 @@ def test_a_broken_download_of_unknown_length_goes_on(server, tmp_path):
 
 
 def test_another_file_of_unknown_length_is_dropped_by_the_second_try(server, tmp_path):
-    server.files["file.bin"], server.lengths = CONTENT + b"more", False
+    server.files["file.bin"] = CONTENT + b"more"
+    server.lengths = False
     for _ in range(2):
         with pytest.raises(OSError, match=r"file\.bin"):
             fetch(server, tmp_path)
@@ -691,7 +690,9 @@ def test_another_file_of_unknown_length_is_dropped_by_the_second_try(server, tmp
 
 
 def test_a_server_without_ranges_or_lengths_will_do(server, tmp_path):
-    server.files["file.bin"], server.ranges, server.lengths = CONTENT, False, False
+    server.files["file.bin"] = CONTENT
+    server.ranges = False
+    server.lengths = False
     (tmp_path / "file.bin.part").write_bytes(b"x" * 100)
     assert fetch(server, tmp_path).read_bytes() == CONTENT
 
@@ -873,7 +874,8 @@ def cifar(server, monkeypatch):
             )
             return [name, md5(members[-1][1])]
 
-        parts, key = [], "labels" if n_classes == 10 else "fine_labels"
+        parts = []
+        key = "labels" if n_classes == 10 else "fine_labels"
         lists = {"train_list": [], "test_list": []}
         for i, (listed, old) in enumerate(
             [
@@ -881,10 +883,8 @@ def cifar(server, monkeypatch):
                 *(("test_list", f) for f, _ in source.test_list),
             ]
         ):
-            images, labels = (
-                small_images(20),
-                [int(k) for k in (np.arange(20) + i) % n_classes],
-            )
+            images = small_images(20)
+            labels = [int(k) for k in (np.arange(20) + i) % n_classes]
             lists[listed].append(
                 add(
                     old,
@@ -957,9 +957,12 @@ def test_the_root_may_come_from_the_environment(cifar, tmp_path, monkeypatch):
 
 
 def test_fashion_mnist(server, tmp_path, monkeypatch):
-    source, resources, truth = torchvision.datasets.FashionMNIST, [], []
+    source = torchvision.datasets.FashionMNIST
+    resources = []
+    truth = []
     for name, n in (("train", 30), ("t10k", 10)):
-        images, labels = small_images(n, (28, 28)), (np.arange(n) % 10).astype(np.uint8)
+        images = small_images(n, (28, 28))
+        labels = (np.arange(n) % 10).astype(np.uint8)
         truth.append((images, labels))
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
             header = (
@@ -991,7 +994,10 @@ def tiny_imagenet(server, monkeypatch):
     """A Tiny-ImageNet of 3 classes with 4 and 2 JPEGs each, one of them grey, in the
     true tree.
     """
-    top, wnids, members, truth = "tiny-imagenet-200", ["n03", "n01", "n02"], [], {}
+    top = "tiny-imagenet-200"
+    wnids = ["n03", "n01", "n02"]
+    members = []
+    truth = {}
 
     def jpeg(grey=False):
         out = io.BytesIO()
@@ -1224,7 +1230,8 @@ def test_local_ood_sets_take_the_shape_of_the_data():
     noise = data.load_ood("noise", like)
     assert len(noise) == len(like.test[1])
     assert abs(noise.float().mean() - 127.5) < 0.5
-    digits, like = data.load("digits").test[0], data.load("fashion_mini")
+    digits = data.load("digits").test[0]
+    like = data.load("fashion_mini")
     resized = data.load_ood("digits", like)
     assert len(resized) == len(digits)
     expected = tvf.resize(digits, [28, 28], antialias=True)

@@ -492,10 +492,8 @@ SLOW = settings(derandomize=True, deadline=None, max_examples=25)
 
 def slow_risk(p, e):
     """The risk of one prediction, written down as the docstring says it."""
-    q, log_p = (
-        torch.tensor(e.truth, dtype=torch.float64),
-        torch.tensor(p, dtype=torch.float64).log(),
-    )
+    q = torch.tensor(e.truth, dtype=torch.float64)
+    log_p = torch.tensor(p, dtype=torch.float64).log()
     if e.loss != "gce":
         options = {"gamma": e.gamma} if e.loss in ("focal", "dfl") else {}
         loss = losses.make_loss(e.loss, **options)

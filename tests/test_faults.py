@@ -121,7 +121,8 @@ def test_a_full_disk_stops_the_run_with_the_file_s_name_and_loses_nothing(
     a write, too."""
     import resource
 
-    stopped, limits = config(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    stopped = config(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     run = fit(stopped)
     next(run)
     if file == "val.npz":
@@ -335,7 +336,8 @@ def test_the_interrupt_button_stops_a_cell_and_running_it_again_goes_on(
         request, texts = client.execute(code), []
         while True:
             message = client.get_iopub_msg(timeout=300)
-            kind, content = message["msg_type"], message["content"]
+            kind = message["msg_type"]
+            content = message["content"]
             if message["parent_header"].get("msg_id") != request:
                 continue
             if kind == "stream" and content["name"] == "stdout":

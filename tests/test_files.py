@@ -679,7 +679,8 @@ def test_names_that_look_like_holes_or_truth_are_names(tmp_path):
 
 def test_a_table_of_logits_in_a_german_spreadsheet_is_read_to_the_digit(tmp_path):
     rng = np.random.default_rng(0)
-    z, y = rng.normal(size=(20, 3)).round(4), rng.integers(0, 3, 20)
+    z = rng.normal(size=(20, 3)).round(4)
+    y = rng.integers(0, 3, 20)
     lines = ["Split;Label;Logit 2;Logit 0;Logit 1;Datei"]
     for i, (row, label) in enumerate(zip(z[:, [2, 0, 1]], y, strict=True)):
         cells = [f"{value:.4f}".replace(".", ",") for value in row]

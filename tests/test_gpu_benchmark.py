@@ -29,10 +29,8 @@ def gpu():
 @pytest.fixture(scope="module")
 def rehearsed(gpu, tmp_path_factory):
     """The whole script in little: once without time, then with enough."""
-    out, command = (
-        tmp_path_factory.mktemp("gpu"),
-        ["--device", "cpu", "--quick", "--models", "convnet", "--out"],
-    )
+    out = tmp_path_factory.mktemp("gpu")
+    command = ["--device", "cpu", "--quick", "--models", "convnet", "--out"]
     gpu.main([*command, str(out), "--minutes", "0"])
     nothing = (out / "gpu.md").read_text()
     gpu.main([*command, str(out), "--minutes", "30"])
@@ -133,7 +131,8 @@ def test_the_report_names_machine_and_goals_and_what_is_missing(rehearsed):
 
 def test_a_second_start_measures_only_what_is_missing(gpu, rehearsed, monkeypatch):
     out, command, _ = rehearsed
-    whole, kept = (out / "gpu.csv").read_text(), gpu.read(out / "gpu.csv")
+    whole = (out / "gpu.csv").read_text()
+    kept = gpu.read(out / "gpu.csv")
     del kept["loss", "convnet", ""], kept["peak", "", "bf16"]
     gpu.write(out, kept, {})
 

@@ -95,7 +95,8 @@ def test_lightning(run):
     logits = names["module"].model(names["inputs"][32:]).detach()
     measured = names["module"].trainer.callback_metrics
     assert measured["val_nll"] == pytest.approx(nll(logits, names["labels"][32:]))
-    pieces, whole = names["in_pieces"].model, names["module"].model
+    pieces = names["in_pieces"].model
+    whole = names["module"].model
     for ours, theirs in zip(pieces.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -140,7 +141,8 @@ def test_lightning_on_two_processes_is_one_process_on_the_whole_batch(
     expected = one_step(names, make_loss(loss))
     alone.load_state_dict(after["model"])
     assert_same_weights(alone, expected, rtol=1e-5, atol=1e-6)
-    logits, labels = alone(val.tensors[0]).detach(), val.tensors[1]
+    logits = alone(val.tensors[0]).detach()
+    labels = val.tensors[1]
     assert after["nll"] == pytest.approx(nll(logits, labels), rel=1e-5)
     if loss == "afl_gce":
         adapted = make_loss(loss)
@@ -186,7 +188,8 @@ def test_accelerate(run):
 
 def test_timm_with_mixup(run):
     names = run("timm, with Mixup", "timm")
-    targets, logits = names["targets"], names["model"](names["mixed"])
+    targets = names["targets"]
+    logits = names["model"](names["mixed"])
     assert targets.shape == (8, 3)
     ratio = F.log_softmax(logits, 1).log_softmax(0)
     expected = -(targets * ratio).sum(1).mean()

@@ -157,7 +157,9 @@ def slow_adafocal_update(gammas, logits, labels):
     probs = softmax_rows(logits)
     confidences = [max(p) for p in probs]
     correct = [p.index(max(p)) == y for p, y in zip(probs, labels, strict=True)]
-    n, n_bins, ordered = len(probs), len(gammas), sorted(confidences)
+    n = len(probs)
+    n_bins = len(gammas)
+    ordered = sorted(confidences)
     edges = []
     for j in range(n_bins + 1):
         position = min(j * n / n_bins, n - 1)
@@ -385,7 +387,8 @@ def test_identities_of_gce(n_samples, n_classes, scale, seed):
     assert gce >= (present * present.log()).sum() / n_samples - 1e-9
     # neither the order of the samples, nor the names of the classes, nor a constant
     # added to a sample's logits matter
-    order, names = torch.randperm(n_samples), torch.randperm(n_classes)
+    order = torch.randperm(n_samples)
+    names = torch.randperm(n_classes)
     torch.testing.assert_close(GCELoss()(logits[order], labels[order]), gce, **close)
     torch.testing.assert_close(
         GCELoss()(logits[:, names], names.argsort()[labels]), gce, **close
@@ -428,7 +431,8 @@ def test_soft_targets(name):
 def test_soft_targets_with_a_focal_weight():
     logits, labels = batch()
     loss = GCELoss(focal_gamma=1.5, label_smoothing=0.1, reduction="none")
-    one_hot, targets = F.one_hot(labels, 5).double(), soft_targets()
+    one_hot = F.one_hot(labels, 5).double()
+    targets = soft_targets()
     torch.testing.assert_close(loss(logits, one_hot), loss(logits, labels))
     plain = GCELoss(label_smoothing=0.1, reduction="none")(logits, targets)
     expected = (1 - (targets * logits.softmax(1)).sum(1)) ** 1.5 * plain
@@ -489,7 +493,8 @@ def test_mmce_is_plain_cross_entropy_where_all_are_right_or_all_wrong():
     logits, _ = batch()
     for labels in (logits.argmax(1), logits.argmin(1)):
         z = logits.clone().requires_grad_()
-        loss, ce = MMCELoss()(z, labels), F.cross_entropy(z, labels)
+        loss = MMCELoss()(z, labels)
+        ce = F.cross_entropy(z, labels)
         assert loss.item() == ce.item()
         torch.testing.assert_close(
             *(torch.autograd.grad(v, z)[0] for v in (loss, ce)), rtol=0, atol=0

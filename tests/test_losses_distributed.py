@@ -135,7 +135,8 @@ def worker(rank, folder):
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    meeting_point, timeout = f"file://{folder / 'meeting'}", timedelta(seconds=120)
+    meeting_point = f"file://{folder / 'meeting'}"
+    timeout = timedelta(seconds=120)
     dist.init_process_group(
         "gloo", init_method=meeting_point, rank=rank, world_size=3, timeout=timeout
     )

@@ -36,7 +36,8 @@ def filled(meter, logits, labels, size=64):
 def check(meter, logits, labels):
     expected = evaluate(logits, labels, meter.n_bins)
     assert meter.compute() == pytest.approx({n: expected[n] for n in NAMES}, abs=1e-6)
-    found, bins = meter.reliability(), reliability(logits, labels, meter.n_bins)
+    found = meter.reliability()
+    bins = reliability(logits, labels, meter.n_bins)
     np.testing.assert_array_equal(found.counts, bins.counts)
     np.testing.assert_allclose(found.confidence, bins.confidence)
     np.testing.assert_allclose(found.accuracy, bins.accuracy)
@@ -233,7 +234,8 @@ def test_small_batches_may_be_written_over_and_mixed():
     """They wait to be added up together; no batch is lost, none is added twice."""
     logits, labels = sample(700, 10)
     meter = CalibrationMeter(10)
-    memory, marks = torch.empty(70, 10), torch.empty(70, dtype=torch.int64)
+    memory = torch.empty(70, 10)
+    marks = torch.empty(70, dtype=torch.int64)
     for rows in torch.arange(700).split(70):
         memory.copy_(logits[rows])
         marks.copy_(labels[rows])

@@ -326,10 +326,8 @@ def test_every_edge_of_twenty_bins_survives_rounding():
 def test_the_smallest_confidence_counts_in_adaptive_ece():
     # the published rule (lower, upper] drops the confidence 0.6, which alone is wrong,
     # from the sum but not from N
-    logits, labels = (
-        logits_of([(0.6, 0.4), (0.8, 0.2), (0.9, 0.1), (1.0, 0.0)]),
-        np.array([1, 0, 0, 0]),
-    )
+    logits = logits_of([(0.6, 0.4), (0.8, 0.2), (0.9, 0.1), (1.0, 0.0)])
+    labels = np.array([1, 0, 0, 0])
     assert metrics.reliability(logits, labels, 2, "mass").counts.sum() == 4
     # edges at positions 0, 2, 3: .6, .9, 1; bins {.6 .8 .9} and {1}
     assert metrics.adaptive_ece(logits, labels, 2) == pytest.approx(abs(2.3 - 2) / 4)
@@ -498,10 +496,8 @@ def test_entropy():
 def test_auroc_is_sklearns(decimals):
     from sklearn.metrics import roc_auc_score
 
-    inside, outside = (
-        make(300, 6, 1)[0].round(decimals),
-        make(200, 6, 2, scale=1.5)[0].round(decimals),
-    )
+    inside = make(300, 6, 1)[0].round(decimals)
+    outside = make(200, 6, 2, scale=1.5)[0].round(decimals)
     inside[:90] = outside[:40].repeat(3, 0)[:90] = [
         300,
         0,
@@ -519,7 +515,8 @@ def test_auroc_is_sklearns(decimals):
 
 
 def test_auroc_extremes():
-    sure, unsure = np.array([[9.0, 0.0], [8.0, 0.0]]), np.array([[0.1, 0.0]])
+    sure = np.array([[9.0, 0.0], [8.0, 0.0]])
+    unsure = np.array([[0.1, 0.0]])
     assert metrics.ood_auroc(sure, unsure) == 1.0
     assert metrics.ood_auroc(unsure, sure) == 0.0
 
@@ -531,7 +528,9 @@ def test_auroc_extremes():
 def test_bootstrap_draws_are_the_metrics_of_resampled_rows(monkeypatch):
     """Every resample's six numbers are the metrics of its rows; intervals are basic."""
     logits, labels = make(60, 5, dtype=np.float64)
-    drawn, quantiles, generator = [], [], np.random.default_rng(7)
+    drawn = []
+    quantiles = []
+    generator = np.random.default_rng(7)
 
     class Recorder:
         def integers(self, low, high, size):
@@ -697,7 +696,8 @@ def test_exact_zeros_and_ones_are_probabilities():
 
 
 def test_a_label_of_probability_zero_is_an_infinite_nll_and_is_said():
-    probs, labels = np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([1, 1])
+    probs = np.array([[1.0, 0.0], [0.5, 0.5]])
+    labels = np.array([1, 1])
     with pytest.warns(UserWarning, match="1 of 2 labels have the probability 0"):
         assert metrics.nll(probs, labels, probabilities=True) == math.inf
     with pytest.warns(UserWarning, match="1 of 2 labels"):
@@ -778,7 +778,8 @@ def test_true_logits_give_no_alarm(seed, n, k, magnitude, kind):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, k)) * 10**magnitude
     if "cosine" in kind:
-        image, text = rng.normal(size=(n, 32)), rng.normal(size=(k, 32))
+        image = rng.normal(size=(n, 32))
+        text = rng.normal(size=(k, 32))
         image /= np.linalg.norm(image, axis=1, keepdims=True)
         text /= np.linalg.norm(text, axis=1, keepdims=True)
         logits = image @ text.T
@@ -948,7 +949,8 @@ def test_a_row_makes_a_metric_of_evaluate_with_an_interval(monkeypatch):
     logits, labels = make(200, 4)
     found = metrics.evaluate(logits, labels, bootstrap=30)
     assert found["confident_errors"] == confident_errors(logits, labels)
-    low, high = found["confident_errors_low"], found["confident_errors_high"]
+    low = found["confident_errors_low"]
+    high = found["confident_errors_high"]
     assert 0 <= low < found["confident_errors"] < high <= 1
 
 
@@ -1073,7 +1075,8 @@ def test_large_finite_logits_are_no_error():
 def test_a_memory_map_is_read_in_place(tmp_path, monkeypatch):
     logits, labels = make(1000, 10, dtype=np.float16)
     np.save(tmp_path / "logits.npy", logits)
-    mapped, seen = np.load(tmp_path / "logits.npy", mmap_mode="r"), []
+    mapped = np.load(tmp_path / "logits.npy", mmap_mode="r")
+    seen = []
     softmax_blocks = metrics.softmax_blocks
 
     def spy(scores, **options):

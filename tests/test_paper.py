@@ -435,7 +435,8 @@ def test_a_difference_within_the_noise_does_not_hold():
         ("fashion_mini", "convnet", "gce"): {"test_raw_error": 0.100},
         ("fashion_mini", "convnet", "ce"): {"test_raw_error": 0.101},
     }
-    clear, noisy = runs_of(values, spread=1e-4), runs_of(values, spread=0.05)
+    clear = runs_of(values, spread=1e-4)
+    noisy = runs_of(values, spread=0.05)
     ids = "error_vs_ce", "error_vs_ce_count"
     assert verdicts(clear, *ids).our_data.to_list() == ["holds", "holds"]
     assert (
@@ -519,7 +520,8 @@ def test_the_grid_that_a_number_names_runs_it(grid, tmp_path):
 
 @pytest.mark.parametrize("number", range(1, 11))
 def test_without_runs_every_number_of_ours_is_blank_and_names_its_grid(number):
-    tidy, shown = paper.table(number, tidy=True), paper.table(number)
+    tidy = paper.table(number, tidy=True)
+    shown = paper.table(number)
     assert tidy[["our_mean", "our_std", "our_n"]].isna().all(axis=None)
     assert len(tidy) == len(paper.published(number))
     ours = shown[shown.source == "ours"]

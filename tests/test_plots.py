@@ -565,10 +565,8 @@ def test_reliability_title_stays_clear_of_the_legend():
         )
     figure.draw_without_rendering()
     for ax in figure.axes:
-        legend, title = (
-            ax.get_legend().get_window_extent(),
-            ax.title.get_window_extent(),
-        )
+        legend = ax.get_legend().get_window_extent()
+        title = ax.title.get_window_extent()
         assert title.y0 >= legend.y1
         assert (
             legend.y0 >= ax.transData.transform((0, 1))[1]

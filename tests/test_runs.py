@@ -94,7 +94,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_then_to_none(tmp_
             tmp_path, {"history": [epoch], "model": {"w": torch.rand(50)}}
         )
     path = tmp_path / "checkpoint.pt"
-    good, previous = path.read_bytes(), (tmp_path / "checkpoint.prev.pt").read_bytes()
+    good = path.read_bytes()
+    previous = (tmp_path / "checkpoint.prev.pt").read_bytes()
     for what, damage in damages(len(good)):
         path.write_bytes(damage(good))
         with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged"):
@@ -208,7 +209,8 @@ def test_one_writer_at_a_time_and_the_lock_dies_with_its_process(tmp_path):
 
 
 def test_logits_round_trip_and_every_damage_is_refused(tmp_path):
-    logits, labels = np.random.default_rng(0).normal(size=(20, 5)), np.arange(20) % 5
+    logits = np.random.default_rng(0).normal(size=(20, 5))
+    labels = np.arange(20) % 5
     runs.save_logits(tmp_path, "test", logits, labels)
     z, y = runs.load_logits(tmp_path, "test")
     assert (z.dtype, y.dtype) == (np.float32, np.int64)

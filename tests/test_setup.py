@@ -56,7 +56,8 @@ def test_every_requirement_is_pinned_at_a_version_it_allows():
 
 
 def test_what_was_pinned_is_a_pair_that_imports_together():
-    torch, torchvision = Version(pins()["torch"]), Version(pins()["torchvision"])
+    torch = Version(pins()["torch"])
+    torchvision = Version(pins()["torchvision"])
     # torchvision 0.N goes with torch 2.(N - 15)
     assert (torch.major, torchvision.major, torchvision.minor - torch.minor) == (
         2,

@@ -85,10 +85,8 @@ def dangers(tree):
             yield from bad
         if not isinstance(node, ast.Call):
             continue
-        called, given = (
-            ast.unparse(node.func),
-            {k.arg: ast.unparse(k.value) for k in node.keywords},
-        )
+        called = ast.unparse(node.func)
+        given = {k.arg: ast.unparse(k.value) for k in node.keywords}
         if called == "torch.load" and given.get("weights_only") != "True":
             yield "torch.load without weights_only=True"
         if called in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":

@@ -349,7 +349,8 @@ def test_cudnn_stays_on_and_only_fp32_forbids_tf32(tmp_path, monkeypatch):
         class Watching(torch.nn.Module):
             def __init__(self, seen=seen):
                 super().__init__()
-                self.linear, self.seen = torch.nn.Linear(64, 10), seen
+                self.linear = torch.nn.Linear(64, 10)
+                self.seen = seen
 
             def forward(self, x):
                 cudnn = torch.backends.cudnn

@@ -277,7 +277,8 @@ def load_own_logits(
         parts = {split: load_logits(run, split) for split in ("val", "test")}
         file = LogitsFile("logits", parts)
         source = "the project's logits of GCE on fashion_mini"
-        place, stem = Path(tempfile.mkdtemp(prefix="gcelib-")), "demo"
+        place = Path(tempfile.mkdtemp(prefix="gcelib-"))
+        stem = "demo"
     else:
         file = load_logits_file(path)
         source = str(path)

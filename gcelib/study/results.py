@@ -202,7 +202,8 @@ def summary(run_dir: AnyPath, split: str = "test") -> "pd.DataFrame":
 
     results = stored.read_result(run_dir).results
     known = {name: metric for name, metric in METRICS.items() if metric.in_evaluate}
-    start, end = f"{split}_", "_nll"
+    start = f"{split}_"
+    end = "_nll"
     calibrators = [
         name.removeprefix(start).removesuffix(end)
         for name in results

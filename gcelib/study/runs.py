@@ -21,7 +21,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -377,37 +378,65 @@ def _refuse_strange_files(run_dir: Path) -> None:
         files.refuse_all_but_files(path)
 
 
+@dataclass(frozen=True)
 class _Found:
     """What is in a run's folder: the result, else the state to go on from."""
 
-    def __init__(self) -> None:
-        """Nothing yet."""
-        self.result: Record | None = None
-        self.state: dict[str, Any] | None = None
-        self.config: Record | None = None
+    config: Record | None
+    result: Record | None = None
+    state: dict[str, Any] | None = None
 
 
 def _find(run_dir: Path, settings: Mapping[str, Any], defaults: Defaults) -> _Found:
     """Read what the folder holds; ValueError if that is another run's."""
-    found = _Found()
+
+    def refuse_others(there: Mapping[str, Any]) -> None:
+        refuse_other_result(run_dir, there, settings, defaults)
+
+    config = _find_config(run_dir)
+    result = _find_result(run_dir, config, refuse_others)
+    if result is not None:
+        return _Found(config, result)
+    return _Found(config, state=_find_state(run_dir, config, refuse_others))
+
+
+#: Refuses settings, read in a run's folder, that are not those of the run.
+_Refuse = Callable[[Mapping[str, Any]], None]
+
+
+def _find_config(run_dir: Path) -> Record | None:
+    """Read what ``config.json`` says, if it can be read."""
     try:
-        found.config = read_config(run_dir)
+        return read_config(run_dir)
     except stored.NewerSchema:
         raise
     except (OSError, ValueError):
-        pass
+        return None
+
+
+def _find_result(
+    run_dir: Path, config: Record | None, refuse_others: _Refuse
+) -> Record | None:
+    """Read the result, if there is one; a damaged one is told, and is none."""
     try:
-        found.result = read_result(run_dir)
+        result = read_result(run_dir)
     except FileNotFoundError:
-        pass
+        return None
     except stored.NewerSchema:
         raise
     except ValueError as error:
-        _refuse_by_config(run_dir, found, settings, defaults)
+        if config is not None:  # the damage hides whose result it was
+            refuse_others(config.settings)
         _check.warn(f"{error}. This run is done again")
-    if found.result is not None:
-        refuse_other_result(run_dir, found.result.settings, settings, defaults)
-        return found
+        return None
+    refuse_others(result.settings)
+    return result
+
+
+def _find_state(
+    run_dir: Path, config: Record | None, refuse_others: _Refuse
+) -> dict[str, Any] | None:
+    """Read the newest undamaged checkpoint, if there is one."""
     for name in _CHECKPOINTS:
         path = run_dir / name
         try:
@@ -416,34 +445,22 @@ def _find(run_dir: Path, settings: Mapping[str, Any], defaults: Defaults) -> _Fo
         except FileNotFoundError:
             continue
         except ValueError as error:
-            _refuse_by_config(run_dir, found, settings, defaults)
+            if config is not None:  # the damage hides whose checkpoint it was
+                refuse_others(config.settings)
             _check.warn(
                 f"{path} is damaged and was not used; training goes on from an earlier "
                 f"state ({error})"
             )
             continue
         if there is None:
-            if found.config is None:
+            if config is None:
                 what = "does not say which settings it is for, and config.json is gone"
-                files.refuse(
-                    path, what, "restore config.json, or remove the checkpoint"
-                )
-            there = found.config.settings
-        refuse_other_result(run_dir, there, settings, defaults)
-        found.state = state
-        break
-    return found
-
-
-def _refuse_by_config(
-    run_dir: Path,
-    found: _Found,
-    settings: Mapping[str, Any],
-    defaults: Defaults,
-) -> None:
-    """Where a damaged file hides whose it is, believe ``config.json``."""
-    if found.config is not None:
-        refuse_other_result(run_dir, found.config.settings, settings, defaults)
+                cure = "restore config.json, or remove the checkpoint"
+                files.refuse(path, what, cure)
+            there = config.settings
+        refuse_others(there)
+        return state
+    return None
 
 
 def _tidy(run_dir: Path, found: _Found, record: Record, lock: locks.Lock) -> None:

@@ -173,8 +173,7 @@ def read_result(run_dir: AnyPath) -> Record:
     twice = sorted(content["results"].keys() & {*settings, "device", "run_dir"})
     if twice:
         files.refuse(path, f"has results called {', '.join(twice)}", _AGAIN)
-    parts = (content[name] for name in ("settings", "environment", "results"))
-    return Record(*parts, logits)
+    return Record(settings, content["environment"], content["results"], logits)
 
 
 def _refuse_damage(
@@ -213,8 +212,8 @@ def fingerprint(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> str:
     '491db7d4'
     """
     digest = hashlib.sha256(str(logits.shape).encode())
-    digest.update(np.ascontiguousarray(logits, "<f4"))
-    digest.update(np.ascontiguousarray(labels, "<i8"))
+    digest.update(np.ascontiguousarray(logits, "<f4").data)
+    digest.update(np.ascontiguousarray(labels, "<i8").data)
     return digest.hexdigest()
 
 

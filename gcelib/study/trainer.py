@@ -119,16 +119,21 @@ def prepare(config: TrainConfig) -> Job:
         splits = data.load(settings.dataset, settings.seed)
         ood = {}
         if not done:
-            n_train = len(splits.train[1])
-            _refuse_if_too_slow(
-                settings, data.Size(n_train, splits.input_shape, splits.n_classes)
-            )
-            if settings.drop_last and settings.batch_size > n_train:
-                problem = f"{settings.batch_size} with drop_last leaves no batch of "
-                problem += f"{n_train} samples"
-                fail("batch_size", problem, "choose a smaller one")
+            _refuse_data(settings, splits)
             ood = {name: data.load_ood(name, splits) for name in settings.ood}
         return Job(settings, splits, ood, done, environment(settings))
+
+
+def _refuse_data(settings: Settings, splits: data.Splits) -> None:
+    """Refuse a run that this data makes too slow, or leaves without a batch."""
+    n_train = len(splits.train[1])
+    size = data.Size(n_train, splits.input_shape, splits.n_classes)
+    _refuse_if_too_slow(settings, size)
+    if settings.drop_last and settings.batch_size > n_train:
+        problem = (
+            f"{settings.batch_size} with drop_last leaves no batch of {n_train} samples"
+        )
+        fail("batch_size", problem, "choose a smaller one")
 
 
 def _is_finished(settings: Settings) -> bool:

@@ -34,9 +34,8 @@ from gcelib.study.data.splits import Array, ArrayPair, Raw, Splits, divide
 
 _PARTS = ("train", "val", "test")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_FEWEST = (
-    10  # samples in each part: a calibrator cannot be fitted, nor judged, on fewer
-)
+#: Samples in each part: a calibrator cannot be fitted, nor judged, on fewer.
+_FEWEST = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,11 +298,21 @@ def _read_npz(place: str) -> _Found:
 def _read_arrays(path: Path, signature: object) -> _Found:
     """Read and check the arrays of one file."""
     arrays = _arrays(path)
-    known = [f"{part}_{kind}" for part in _PARTS for kind in ("images", "labels")]
-    for name in known[:2]:
+    for name in ("train_images", "train_labels"):
         if name not in arrays:
             there = ", ".join(arrays) or "nothing"
             fail("dataset", f"{path} has no {name}, only {there}", "add this array")
+    pairs = _pairs(arrays, path)
+    names = _class_names(arrays.get("class_names"), pairs["train"][1], path)
+    _check_parts_agree(pairs, len(names), path)
+    raw = Raw(pairs["train"], pairs.get("val"), pairs.get("test"), names)
+    with path.open("rb") as file:
+        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+    return _Found(raw, fingerprint)
+
+
+def _pairs(arrays: dict[str, Array], path: Path) -> dict[str, ArrayPair]:
+    """Return the samples and labels of each part that is there, checked alone."""
     pairs: dict[str, ArrayPair] = {}
     for part in _PARTS:
         images = arrays.get(f"{part}_images")
@@ -314,27 +323,25 @@ def _read_arrays(path: Path, signature: object) -> _Found:
         if images is not None and labels is not None:
             samples = _samples(f"{part}_images", images, path)
             pairs[part] = samples, _labels(f"{part}_labels", labels, len(samples), path)
+    return pairs
+
+
+def _check_parts_agree(pairs: dict[str, ArrayPair], n_classes: int, path: Path) -> None:
+    """Refuse parts whose samples have another shape, or labels other classes."""
     shape = pairs["train"][0].shape[1:]
-    for part, (samples, _) in pairs.items():
+    for part, (samples, labels) in pairs.items():
         if samples.shape[1:] != shape:
             problem = (
                 f"{part}_images in {path} are {samples.shape[1:]}, train_images {shape}"
             )
             fail("dataset", problem, "bring all samples to one shape")
-    names = _class_names(arrays.get("class_names"), pairs["train"][1], path)
-    for part, (_, labels) in pairs.items():
-        if labels.max() >= len(names):
-            problem = f"{part}_labels in {path} contain {labels.max()}, "
-            problem += f"outside [0, {len(names)})"
-            fail(
-                "dataset",
-                problem,
-                "class ids count from 0, and train has samples of each",
+        if labels.max() >= n_classes:
+            problem = (
+                f"{part}_labels in {path} contain {labels.max()}, outside [0, "
+                f"{n_classes})"
             )
-    raw = Raw(pairs["train"], pairs.get("val"), pairs.get("test"), names)
-    with path.open("rb") as file:
-        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
-    return _Found(raw, fingerprint)
+            cure = "class ids count from 0, and train has samples of each"
+            fail("dataset", problem, cure)
 
 
 def _arrays(path: Path) -> dict[str, Array]:
