@@ -463,3 +463,79 @@ def interpolate(at: Tensor, points: Tensor, values: Tensor) -> Tensor:
     width = (points.gather(-1, right) - before).clamp(min=1e-300)
     weight = ((at - before) / width).clamp(0, 1)
     return torch.lerp(values.gather(-1, left), values.gather(-1, right), weight)
+
+
+#: The range of the inverse temperature of a single sample.
+_SLOWEST = 1e-12
+_FASTEST = 1e8
+#: Farther below the top than any logit: what is no rival. Times x it stays finite.
+_NO_RIVAL = -1e299
+
+
+def with_confidence(logits: Tensor, confidence: Tensor) -> Tensor:
+    """Each row at the temperature that gives its top class a wanted probability.
+
+    A temperature reaches values between 1 / K and 1 only: what is wanted is kept in
+    them, 1e-7 away from 1. Where classes share the largest logit, no temperature lifts
+    one above the others, and the row stays as it is.
+
+    Parameters
+    ----------
+    logits : (N, K) Tensor
+        Of any floating dtype.
+    confidence : (N,) Tensor
+        float64, in [0, 1].
+
+    Returns
+    -------
+    (N, K) Tensor
+        Log-probabilities in the dtype of ``logits``, differentiable in both.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[3.0, 0.0, 1.0]])
+    >>> with_confidence(logits, torch.tensor([0.6])).exp().round(decimals=3)
+    tensor([[0.6000, 0.1560, 0.2440]])
+    """
+    distances = distances_below_top(logits.double())
+    lowest = (1 + 1e-6) / logits.shape[1]
+    reachable = confidence.clamp(min(lowest, 0.5), 1 - 1e-7)
+    top = logits.argmax(1, keepdim=True)
+    others = (-distances).scatter(1, top, _NO_RIVAL)
+    target = torch.log1p(-reachable) - reachable.log()  # log odds of the others
+    x = _inverse_temperature_for(others, target)
+    return torch.log_softmax(-x[:, None] * distances, 1).to(logits.dtype)
+
+
+def _inverse_temperature_for(others: Tensor, target: Tensor) -> Tensor:
+    """Solve log sum_k exp(x * others_k) = target for x; ``others`` <= 0.
+
+    The left side is convex and falls with x. The start counts the largest of the
+    others alone and so lies to the left of the root, from where Newton's method
+    converges. The last step is taken with gradients: it makes x differentiable. Rows
+    without a root, whose largest logits are tied, stay as they are: x = 1.
+    """
+    rivals = others.detach()
+    goal = target.detach()
+    nearest = rivals.amax(1).clamp(max=-1 / _FASTEST)
+    x = (goal / nearest).clamp(_SLOWEST, _FASTEST)
+    for _ in range(16):
+        excess, slope = _log_sum_and_slope(x, rivals, goal)
+        following = (x - excess / slope).clamp(_SLOWEST, _FASTEST)
+        if may_read_values(x) and bool(((following - x).abs() <= 1e-9 * x).all()):
+            break
+        x = following
+    excess, slope = _log_sum_and_slope(x, rivals, goal)
+    reached = excess.abs() < 1e-6
+    correction = (torch.logsumexp(x[:, None] * others, 1) - target) / slope
+    return torch.where(reached, x - correction, 1.0)
+
+
+def _log_sum_and_slope(
+    x: Tensor, others: Tensor, goal: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Give log sum_k exp(x * others_k) - goal in each row, and its slope."""
+    scaled = x[:, None] * others
+    excess = torch.logsumexp(scaled, 1) - goal
+    slope = (torch.softmax(scaled, 1) * others).sum(1)
+    return excess, slope.clamp(max=-1e-30)

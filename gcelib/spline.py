@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from gcelib import _check
@@ -14,16 +13,9 @@ from gcelib.calibrator import (
     BufferRule,
     Calibrator,
     confidence_of,
-    distances_below_top,
     interpolate,
-    may_read_values,
+    with_confidence,
 )
-
-#: The range of the inverse temperature of a single sample.
-_SLOWEST = 1e-12
-_FASTEST = 1e8
-#: Farther below the top than any logit: what is no rival. Times x it stays finite.
-_NO_RIVAL = -1e299
 
 
 class SplineCalibration(Calibrator):
@@ -56,6 +48,7 @@ class SplineCalibration(Calibrator):
 
     Examples
     --------
+    >>> import torch
     >>> logits = torch.tensor([[2.0, 0.0]]).repeat(50, 1)  # says 0.88
     >>> labels = (torch.arange(50) % 5 == 0).long()  # is right 4 times of 5
     >>> spline = SplineCalibration().fit(logits, labels)
@@ -102,16 +95,8 @@ class SplineCalibration(Calibrator):
 
     def _calibrate(self, logits: Tensor) -> Tensor:
         """Each row at the temperature that gives its top class the new score."""
-        distances = distances_below_top(logits.double())
-        score = confidence_of(logits)
-        moved = interpolate(score, self.scores, self.values)
-        lowest = (1 + 1e-6) / self._n_classes
-        moved = moved.clamp(min(lowest, 0.5), 1 - 1e-7)
-        top = logits.argmax(1, keepdim=True)
-        others = (-distances).scatter(1, top, _NO_RIVAL)
-        target = torch.log1p(-moved) - moved.log()  # log odds of the others
-        x = _inverse_temperature_for(others, target)
-        return torch.log_softmax(-x[:, None] * distances, 1).to(logits.dtype)
+        moved = interpolate(confidence_of(logits), self.scores, self.values)
+        return with_confidence(logits, moved)
 
 
 def _natural_spline(n_samples: int, n_knots: int) -> tuple[Floats, Floats]:
@@ -128,37 +113,3 @@ def _natural_spline(n_samples: int, n_knots: int) -> tuple[Floats, Floats]:
     slope_of_cubes = 3 * (squares[:, :-1] - squares[:, -1:])
     slopes = np.hstack([np.zeros_like(u), np.ones_like(u), slope_of_cubes])
     return basis, slopes
-
-
-def _inverse_temperature_for(others: Tensor, target: Tensor) -> Tensor:
-    """Solve log sum_k exp(x * others_k) = target for x; ``others`` <= 0.
-
-    The left side is convex and falls with x. The start counts the largest of the
-    others alone and so lies to the left of the root, from where Newton's method
-    converges. The last step is taken with gradients: it makes x differentiable. Rows
-    without a root, whose largest logits are tied, stay as they are: x = 1.
-    """
-    rivals = others.detach()
-    goal = target.detach()
-    nearest = rivals.amax(1).clamp(max=-1 / _FASTEST)
-    x = (goal / nearest).clamp(_SLOWEST, _FASTEST)
-    for _ in range(16):
-        excess, slope = _log_sum_and_slope(x, rivals, goal)
-        following = (x - excess / slope).clamp(_SLOWEST, _FASTEST)
-        if may_read_values(x) and bool(((following - x).abs() <= 1e-9 * x).all()):
-            break
-        x = following
-    excess, slope = _log_sum_and_slope(x, rivals, goal)
-    reached = excess.abs() < 1e-6
-    correction = (torch.logsumexp(x[:, None] * others, 1) - target) / slope
-    return torch.where(reached, x - correction, 1.0)
-
-
-def _log_sum_and_slope(
-    x: Tensor, others: Tensor, goal: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Give log sum_k exp(x * others_k) - goal in each row, and its slope."""
-    scaled = x[:, None] * others
-    excess = torch.logsumexp(scaled, 1) - goal
-    slope = (torch.softmax(scaled, 1) * others).sum(1)
-    return excess, slope.clamp(max=-1e-30)
