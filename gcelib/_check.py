@@ -433,10 +433,10 @@ def _sum_to(total: int, rows: Tensor, sums: Tensor, coarse: float) -> bool:
     vary as much.
     """
     n_samples, n_classes = rows.shape
-    if float(rows.max()) > total * (1 + _SLACK):
-        return False
     off = (sums - total) / total
     worst = float(off.abs().max())
+    if worst > 0.6 or float(rows.max()) > total * (1 + _SLACK):
+        return False
     if total == 1 and bool((rows.frac() == 0).all()):  # one-hot
         return n_samples >= 4 and worst == 0
     if total > 1 and _written_by_hand(rows, alike=total != 100):
@@ -445,13 +445,12 @@ def _sum_to(total: int, rows: Tensor, sums: Tensor, coarse: float) -> bool:
     if n_samples == 1 and total == 1:
         return worst <= exact
     unit = _unit(rows, total) / total
-    # Sums of scores by chance would scatter so widely.
+    # How widely sums scatter by chance, and so how many of them would be that near.
     scatter = float(rows.var()) ** 0.5 * n_classes**0.5 / total
+    convincing = 0.03 if n_samples == 1 else 0.001 ** (1 / n_samples)
     for slack in (exact, _SLACK) if n_samples > 1 else (exact,):
         by_chance = (2 * slack + unit) / (2.5 * scatter + 1e-9)
-        if worst <= slack and by_chance < (
-            0.03 if n_samples == 1 else 0.001 ** (1 / n_samples)
-        ):
+        if worst <= slack and by_chance < convincing:
             return True
     apart = float(rows.var(0).sum()) if n_samples > 1 else 0.0
     if apart == 0:  # all rows are alike
@@ -485,16 +484,21 @@ def _are_shares(rows: Tensor, sums: Tensor) -> bool:
 def _base_of_logarithm(rows: Tensor) -> float | None:
     """The base in which rows <= 0 are logarithms of distributions, if there is one."""
     informative = int((rows.amax(1) < -0.02).sum())  # [0, -9] is log(p), and a logit
-    slack = max(_SLACK, min(0.5 * _unit(rows, 1), 0.1))
-    if informative < 4:
-        slack = 1e-5
-    if not informative or bool((rows.frac() == 0).all()):
+    if not informative:
         return None
-    for base in (math.e, 2, 10):
-        off = ((rows * math.log(base)).exp().sum(1) - 1).abs()
-        if bool((off <= slack * math.log(base)).all()):
-            return base
-    return None
+    off = {
+        base: float(((rows * math.log(base)).exp().sum(1) - 1).abs().max())
+        / math.log(base)
+        for base in (math.e, 2, 10)
+    }
+    base = min(off, key=lambda base: off[base])
+    if off[base] > 0.1 or bool((rows.frac() == 0).all()):
+        return None
+    if informative < 4:
+        return base if off[base] <= 1e-5 else None
+    if off[base] <= _SLACK:
+        return base
+    return base if off[base] <= 0.5 * _unit(rows, 1) else None
 
 
 def _unit(rows: Tensor, total: int) -> float:

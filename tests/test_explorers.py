@@ -337,6 +337,17 @@ def test_bad_input_is_refused(arguments, options, message):
         ReliabilityExplorer(*arguments, **options)
 
 
+@pytest.mark.parametrize("change", [lambda z: z + 3e9, lambda z: z * 1e42])
+def test_logits_that_float32_cannot_hold_mean_the_same(change):
+    logits, labels = fake(0, n=50)
+    logits = change(logits.double())
+    travelled, _ = explorers._pair("models", (logits, labels))
+    assert travelled.dtype == torch.float32
+    torch.testing.assert_close(
+        travelled.softmax(1).double(), logits.softmax(1), atol=1e-5, rtol=0
+    )
+
+
 def test_a_refused_setting_changes_nothing():
     e = explorer()
     before = e.question

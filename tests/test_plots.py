@@ -826,3 +826,28 @@ def test_a_confusion_matrix_tells_probabilities_and_takes_them():
     assert shown[::4] == ["100"] * 3
     with pytest.raises(ValueError, match="probabilities lie in"):
         plots.confusion_matrix(10 * probs, labels, probabilities=True)
+
+
+def test_entropies_of_probabilities_are_drawn_and_bad_pairs_refused():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(40, 3)), 0.3 * rng.normal(size=(30, 3))
+    p = tuple(np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in logits)
+    told = plots.roc_curves({"gce": p}, probabilities=True).lines[0]
+    same = plots.roc_curves({"gce": logits}).lines[0]
+    assert told.get_label() == same.get_label()
+    np.testing.assert_allclose(told.get_data(), same.get_data())
+    heights = [
+        plots.entropy_histograms({"a": z[0]}, probabilities=given).patches[0]
+        for z, given in ((p, True), (logits, False))
+    ]
+    for ours, theirs in zip(*(h.get_data()[:2] for h in heights), strict=True):
+        np.testing.assert_allclose(ours, theirs)
+    for bad in ({"a": (*logits, logits[0])}, [logits], {"a": logits[0]}):
+        with pytest.raises(TypeError, match=r"^pairs: .+; pass"):
+            plots.roc_curves(bad)
+    with pytest.raises(ValueError, match=r"^logits: sum to 0\.9.*not to 1"):
+        plots.entropy_histograms({"a": 0.9 * p[0]}, probabilities=True)
+    with pytest.raises(ValueError, match=r"^logits: have \[2, 3\] classes"):
+        plots.entropy_histograms({"a": logits[0], "b": logits[0][:, :2]})
+    with pytest.raises(TypeError, match=r"^logits: got dict"):
+        plots.entropy_histograms({})

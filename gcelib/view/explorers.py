@@ -105,7 +105,16 @@ def _pair(name: str, pair: object, form: str = "logits") -> tuple[Tensor, Tensor
         logits = metrics.logits_from_probabilities(logits)
     else:
         warn_of_probabilities(logits, name)
-    return logits.float().cpu(), labels.cpu()
+    return _in_float32(logits).cpu(), labels.cpu()
+
+
+def _in_float32(logits: Tensor) -> Tensor:
+    """Logits in float32, first below zero where it could not tell them apart."""
+    if logits.dtype == torch.float64 and float(logits.abs().max()) > 1e4:
+        lowest = torch.finfo(torch.float32).min
+        highest = logits.amax(1, keepdim=True)
+        logits = (logits / 2 - highest / 2).clamp(min=lowest / 2) * 2
+    return logits.float()
 
 
 class _Setting(traitlets.TraitType[Any, Any]):

@@ -666,8 +666,14 @@ def roc_curves(
     >>> roc_curves({"gce": (sure, unsure)}).lines[0].get_label()
     'GCE, 100.0 %'
     """
+    if not isinstance(pairs, Mapping):
+        cure = 'pass {"gce": (logits, ood_logits), ...}'
+        _check.fail("pairs", f"got {type(pairs).__name__}", cure, TypeError)
     drawn = {}
     for name, pair in pairs.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            cure = "pass (logits of test samples, logits of OOD samples)"
+            _check.fail("pairs", f"{name!r} is no pair", cure, TypeError)
         entropies = [metrics.entropy(z, probabilities=probabilities) for z in pair]
         area = metrics.ood_auroc(*pair, probabilities=probabilities)
         drawn[name] = ([np.sort(values) for values in entropies], area)
