@@ -47,8 +47,9 @@ def sample(n, k):
 
 
 def scikit_learn(z, y):
-    # What CalibratedClassifierCV(method="temperature") fits.
-    from sklearn.calibration import _TemperatureScaling
+    from sklearn.calibration import (
+        _TemperatureScaling,
+    )  # what CalibratedClassifierCV(method="temperature") fits
 
     z, y = z.numpy(), y.numpy()
     return lambda: 1 / float(_TemperatureScaling().fit(z, y).beta_)

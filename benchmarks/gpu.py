@@ -28,8 +28,9 @@ import time
 from pathlib import Path
 from unittest import mock
 
-# A lent machine need not install gcelib.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # a lent machine need not install gcelib
 
 import _timing
 import torch
@@ -133,8 +134,9 @@ def step_seconds(state, size, seconds=None):
     the device has finished.
     """
     part = random_split(size.steps * size.batch, size, state.device)
-    # cuDNN chooses its kernels.
-    state.train_epoch(0, tuple(t[: 3 * size.batch] for t in part))
+    state.train_epoch(
+        0, tuple(t[: 3 * size.batch] for t in part)
+    )  # cuDNN chooses its kernels
     times = []
     while len(times) < 3 or sum(times) < (size.seconds if seconds is None else seconds):
         start = time.perf_counter()
@@ -366,15 +368,17 @@ def waits(model, loss, size, device):
     state = make_state(model, size, torch.device("meta") if meta else device)
     state.criterion = losses.make_loss(loss).to(state.device)
     if meta:
-        # Autocast does not know this device.
-        state.forward = lambda network, x: network(x)
+        state.forward = lambda network, x: network(
+            x
+        )  # autocast does not know this device
     else:
         step_seconds(state, size, 0)  # cuDNN waits while it chooses its kernels
     steps, real = [], data.batches
 
     def watched(*args, **options):
-        # Sends order and augmentation to the device: once an epoch, before its steps.
-        batches = real(*args, **options)
+        batches = real(
+            *args, **options
+        )  # sends order and augmentation to the device: once an epoch, before its steps
         if not meta:
             torch.cuda.set_sync_debug_mode("error")
         try:
@@ -412,8 +416,9 @@ def where_time_goes(model, size, device, milliseconds):
         state.train_epoch(1, part)
     result = dict.fromkeys(GROUPS, 0.0)
     for event in profile.key_averages():
-        # Kernels count for the operator that launched them.
-        if event.device_type == torch.autograd.DeviceType.CPU:
+        if (
+            event.device_type == torch.autograd.DeviceType.CPU
+        ):  # kernels count for the operator that launched them
             group = next(
                 g for g, names in GROUPS.items() if any(n in event.key for n in names)
             )
@@ -457,8 +462,9 @@ def in_processes(count, deadline, size, device, **spec):
     """
     spec |= {"size": dataclasses.asdict(size), "device": str(device)}
     with contextlib.ExitStack() as stack:
-        # Or a second run would not compile.
-        cache = stack.enter_context(tempfile.TemporaryDirectory())
+        cache = stack.enter_context(
+            tempfile.TemporaryDirectory()
+        )  # or a second run would not compile
         errors = stack.enter_context(tempfile.TemporaryFile("w+"))
         command = [sys.executable, __file__, "--child", json.dumps(spec)]
         pipes = {
@@ -563,8 +569,9 @@ def plan(chosen, size, device, found, deadline):
         )
     for model in chosen[1:]:
         yield "waits", model, "ce", 4, lambda m=model: waits(m, "ce", size, device)
-    # Those of the paper's Table 6.
-    for model in [m for m in ("resnet50", "wrn_28_10") if m in chosen] or chosen[:1]:
+    for model in [m for m in ("resnet50", "wrn_28_10") if m in chosen] or chosen[
+        :1
+    ]:  # those of the paper's Table 6
         epochs = (len(losses.LOSSES) + 1) * (size.rounds + 2)
         cost = (
             5
@@ -606,8 +613,9 @@ def plan(chosen, size, device, found, deadline):
             lambda: compiled(model, case, deadline, size, device, eager()),
         )
 
-    # The rest, which is long, last.
-    yield from (compile_step(*pair) for pair in cases if pair[0] == chosen[0])
+    yield from (
+        compile_step(*pair) for pair in cases if pair[0] == chosen[0]
+    )  # the rest, which is long, last
     for model in dict.fromkeys(["convnet", *chosen[:1]]):
         for n in size.processes:
             yield (
@@ -776,8 +784,9 @@ def share_of_peak(found, model, case):
     """A step's TFLOP/s over the largest matrix product's in the same precision, or
     None.
     """
-    # PyTorch's default lets float32 convolutions use TF32.
-    precision = "tf32" if case == REFERENCE else case[:4]
+    precision = (
+        "tf32" if case == REFERENCE else case[:4]
+    )  # PyTorch's default lets float32 convolutions use TF32
     row = found.get(("step", model, case))
     peak = found.get(("peak", "", precision))
     return row["tflops"] / peak["tflops"] if row and peak else None

@@ -93,8 +93,9 @@ def corrected(row: dict) -> dict:
     """One run's test numbers as trained, without the prior, and with a fitted bias."""
     val, (logits, labels) = logits_of(row["run_dir"])
     with warnings.catch_warnings():
-        # Classes without a validation image.
-        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # classes without a validation image
         bias = calibration.make_calibrator("bias").fit(*val)
     kinds = {
         "log_prior": logits - log_prior(row["dataset"], row["seed"]),

@@ -220,8 +220,9 @@ def test_sms_is_probmetrics():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-# Docs/integrations.md: all.
-@pytest.mark.parametrize("name", ["spline", "ats_converged"])
+@pytest.mark.parametrize(
+    "name", ["spline", "ats_converged"]
+)  # docs/integrations.md: all
 def test_onnx_gives_the_same_numbers(name, fitted, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -119,8 +119,9 @@ def test_densenet_stem_is_the_bare_convolution():
 def test_wide_resnet_activates_after_the_addition_and_has_no_dropout():
     model = on_meta("wrn_28_10", 10, (3, 32, 32))
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
-    # Stem, two in each of twelve blocks, three projections.
-    assert len(convolutions) == 1 + 3 * 4 * 2 + 3
+    assert (
+        len(convolutions) == 1 + 3 * 4 * 2 + 3
+    )  # stem, two in each of twelve blocks, three projections
     assert [c.out_channels for c in convolutions][0::9] == [16, 160, 320, 640]
     assert not any(isinstance(m, nn.Dropout) for m in model.modules())
 
@@ -179,8 +180,9 @@ def test_initial_weights_follow_the_reference(name, pixels, expected_std):
         expected_std(stem.weight), rel=0.15
     )
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    # No zero-gamma.
-    assert all(bool((m.weight == 1).all()) and bool((m.bias == 0).all()) for m in norms)
+    assert all(
+        bool((m.weight == 1).all()) and bool((m.bias == 0).all()) for m in norms
+    )  # no zero-gamma
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "resnet110"])

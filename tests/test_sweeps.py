@@ -311,8 +311,9 @@ def test_a_grid_from_a_file(tmp_path):
         == len(sweeps.expand(str(path), tmp_path))
         == 4
     )
-    # PyYAML alone takes both for text.
-    path.write_text("dataset: digits\nlr: 1e-3\nweight_decay: 5E-04")
+    path.write_text(
+        "dataset: digits\nlr: 1e-3\nweight_decay: 5E-04"
+    )  # PyYAML alone takes both for text
     assert sweeps.load_grid(path) == [
         {"dataset": "digits", "lr": 0.001, "weight_decay": 0.0005}
     ]

@@ -595,8 +595,9 @@ def _on_dask(
                     )
                 try:
                     state, seconds = task.result()
-                # Twice, or its workers died again and again.
-                except Exception as problem:
+                except (
+                    Exception
+                ) as problem:  # twice, or its workers died again and again
                     yield run_dir, "failed", math.nan, str(problem)
                 else:
                     yield run_dir, state, seconds, ""

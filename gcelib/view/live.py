@@ -167,7 +167,7 @@ class TrainingWatch:
 
         Parameters
         ----------
-        record : dict
+        record : Record
             What ``fit`` yields.
         """
         self._line.show(trainer.progress(record))
