@@ -47,9 +47,8 @@ def sample(n, k):
 
 
 def scikit_learn(z, y):
-    from sklearn.calibration import (
-        _TemperatureScaling,
-    )  # what CalibratedClassifierCV(method="temperature") fits
+    # What CalibratedClassifierCV(method="temperature") fits.
+    from sklearn.calibration import _TemperatureScaling
 
     z, y = z.numpy(), y.numpy()
     return lambda: 1 / float(_TemperatureScaling().fit(z, y).beta_)

@@ -28,9 +28,8 @@ import time
 from pathlib import Path
 from unittest import mock
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parent.parent)
-)  # a lent machine need not install gcelib
+# A lent machine need not install gcelib.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import _timing
 import torch
@@ -134,9 +133,8 @@ def step_seconds(state, size, seconds=None):
     the device has finished.
     """
     part = random_split(size.steps * size.batch, size, state.device)
-    state.train_epoch(
-        0, tuple(t[: 3 * size.batch] for t in part)
-    )  # cuDNN chooses its kernels
+    # cuDNN chooses its kernels.
+    state.train_epoch(0, tuple(t[: 3 * size.batch] for t in part))
     times = []
     while len(times) < 3 or sum(times) < (size.seconds if seconds is None else seconds):
         start = time.perf_counter()
@@ -368,17 +366,15 @@ def waits(model, loss, size, device):
     state = make_state(model, size, torch.device("meta") if meta else device)
     state.criterion = losses.make_loss(loss).to(state.device)
     if meta:
-        state.forward = lambda network, x: network(
-            x
-        )  # autocast does not know this device
+        # Autocast does not know this device.
+        state.forward = lambda network, x: network(x)
     else:
         step_seconds(state, size, 0)  # cuDNN waits while it chooses its kernels
     steps, real = [], data.batches
 
     def watched(*args, **options):
-        batches = real(
-            *args, **options
-        )  # sends order and augmentation to the device: once an epoch, before its steps
+        # Sends order and augmentation to the device: once an epoch, before its steps.
+        batches = real(*args, **options)
         if not meta:
             torch.cuda.set_sync_debug_mode("error")
         try:
@@ -416,9 +412,8 @@ def where_time_goes(model, size, device, milliseconds):
         state.train_epoch(1, part)
     result = dict.fromkeys(GROUPS, 0.0)
     for event in profile.key_averages():
-        if (
-            event.device_type == torch.autograd.DeviceType.CPU
-        ):  # kernels count for the operator that launched them
+        # Kernels count for the operator that launched them.
+        if event.device_type == torch.autograd.DeviceType.CPU:
             group = next(
                 g for g, names in GROUPS.items() if any(n in event.key for n in names)
             )
@@ -462,9 +457,8 @@ def in_processes(count, deadline, size, device, **spec):
     """
     spec |= {"size": dataclasses.asdict(size), "device": str(device)}
     with contextlib.ExitStack() as stack:
-        cache = stack.enter_context(
-            tempfile.TemporaryDirectory()
-        )  # or a second run would not compile
+        # Or a second run would not compile.
+        cache = stack.enter_context(tempfile.TemporaryDirectory())
         errors = stack.enter_context(tempfile.TemporaryFile("w+"))
         command = [sys.executable, __file__, "--child", json.dumps(spec)]
         pipes = {
@@ -569,9 +563,8 @@ def plan(chosen, size, device, found, deadline):
         )
     for model in chosen[1:]:
         yield "waits", model, "ce", 4, lambda m=model: waits(m, "ce", size, device)
-    for model in [m for m in ("resnet50", "wrn_28_10") if m in chosen] or chosen[
-        :1
-    ]:  # those of the paper's Table 6
+    # Those of the paper's Table 6.
+    for model in [m for m in ("resnet50", "wrn_28_10") if m in chosen] or chosen[:1]:
         epochs = (len(losses.LOSSES) + 1) * (size.rounds + 2)
         cost = (
             5
@@ -613,9 +606,8 @@ def plan(chosen, size, device, found, deadline):
             lambda: compiled(model, case, deadline, size, device, eager()),
         )
 
-    yield from (
-        compile_step(*pair) for pair in cases if pair[0] == chosen[0]
-    )  # the rest, which is long, last
+    # The rest, which is long, last.
+    yield from (compile_step(*pair) for pair in cases if pair[0] == chosen[0])
     for model in dict.fromkeys(["convnet", *chosen[:1]]):
         for n in size.processes:
             yield (
@@ -784,9 +776,8 @@ def share_of_peak(found, model, case):
     """A step's TFLOP/s over the largest matrix product's in the same precision, or
     None.
     """
-    precision = (
-        "tf32" if case == REFERENCE else case[:4]
-    )  # PyTorch's default lets float32 convolutions use TF32
+    # PyTorch's default lets float32 convolutions use TF32.
+    precision = "tf32" if case == REFERENCE else case[:4]
     row = found.get(("step", model, case))
     peak = found.get(("peak", "", precision))
     return row["tflops"] / peak["tflops"] if row and peak else None

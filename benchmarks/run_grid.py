@@ -105,9 +105,8 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
     cells = expand(options.grid, options.runs_dir)
-    dirs = [
-        training.TrainConfig(**cell).run_dir for cell in cells
-    ]  # bad settings are refused before anything starts
+    # Bad settings are refused before anything starts.
+    dirs = [training.TrainConfig(**cell).run_dir for cell in cells]
     cells.sort(key=started, reverse=True)
     if options.workers == 1:
         failed = work(cells, deadline)

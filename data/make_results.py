@@ -93,9 +93,8 @@ def corrected(row: dict) -> dict:
     """One run's test numbers as trained, without the prior, and with a fitted bias."""
     val, (logits, labels) = logits_of(row["run_dir"])
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # classes without a validation image
+        # Classes without a validation image.
+        warnings.simplefilter("ignore", UserWarning)
         bias = calibration.make_calibrator("bias").fit(*val)
     kinds = {
         "log_prior": logits - log_prior(row["dataset"], row["seed"]),

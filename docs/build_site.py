@@ -11,19 +11,19 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "build" / "site-source"
 TARGET = ROOT / "build" / "site"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|mailto:)([^)\s]+)\)")
-#: Python's parts, in the order in which they are read.
-PACKAGES = {"gcelib": "The core", "gcelib.study": "Study", "gcelib.view": "View"}
 
 
 def pages() -> dict[Path, Path]:
     """Each page's place in the checkout, by its place in the site."""
     found = [*ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+    found.remove(ROOT / "docs" / "package.md")  # the wheel's own start page
     found += ROOT.glob("notebooks/solutions/*.ipynb")
     staged = {path.relative_to(ROOT): path for path in sorted(found)}
     staged = {to: path for to, path in staged.items() if not to.name.startswith("out")}
@@ -49,6 +49,24 @@ def with_links(text: str, place: Path, known: set[Path]) -> str:
     return LINK.sub(mend, text)
 
 
+def how_to_run(place: Path, page: str) -> dict[str, object]:
+    """The line below a lesson's header: how to run it, with a link if one is known."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        urls = tomllib.load(file)["project"]["urls"]
+    words = (
+        f"This page shows a run. To run and change it yourself: [one click]({page})."
+    )
+    repository = re.fullmatch(
+        r"https://github.com/([^/]+/[^/]+)/?", urls.get("Source", "")
+    )
+    if repository:
+        address = f"https://mybinder.org/v2/gh/{repository[1]}/HEAD?urlpath=lab/tree/"
+        words = f"This page shows a run. [Run it yourself]({address}{place.as_posix()})"
+        words += f", on Binder, or [elsewhere]({page})."
+    cell = {"cell_type": "markdown", "metadata": {}, "source": words}
+    return cell | {"id": "how-to-run"}
+
+
 def stage() -> None:
     """Copy pages, with the links that hold."""
     shutil.rmtree(SOURCE, ignore_errors=True)
@@ -65,6 +83,8 @@ def stage() -> None:
         for cell in notebook["cells"]:
             if cell["cell_type"] == "markdown":
                 cell["source"] = with_links("".join(cell["source"]), place, known)
+        place_of_page = "../" * len(place.parent.parts) + "docs/one_click.md"
+        notebook["cells"].insert(1, how_to_run(place, place_of_page))
         to.write_text(json.dumps(notebook), encoding="utf-8")
     for name in ("conf.py", "_static"):
         copy = shutil.copytree if (ROOT / "docs" / name).is_dir() else shutil.copy
@@ -76,18 +96,27 @@ def stage() -> None:
 
 
 def reference() -> None:
-    """A page for each public module, from its docstrings."""
+    """A page for each public module that has something to say, from its docstrings."""
     folder = SOURCE / "api"
     folder.mkdir()
-    for package in PACKAGES:
-        module = importlib.import_module(package)
-        for info in pkgutil.iter_modules(module.__path__):
-            if info.name.startswith("_"):
-                continue
-            name = f"{package}.{info.name}"
-            lines = [f"# {name}", "", "```{eval-rst}", f".. automodule:: {name}"]
-            lines += ["   :members:", "   :ignore-module-all:", "```", ""]
-            (folder / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
+    package = importlib.import_module("gcelib")
+    for info in pkgutil.walk_packages(package.__path__, "gcelib."):
+        private = any(part.startswith("_") for part in info.name.split("."))
+        if private or not has_members(info.name):
+            continue
+        lines = [f"# {info.name}", "", "```{eval-rst}", f".. automodule:: {info.name}"]
+        lines += ["   :members:", "   :ignore-module-all:", "```", ""]
+        (folder / f"{info.name}.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def has_members(name: str) -> bool:
+    """Whether the module ``name`` defines something public, with a docstring."""
+    members = vars(importlib.import_module(name)).items()
+    return any(
+        getattr(member, "__module__", None) == name and getattr(member, "__doc__", None)
+        for title, member in members
+        if not title.startswith("_")
+    )
 
 
 def start_page() -> None:

@@ -140,9 +140,8 @@ bad_label = st.tuples(
     ),
 ).map(lambda t: (f"label {t[1]} at {t[0]}", put(LABELS, t[0], t[1])))
 bad_logits = shaped(LOGITS_LIKE, bad_cell)
-bad_shape = shaped(
-    LOGITS_LIKE, st.nothing()
-)  # a loss passes NaN on, as GradScaler needs it
+# A loss passes NaN on, as GradScaler needs it.
+bad_shape = shaped(LOGITS_LIKE, st.nothing())
 bad_labels = shaped(LABELS_LIKE, st.one_of(bad_label, more_labels))
 no_probabilities = st.tuples(
     st.tuples(st.integers(0, 5), st.integers(0, 3)),
@@ -266,9 +265,8 @@ for name in CALIBRATORS:
     classes = st.integers(5, 90).map(
         lambda k: (f"{k} classes", np.zeros((6, k), np.float32))
     )
-    pool = st.one_of(
-        bad_logits.filter(lambda p: p[0] != "no sample"), classes
-    )  # no sample gives no sample
+    # No sample gives no sample.
+    pool = st.one_of(bad_logits.filter(lambda p: p[0] != "no sample"), classes)
     TARGETS += [(name, "logits", pool, fitted)]
     good = st.integers(0, 6).map(lambda n: (f"not fitted, {n} samples", LOGITS[:n]))
     TARGETS += [(name, "calibrator", good, make_calibrator(name))]

@@ -461,6 +461,36 @@ def test_the_simplex_follows_keys_pointer_and_loss(browser, pages):
         assert canvas.evaluate(colours) == 15
 
 
+# --- slides ---------------------------------------------------------------------------
+
+HEIGHTS = """() => [...document.querySelectorAll('section section')].map(slide => {
+  for (const shown of [slide.parentElement, slide]) {
+    shown.hidden = false;
+    shown.style.cssText = 'display: block; width: 1280px';
+  }
+  const found = [slide.scrollHeight, slide.scrollWidth, slide.innerText.slice(0, 60)];
+  slide.style.cssText = 'display: none';
+  return found;
+})"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["00_start_here", "04_calibrate"])
+def test_no_slide_is_larger_than_the_screen(browser, tmp_path, name):
+    lessons = ROOT / "notebooks"
+    command = [sys.executable, "-m", "nbconvert", "--to", "slides"]
+    command += ["--config", str(lessons / "slides.json"), "--output-dir", str(tmp_path)]
+    subprocess.run([*command, str(lessons / f"{name}.ipynb")], check=True)
+    size = {"width": 1280, "height": 720}
+    page = browser.new_context(viewport=size, offline=True).new_page()
+    page.goto((tmp_path / f"{name}.slides.html").as_uri())
+    slides = page.evaluate(HEIGHTS)
+    page.context.close()
+    assert len(slides) > 10
+    for height, width, text in slides:
+        assert (height <= 720, width <= 1280) == (True, True), text
+
+
 # --- JupyterLab -----------------------------------------------------------------------
 
 

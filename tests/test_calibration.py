@@ -206,9 +206,8 @@ def test_converged_ats_limits():
     empty = torch.bincount(index, minlength=15) == 0
     assert empty.any()
     assert (calibrator.temperatures[empty] == 1).all()
-    certain = (
-        calibrator.temperatures.max()
-    )  # certain, and wrong half the time: far beyond the paper's T = 10
+    # Certain, and wrong half the time: far beyond the paper's T = 10.
+    certain = calibrator.temperatures.max()
     assert 100 < certain < 1e4
 
 
@@ -234,12 +233,10 @@ def test_ats_keeps_equal_confidences_together(name, dtype):
 def test_ats_keeps_temperature_one_when_nothing_is_better(name):
     """One bin mixes a group that is too modest with one that is too sure; repairing
     their mean makes both worse."""
-    logits = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=F64).repeat_interleave(
-        100, 0
-    )  # confidences 0.73 and 0.95
-    labels = torch.cat(
-        [torch.arange(100) >= 80, torch.arange(100) >= 85]
-    ).long()  # right 80 and 85 times
+    # Confidences 0.73 and 0.95.
+    logits = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=F64).repeat_interleave(100, 0)
+    # Right 80 and 85 times.
+    labels = torch.cat([torch.arange(100) >= 80, torch.arange(100) >= 85]).long()
     calibrator = fitted(name, logits, labels, n_bins=1)
     assert (calibrator.temperatures == 1).all()
     assert calibrator.ece_trace.argmin() == 0
@@ -401,9 +398,8 @@ def test_ets_leaves_a_saturated_start():
     assert t == 1
     assert float(calibrator.temperature) > 5.01  # beyond the published range, too
     assert metrics.brier(calibrator(logits), labels) / 4 <= mse(weights)
-    assert (
-        float(fitted("ets", logits * 100, labels).temperature) == 1
-    )  # flat everywhere
+    # Flat everywhere.
+    assert float(fitted("ets", logits * 100, labels).temperature) == 1
 
 
 def literal_spline(logits, labels, knots):
@@ -444,17 +440,15 @@ def test_spline_is_a_temperature_for_each_sample():
     logits, labels = sample(300, overconfidence=4.0)
     calibrator = fitted("spline", logits, labels)
     calibrator.scores = torch.tensor([0.0, 1.0], dtype=F64)
-    calibrator.values = torch.tensor(
-        [0.2, 0.2], dtype=F64
-    )  # of ten classes: a runner-up would often get more
+    # Of ten classes: a runner-up would often get more.
+    calibrator.values = torch.tensor([0.2, 0.2], dtype=F64)
     calibrated = calibrator(logits)
     assert torch.equal(calibrated.argsort(1), logits.argsort(1))
     torch.testing.assert_close(
         calibrated.softmax(1).amax(1), torch.full((300,), 0.2, dtype=F64)
     )
-    factor = (calibrated[:, 1:] - calibrated[:, :1]) / (
-        logits[:, 1:] - logits[:, :1]
-    )  # one in each row
+    # One in each row.
+    factor = (calibrated[:, 1:] - calibrated[:, :1]) / (logits[:, 1:] - logits[:, :1])
     torch.testing.assert_close(factor, factor[:, :1].expand(-1, 9), rtol=1e-6, atol=0)
 
 
@@ -545,9 +539,8 @@ def test_not_worse_than_nothing_on_the_fitting_set(name, data):
     assert criterion(calibrated, labels) <= criterion(logits, labels) + 1e-9
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in CALIBRATORS if name != "sms"]
-)  # sms works in float32
+# Sms works in float32.
+@pytest.mark.parametrize("name", [name for name in CALIBRATORS if name != "sms"])
 @several
 @given(CASES, st.randoms(use_true_random=False))
 def test_order_and_shift_change_nothing(name, data, random):
@@ -578,9 +571,8 @@ def test_temperature_one_is_the_identity(name):
     logits = sample(20, dtype=torch.float32)[0]
     calibrator = make_calibrator(name)
     state = calibrator.state_dict() | {"n_classes": torch.tensor(10)}
-    calibrator.load_state_dict(
-        state
-    )  # fitted, with the temperatures and weights an instance starts with
+    # Fitted, with the temperatures and weights an instance starts with.
+    calibrator.load_state_dict(state)
     torch.testing.assert_close(
         calibrator(logits).log_softmax(1), logits.log_softmax(1), rtol=1e-6, atol=1e-6
     )
@@ -604,9 +596,8 @@ def test_extreme_logits_stay_finite_in_value_and_gradient(name, dtype):
     for n, k, mode in EXTREMES:
         generator = torch.Generator().manual_seed(n + k)
         logits = ((2 * torch.rand(n, k, generator=generator) - 1) * 6e4).to(dtype)
-        logits[:, : k // 2] = (
-            logits[:, : k // 2].sign() * 6e4
-        )  # ties, and classes that underflow
+        # Ties, and classes that underflow.
+        logits[:, : k // 2] = logits[:, : k // 2].sign() * 6e4
         labels = torch.randint(k, (n,), generator=generator)
         labels = {
             "all_right": logits.argmax(1),

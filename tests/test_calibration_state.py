@@ -220,9 +220,8 @@ def test_sms_is_probmetrics():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", ["spline", "ats_converged"]
-)  # docs/integrations.md: all
+# Docs/integrations.md: all.
+@pytest.mark.parametrize("name", ["spline", "ats_converged"])
 def test_onnx_gives_the_same_numbers(name, fitted, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

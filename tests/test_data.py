@@ -26,9 +26,8 @@ from gcelib import data
 from gcelib.study.data import download, ood, sources, splits as drawing
 
 ROOT = Path(__file__).resolve().parents[1]
-ORIGINALS = Path(
-    "/usr/share/datasets/fashion-mnist"
-)  # Debian's package dataset-fashion-mnist
+# Debian's package dataset-fashion-mnist.
+ORIGINALS = Path("/usr/share/datasets/fashion-mnist")
 LOCAL = ["fashion_mini", "digits", "digit_pairs"]  # data sets that need no download
 FEW = settings(derandomize=True, deadline=None, max_examples=25)
 rng = np.random.default_rng(0)
@@ -83,17 +82,15 @@ def test_the_seed_draws_validation_and_nothing_else(name):
         rows(two.train) + rows(two.val)
     )
     everything = rows(one.train) + rows(one.val) + rows(one.test)
-    assert len(set(everything)) == len(
-        everything
-    )  # all images differ, so no image is in two splits
+    # All images differ, so no image is in two splits.
+    assert len(set(everything)) == len(everything)
 
 
 @FEW
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(10, 300))
 def test_validation_is_the_published_shuffle(seed, n):
-    indices = list(
-        range(n)
-    )  # the published code's steps: shuffle the list, take the first tenth
+    # The published code's steps: shuffle the list, take the first tenth.
+    indices = list(range(n))
     np.random.RandomState(seed).shuffle(indices)
     mask = drawing.draw(range(n), n / 10, seed)
     assert set(np.flatnonzero(mask)) == set(indices[: round(n / 10)])
@@ -266,9 +263,10 @@ def test_the_tail_is_cut_first_and_a_tenth_is_validation(rho):
     kept = torch.cat([one.train[1], one.val[1]])
     assert kept.bincount().tolist() == data.long_tail_counts(600, 10, float(rho))
     assert len(one.val[1]) == round(len(kept) / 10)
+    # The cut is fixed.
     assert sorted(rows(one.train) + rows(one.val)) == sorted(
         rows(two.train) + rows(two.val)
-    )  # the cut is fixed
+    )
     assert rows(one.val) != rows(two.val)
     assert set(rows(one.train) + rows(one.val)) <= set(
         rows(whole.train) + rows(whole.val)
@@ -497,10 +495,8 @@ def test_augmentation_is_drawn_for_each_sample_and_each_epoch():
         x, labels = next(
             data.batches(part, n, splits=splits, generator=g, augment=True)
         )
-        assert set(x.unique().tolist()) == {
-            -1.0,
-            1.0,
-        }  # zeros come in before normalisation
+        # Zeros come in before normalisation.
+        assert set(x.unique().tolist()) == {-1.0, 1.0}
         landed += (x > 0).sum((0, 1))
         epochs.append(x[labels.argsort()])
     assert not torch.equal(*epochs)
@@ -1057,9 +1053,8 @@ def test_tiny_imagenet(tiny_imagenet, server, tmp_path):
     splits = data.load("tiny_imagenet", root=tmp_path)
     assert sorted(rows(splits.train) + rows(splits.val)) == tiny_imagenet["train"]
     assert len(splits.val[1]) == 1
-    assert (
-        rows(splits.test) == tiny_imagenet["val"]
-    )  # the official validation images are the test split
+    # The official validation images are the test split.
+    assert rows(splits.test) == tiny_imagenet["val"]
     assert splits.class_names == ("goldfish", "toad", "bee")  # sorted by wnid
     torch.testing.assert_close(splits.mean, torch.tensor([0.485, 0.456, 0.406]))
     assert sorted(p.name for p in tmp_path.iterdir()) == [

@@ -175,9 +175,8 @@ def read_only(folder):
 
 @POSIX
 def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_lost(whole):
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # not pytest's, into which nobody but its owner can look
+    # Not pytest's, into which nobody but its owner can look.
+    with tempfile.TemporaryDirectory() as folder:
         stopped = config(folder)
         with read_only(Path(folder)), pytest.raises(PermissionError, match=folder):
             next(fit(stopped))
@@ -189,9 +188,8 @@ def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_lost(whole):
         ):
             next(run)
         assert finish(stopped, whole) == [2, 3]
-        assert (
-            stat.S_IMODE((stopped.run_dir / "metrics.json").stat().st_mode) == 0o644
-        )  # others may read it
+        # Others may read it.
+        assert stat.S_IMODE((stopped.run_dir / "metrics.json").stat().st_mode) == 0o644
 
 
 def halved(content):
@@ -233,9 +231,8 @@ def test_clocks_and_file_times_decide_nothing(tmp_path, whole, two_epochs, monke
     for when, name in enumerate(
         ["checkpoint.pt", "checkpoint.prev.pt", "history.jsonl", "config.json", ".lock"]
     ):
-        os.utime(
-            stopped.run_dir / name, (4e9 * (when % 2), 4e9 * (when % 2))
-        )  # 1970 or 2096
+        # 1970 or 2096.
+        os.utime(stopped.run_dir / name, (4e9 * (when % 2), 4e9 * (when % 2)))
     monkeypatch.setattr(time, "time", lambda: now - 86400 * next(backwards))
     assert finish(stopped, whole) == [3]
 
@@ -425,9 +422,8 @@ def test_killed_at_thirty_random_moments_the_bits_stay_the_same(tmp_path, whole)
         child.start()
         mouth.close()
         target, seen = dice.choice(phases), ""
-        patience = (
-            1 if target == "final writes" else dice.randint(1, 3)
-        )  # it comes once
+        # It comes once.
+        patience = 1 if target == "final writes" else dice.randint(1, 3)
         while patience and seen != "done" and ear.poll(120):
             seen = ear.recv()
             patience -= seen == target

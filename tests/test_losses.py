@@ -230,10 +230,8 @@ CASES = {
     "dfl": (make_loss("dfl"), slow_dfl(5.0)),
     "dfl, 2.3": (make_loss("dfl", gamma=2.3), slow_dfl(2.3)),
     "afl, first epoch": (make_loss("afl"), slow_focal(lambda t: 1.0)),
-    "afl": (
-        adafocal(),
-        slow_focal(lambda t: 1.0),
-    ),  # its slow version is replaced below: the gamma has signs
+    # Its slow version is replaced below: the gamma has signs.
+    "afl": (adafocal(), slow_focal(lambda t: 1.0)),
     "gce": (GCELoss(), slow_gce()),
     "gce_ls": (make_loss("gce_ls"), slow_gce(alpha=0.05)),
     "gce, smoothing and focal": (
@@ -502,9 +500,10 @@ def test_mmce_is_plain_cross_entropy_where_all_are_right_or_all_wrong():
 
 
 def test_mmce_of_equal_confidences_and_single_samples():
+    # The kernel's kink.
     logits = torch.tensor(
         [[2.0, 0.0], [2.0, 0.0]], dtype=torch.float64, requires_grad=True
-    )  # the kernel's kink
+    )
     loss = MMCELoss()(logits, torch.tensor([0, 1]))
     assert loss.item() == pytest.approx(slow_mmce(2.0)(logits.detach().numpy(), [0, 1]))
     assert torch.autograd.grad(loss, logits)[0].isfinite().all()
@@ -619,9 +618,8 @@ def test_adafocal_reaches_its_upper_limit():
         [[3.0, 0.0], [4.0, 0.0], [5.0, 0.0], [6.0, 0.0]], dtype=torch.float64
     )
     for _ in range(5):
-        loss.update(
-            logits, torch.ones(4, dtype=torch.long)
-        )  # always wrong, always sure: the gap is almost 1
+        # Always wrong, always sure: the gap is almost 1.
+        loss.update(logits, torch.ones(4, dtype=torch.long))
         gammas, _ = slow_adafocal_update(gammas, logits.numpy(), [1, 1, 1, 1])
         np.testing.assert_allclose(loss.gamma.numpy(), gammas, rtol=1e-12)
     assert loss.gamma.tolist() == [20.0, 20.0]
@@ -844,9 +842,10 @@ def test_compiled_gce():
     torch.compiler.reset()
     logits, labels = batch(300, 400, dtype=torch.float32)
     logits.requires_grad_()
+    # Faster once.
     compiled = torch.compile(
         GCELoss(), fullgraph=True, options={"cpp_cache_precompile_headers": False}
-    )  # faster once
+    )
     try:
         value = compiled(logits, labels)
     except Exception as error:
@@ -878,9 +877,8 @@ def test_one_sample_is_said_to_be_void():
     assert torch.autograd.grad(value, logits)[0].abs().max() < 1e-15
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        GCELoss(regularizer_weight=0)(
-            logits, labels
-        )  # cross-entropy: nothing to warn of
+        # Cross-entropy: nothing to warn of.
+        GCELoss(regularizer_weight=0)(logits, labels)
 
 
 BAD = {

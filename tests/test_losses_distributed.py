@@ -24,10 +24,8 @@ from gcelib import accumulated_backward
 from gcelib.losses import make_loss
 
 N_SAMPLES, N_FEATURES, N_CLASSES = 23, 6, 4
-CUTS = {
-    2: [0, 5, 23],
-    3: [0, 12, 13, 23],
-}  # unequal shards; of three processes one has a single sample
+# Unequal shards; of three processes one has a single sample.
+CUTS = {2: [0, 5, 23], 3: [0, 12, 13, 23]}
 
 VARIANTS = {
     "gce": ("gce", {}),
@@ -179,9 +177,8 @@ def test_gradients_averaged_by_ddp_are_those_of_one_process(variant, size, found
     value = make_loss(name, **options)(logits_of(variant, model, inputs), labels)
     value.backward()
     assert sum(rank[0] for rank in seen) / size == pytest.approx(value.item(), rel=1e-5)
-    atol = (
-        1e-4 if variant == "underflow" else 1e-6
-    )  # float32 logits of -200 are multiples of 1.5e-5
+    # float32 logits of -200 are multiples of 1.5e-5.
+    atol = 1e-4 if variant == "underflow" else 1e-6
     for i, parameter in enumerate(model.parameters(), 1):
         for rank in seen:
             gradient = torch.tensor(rank[i], dtype=torch.float64)

@@ -332,26 +332,25 @@ def test_the_smallest_confidence_counts_in_adaptive_ece():
     # edges at positions 0, 2, 3: .6, .9, 1; bins {.6 .8 .9} and {1}
     assert metrics.adaptive_ece(logits, labels, 2) == pytest.approx(abs(2.3 - 2) / 4)
     assert metrics.adaptive_ece(logits[:1], labels[:1], 2) == pytest.approx(0.6)
+    # All are the smallest.
     assert metrics.adaptive_ece(
         np.zeros((9, 4)), np.ones(9, np.int64)
-    ) == pytest.approx(0.25)  # all are the smallest
+    ) == pytest.approx(0.25)
 
 
 def test_a_probability_of_exactly_zero_counts_in_classwise_ece():
     logits = np.array([[200.0, 0.0], [200.0, 0.0]], np.float32)  # p = (1, 0) exactly
     labels = np.array([1, 1])
     assert float(torch.from_numpy(logits).softmax(1)[0, 1]) == 0.0
-    assert (
-        metrics.classwise_ece(logits, labels) == 1.0
-    )  # the published code says 0.5: class 1 has no bin there
+    # The published code says 0.5: class 1 has no bin there.
+    assert metrics.classwise_ece(logits, labels) == 1.0
     assert metrics.reliability(logits, labels, class_index=1).counts[0] == 2
 
 
 def test_a_class_without_labels_counts_in_classwise_ece():
     logits = logits_of([(0.5, 0.1, 0.4)] * 10)
-    labels = np.array(
-        [0] * 6 + [1] * 4
-    )  # the published code averages over two classes, for lack of a label 2
+    # The published code averages over two classes, for lack of a label 2.
+    labels = np.array([0] * 6 + [1] * 4)
     assert metrics.classwise_ece(logits, labels) == pytest.approx((0.1 + 0.3 + 0.4) / 3)
 
 
@@ -360,9 +359,8 @@ def test_a_class_without_labels_counts_in_classwise_ece():
 def test_of_tied_logits_the_first_is_the_prediction(k, dtype):
     logits = np.zeros((k, k), dtype)
     labels = np.arange(k)
-    assert metrics.error(logits, labels) == pytest.approx(
-        1 - 1 / k
-    )  # not 0: a constant model is no oracle
+    # Not 0: a constant model is no oracle.
+    assert metrics.error(logits, labels) == pytest.approx(1 - 1 / k)
     assert metrics.ece(logits, labels) == pytest.approx(0, abs=1e-7)
     np.testing.assert_array_equal(metrics.top_label(logits, labels)[1], labels == 0)
     logits[:, -1] = logits[:, 1] = 50  # a tie of two at confidence one half
@@ -447,16 +445,14 @@ def test_invariants(case):
     ):
         assert 0 <= values[name] <= top, name
     assert values["nll"] >= 0
-    assert (
-        values["ece"] <= metrics.mce(logits, labels, n_bins) + 1e-12
-    )  # a mean is no more than the maximum
+    # A mean is no more than the maximum.
+    assert values["ece"] <= metrics.mce(logits, labels, n_bins) + 1e-12
     order = rng.permutation(n)
     assert metrics.evaluate(logits[order], labels[order], n_bins) == pytest.approx(
         values, abs=1e-12
     )
-    shift = (
-        rng.integers(-4, 5, (n, 1)) * 8.0
-    )  # exact in float64 up to rounding of the sum
+    # Exact in float64 up to rounding of the sum.
+    shift = rng.integers(-4, 5, (n, 1)) * 8.0
     assert metrics.evaluate(logits + shift, labels, n_bins) == pytest.approx(
         values, abs=1e-9
     )

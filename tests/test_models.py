@@ -119,9 +119,8 @@ def test_densenet_stem_is_the_bare_convolution():
 def test_wide_resnet_activates_after_the_addition_and_has_no_dropout():
     model = on_meta("wrn_28_10", 10, (3, 32, 32))
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
-    assert (
-        len(convolutions) == 1 + 3 * 4 * 2 + 3
-    )  # stem, two in each of twelve blocks, three projections
+    # Stem, two in each of twelve blocks, three projections.
+    assert len(convolutions) == 1 + 3 * 4 * 2 + 3
     assert [c.out_channels for c in convolutions][0::9] == [16, 160, 320, 640]
     assert not any(isinstance(m, nn.Dropout) for m in model.modules())
 
@@ -180,9 +179,8 @@ def test_initial_weights_follow_the_reference(name, pixels, expected_std):
         expected_std(stem.weight), rel=0.15
     )
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert all(
-        bool((m.weight == 1).all()) and bool((m.bias == 0).all()) for m in norms
-    )  # no zero-gamma
+    # No zero-gamma.
+    assert all(bool((m.weight == 1).all()) and bool((m.bias == 0).all()) for m in norms)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "resnet110"])

@@ -214,9 +214,8 @@ def test_binomial_se_is_the_spread_over_test_sets():
 
 def test_compare_pairs_by_seed():
     rng = np.random.default_rng(1)
-    difficulty = rng.normal(
-        0.1, 0.02, 10
-    )  # shared by the losses of a seed: pairing removes it
+    # Shared by the losses of a seed: pairing removes it.
+    difficulty = rng.normal(0.1, 0.02, 10)
     results = pd.concat(
         pd.DataFrame(
             {
@@ -366,16 +365,15 @@ def test_printed_tables_are_judged_as_they_read():
         "8 of 11 (needs 8 of 11)"
     )
     assert claims.printed_evidence["error_vs_ce"].startswith("9 of 11 (needs 11 of 11)")
-    assert claims.printed_evidence["ece_vs_ce_ats"].startswith(
-        "8 of 11"
-    )  # ResNet-50 on CIFAR-10 ties: 0.66 and 0.66
+    # ResNet-50 on CIFAR-10 ties: 0.66 and 0.66.
+    assert claims.printed_evidence["ece_vs_ce_ats"].startswith("8 of 11")
+    # 16.65 - 1.05 x 16.47.
     assert (
         "resnet50 gce seconds_per_epoch: -0.64 to ce"
         in claims.printed_evidence["time_gce"]
-    )  # 16.65 - 1.05 x 16.47
-    assert claims.printed_evidence["hybrid"].startswith(
-        "6 of 8"
-    )  # where a tie is no improvement
+    )
+    # Where a tie is no improvement.
+    assert claims.printed_evidence["hybrid"].startswith("6 of 8")
     # the weakest setting comes first, and in it the nearest rival
     assert (
         ": tiny_imagenet/resnet110 gce test_raw_error: +1.30 to ce;"
@@ -386,9 +384,8 @@ def test_printed_tables_are_judged_as_they_read():
         in claims.printed_evidence["error_best_cifar100"]
     )
     assert (claims.printed_evidence[claims.printed == "not tested"] == "").all()
-    assert (
-        claims.printed["nll_overfits_less"] == "not tested"
-    )  # the paper prints no NLL
+    # The paper prints no NLL.
+    assert claims.printed["nll_overfits_less"] == "not tested"
     # one cell of Table 2 is unreadable: its setting is left out, not guessed
     assert claims.printed_evidence["focal_calibrates"].startswith(
         "29 of 32 (needs 33 of 33)"
@@ -439,9 +436,8 @@ def test_a_difference_within_the_noise_does_not_hold():
     noisy = runs_of(values, spread=0.05)
     ids = "error_vs_ce", "error_vs_ce_count"
     assert verdicts(clear, *ids).our_data.to_list() == ["holds", "holds"]
-    assert (
-        verdicts(clear, *ids).verdict == "not tested"
-    ).all()  # our data never answer for the paper's
+    # Our data never answer for the paper's.
+    assert (verdicts(clear, *ids).verdict == "not tested").all()
     # the paper counts means in the second claim; a claim has to be shown all the same
     judged = verdicts(noisy, *ids)
     assert judged.our_data.to_list() == ["not shown", "not shown"]
@@ -666,9 +662,8 @@ def test_split_half_sees_nothing_where_nothing_was_shared():
         (overconfident(400, 2 * k, 2.0), overconfident(2000, 2 * k + 1, 2.0))
         for k in range(6)
     ]
-    tables = [
-        paper.split_half(*draw, "ats_converged", repeats=3) for draw in draws
-    ]  # flexible: shines where fitted
+    # Flexible: shines where fitted.
+    tables = [paper.split_half(*draw, "ats_converged", repeats=3) for draw in draws]
     means = pd.DataFrame([table.mean() for table in tables]).mean()
     assert abs(means.seen - means.unseen) < 0.02
     assert means.half > means.full
@@ -834,9 +829,8 @@ def test_committed_results_are_whole_and_agree_with_the_demo_runs(name):
     for name in [
         name for name in table if f"{name}_demo" in both and name.startswith("test_")
     ]:
-        assert np.allclose(both[name], both[f"{name}_demo"], rtol=1e-5), (
-            name
-        )  # six digits
+        # Six digits.
+        assert np.allclose(both[name], both[f"{name}_demo"], rtol=1e-5), name
     for fit in ("ts_nll", "ts_ece", "ats", "ats_converged"):
         assert (table[f"test_{fit}_error"] == table.test_raw_error).all()
 

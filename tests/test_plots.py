@@ -215,9 +215,8 @@ def cielab(color, vision):
     to_xyz = np.array(
         [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]]
     )
-    x, y, z = np.cbrt(
-        to_xyz @ seen / to_xyz.sum(1)
-    )  # linear part near black is not needed here
+    # Linear part near black is not needed here.
+    x, y, z = np.cbrt(to_xyz @ seen / to_xyz.sum(1))
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
@@ -235,9 +234,8 @@ def test_the_papers_losses_differ_in_colour_for_every_reader(vision):
         cielab(color, VISION["normal"]) for color in plots.LOSS_COLORS.values()
     ]
     seen = [cielab(color, VISION["normal"]) for color in plots.OTHER_COLORS]
-    assert (
-        min(np.linalg.norm(a - b) for a in seen for b in losses_seen) > 25
-    )  # no calibrator looks like a loss
+    # No calibrator looks like a loss.
+    assert min(np.linalg.norm(a - b) for a in seen for b in losses_seen) > 25
 
 
 def test_all_losses_and_calibrators_have_their_own_colour_label_and_marker():
@@ -443,9 +441,8 @@ def test_an_axis_called_percent_multiplies_fractions_by_100(name):
     ax = FIGURES[name]()
     axes = ax.figure.axes if name.endswith("curves") else [ax, *ax.child_axes]
     for axis in [axis for one in axes for axis in (one.xaxis, one.yaxis)]:
-        if (
-            axis.get_label_text() and "ticks:" not in axis.get_label_text()
-        ):  # those have texts of their own
+        # Those have texts of their own.
+        if axis.get_label_text() and "ticks:" not in axis.get_label_text():
             percent = axis.get_major_formatter()(0.25, 0) == "25"
             assert percent == ("(%)" in axis.get_label_text()), axis.get_label_text()
 
@@ -568,9 +565,8 @@ def test_reliability_title_stays_clear_of_the_legend():
         legend = ax.get_legend().get_window_extent()
         title = ax.title.get_window_extent()
         assert title.y0 >= legend.y1
-        assert (
-            legend.y0 >= ax.transData.transform((0, 1))[1]
-        )  # nor does the legend cover a bar
+        # Nor does the legend cover a bar.
+        assert legend.y0 >= ax.transData.transform((0, 1))[1]
 
 
 def test_reliability_refuses_what_is_not_bins():
@@ -650,9 +646,8 @@ def test_training_curves_of_losses_wear_their_colours():
 def test_training_curves_begin_with_one_epoch_or_none_evaluated():
     axes = plots.training_curves(history(epochs=1, every=5))
     assert [len(line.get_xdata()) for line in axes[0].lines] == [1, 0, 0]
-    assert (
-        axes[0].lines[0].get_marker() == "."
-    )  # a single point has no line to be seen by
+    # A single point has no line to be seen by.
+    assert axes[0].lines[0].get_marker() == "."
 
 
 # Temperatures
@@ -732,9 +727,8 @@ def test_grouped_bars_stand_in_the_order_of_the_table():
         assert [to_hex(b.get_facecolor()) for b in container] == [
             plots.LOSS_COLORS[name] for name in PAPER
         ]
-    assert (
-        len({container[0].get_hatch() for container in bars(ax)}) == 3
-    )  # told apart without colour
+    # Told apart without colour.
+    assert len({container[0].get_hatch() for container in bars(ax)}) == 3
     centres = np.array(
         [[b.get_x() + b.get_width() / 2 for b in container] for container in bars(ax)]
     )
@@ -787,9 +781,8 @@ def test_bars_refuse_a_missing_column():
 
 def test_roc_curve_has_the_area_that_its_legend_states():
     inside, outside = sample()[0], sample(scale=1.0, seed=1)[0]
-    inside[:50] = outside[:50] = np.float32(
-        [900, 0, 0, 0, 0]
-    )  # ties: entropies of exactly zero on both sides
+    # Ties: entropies of exactly zero on both sides.
+    inside[:50] = outside[:50] = np.float32([900, 0, 0, 0, 0])
     ax = plots.roc_curves({"gce": (inside, outside), "ce": (outside, inside)})
     for line, pair in zip(
         ax.lines, [(inside, outside), (outside, inside)], strict=False
@@ -807,9 +800,8 @@ def test_entropy_histograms_are_shares_over_the_whole_range():
     )
     first, second = (patch.get_data() for patch in ax.patches)
     assert first.values.sum() == pytest.approx(1)
-    np.testing.assert_allclose(
-        second.values, [0] * 9 + [1]
-    )  # uniform predictions: all at log K, none lost
+    # Uniform predictions: all at log K, none lost.
+    np.testing.assert_allclose(second.values, [0] * 9 + [1])
     np.testing.assert_allclose(first.edges[[0, -1]], [0, np.log(5)])
     assert [patch.get_fill() for patch in ax.patches] == [True, False]
     assert legend_texts(ax) == ["test", "noise"]

@@ -126,9 +126,8 @@ def test_a_download_is_kept_once_it_is_whole(tmp_path, monkeypatch):
         published_logits("lenet5_cifar10", tmp_path)
     assert not list(tmp_path.iterdir())
     published_logits("lenet5_cifar10", tmp_path)
-    published_logits(
-        "lenet5_cifar10", tmp_path
-    )  # from the folder: nothing is left to serve
+    # From the folder: nothing is left to serve.
+    published_logits("lenet5_cifar10", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [file.file_name]
 
 

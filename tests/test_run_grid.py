@@ -76,9 +76,8 @@ def test_it_stops_in_time_and_goes_on_and_a_failure_is_told(
     text = "dataset: digits\nloss: [ce, gce, dfl]\nepochs: 2\nood: [[]]\n"
     command = grid(tmp_path, text)
     folder = tmp_path / "runs" / "digits" / "convnet"
-    with (
-        monkeypatch.context() as patched
-    ):  # a minute passes whenever the time is asked for
+    # A minute passes whenever the time is asked for.
+    with monkeypatch.context() as patched:
         patched.setattr(
             run_grid, "time", SimpleNamespace(monotonic=itertools.count(0, 60).__next__)
         )
@@ -108,9 +107,8 @@ def test_it_stops_in_time_and_goes_on_and_a_failure_is_told(
     assert seen == ["ce", "gce", "dfl"]
     printed = capsys.readouterr()
     assert "digits/convnet/ce/seed-01: epoch 2/2" in printed.out
-    assert (
-        "epoch 1/2" not in printed.out
-    )  # neither twice, nor what another process holds
+    # Neither twice, nor what another process holds.
+    assert "epoch 1/2" not in printed.out
     assert "1 of 3 runs are done, 1 failed now" in printed.out
     assert "FloatingPointError: not finite" in printed.err
 

@@ -110,9 +110,8 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "owned"),)
 
-    runs.save_checkpoint(
-        tmp_path, {"history": Evil()}
-    )  # the hash fits, so only weights_only stands in its way
+    # The hash fits, so only weights_only stands in its way.
+    runs.save_checkpoint(tmp_path, {"history": Evil()})
     with pytest.warns(UserWarning, match=r"holds the name 'posix mkdir'"):
         assert runs.load_checkpoint(tmp_path) is None
     assert not (tmp_path / "owned").exists()

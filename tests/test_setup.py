@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -185,3 +186,24 @@ def test_runs_of_the_tests_never_meet_the_users():
     from gcelib import runs
 
     assert runs.default_runs_dir() != ROOT / "runs"
+
+
+def test_binder_and_codespaces_install_what_is_there_and_open_lesson_00():
+    binder = ROOT / ".binder"
+    python = (binder / "runtime.txt").read_text(encoding="utf-8").strip()
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    version = Version(python.removeprefix("python-"))
+    assert version in Requirement(f"x{project['requires-python']}").specifier
+    lines = (binder / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    (constraints,) = [line.split()[1] for line in lines if line.startswith("-c ")]
+    assert (binder / constraints).resolve() == ROOT / "constraints.txt"
+    (extra,) = re.findall(r"^-e \.\[(\w+)\]$", "\n".join(lines), re.MULTILINE)
+    assert extra in project["optional-dependencies"]
+    text = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8")
+    container = json.loads(text)
+    assert container["image"].endswith(f":{version}")
+    (requirements,) = re.findall(r"-r (\S+)", container["postCreateCommand"])
+    assert (ROOT / requirements) == binder / "requirements.txt"
+    for opened in container["customizations"]["codespaces"]["openFiles"]:
+        assert (ROOT / opened).is_file()

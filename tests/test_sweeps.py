@@ -311,9 +311,8 @@ def test_a_grid_from_a_file(tmp_path):
         == len(sweeps.expand(str(path), tmp_path))
         == 4
     )
-    path.write_text(
-        "dataset: digits\nlr: 1e-3\nweight_decay: 5E-04"
-    )  # PyYAML alone takes both for text
+    # PyYAML alone takes both for text.
+    path.write_text("dataset: digits\nlr: 1e-3\nweight_decay: 5E-04")
     assert sweeps.load_grid(path) == [
         {"dataset": "digits", "lr": 0.001, "weight_decay": 0.0005}
     ]

@@ -333,10 +333,8 @@ def test_bf16_follows_fp32(tmp_path):
         config = small(tmp_path, precision=precision, epochs=1, variant=precision)
         trainer = training.Trainer(training.prepare(config))
         images, labels = trainer.splits.train
-        few = (
-            images[:320],
-            labels[:320],
-        )  # five steps: slow where the processor has no bf16
+        # Five steps: slow where the processor has no bf16.
+        few = (images[:320], labels[:320])
         nll[precision] = trainer.train_epoch(0, few)["train_nll"]
     assert nll["bf16"] == pytest.approx(nll["fp32"], rel=0.05)
 
@@ -418,9 +416,8 @@ def test_nan_stops_at_once_says_where_and_keeps_the_last_checkpoint(
 
 
 def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_kept(tmp_path):
-    run = fit(
-        small(tmp_path, lr=1000.0, batch_size=2000, epochs=30, eval_every=30)
-    )  # one step an epoch
+    # One step an epoch.
+    run = fit(small(tmp_path, lr=1000.0, batch_size=2000, epochs=30, eval_every=30))
     with pytest.raises(
         FloatingPointError, match=r"weights stopped being finite in epoch \d+, step 1 "
     ):

@@ -316,7 +316,7 @@ def table_row(run_dir: AnyPath, record: stored.Record) -> dict[str, Any]:
     ----------
     run_dir : path
         The run's folder.
-    record : Record
+    record : stored.Record
         What its ``metrics.json`` says.
 
     Returns

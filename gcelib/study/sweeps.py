@@ -595,9 +595,8 @@ def _on_dask(
                     )
                 try:
                     state, seconds = task.result()
-                except (
-                    Exception
-                ) as problem:  # twice, or its workers died again and again
+                # Twice, or its workers died again and again.
+                except Exception as problem:
                     yield run_dir, "failed", math.nan, str(problem)
                 else:
                     yield run_dir, state, seconds, ""

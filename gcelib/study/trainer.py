@@ -401,7 +401,7 @@ class Trainer:
         )
         with opened as run:
             if run.done:
-                self._warn_of_missing_weights()
+                _warn_of_missing_weights(self.settings)
                 return
             with torch_defaults():
                 history = self._resume(run)
@@ -418,13 +418,6 @@ class Trainer:
                 yield record | {"seconds_left": pace * (settings.epochs - epoch - 1)}
             with torch_defaults():
                 self._finish(run, parts, logits, history)
-
-    def _warn_of_missing_weights(self) -> None:
-        """Tell the user that a finished run was not asked to keep its weights."""
-        run_dir = self.settings.run_dir
-        if self.settings.keep_weights and not (run_dir / "weights.pt").exists():
-            problem = f"{run_dir} was finished without keeping its weights"
-            warn(f"{problem}; for weights, remove the folder or choose a variant")
 
     def _resume(self, run: runs.OpenRun) -> list[Record]:
         """Go on from the checkpoint, if any, and return the epochs before it."""
@@ -736,16 +729,21 @@ def fit(
     (1, True)
     """
     settings = config.resolved()
-    if _is_finished(settings):
-        if settings.keep_weights and not (settings.run_dir / "weights.pt").exists():
-            problem = f"{settings.run_dir} was finished without keeping its weights"
-            warn(f"{problem}; for weights, remove the folder or choose a variant")
-        with contextlib.suppress(
-            OSError
-        ):  # a kill may have left them; it may be another's
+    if _is_finished(settings):  # then its data need not be loaded
+        _warn_of_missing_weights(settings)
+        # A kill may have left them. The folder may be one that we can only read.
+        with contextlib.suppress(OSError):
             runs.discard_checkpoints(settings.run_dir)
         return
     yield from Trainer(prepare(config), on_batch)
+
+
+def _warn_of_missing_weights(settings: Settings) -> None:
+    """Tell the user that a finished run was not asked to keep its weights."""
+    run_dir = settings.run_dir
+    if settings.keep_weights and not (run_dir / "weights.pt").exists():
+        problem = f"{run_dir} was finished without keeping its weights"
+        warn(f"{problem}; for weights, remove the folder or choose a variant")
 
 
 # --- results --------------------------------------------------------------------------

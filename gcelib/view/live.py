@@ -167,7 +167,7 @@ class TrainingWatch:
 
         Parameters
         ----------
-        record : Record
+        record : dict
             What ``fit`` yields.
         """
         self._line.show(trainer.progress(record))
