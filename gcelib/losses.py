@@ -16,6 +16,7 @@ the *target probability* p[i, y_i] of sample i.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -714,7 +715,7 @@ class LossRow:
     @property
     def run_options(self) -> tuple[str, ...]:
         """Names of the options that ``TrainConfig.loss_options`` may set."""
-        names = inspect.signature(self.build).parameters
+        names = _parameters(self.build)
         return tuple(name for name in names if name not in _NO_RUN_OPTIONS)
 
     def options_of_run(self, dataset: str, model: str) -> dict[str, Any]:
@@ -777,6 +778,12 @@ LOSSES: dict[str, LossRow] = {
 }
 
 
+@cache
+def _parameters(build: type[Loss]) -> tuple[str, ...]:
+    """Names of the options of a loss; read once, for grids make thousands."""
+    return tuple(inspect.signature(build).parameters)
+
+
 def make_loss(name: str, /, **options: Any) -> Loss:
     """The loss called ``name`` in ``LOSSES``.
 
@@ -803,6 +810,5 @@ def make_loss(name: str, /, **options: Any) -> Loss:
     CrossEntropyLoss(label_smoothing=0.05, reduction='mean')
     """
     row = LOSSES[_check.choice("loss", name, LOSSES)]
-    known = inspect.signature(row.build).parameters
-    _check.known_keys("loss_options", options, known)
+    _check.known_keys("loss_options", options, _parameters(row.build))
     return row.build(**{**row.options, **options})

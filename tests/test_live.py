@@ -1,22 +1,27 @@
 """What a notebook shows of itself while it runs, in a terminal and in a kernel."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 from gcelib import sweeps
 from gcelib.study import engine
+from gcelib.study.trainer import BatchProgress
 from gcelib.view import live
 
 # A notebook of this project in miniature; "gcelib" in its source makes it ours.
 CODE = """
 import os
 from gcelib.view import live  # gcelib
+from gcelib.study.trainer import BatchProgress
 watch = live.TrainingWatch("runs/digits/convnet/gce/seed-01")
+watch.batch(BatchProgress(epoch=1, epochs=2, step=10, steps=100, seconds=20.0))
 for epoch in (1, 2):
     record = {"epoch": epoch, "epochs": 2, "train_loss": 0.5, "train_error": 0.25}
     watch.epoch(record | {"images_per_second": 4000.0, "seconds_left": 61.0})
@@ -25,10 +30,13 @@ print(os.getpid(), live.somebody_looks())
 """
 LINES = [
     "starting",
+    "epoch 1/2 · step 10/100 · 0:03:00 left in this epoch",
     "epoch 1/2 · loss 0.500 · train error 25.0% · images/s 4,000 · left 1:01 min",
     "epoch 2/2 · loss 0.500 · train error 25.0% · images/s 4,000 · left 1:01 min",
     "finished: digits/convnet/gce/seed-01",
 ]
+
+STEP = r"epoch 1/3 · step (\d+)/(\d+) · \d:\d\d:\d\d left in this epoch"
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +72,9 @@ def printed(cell):
 @pytest.mark.parametrize("options", [[], ["--engine", "gcelib"]])
 def test_papermill_shows_each_epoch_in_its_bar(notebook, options):
     cell, text = execute(notebook, *options)
-    for line in LINES:
-        assert line in text
+    places = [text.find(line) for line in LINES]
+    assert -1 not in places
+    assert places == sorted(places)
     assert "eavesdropping" not in text
     assert printed(cell)[1] == "False"
     assert cell.outputs[0]["data"]["text/plain"] == LINES[-1]
@@ -80,7 +89,7 @@ def test_papermill_logs_each_epoch(notebook, options):
 
 def test_the_bar_keeps_epoch_and_time_left_where_there_is_little_room(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
-    shown = engine._fitting(LINES[1])
+    shown = engine._fitting(LINES[2])
     assert len(shown) < 60
     assert shown.startswith("epoch 1/2 · ")
     assert shown.endswith(" · left 1:01 min")
@@ -149,4 +158,35 @@ def test_a_sweep_tells_counts_epochs_and_time_left(tmp_path):
 def test_without_a_notebook_a_line_goes_to_standard_error(capsys):
     watch = live.TrainingWatch("runs/digits/convnet/gce/seed-01")
     watch.close()
-    assert capsys.readouterr().err.splitlines() == [LINES[0], LINES[3]]
+    assert capsys.readouterr().err.splitlines() == [LINES[0], LINES[-1]]
+
+
+@pytest.mark.parametrize("seconds_a_step", [0.01, 0.7, 4.0])
+def test_an_epoch_that_takes_minutes_tells_its_steps_soon_and_goes_on(
+    seconds_a_step, capsys, monkeypatch
+):
+    now = [0.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    watch = live.TrainingWatch("runs/digits/convnet/gce/seed-01")
+    steps = round(200 / seconds_a_step)
+    told = []
+    for step in range(1, steps + 1):
+        now[0] = step * seconds_a_step
+        watch.batch(BatchProgress(1, 3, step, steps, now[0]))
+        told += [(now[0], line) for line in capsys.readouterr().err.splitlines()]
+    assert told[0] == (seconds_a_step, "starting")
+    times = [time for time, _ in told]
+    assert times[1] <= max(5, seconds_a_step)  # by the clock of the test
+    assert (np.diff(times[1:]) >= 1).all()
+    assert (np.diff(times[1:]) <= max(2, seconds_a_step) + 1e-9).all()
+    shown = [re.fullmatch(STEP, line) for _, line in told[1:]]
+    assert all(shown)
+    assert [int(line[1]) for line in shown] == sorted(int(line[1]) for line in shown)
+    assert {int(line[2]) for line in shown} == {steps}
+
+
+def test_an_epoch_of_a_second_tells_no_steps(capsys):
+    watch = live.TrainingWatch("runs/digits/convnet/gce/seed-01")
+    for step in range(1, 11):
+        watch.batch(BatchProgress(1, 3, step, 10, step / 10))
+    assert capsys.readouterr().err.splitlines() == ["starting"]

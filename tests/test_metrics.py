@@ -1058,6 +1058,24 @@ def test_the_row_that_is_not_finite_is_named_in_any_block(bad, k, monkeypatch):
             value(name, logits, labels)
 
 
+@pytest.mark.parametrize("name", ["evaluate", *NAMES])
+def test_each_block_is_looked_at_for_what_is_not_finite_once(name, monkeypatch):
+    k, rows_a_block, n_blocks = 5, 10, 7
+    monkeypatch.setattr(blocks, "CELLS", rows_a_block * k)
+    logits, labels = make(rows_a_block * n_blocks, k)
+    looks = []
+    for module, function in ((blocks, "_surely_finite"), (_check, "finite")):
+        true = getattr(module, function)
+        monkeypatch.setattr(
+            module, function, lambda z, true=true: looks.append(len(z)) or true(z)
+        )
+    if name == "evaluate":
+        metrics.evaluate(logits, labels)
+    else:
+        value(name, logits, labels)
+    assert len(looks) == n_blocks
+
+
 def test_large_finite_logits_are_no_error():
     logits = np.full((3, 4), 3e38, np.float32)  # their sum overflows
     logits[:, 0] = -3e38

@@ -5,6 +5,7 @@ What the processes themselves promise is in test_warm.py.
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import re
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import dask
@@ -98,11 +98,17 @@ def fast(tmp_path_factory):
     return write_notebook(tmp_path_factory.mktemp("notebook") / "fast.ipynb", FAST)
 
 
+def light_workers(count):
+    """Workers that have imported what the notebook ``FAST`` needs, and not torch."""
+    workers = sweeps.local_workers(count)
+    workers.preload = ["papermill", "ipykernel.inprocess.ipkernel"]
+    return workers
+
+
 @pytest.fixture(scope="module")
 def workers():
     """Two workers that stay warm from test to test."""
-    with sweeps.local_workers(2) as workers:
-        workers.preload = ["papermill", "ipykernel.inprocess.ipkernel"]  # for `fast`
+    with light_workers(2) as workers:
         yield workers
 
 
@@ -189,6 +195,13 @@ NOT_ALL_LOSSES = ["smoke", "hybrid", "batch_size", "afl_gce", "published_code_de
 NOT_ALL_LOSSES += ["regularizer", "batch_regularizer"]
 
 
+@pytest.fixture(scope="module")
+def expanded(tmp_path_factory):
+    """Each committed grid's runs, in one folder, expanded once."""
+    folder = tmp_path_factory.mktemp("grids")
+    return folder, functools.cache(lambda name: sweeps.expand(name, folder))
+
+
 def test_every_grid_is_listed_here():
     assert {path.stem for path in (sweeps.NOTEBOOKS / "grids").glob("*")} == {*GRIDS}
 
@@ -205,10 +218,11 @@ def test_a_finished_sweep_starts_nothing_and_asks_no_scheduler(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_committed_grids_are_whole(name, tmp_path):
-    configs = [config for _, config in sweeps.expand(name, tmp_path).values()]
+def test_committed_grids_are_whole(name, expanded):
+    folder, cells_of = expanded
+    configs = [config for _, config in cells_of(name).values()]
     assert len(configs) == GRIDS[name]
-    assert not list(tmp_path.iterdir())
+    assert not list(folder.iterdir())
     # the tables look for runs without a variant
     assert any(config.variant for config in configs) == (name in WITH_VARIANTS)
     if name in NOT_ALL_LOSSES:
@@ -219,9 +233,10 @@ def test_committed_grids_are_whole(name, tmp_path):
         assert {config.seed for config in those} == {*range(1, 11)}
 
 
-def test_the_paper_has_nothing_that_its_parts_lack(tmp_path):
-    parts = {run_dir for name in PARTS for run_dir in sweeps.expand(name, tmp_path)}
-    assert {*sweeps.expand("paper", tmp_path)} == parts
+def test_the_paper_has_nothing_that_its_parts_lack(expanded):
+    _, cells_of = expanded
+    parts = {run_dir for name in PARTS for run_dir in cells_of(name)}
+    assert {*cells_of("paper")} == parts
 
 
 def test_values_lists_and_a_variant_filled_in(tmp_path):
@@ -514,7 +529,7 @@ def test_a_sweep_listens_nowhere(fast, tmp_path):
             (tmp_path / "gate").touch()
 
     records = sweeps.run(
-        waiting, fast, runs_dir=tmp_path, workers=1, tick=look, every=0.05
+        waiting, fast, light_workers(1), runs_dir=tmp_path, tick=look, every=0.05
     )
     assert [record["state"] for record in records] == ["done"]
     assert (tmp_path / "gate").exists()
@@ -583,7 +598,9 @@ def test_two_sweeps_at_once_run_nothing_twice(workers, fast, tmp_path):
             list, sweeps.run(only_first, fast, workers, runs_dir=tmp_path)
         )
         wait_until(lambda: starts(first), "the first sweep's run")
-        two = pool.submit(list, sweeps.run(grid, fast, runs_dir=tmp_path, workers=2))
+        two = pool.submit(
+            list, sweeps.run(grid, fast, light_workers(2), runs_dir=tmp_path)
+        )
         wait_until(lambda: starts(second), "the second sweep")
         (tmp_path / "gate").touch()
         assert [record["state"] for record in one.result(PATIENCE)] == ["done"]
@@ -748,7 +765,7 @@ def test_the_documented_slurm_cluster_writes_its_job_script(monkeypatch):
     monkeypatch.setattr(
         dask_jobqueue,
         "SLURMCluster",
-        partial(dask_jobqueue.SLURMCluster, asynchronous=True),
+        functools.partial(dask_jobqueue.SLURMCluster, asynchronous=True),
     )
     names = {}
 

@@ -574,9 +574,10 @@ def run_until_killed(options, call, name):
 
 
 def in_child(*args):
-    child = multiprocessing.get_context("spawn").Process(
-        target=run_until_killed, args=args
-    )
+    # Forked from a process that has imported everything and computed nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gcelib.study.trainer", "torch._dynamo"])
+    child = context.Process(target=run_until_killed, args=args)
     child.start()
     child.join(300)
     assert child.exitcode is not None, "the child hangs"

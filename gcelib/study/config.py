@@ -4,6 +4,7 @@ A recipe a data set is a row of ``RECIPES``. Every bad value is refused here, on
 step for each field, before any work.
 """
 
+import copy
 import dataclasses
 import os
 import re
@@ -155,7 +156,7 @@ def recipe(
         row = dataclasses.replace(row, model=model)
     if name == "published_code":
         row = _published(row, base, loss)
-    return dataclasses.asdict(row)
+    return dict(vars(row))
 
 
 def _recipe_by_kind(source: data.Source) -> Recipe:
@@ -253,7 +254,8 @@ class Settings:
         dict
             The fields that change a result.
         """
-        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in PLACE}
+        kept = {k: v for k, v in vars(self).items() if k not in PLACE}
+        kept["loss_options"] = copy.deepcopy(self.loss_options)
         if kept["data_fingerprint"] is None:
             del kept["data_fingerprint"]
         return kept

@@ -287,7 +287,7 @@ class Trainer:
     Attributes
     ----------
     model, criterion, optimizer
-        Network, loss and optimiser, on the device.
+        Network, loss and optimiser, on the device. Not there if the job is done.
     layout : torch.memory_format
         Of images and convolutions: channels-last on a GPU.
     compiled : callable
@@ -312,8 +312,9 @@ class Trainer:
         self.settings = job.settings
         self.splits = job.splits
         self.device = torch.device(job.settings.device)
-        with torch_defaults():
-            self._build()
+        if not job.done:  # the first optimizer of a process imports all of a compiler
+            with torch_defaults():
+                self._build()
 
     def _build(self) -> None:
         """Make network, loss and optimiser."""
@@ -404,6 +405,8 @@ class Trainer:
                 _warn_of_missing_weights(self.settings)
                 return
             with torch_defaults():
+                if self.job.done:  # it was, and has been removed or damaged since
+                    self._build()
                 history = self._resume(run)
                 parts = self._on_device()
             logits: dict[str, Tensor] = {}
