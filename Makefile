@@ -31,7 +31,7 @@ demo: .venv/installed
 	@echo 'Test metrics of GCE on fashion_mini, as trained and after each calibrator. The executed notebook: notebooks/out.ipynb'
 
 test: .venv/installed
-	$(BIN)/pytest --nbval -n 2 --dist loadfile
+	$(BIN)/pytest --nbval -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: .venv/installed
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/00_start_here.ipynb
