@@ -157,7 +157,8 @@ class AdaptiveTemperatureScaling(Calibrator):
         """Algorithm 1: the temperatures before and after every round, and their ECE."""
         temperatures = np.ones(self.n_bins)
         gap = np.zeros(self.n_bins)
-        candidates, errors = [], []
+        candidates = []
+        errors = []
         for _ in range(rounds + 1):
             confidence = bins.confidence(temperatures, gap)
             candidates.append(temperatures)

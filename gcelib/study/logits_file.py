@@ -137,7 +137,8 @@ def load_logits_file(path: AnyPath) -> LogitsFile:
         else:
             cure = _CONVERT.get(suffix, "pass an .npz or .csv file")
             fail("logits", f"has the suffix {path.suffix!r}", cure)
-        kind, parts = table.kind, table.parts
+        kind = table.kind
+        parts = table.parts
         if kind != "confidences":
             parts = {split: _checked(split, kind, *p) for split, p in parts.items()}
             if "test" in parts:

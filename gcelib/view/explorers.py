@@ -584,7 +584,9 @@ class ReliabilityExplorer(_Explorer):
             inside &= (shrunk < chosen["high"]) | (chosen["high"] >= 1)
             if self.errors_only:
                 inside &= predictions[index] != labels[index]
-            index, values, hits = index[inside], values[inside], hits[inside]
+            index = index[inside]
+            values = values[inside]
+            hits = hits[inside]
             surprise = np.where(hits, -values, 1 + values)
             if self.class_index is not None:
                 surprise = np.abs(hits - values)
@@ -594,7 +596,8 @@ class ReliabilityExplorer(_Explorer):
             index, values, _ = self._binned(chosen["wrong"], None)
             inside = (right == labels) & (predictions != labels)
             keep = inside[index]
-            index, values = index[keep], values[keep]
+            index = index[keep]
+            values = values[keep]
             surprise = values
         order = np.lexsort((index, -surprise))
         shown = order[self.first : self.first + self.n_images]

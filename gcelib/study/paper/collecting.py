@@ -77,7 +77,8 @@ def _measured_now(run_dir: Path, record: Record) -> dict[str, float]:
     known = _measured_before.get(run_dir)
     if known is not None and known[0] == (changed, record.results):
         return known[1]
-    logits, labels = {}, {}
+    logits = {}
+    labels = {}
     for split in SPLITS:
         scores, classes = runs.load_logits(run_dir, split)
         logits[split] = torch.from_numpy(scores)

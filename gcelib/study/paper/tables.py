@@ -332,7 +332,8 @@ def _layout(cells: pd.DataFrame, number: int, losses: list[str]) -> pd.DataFrame
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell in cells.to_dict("records"):
         place = (cell["dataset"], cell["model"])
-        loss, metric = cell["loss"], cell["metric"]
+        loss = cell["loss"]
+        metric = cell["metric"]
         row = metric.replace("_raw_", "_ats_") if in_brackets else metric
         printed = _cell_text(cell["mean"], cell["std"]) + ("?" if cell["doubt"] else "")
         measured = _cell_text(cell["our_mean"], cell["our_std"])
