@@ -9,6 +9,7 @@ import torch
 
 import gcelib
 from gcelib import CALIBRATORS, advise, metrics, paired_differences
+from gcelib.calibrator import Calibrator
 
 QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
 
@@ -203,3 +204,26 @@ def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gcelib.advise(*val, *test)
+
+
+@pytest.mark.parametrize("with_test", [False, True])
+def test_the_advice_costs_the_fits_it_needs_and_no_more(with_test, monkeypatch):
+    """One a fold and calibrator; on all samples the advised one, or all for a test."""
+    z, y = truth_and_labels(600)
+    sizes = []
+    fit = Calibrator.fit
+
+    def counted(self, logits, labels):
+        sizes.append(len(labels))
+        return fit(self, logits, labels)
+
+    monkeypatch.setattr(Calibrator, "fit", counted)
+    half = slice(0, 300), slice(300, 600)
+    test = (3 * z[half[1]], y[half[1]]) if with_test else ()
+    advice = advise(3 * z[half[0]], y[half[0]], *test, folds=4)
+    assert advice.name == "ts_nll"
+    tried = len(advice.rows) - 1
+    on_all = tried if with_test else 1
+    assert len(sizes) == 4 * tried + on_all
+    assert sizes.count(225) == 4 * tried  # three of four parts
+    assert sizes.count(300) == on_all
