@@ -85,7 +85,18 @@ def test_every_section_has_a_test():
 def test_plain_torch(run):
     names = run("Plain torch, with accumulated gradients")
     assert_same_weights(names["model"], one_step(names))
+    x, y = names["batch"], names["batch_labels"]
+    with torch.no_grad():
+        each = GCELoss(reduction="none")(names["model"](x), y)
+        padded = torch.cat([names["model"](x), torch.randn(3, 3)])
+        marks = torch.cat([y, torch.full((3,), -100)])
+        kept = GCELoss(ignore_index=-100)(padded, marks)
+        torch.testing.assert_close(kept, GCELoss()(names["model"](x), y))
     assert names["weighted"].isfinite()
+    assert each.shape == y.shape
+    assert names["weights"].tolist() == [[1.0, 2.0, 1.0][k] for k in y]
+    expected = np.average(names["losses"].detach(), weights=names["weights"])
+    assert names["weighted"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_lightning(run):
@@ -194,6 +205,10 @@ def test_timm_with_mixup(run):
     ratio = F.log_softmax(logits, 1).log_softmax(0)
     expected = -(targets * ratio).sum(1).mean()
     torch.testing.assert_close(names["loss"], expected)
+    for name in ("ce", "brier", "gce"):  # which the page says take soft targets
+        assert make_loss(name)(logits, targets).isfinite()
+    with pytest.raises((TypeError, ValueError), match=r"^labels: "):
+        make_loss("focal")(logits, targets)
 
 
 def test_skorch(run):
@@ -201,12 +216,46 @@ def test_skorch(run):
     np.testing.assert_allclose(names["probabilities"].sum(1), 1, rtol=1e-5)
     logits = names["classifier"].module_(names["inputs"]).detach()
     np.testing.assert_allclose(names["probabilities"], logits.softmax(1), rtol=1e-5)
+    bare = names["NeuralNetClassifier"](
+        names["network"], criterion=GCELoss, max_epochs=1, batch_size=32, verbose=0
+    )
+    bare.fit(names["inputs"].numpy(), names["labels"].numpy())
+    rows = bare.predict_proba(names["inputs"].numpy())
+    raw = bare.module_(names["inputs"]).detach()
+    np.testing.assert_allclose(rows, raw, rtol=1e-5)  # logits, as the page warns
+
+
+def nll_and_ece_by_hand(p, y, n_bins=20):
+    """Both from probabilities, one bin after another."""
+    confidence, correct = p.max(1), p.argmax(1) == y
+    total = 0.0
+    for b in range(n_bins):
+        inside = (confidence > b / n_bins) & (confidence <= (b + 1) / n_bins)
+        total += abs((confidence - correct)[inside].sum())
+    return -np.log(p[np.arange(len(y)), y]).mean(), total / len(y)
+
+
+def test_labels_that_are_names_go_through_the_line_of_the_page(run):
+    names = run("scikit-learn", "sklearn")
+    words = np.array(["cat", "dog", "emu"])[names["y"]]
+    model = names["LogisticRegression"]().fit(names["X"][:32], words[:32])
+    ids = np.searchsorted(model.classes_, words[32:])
+    by_name = names["Calibrated"](model, names["X"][32:], ids)
+    np.testing.assert_allclose(
+        by_name.predict_proba(names["X"]), names["probabilities"], rtol=1e-6
+    )
 
 
 def test_scikit_learn(run):
     names = run("scikit-learn", "sklearn")
     assert names["scores"].shape == (2,)
-    assert ((names["scores"] >= 0) & (names["scores"] <= 1)).all()
+    folds = pytest.importorskip("sklearn.model_selection").StratifiedKFold(2)
+    X, y = names["X"], names["y"]
+    by_hand = []
+    for rest, part in folds.split(X, y):
+        p = names["LogisticRegression"]().fit(X[rest], y[rest]).predict_proba(X[part])
+        by_hand.append(nll_and_ece_by_hand(p, y[part])[1])
+    np.testing.assert_allclose(names["scores"], by_hand, atol=1e-9)
     np.testing.assert_allclose(names["probabilities"].sum(1), 1, rtol=1e-6)
     fitted, calibrated = names["fitted"], names["calibrated"]
     before = fitted.predict_proba(names["X"])
@@ -245,6 +294,8 @@ def test_torch_export(run):
     with torch.no_grad():
         expected = names["deployed"](names["inputs"])
     torch.testing.assert_close(names["logits"], expected)
+    probe = torch.randn(5, 3)
+    assert torch.equal(names["loaded"](probe), names["calibrator"](probe))
 
 
 def test_serving(run):
@@ -255,3 +306,6 @@ def test_serving(run):
     torch.testing.assert_close(answer[rows], expected)
     with pytest.raises(ValueError, match="first in row 1"):
         names["calibrator"](names["model"](names["request"]))
+    exported = run("torch.export")["program"].module()
+    found = exported(names["request"])  # which looks at no value
+    assert found.isnan().any(1).tolist() == [False, True, False, False]
