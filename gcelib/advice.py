@@ -29,6 +29,8 @@ ERRORS_NEEDED = 10
 ERRORS_TELLING = 40
 #: The chance that any calibrator is called clearly better where none is.
 FALSE_ALARMS = 0.025
+#: A larger NLL of one sample says that its label was given a probability of 0.
+IMPOSSIBLE = 80.0
 _N_BINS = 20
 _RESAMPLES = 400
 
@@ -934,6 +936,7 @@ class _Study:
         )
         if test is not None:
             said.append(_of_test(by_name["raw"], row, len(test[1])))
+        said.extend(self._of_impossible(test))
         if self.form.top is not None:
             tried = ", ".join(f"{self.form.labels[n]} ({n})" for n in self.names)
             said.append(
@@ -941,6 +944,20 @@ class _Study:
                 "error stay as they are; NLL is that of right and wrong."
             )
         return said
+
+    def _of_impossible(self, test: tuple[Tensor, Tensor] | None) -> list[str]:
+        """Labels to which the model gave no probability at all."""
+        judged, what = self.judged["raw"], "validation"
+        if test is not None:
+            judged, what = self._judge(*test), "test"
+        n_impossible = int((judged.nll > IMPOSSIBLE).sum())
+        if not n_impossible:
+            return []
+        return [
+            f"{n_impossible:,} of {len(judged.nll):,} {what} labels had a probability "
+            "of 0: the NLL is the price of these alone, and any number above a floor. "
+            "Go by the ECE, or mix a little of 1/K into the probabilities first."
+        ]
 
     def _of_labels(self) -> list[str]:
         """Accuracy at chance, or too few errors."""

@@ -227,3 +227,14 @@ def test_the_advice_costs_the_fits_it_needs_and_no_more(with_test, monkeypatch):
     assert len(sizes) == 4 * tried + on_all
     assert sizes.count(225) == 4 * tried  # three of four parts
     assert sizes.count(300) == on_all
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_labels_that_were_called_impossible_are_told():
+    """A forest of trees says 0, and one such label outweighs all the others."""
+    z, y = truth_and_labels(600)
+    p = torch.from_numpy(z).softmax(1)
+    p[0] = torch.nn.functional.one_hot(torch.tensor((y[0] + 1) % 4), 4)
+    told = advise(metrics.logits_from_probabilities(p), y).sentence
+    assert "1 of 600 validation labels had a probability of 0" in told
+    assert "had a probability of 0" not in advise(z[1:], y[1:]).sentence
