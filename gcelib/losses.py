@@ -16,7 +16,6 @@ the *target probability* p[i, y_i] of sample i.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -778,10 +777,14 @@ LOSSES: dict[str, LossRow] = {
 }
 
 
-@cache
+_known_parameters: dict[type[Loss], tuple[str, ...]] = {}
+
+
 def _parameters(build: type[Loss]) -> tuple[str, ...]:
     """Names of the options of a loss; read once, for grids make thousands."""
-    return tuple(inspect.signature(build).parameters)
+    if build not in _known_parameters:
+        _known_parameters[build] = tuple(inspect.signature(build).parameters)
+    return _known_parameters[build]
 
 
 def make_loss(name: str, /, **options: Any) -> Loss:
