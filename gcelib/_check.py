@@ -392,7 +392,7 @@ def _kind_of_positive(rows: Tensor, coarse: float) -> _Suspicion | None:
         if _sum_to(total, rows, sums, coarse):
             kind = f"rows are >= 0 and sum to {total}, as {name} do"
             return _Suspicion(kind, _FIRST_STEPS.get(total, _DIVIDE))
-    if high > 1 + _SLACK and _are_shares(rows, sums):
+    if high > 1 + _SLACK and _are_shares(rows, sums, coarse):
         kind = f"rows are >= 0 and all sum to {float(sums[0]):g}, as votes or shares do"
         return _Suspicion(kind, _DIVIDE)
     base = _base_of_logarithm(-rows)
@@ -404,7 +404,10 @@ def _kind_of_positive(rows: Tensor, coarse: float) -> _Suspicion | None:
     if 0.5 < high <= 1 + _SLACK:  # similarities, and tiny logits, stay below
         return _Suspicion("all values lie in [0, 1], as probabilities do", _MAYBE)
     tops = float(rows.amax(1).median())
-    if high <= 100 + 100 * _SLACK and tops > 50 and float(rows.median()) < 20:
+    whole = bool((rows.frac() == 0).all())
+    if whole and float(rows.median()) >= 20:  # whole numbers may well be logits
+        return None
+    if high <= 100 + 100 * _SLACK and tops > 50:
         kind = "all values lie in [0, 100], as percentages do"
         return _Suspicion(kind, f"{_MAYBE}{_FIRST_STEPS[100]}")
     return None
@@ -470,13 +473,18 @@ def _written_by_hand(rows: Tensor, alike: bool = True) -> bool:
     return alike and len(rows) > 1 and bool((ordered == ordered[0]).all())
 
 
-def _are_shares(rows: Tensor, sums: Tensor) -> bool:
+def _are_shares(rows: Tensor, sums: Tensor, coarse: float) -> bool:
     """Tell whether rows have one total, and are not all of one pattern.
 
     Such are the votes of trees or neighbours.
     """
-    total = float(sums[0])
-    if len(rows) < 4 or not bool(((sums - total).abs() <= 1e-6 * total).all()):
+    if len(rows) < 4:
+        return False
+    # Measured by what is shared out: a large number added to logits is no total.
+    lowest, highest = rows.aminmax(dim=1)
+    apart = float((sums - sums[0]).abs().max())
+    rounding = min(coarse, 1e-6) * float(sums[0])
+    if apart > 1e-6 * float((highest - lowest).median()) + rounding:
         return False
     return not _written_by_hand(rows)
 

@@ -247,6 +247,7 @@ HONEST = {
     "small distances": lambda rng, n, k: -0.3 * rng.random((n, k)),
     "above the least": lambda rng, n, k: above_the_least(rng.normal(size=(n, k))),
     "below the largest": lambda rng, n, k: -above_the_least(rng.normal(size=(n, k))),
+    "far from zero": lambda rng, n, k: 3e9 + rng.normal(size=(n, k)),
     "log p": lambda rng, n, k: np.log(distributions(n, k)),
     "log p, 1 digit": lambda rng, n, k: np.log(distributions(n, k)).round(1),
     "sure of class 1": lambda rng, n, k: np.stack([np.zeros(n), 9 + rng.random(n)], 1),
