@@ -46,6 +46,30 @@ def demo_runs(runs_dir: str | os.PathLike[str] | None = None) -> Path:
     return folder
 
 
+def demo_run(dataset: str, model: str, loss: str) -> Path | None:
+    """Folder of the first of the project's runs of a kind, if there is one here.
+
+    Parameters
+    ----------
+    dataset, model, loss : str
+        As in ``TrainConfig``.
+
+    Returns
+    -------
+    Path or None
+        None where the project has no such run, and away from a checkout.
+
+    Examples
+    --------
+    >>> demo_run("fashion_mini", "convnet", "ce").name
+    'seed-01'
+    >>> demo_run("folder:/nowhere", "convnet", "ce") is None
+    True
+    """
+    folder = _DATA / "demo" / dataset / model / loss / "seed-01"
+    return folder if folder.is_dir() else None
+
+
 def table(name: str) -> pd.DataFrame:
     """One file of our committed results; ``data/results/README.md`` explains each.
 
