@@ -147,7 +147,8 @@ def test_the_network_is_built_for_images():
 
 
 def test_the_data_set_is_loaded_and_described(monkeypatch):
-    reader, row, line, words = blocks("A data set")
+    reader, row, words = blocks("A data set")
+    line = re.search(r'`(\("wine", [^`]+)`', section("A data set"))[1]
     new = run_in(sources, reader)
     name, row = row_in(sources, row, new)
     monkeypatch.setitem(data.DATASETS, name, row)

@@ -68,6 +68,10 @@ def _offered() -> list[str]:
     return [name for name, row in rows if row.needs in (None, "scikit-learn")]
 
 
+#: What the browser's engine computes; a kernel has all of ``METRICS``.
+ENGINE_METRICS = ("error", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
+
+
 def _columns() -> tuple[tuple[str, str, int, int], ...]:
     """The numbers beside the diagram: key, label, factor, digits."""
     columns = []
@@ -692,9 +696,12 @@ class ReliabilityExplorer(_Explorer):
 
     def _shown_metrics(self) -> list[tuple[str, str, int, int]]:
         """The columns of numbers; of confidences those that a confidence has."""
+        shown = [
+            row for row in _METRICS if row[0] in ENGINE_METRICS or not self._in_browser
+        ]
         if self._predicts is None:
-            return list(_METRICS)
-        return [row for row in _METRICS if row[0] in ("error", "nll", *_BINNINGS_OF)]
+            return shown
+        return [row for row in shown if row[0] in ("error", "nll", *_BINNINGS_OF)]
 
     def _form(self, name: str, calibrator: str) -> dict[str, object]:
         """A fitted calibrator as the engine applies it."""
