@@ -22,8 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from gcelib import calibration, data, metrics, paper, runs, sweeps
+from gcelib.study import measuring
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -46,6 +48,7 @@ def main(
         sys.exit(f"no finished run in {runs_dir}")
     output.mkdir(exist_ok=True)
     table = paper.collect(runs_dir).sort_values(["dataset", "variant", "loss", "seed"])
+    table = pd.DataFrame(map(measured_today, table.to_dict("records")))
     for grid in paper.RESULT_GRIDS:
         cells = sweeps.expand(grid, runs_dir)
         rows = table[table.run_dir.isin(cells)]
@@ -66,6 +69,21 @@ def write(path: Path, table: pd.DataFrame) -> None:
     text = table.to_csv(index=False, float_format="%.6g")
     runs.write_atomic(path, text.encode())
     print(f"{path}: {len(table)} rows")
+
+
+def measured_today(row: dict) -> dict:
+    """The row with what the calibrators of today make of the run's stored logits.
+
+    A run that an older version trained holds the numbers of its calibrators.
+    """
+    pairs = {
+        split: runs.load_logits(row["run_dir"], split) for split in ("val", "test")
+    }
+    logits = {split: torch.from_numpy(z) for split, (z, _) in pairs.items()}
+    labels = {split: torch.from_numpy(y) for split, (_, y) in pairs.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # small validation sets
+        return row | measuring.measure(logits, labels)
 
 
 def only_results(table: pd.DataFrame) -> pd.DataFrame:
