@@ -813,6 +813,8 @@ def test_summary_is_mean_and_spread_of_the_seeds():
 
 
 FOLDER = runs.PROJECT / "data" / "results"
+#: data/results/README.md says so, too.
+WITH_THE_FIRST_SPLINE = ("demo", "demo_lt10", "batch_size")
 RESULTS = [name for name in paper.RESULT_GRIDS if (FOLDER / f"{name}.csv").exists()]
 
 
@@ -829,6 +831,8 @@ def test_committed_results_are_whole_and_agree_with_the_demo_runs(name):
     for name in [
         name for name in table if f"{name}_demo" in both and name.startswith("test_")
     ]:
+        if "spline" in name and path.stem not in WITH_THE_FIRST_SPLINE:
+            continue  # the demo runs hold what the first version made
         # Six digits.
         assert np.allclose(both[name], both[f"{name}_demo"], rtol=1e-5), name
     for fit in ("ts_nll", "ts_ece", "ats", "ats_converged"):
