@@ -55,13 +55,18 @@ def mend(
             lines[i] = plain(line)
 
 
+#: A letter with an index. Without a mathematical font on the reader's machine the index
+#: would stand on the line: a letter that reaches as deep as p and q do lowers it.
+BASE = re.compile(r"(<msub(?:sup)?>)(<mi[^>]*>[^<]*</mi>)")
+
+
 def mathml(text: str, display: str) -> str:
     """A formula as browsers draw it by themselves, without a script or a network."""
     text = text.replace(r"\arg\min", r"\operatorname{arg\,min}")
     markup: str = convert(text, display=display)
     if "\\" in re.sub("<[^>]*>", "", markup):
         raise ValueError(f"{text!r} holds a command that latex2mathml does not know")
-    return markup
+    return BASE.sub(r'\1<mpadded depth="0.22em">\2</mpadded>', markup)
 
 
 def inline_formula(writer: Any, node: nodes.math) -> None:  # noqa: ANN401

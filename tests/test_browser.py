@@ -21,6 +21,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from gcelib import calibration, data, losses, metrics
 from gcelib.view.explorers import PropernessExplorer, ReliabilityExplorer
@@ -287,7 +288,8 @@ def test_by_keyboard_alone_bars_are_read_and_samples_seen(browser, pages, arrays
 def test_disagreements_are_found_in_both_directions(browser, pages, arrays):
     with offline(browser, pages / "reliability.html") as page:
         reader = Reader(page)
-        reader.control("button", name="Where do two runs disagree?").click()
+        reader.press("button", "Where do two runs disagree?", "Enter")
+        playwright.expect(reader.control("combobox", name="One run")).to_be_focused()
         right = {n: arrays[n].argmax(1) == arrays["labels"] for n in ("ce", "gce")}
         for better, worse in (("ce", "gce"), ("gce", "ce")):
             count = int((right[better] & ~right[worse]).sum())
@@ -310,9 +312,23 @@ def test_what_is_seen_can_be_taken_along(browser, pages, arrays):
         assert last[0] == '"CE"'
         values = [bins.counts[19], bins.confidence[19], bins.accuracy[19]]
         assert [float(v) for v in last[3:6]] == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "paper", "ink"), [("light", 1.0, 0.12), ("dark", 0.07, 0.91)]
+)
+def test_a_saved_picture_has_the_page_s_paper_and_a_legend(
+    browser, pages, scheme, paper, ink
+):
+    with offline(browser, pages / "reliability.html", color_scheme=scheme) as page:
         with page.expect_download() as found:
-            reader.control("button", name="Save PNG").click()
-        assert Path(found.value.path()).read_bytes().startswith(b"\x89PNG")
+            Reader(page).control("button", name="Save PNG").click()
+        seen = imread(found.value.path(), format="png")[..., :3]
+        assert np.allclose(seen[:8], paper, atol=0.01)  # the margin
+        legend, numbers = seen[16:60], seen[-40:-16]
+        assert np.isclose(numbers, ink, atol=0.02).all(-1).any()
+        red = (legend[..., 0] > 0.7) & (legend[..., 1:] < 0.3).all(-1)
+        assert red.any()  # GCE's sign
 
 
 def test_a_screen_reader_hears_each_thing_once(browser, pages, arrays):

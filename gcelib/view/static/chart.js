@@ -17,7 +17,7 @@ export const WIDE = {
 };
 /** @type {Frame} */
 export const SMALL = {
-  width: 300, left: 46, right: 292, top: 24, bottom: 180, countTop: 196, countBottom: 236, height: 276,
+  width: 300, left: 46, right: 286, top: 24, bottom: 180, countTop: 196, countBottom: 236, height: 276,
 };
 
 /** @param {number} left @param {number} top @param {number} width @param {number} height

@@ -60,7 +60,7 @@ export function reliability(root, content, settings) {
   const eces = () => answer.rows.map((row) =>
     `${label(row.name)}: ECE ${(100 * row.numbers.ece).toFixed(2)} %`).join(", ");
   const buttons = html("div", { class: "buttons" },
-    html("button", { type: "button", onclick: () => savePng(charts, eces()) }, "Save PNG"),
+    html("button", { type: "button", onclick: () => savePng(legend, charts, eces()) }, "Save PNG"),
     html("button", { type: "button", onclick: () => saveCsv(answer.rows, label) }, "Save CSV"));
   root.append(
     controls(settings, setup), notice, notes,
@@ -264,7 +264,8 @@ export function reliability(root, content, settings) {
       html("button", { type: "button", "data-key": key, onclick }, words);
     if (!chosen || !answer.agreement) {
       const start = () => settings.set({ pair: [names[0], names.at(-1)] });
-      return replace(pair, button("pair", "Where do two runs disagree?", start));
+      // The first choice that this opens has the same key: the focus goes there.
+      return replace(pair, button("One run", "Where do two runs disagree?", start));
     }
     const [one, other] = chosen;
     const [both, first, second, neither] = answer.agreement.map(whole);
@@ -288,7 +289,7 @@ export function reliability(root, content, settings) {
       button(`only ${right}`, `only ${label(right)} right: ${count}`, () => settings.set({
         selected: { kind: "disagree", right, wrong }, first: 0, detail: null,
       }));
-    const close = button("pair", "Close", () => settings.set({ pair: null, selected: null }));
+    const close = button("close", "Close comparison", () => settings.set({ pair: null, selected: null }));
     replace(pair,
       html("p", {}, pick(0), " and ", pick(1),
         ` are both right on ${both}, both wrong on ${neither} samples.`),
@@ -334,7 +335,7 @@ export function reliability(root, content, settings) {
       ...(selected.kind === "bar" ? [html("label", {}, box, " errors only")] : []),
       button(`Previous ${step}`, first === 0, () => turn(first - step)),
       button(`Next ${step}`, first + index.length >= count, () => turn(first + step)),
-      button("Close", false, close));
+      button("Close samples", false, close));
     const cards = index.map((i, place) => {
       const truth = setup.class_names[found.label[place]];
       const guess = setup.class_names[found.prediction[place]];

@@ -15,35 +15,59 @@ export function saveCsv(rows, label) {
   download("reliability.csv", new Blob([text], { type: "text/csv" }));
 }
 
-/** @param {HTMLElement} charts @param {string} caption */
-export async function savePng(charts, caption) {
-  download("reliability.png", await drawPng(charts, caption));
+/** @param {HTMLElement} legend @param {HTMLElement} charts @param {string} caption */
+export async function savePng(legend, charts, caption) {
+  download("reliability.png", await drawPng(legend, charts, caption));
 }
 
-/** The charts as they are seen, with their numbers below, on the page's own paper.
- * @param {HTMLElement} charts @param {string} caption @returns {Promise<Blob>} */
-async function drawPng(charts, caption) {
-  const paper = getComputedStyle(charts).getPropertyValue("--paper").trim() || "#ffffff";
-  const box = charts.getBoundingClientRect();
-  const scale = 2;
+/** Legend and charts as they are seen, the numbers below, on the page's own paper.
+ * @param {HTMLElement} legend above the charts @param {HTMLElement} charts
+ * @param {string} caption @returns {Promise<Blob>} */
+async function drawPng(legend, charts, caption) {
+  const page = getComputedStyle(/** @type {Element} */ (charts.closest(".gcelib")));
+  const { left, top } = legend.getBoundingClientRect();
+  const { right, bottom } = charts.getBoundingClientRect();
+  const margin = 8;
+  const width = right - left + 2 * margin;
   const canvas = document.createElement("canvas");
-  canvas.width = scale * box.width;
-  canvas.height = scale * (box.height + 28);
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  context.font = page.font;
+  const lines = wrapped(context, caption, right - left);
+  const height = bottom - top + 2 * margin + 10 + 18 * lines.length;
+  const scale = 2;
+  canvas.width = scale * width;
+  canvas.height = scale * height;
   context.scale(scale, scale);
-  context.fillStyle = paper;
-  context.fillRect(0, 0, box.width, box.height + 28);
-  for (const chart of charts.querySelectorAll("svg")) {
-    const at = chart.getBoundingClientRect();
+  context.fillStyle = page.backgroundColor;
+  context.fillRect(0, 0, width, height);
+  context.translate(margin - left, margin - top);
+  for (const drawing of [legend, charts].flatMap((part) => [...part.querySelectorAll("svg")])) {
+    const at = drawing.getBoundingClientRect();
     const image = new Image(at.width, at.height);
-    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(withStyles(chart, at))}`;
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(withStyles(drawing, at))}`;
     await image.decode();
-    context.drawImage(image, at.left - box.left, at.top - box.top, at.width, at.height);
+    context.drawImage(image, at.left, at.top, at.width, at.height);
   }
-  context.fillStyle = getComputedStyle(charts).color;
-  context.font = "13px system-ui, sans-serif";
-  context.fillText(caption, 8, box.height + 18);
+  context.fillStyle = page.color;
+  context.font = page.font;
+  for (const entry of legend.querySelectorAll("li")) {
+    const sign = /** @type {Element} */ (entry.firstElementChild).getBoundingClientRect();
+    context.fillText(entry.textContent ?? "", sign.right + 5, sign.bottom - 1);
+  }
+  lines.forEach((line, i) => context.fillText(line, left, bottom + 18 * (i + 1)));
   return new Promise((done) => canvas.toBlob((blob) => done(/** @type {Blob} */ (blob)), "image/png"));
+}
+
+/** Lines of whole words that are no wider than `width`.
+ * @param {CanvasRenderingContext2D} context @param {string} text @param {number} width */
+function wrapped(context, text, width) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`.trim();
+    if (context.measureText(longer).width <= width) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines;
 }
 
 /** What a style sheet may say about a shape. */
