@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcelib import data, runs, training
+from gcelib import calibration, data, runs, training
 from gcelib.study.trainer import TrainConfig, fit
 
 OPTIONS = {
@@ -264,7 +264,7 @@ def test_ctrl_c_at_any_point_leaves_a_resumable_run(
         (runs.OpenRun, "save_logits", 2),
     ]
     places += [
-        (training.calibration, "make_calibrator", 3),
+        (calibration, "make_calibrator", 3),
         (runs, "discard_checkpoints", 1),
     ]
     for owner, name, call in places:

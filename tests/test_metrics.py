@@ -1064,7 +1064,7 @@ def test_each_block_is_looked_at_for_what_is_not_finite_once(name, monkeypatch):
     monkeypatch.setattr(blocks, "CELLS", rows_a_block * k)
     logits, labels = make(rows_a_block * n_blocks, k)
     looks = []
-    for module, function in ((blocks, "_surely_finite"), (_check, "finite")):
+    for module, function in ((blocks, "_surely_finite"), (_check, "all_finite")):
         true = getattr(module, function)
         monkeypatch.setattr(
             module, function, lambda z, true=true: looks.append(len(z)) or true(z)
