@@ -55,9 +55,11 @@ def mend(
             lines[i] = plain(line)
 
 
-#: A letter with an index. Without a mathematical font on the reader's machine the index
-#: would stand on the line: a letter that reaches as deep as p and q do lowers it.
-BASE = re.compile(r"(<msub(?:sup)?>)(<mi[^>]*>[^<]*</mi>)")
+#: A letter or word with an index. Without a mathematical font on the reader's machine
+#: the index would stand on the line: a base as deep as p and q lowers it.
+LETTER = r"<mi[^>]*>[^<]*</mi>"
+WORD = rf"<mrow>(?:{LETTER})+</mrow>|<mtext>[^<]*</mtext>|<mo>[A-Za-z]+</mo>"
+BASE = re.compile(rf"(<msub(?:sup)?>)({LETTER}|{WORD})")
 
 
 def mathml(text: str, display: str) -> str:
