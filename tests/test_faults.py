@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcelib import calibration, data, runs, training
+from gcelib import calibration, data, runs
 from gcelib.study.trainer import TrainConfig, fit
 
 OPTIONS = {
