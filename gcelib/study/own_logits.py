@@ -282,11 +282,13 @@ def load_own_logits(
     else:
         file = load_logits_file(path)
         source = str(path)
-        place, stem = Path.cwd(), Path(path).stem
+        place = Path.cwd()
+        stem = Path(path).stem
     target = place / f"{stem}_calibrator.pt" if save_to is None else Path(save_to)
     page = target.with_suffix(".html")
     _refuse_taken(target, page)
-    parts, predicted = dict(file.parts), dict(file.predicted)
+    parts = dict(file.parts)
+    predicted = dict(file.predicted)
     if file.kind == "probabilities":
         parts = dict(file)
     if "val" not in parts:  # a file without splits: all of it is there to fit on

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -36,16 +36,40 @@ Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 NAMES = {
     "split": ("split", "subset", "partition"),
     "label": (
-        *("label", "labels", "true_label", "true_class", "target", "targets"),
-        *("y_true", "y", "truth", "ground_truth", "actual"),
+        "label",
+        "labels",
+        "true_label",
+        "true_class",
+        "target",
+        "targets",
+        "y_true",
+        "y",
+        "truth",
+        "ground_truth",
+        "actual",
     ),
     "prediction": (
-        *("prediction", "predictions", "pred", "preds", "pred_label", "predicted"),
-        *("predicted_label", "predicted_class", "pred_class", "y_pred"),
+        "prediction",
+        "predictions",
+        "pred",
+        "preds",
+        "pred_label",
+        "predicted",
+        "predicted_label",
+        "predicted_class",
+        "pred_class",
+        "y_pred",
     ),
     "confidence": (
-        *("confidence", "confidences", "conf", "score", "probability", "prob"),
-        *("max_prob", "max_probability", "confidence_score"),
+        "confidence",
+        "confidences",
+        "conf",
+        "score",
+        "probability",
+        "prob",
+        "max_prob",
+        "max_probability",
+        "confidence_score",
     ),
     "correct": ("correct", "is_correct", "hit", "right"),
 }
@@ -56,9 +80,18 @@ _TWOFOLD = {
     "category": "name it label (the true class) or prediction",
     "outcome": "name it label (the true class) or correct",
 }
-_SCORES = re.compile(r"(logit|prob|probability|p|score)s?_(.+)|(logit|prob)s?(\d+)")
-_KINDS = {"logit": "logits", "prob": "probabilities", "probability": "probabilities"}
-_KINDS["p"] = "probabilities"
+#: Beginnings of the names of score columns, and what such scores are. ``score`` is no
+#: key: it does not say it, and is refused.
+_KINDS = {
+    "logit": "logits",
+    "prob": "probabilities",
+    "probability": "probabilities",
+    "p": "probabilities",
+}
+_SCORES = re.compile(
+    r"(?P<start>logit|prob|probability|p|score)s?_(?P<ending>.+)"
+    r"|(?P<bare_start>logit|prob)s?(?P<number>\d+)"
+)
 _SPLITS = {
     "val": "val",
     "valid": "val",
@@ -132,20 +165,37 @@ def read_table(path: Path) -> Table:
     return _Reader(files.read_bytes(path, CSV_BYTES)).table()
 
 
+class _ScoreName(NamedTuple):
+    """The name of a column of scores, taken apart: ``prob_cat`` is of class ``cat``."""
+
+    start: str
+    ending: str
+
+
+def _score_name(plain: str) -> _ScoreName | None:
+    """The parts of a plain name, if it is one of a column of scores."""
+    found = _SCORES.fullmatch(plain)
+    if found is None:
+        return None
+    if found["start"]:
+        return _ScoreName(found["start"], found["ending"])
+    return _ScoreName(found["bare_start"], found["number"])
+
+
 class _Reader:
     """One table, from bytes to arrays."""
 
     def __init__(self, content: bytes) -> None:
         self.notes: list[str] = []
-        body = self._body(content)
+        body, self.first_line = self._body(content)
         self.names, self.separator = self._header(body)
         self.roles, self.scores, self.kind = self._columns()
         self.frame = self._frame(body)
 
     # --- text -------------------------------------------------------------------------
 
-    def _body(self, content: bytes) -> bytes:
-        """The lines from the header to the last that holds something."""
+    def _body(self, content: bytes) -> tuple[bytes, int]:
+        """From the header to the last line that is not blank; the header's line."""
         if not content:
             fail("logits", "is empty", "write a line for each sample")
         if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -163,8 +213,12 @@ class _Reader:
             )
         start = re.match(rb"([ \t]*(\r\n|\n|\r))*(sep=.(\r\n|\n|\r))?", body)
         at = start.end() if start else 0
-        self.first_line = len(re.findall(rb"\r\n|\n|\r", body[:at])) + 1
-        return body[at:]
+        lines_above = len(re.findall(rb"\r\n|\n|\r", body[:at]))
+        return body[at:], lines_above + 1
+
+    def _line(self, row: int) -> int:
+        """The line in the file of a row of the table, as editors count."""
+        return self.first_line + 1 + row
 
     def _header(self, body: bytes) -> tuple[list[str], str]:
         """The names of the columns, as they are written, and what separates them."""
@@ -188,24 +242,48 @@ class _Reader:
     def _known(names: Sequence[str]) -> int:
         """How many names say what their column holds."""
         plain = [_plain(name) for name in names]
-        return sum(name in _ROLE_OF or bool(_SCORES.fullmatch(name)) for name in plain)
+        return sum(name in _ROLE_OF or _score_name(name) is not None for name in plain)
 
     # --- columns ----------------------------------------------------------------------
 
     def _columns(self) -> tuple[dict[str, int], list[int], str]:
         """Where each role's column is, those of the scores, and what the scores are."""
-        plain = [_plain(name) for name in self.names]
+        roles, scores = self._by_name()
+        kind = self._kind_of(scores)
+        if kind == "confidences":
+            self._refuse_twofold(roles)
+            self._refuse_incomplete(roles)
+            if {"label", "prediction"} <= set(roles):
+                roles.pop("correct", None)  # they say the same, and more
+        else:
+            if "label" not in roles:
+                self._refuse_twofold(roles)
+                self._refuse_columns()
+            for role in ("prediction", "confidence", "correct"):
+                roles.pop(role, None)  # the scores say more
+        self._refuse_misspelt(roles)
+        self._say_renamed(roles)
+        self._say_left_out(roles)
+        return roles, [at for part in scores.values() for at in part], kind
+
+    def _by_name(self) -> tuple[dict[str, int], dict[str, list[int]]]:
+        """The columns by role, and those of scores by the beginning of their names."""
         roles: dict[str, int] = {}
         scores: dict[str, list[int]] = {}
-        for at, name in enumerate(plain):
-            role = _ROLE_OF.get(name)
-            found = _SCORES.fullmatch(name)
-            if role:
+        for at, name in enumerate(self.names):
+            plain = _plain(name)
+            role = _ROLE_OF.get(plain)
+            score = _score_name(plain)
+            if role is not None:
                 if role in roles:
                     self._refuse_twice(role, roles[role], at)
                 roles[role] = at
-            elif found:
-                scores.setdefault(found[1] or found[3], []).append(at)
+            elif score is not None:
+                scores.setdefault(score.start, []).append(at)
+        return roles, scores
+
+    def _kind_of(self, scores: dict[str, list[int]]) -> str:
+        """What the scores are; ``"confidences"`` where there are none."""
         if "score" in scores:
             at = scores["score"][0]
             cure = "name such columns logit_0, ... or prob_0, ..."
@@ -213,92 +291,85 @@ class _Reader:
         kinds = {_KINDS[start] for start in scores}
         if len(kinds) > 1:
             fail("columns", "hold logits and probabilities", "keep one of the two")
-        if not kinds:
-            self._refuse_twofold(plain, roles)
-            self._refuse_incomplete(roles)
-            self._say_columns(roles)
-            return roles, [], "confidences"
-        if "label" not in roles:
-            self._refuse_twofold(plain, roles)
-            self._refuse_columns()
-        for role in ("prediction", "confidence", "correct"):
-            roles.pop(role, None)  # the scores say more
-        self._say_columns(roles)
-        return roles, [at for part in scores.values() for at in part], kinds.pop()
+        return kinds.pop() if kinds else "confidences"
 
     def _refuse_twice(self, role: str, first: int, second: int) -> NoReturn:
         """Refuse two columns for one thing."""
         problem = f"{self._shown(first)} and {self._shown(second)} both read as {role}"
         fail("columns", problem, "keep one, or rename the other")
 
-    def _refuse_twofold(self, plain: list[str], roles: dict[str, int]) -> None:
+    def _refuse_twofold(self, roles: dict[str, int]) -> None:
         """Refuse a name that may be either of two columns, one of which is missing."""
-        if "label" in roles and "prediction" in roles:
+        if {"label", "prediction"} <= set(roles) or "correct" in roles:
             return
-        for at, name in enumerate(plain):
-            if name in _TWOFOLD and "correct" not in roles:
+        for at, name in enumerate(self.names):
+            cure = _TWOFOLD.get(_plain(name))
+            if cure is not None:
                 problem = f"{self._shown(at)} may be the true or the predicted class"
-                fail("columns", problem, _TWOFOLD[name])
+                fail("columns", problem, cure)
 
     def _refuse_incomplete(self, roles: dict[str, int]) -> None:
         """Refuse a table from which neither scores nor confidences can be had."""
-        pair = {"label", "prediction"} <= set(roles)
-        if "confidence" not in roles or not (pair or "correct" in roles):
+        says_what_was_right = "correct" in roles or {"label", "prediction"} <= set(
+            roles
+        )
+        if "confidence" not in roles or not says_what_was_right:
             self._refuse_columns()
-        if pair:
-            roles.pop("correct", None)
 
     def _refuse_columns(self) -> NoReturn:
         """Say which columns a table must have."""
-        there = files.shown(", ".join(self.names))[:200]
-        misspelt = self._misspelt({})
-        fail("columns", f"are {there}", misspelt or _WAYS)
+        cure = self._misspelt({}) or _WAYS
+        fail("columns", f"are {self._all_shown()}", cure)
+
+    def _refuse_misspelt(self, roles: dict[str, int]) -> None:
+        """Refuse a name that nearly is that of a column which is missing."""
+        cure = self._misspelt(roles)
+        if cure:
+            fail("columns", f"are {self._all_shown()}", cure)
 
     def _misspelt(self, roles: dict[str, int]) -> str:
         """A hint for a name that nearly is a known one, of a role not yet taken."""
         missing = [
-            n for n, role in _ROLE_OF.items() if role not in roles and len(n) > 2
+            known
+            for known, role in _ROLE_OF.items()
+            if role not in roles and len(known) > 2
         ]
         for name in self.names:
             plain = _plain(name)
-            if plain in _ROLE_OF or _SCORES.fullmatch(plain):
+            if plain in _ROLE_OF or _score_name(plain):
                 continue
             close = difflib.get_close_matches(plain[:40], missing, 1, 0.75)
             if close:
-                return f"did you mean {close[0]!r} by {_quoted(name)}? " + _WAYS
-            numbered = re.sub(r"\d+", "0", plain[:40])
-            like_scores = ("logit_0", "logits_0", "prob_0", "probs_0")
-            if re.match(r"(logit|prob)", plain) or difflib.get_close_matches(
-                numbered, like_scores, 1, 0.75
-            ):
-                return f"write {_quoted(name)} as logit_0 or prob_0; " + _WAYS
+                return f"did you mean {close[0]!r} by {_quoted(name)}? {_WAYS}"
+            if _is_like_scores(plain):
+                return f"write {_quoted(name)} as logit_0 or prob_0; {_WAYS}"
         return ""
 
-    def _say_columns(self, roles: dict[str, int]) -> None:
-        """Note which columns are read under another name, and which are left out."""
-        misspelt = self._misspelt(roles)
-        if misspelt:
-            there = files.shown(", ".join(self.names))[:200]
-            fail("columns", f"are {there}", misspelt)
-        renamed = [
-            f"{self._shown(at)} {'is read as' if not i else 'as'} {role}"
-            for i, (role, at) in enumerate(
-                (role, at)
-                for role, at in roles.items()
-                if _plain(self.names[at]) != role
-            )
-        ]
-        if renamed:
-            self.notes.append(", ".join(renamed))
+    def _say_renamed(self, roles: dict[str, int]) -> None:
+        """Note which columns are read under another name."""
+        said: list[str] = []
+        for role, at in roles.items():
+            if _plain(self.names[at]) != role:
+                verb = "as" if said else "is read as"
+                said.append(f"{self._shown(at)} {verb} {role}")
+        if said:
+            self.notes.append(", ".join(said))
+
+    def _say_left_out(self, roles: dict[str, int]) -> None:
+        """Note which columns are not read."""
         used = set(roles.values())
         left = [
             self._shown(at)
             for at, name in enumerate(self.names)
-            if at not in used and not _SCORES.fullmatch(_plain(name))
+            if at not in used and not _score_name(_plain(name))
         ]
         if left:
             more = f" and {len(left) - 5} more" if len(left) > 5 else ""
             self.notes.append(f"left out: {', '.join(left[:5])}{more}")
+
+    def _all_shown(self) -> str:
+        """The names of all columns, as far as a message has room for them."""
+        return files.shown(", ".join(self.names))[:200]
 
     def _shown(self, at: int) -> str:
         """A column's name, quoted, or its place."""
@@ -309,18 +380,17 @@ class _Reader:
 
     def _frame(self, body: bytes) -> "pd.DataFrame":
         """The columns that are used, by their places in the file."""
-        used = [*self.roles.values(), *self.scores]
-        numeric = [at for at in used if at in self.scores]
+        numeric = self.scores
         if self.kind == "confidences":
             numeric = [self.roles["confidence"]]
-        table = self._parse(body, ".")
-        if _are_numbers(table, numeric):
-            return table
-        german = self._parse(body, ",")
-        if _are_numbers(german, numeric):
+        with_points = self._parse(body, ".")
+        if _are_numbers(with_points, numeric):
+            return with_points
+        with_commas = self._parse(body, ",")
+        if _are_numbers(with_commas, numeric):
             self.notes.append("decimal commas are read as points")
-            return german
-        return table
+            return with_commas
+        return with_points
 
     def _parse(self, body: bytes, decimal: str) -> "pd.DataFrame":
         """The cells below the header, with points or commas in the numbers."""
@@ -361,7 +431,7 @@ class _Reader:
         used = {*self.roles.values(), *self.scores}
         for at in range(len(self.names)):
             column = table[at]
-            if at in used or column.dtype.kind in "iufb":
+            if at in used or column.dtype == bool or _is_numeric(column):
                 continue
             values = {str(value).strip().casefold() for value in column[:10_000]}
             if values and values <= {*_SPLITS, "train"}:
@@ -376,11 +446,11 @@ class _Reader:
             self._refuse_holes(at)
         if self.kind == "confidences":
             return self._confidences(splits)
-        order, endings = self._classes()
+        order, names_of_columns = self._classes()
         columns = [self.scores[k] for k in order]
-        labels, names = self._labels(len(columns), endings)
+        labels, names = self._labels(len(columns), names_of_columns)
         scores = self.frame[columns].to_numpy(float)
-        parts = {split: (scores[at], labels[at]) for split, at in splits.items()}
+        parts = {split: (scores[rows], labels[rows]) for split, rows in splits.items()}
         return Table(self.kind, parts, names, notes=tuple(self.notes))
 
     def _splits(self) -> dict[str, npt.NDArray[np.bool_]]:
@@ -403,26 +473,19 @@ class _Reader:
         which = written.map(_SPLITS).to_numpy()
         if self.kind != "confidences" and "val" not in which:
             fail("split", "no line says val", "calibrators are fitted on such samples")
-        return {s: which == s for s in ("val", "test") if bool((which == s).any())}
+        there = [split for split in ("val", "test") if split in which]
+        return {split: which == split for split in there}
 
     def _classes(self) -> tuple[list[int], list[str] | None]:
         """The order of the score columns by class, and the classes' names."""
-        endings = []
-        for at in self.scores:
-            found = _SCORES.fullmatch(_plain(self.names[at]))
-            endings.append(found[2] or found[4] if found else "")
+        endings = [self._ending(at) for at in self.scores]
         k = len(endings)
         if k < 2:
             start = self._shown(self.scores[0])
             cure = "add those of the other classes (of two classes 1 - p), or name it "
             cure += "confidence if it is the predicted class's"
             fail("columns", f"{start} is the only column of scores", cure)
-        if len(set(endings)) < k:
-            twice = next(e for i, e in enumerate(endings) if e in endings[:i])
-            at = self.scores[len(endings) - 1 - endings[::-1].index(twice)]
-            cure = f"name each class once; {_WAYS}"
-            there = files.shown(", ".join(self.names))[:200]
-            fail("columns", f"are {there}: {self._shown(at)} is there twice", cure)
+        self._refuse_class_twice(endings)
         if not all(ending.isdecimal() for ending in endings):
             names = [self._written_ending(at) for at in self.scores]
             return list(range(k)), names
@@ -431,7 +494,21 @@ class _Reader:
             missing = min(set(range(k)) - set(ids))
             problem = f"of {k} classes there is no column of class {missing}"
             fail("columns", problem, "count classes from 0, without holes")
-        return [ids.index(k) for k in range(k)], None
+        return [ids.index(label) for label in range(k)], None
+
+    def _ending(self, at: int) -> str:
+        """What says the class in the plain name of a column of scores."""
+        found = _score_name(_plain(self.names[at]))
+        return found.ending if found else ""
+
+    def _refuse_class_twice(self, endings: list[str]) -> None:
+        """Refuse two columns of scores of one class."""
+        seen: set[str] = set()
+        for at, ending in zip(self.scores, endings, strict=True):
+            if ending in seen:
+                problem = f"are {self._all_shown()}: {self._shown(at)} is there twice"
+                fail("columns", problem, f"name each class once; {_WAYS}")
+            seen.add(ending)
 
     def _written_ending(self, at: int) -> str:
         """The class's name in a column's name, as it is written."""
@@ -443,7 +520,7 @@ class _Reader:
         """Class ids, and the classes' names."""
         at = self.roles["label"]
         column = self.frame[at]
-        if column.dtype.kind in "iuf":
+        if _is_numeric(column):
             if names is not None:
                 self._say_names(names, "in the order of the columns")
             return self._class_ids(at), None if names is None else tuple(names)
@@ -461,8 +538,8 @@ class _Reader:
         ids = {_plain(name): i for i, name in enumerate(names)}
         for row, name in enumerate(written):
             if _plain(name) not in ids:
-                line = self.first_line + 1 + row
-                problem = f"holds {_quoted(name)} in line {line}, and no column has it"
+                where = f"{_quoted(name)} in line {self._line(row)}"
+                problem = f"holds {where}, and no column has it"
                 fail("label", problem, f"the columns are of {_listed(names)}")
         return np.array([ids[_plain(name)] for name in written]), tuple(names)
 
@@ -474,24 +551,23 @@ class _Reader:
 
     def _confidences(self, splits: dict[str, npt.NDArray[np.bool_]]) -> Table:
         """Confidences and whether they were right; of names equality counts."""
-        at = self.roles["confidence"]
-        values = self.frame[at].to_numpy(float)
-        low, high = values.min(), values.max()
+        values = self.frame[self.roles["confidence"]].to_numpy(float)
+        low = values.min()
+        high = values.max()
         if not 0 <= low <= high <= 1:
             bad = low if low < 0 else high
-            fail(
-                "confidence",
-                f"{bad} is outside [0, 1]",
-                "of percentages, divide by 100",
-            )
+            problem = f"{bad} is outside [0, 1]"
+            fail("confidence", problem, "of percentages, divide by 100")
         if "correct" in self.roles:
             hits = self._correct()
-            parts = {split: (values[at], hits[at]) for split, at in splits.items()}
+            parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
             return Table("confidences", parts, notes=tuple(self.notes))
         labels, predictions, names = self._two_labels()
         hits = labels == predictions
-        parts = {split: (values[at], hits[at]) for split, at in splits.items()}
-        predicted = {s: (labels[at], predictions[at]) for s, at in splits.items()}
+        parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
+        predicted = {
+            name: (labels[rows], predictions[rows]) for name, rows in splits.items()
+        }
         return Table("confidences", parts, names, predicted, tuple(self.notes))
 
     def _correct(self) -> npt.NDArray[np.bool_]:
@@ -502,11 +578,9 @@ class _Reader:
         written = [str(value).strip().casefold() for value in self.frame[at]]
         for row, word in enumerate(written):
             if word not in words:
-                line = self.first_line + 1 + row
-                problem = f"holds {_quoted(word)} in line {line}"
-                fail(
-                    "correct", problem, "write 1 where the prediction is right, else 0"
-                )
+                problem = f"holds {_quoted(word)} in line {self._line(row)}"
+                cure = "write 1 where the prediction is right, else 0"
+                fail("correct", problem, cure)
         return np.array([words[word] for word in written])
 
     def _two_labels(
@@ -514,7 +588,7 @@ class _Reader:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[str, ...] | None]:
         """Labels and predictions as ids, and the names if there are any."""
         pair = [self.roles["label"], self.roles["prediction"]]
-        are_names = [self.frame[at].dtype.kind not in "iuf" for at in pair]
+        are_names = [not _is_numeric(self.frame[at]) for at in pair]
         if not any(are_names):
             return self._class_ids(pair[0]), self._class_ids(pair[1]), None
         if not all(are_names):
@@ -522,12 +596,12 @@ class _Reader:
             other = pair[are_names.index(True)]
             problem = f"{self._shown(at)} holds numbers, {self._shown(other)} names"
             fail("columns", problem, "write names in both label and prediction")
-        written = [[str(value).strip() for value in self.frame[at]] for at in pair]
-        names = sorted({name for column in written for name in column})
+        true_names = [str(value).strip() for value in self.frame[pair[0]]]
+        said_names = [str(value).strip() for value in self.frame[pair[1]]]
+        names = sorted({*true_names, *said_names})
         ids = {name: k for k, name in enumerate(names)}
-        labels, predictions = (
-            np.array([ids[name] for name in column]) for column in written
-        )
+        labels = np.array([ids[name] for name in true_names])
+        predictions = np.array([ids[name] for name in said_names])
         self._say_names(names, "by the alphabet")
         return labels, predictions, tuple(names)
 
@@ -537,10 +611,9 @@ class _Reader:
         fractional = np.asarray(values != np.floor(values))
         if fractional.any():
             row = int(fractional.argmax())
-            what = f"holds {values[row]} in line {self.first_line + 1 + row}"
-            fail(
-                self._role(at), what, "write class ids as whole numbers, counted from 0"
-            )
+            problem = f"holds {values[row]} in line {self._line(row)}"
+            cure = "write class ids as whole numbers, counted from 0"
+            fail(self._role(at), problem, cure)
         return np.asarray(values).astype(np.int64)
 
     def _role(self, at: int) -> str:
@@ -554,27 +627,28 @@ class _Reader:
         """Refuse a column with holes, or with text where numbers belong."""
         column = self.frame[at]
         role = self._role(at)
-        if column.isna().any():
-            line = int(column.isna().to_numpy().argmax()) + self.first_line + 1
-            fail(
-                role,
-                f"has a hole or NaN in line {line}",
-                "fill it or leave the line out",
-            )
-        if column.dtype.kind in "iuf" or role in (
-            "split",
-            "label",
-            "prediction",
-            "correct",
-        ):
+        holes = column.isna().to_numpy()
+        if holes.any():
+            problem = f"has a hole or NaN in line {self._line(int(holes.argmax()))}"
+            fail(role, problem, "fill it or leave the line out")
+        may_be_text = role in ("split", "label", "prediction", "correct")
+        if may_be_text or _is_numeric(column):
             return
         row, value = _first_text(column)
-        what = f"holds what is not a number, {_quoted(value)}, in line "
-        what += str(row + self.first_line + 1)
+        where = f"{_quoted(value)}, in line {self._line(row)}"
         cure = "write plain numbers, all with points or all with commas"
         if "%" in value:
             cure = "write fractions of 1 without a percent sign"
-        fail(role, what, cure)
+        fail(role, f"holds what is not a number, {where}", cure)
+
+
+def _is_like_scores(plain: str) -> bool:
+    """Tell whether a plain name looks like that of a column of scores, misspelt."""
+    if plain.startswith(("logit", "prob")):
+        return True
+    numbered = re.sub(r"\d+", "0", plain[:40])
+    known = ("logit_0", "logits_0", "prob_0", "probs_0")
+    return bool(difflib.get_close_matches(numbered, known, 1, 0.75))
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -605,9 +679,14 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(_safe(name) for name in names[:8])
 
 
+def _is_numeric(column: "pd.Series[Any]") -> bool:
+    """Tell whether a column was read as numbers; True and False are none."""
+    return column.dtype.kind in "iuf"
+
+
 def _are_numbers(table: "pd.DataFrame", columns: list[int]) -> bool:
     """Tell whether all of these columns were read as numbers."""
-    return all(table[at].dtype.kind in "iuf" for at in columns)
+    return all(_is_numeric(table[at]) for at in columns)
 
 
 def _first_text(column: "pd.Series[Any]") -> tuple[int, str]:
