@@ -127,7 +127,8 @@ def measure_further(
     >>> found["test_raw_worst_class_error"] == worst
     True
     """
-    val, test = ((logits[split], labels[split]) for split in SPLITS)
+    val = (logits["val"], labels["val"])
+    test = (logits["test"], labels["test"])
     with warnings.catch_warnings():
         # Advice is for who calibrates, and ``measure`` has given it.
         warnings.simplefilter("ignore", UserWarning)
@@ -156,7 +157,8 @@ def _ats_by_bins(
     usual = calibration.make_calibrator("ats")
     for n_bins in _ATS_BINS:
         calibrator = calibration.AdaptiveTemperatureScaling(n_bins=n_bins)
-        if repr(calibrator) == repr(usual):  # it is among what was measured
+        has_usual_options = repr(calibrator) == repr(usual)
+        if has_usual_options:  # then ``measure`` has measured it
             for name in _ATS_METRICS:
                 found[f"test_ats{n_bins}_{name}"] = measured[f"test_ats_{name}"]
             continue
@@ -187,10 +189,11 @@ def class_errors(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     >>> class_errors(np.eye(2), np.array([0, 0]))["test_raw_worst_class_error"]
     0.5
     """
-    logits, labels = np.asarray(logits), np.asarray(labels)
-    n_classes = logits.shape[1]
-    wrong = np.bincount(labels, logits.argmax(1) != labels, n_classes)
-    counts = np.bincount(labels, minlength=n_classes)
+    scores = np.asarray(logits)
+    classes = np.asarray(labels)
+    n_classes = scores.shape[1]
+    wrong = np.bincount(classes, scores.argmax(1) != classes, n_classes)
+    counts = np.bincount(classes, minlength=n_classes)
     errors = {k: wrong[k] / counts[k] for k in np.flatnonzero(counts)}
     found = {"test_raw_worst_class_error": float(max(errors.values()))}
     if n_classes <= _FEW_CLASSES:
@@ -269,16 +272,18 @@ def _halves(
     rng = np.random.default_rng(seed)
     rows = []
     for _ in range(repeats):
-        a, b = np.split(rng.permutation(len(val_labels))[: 2 * size], 2)
-        c = rng.choice(len(test_labels), size, replace=False)
+        shuffled = rng.permutation(len(val_labels))
+        half_a = shuffled[:size]
+        half_b = shuffled[size : 2 * size]
+        as_many = rng.choice(len(test_labels), size, replace=False)
         fitted = calibration.make_calibrator(calibrator, **options)
-        fitted.fit(val_logits[a], val_labels[a])
+        fitted.fit(val_logits[half_a], val_labels[half_a])
         calibrated = fitted(test_logits)
         rows.append(
             {
                 "half": metrics.ece(calibrated, test_labels),
-                "seen": metrics.ece(fitted(val_logits[b]), val_labels[b]),
-                "unseen": metrics.ece(calibrated[c], test_labels[c]),
+                "seen": metrics.ece(fitted(val_logits[half_b]), val_labels[half_b]),
+                "unseen": metrics.ece(calibrated[as_many], test_labels[as_many]),
             }
         )
     return rows

@@ -152,10 +152,7 @@ def evidence_for(
     elif claim.quotes == "tests":
         answer = _by_wilcoxon(sign * differences, for_luck, against_luck)
     else:
-        wide = interval(differences, 1 - _ALPHA / against_luck)
-        shown = _beyond_zero(low if sign > 0 else -high, claim.op)
-        reversed_ = (wide.high if sign > 0 else -wide.low) < 0
-        answer = "shown" if shown else "other way" if reversed_ else "open"
+        answer = _by_interval(sign * differences, claim.op, for_luck, against_luck)
     return Evidence(answer, mean, low, high, n, sign * mean, label)
 
 
@@ -165,11 +162,24 @@ def _beyond_zero(margin: float, op: str) -> bool:
     return bool(rounded >= 0 if op == ">=" else rounded > 0)
 
 
+def _by_interval(
+    in_favour: pd.Series, op: str, for_luck: int, against_luck: int
+) -> Answer:
+    """The answer by the differences' intervals, one for each kind of luck."""
+    if _beyond_zero(interval(in_favour, 1 - _ALPHA / for_luck).low, op):
+        return "shown"
+    if interval(in_favour, 1 - _ALPHA / against_luck).high < 0:
+        return "other way"
+    return "open"
+
+
 def _by_wilcoxon(in_favour: pd.Series, for_luck: int, against_luck: int) -> Answer:
     """The answer by the paper's own test, one-sided and exact."""
     if wilcoxon(in_favour) < _ALPHA / for_luck:
         return "shown"
-    return "other way" if wilcoxon(-in_favour) < _ALPHA / against_luck else "open"
+    if wilcoxon(-in_favour) < _ALPHA / against_luck:
+        return "other way"
+    return "open"
 
 
 def combine(answers: Sequence[Answer], quantifier: str) -> Answer:
@@ -313,10 +323,9 @@ def _judge(
     total = total or len(cases)
     needed = ceil(int(claim.need) / int(claim.settings) * total)
     rivals = (claim.versus.count("|") + 1) * (claim.versus_metric.count("|") + 1)
-    any_rival = claim.quantifier == "any"
     chances = chances_of_luck(needed, total, rivals, claim.quantifier)
     answers: list[Answer] = []
-    weakest: list[Evidence] = []
+    decisive: list[Evidence] = []
     for name, differences in cases.items():
         items = [
             evidence_for(
@@ -328,11 +337,20 @@ def _judge(
         answer = combine([item.answer for item in items] + lacking, claim.quantifier)
         answers.append(answer)
         if answer != "missing":
-            told = [item for item in items if item.answer != "missing"]
-            choose = max if any_rival else min
-            weakest.append(choose(told, key=lambda item: item.in_favour))
-    words = _words(claim, answers, weakest, needed, total, by_means)
+            decisive.append(_decisive(items, claim.quantifier))
+    words = _words(claim, answers, decisive, needed, total, by_means)
     return _Judged(verdict(answers, needed, total), words)
+
+
+def _decisive(items: Sequence[Evidence], quantifier: str) -> Evidence:
+    """The comparison of one setting on which it hangs.
+
+    Against all rivals that is the one that supports the claim least; where any rival
+    will do, the one that supports it most.
+    """
+    told = [item for item in items if item.answer != "missing"]
+    choose = max if quantifier == "any" else min
+    return choose(told, key=lambda item: item.in_favour)
 
 
 def _cases(
@@ -360,26 +378,30 @@ def _cases(
 def _words(
     claim: pd.Series,
     answers: Sequence[Answer],
-    weakest: Sequence[Evidence],
+    decisive: Sequence[Evidence],
     needed: int,
     total: int,
     by_means: bool,
 ) -> str:
     """One line: counts, then the four settings that support the claim least."""
-    if not weakest:
+    if not decisive:
         return str(claim.note)
     scale = 100 if re.search("error|ece|auroc", claim.metric) else 1
-    ordered = sorted(weakest, key=lambda item: (item.answer == "shown", item.in_favour))
-    shown = "; ".join(item.text(scale) for item in ordered[:4])
-    head = f"{answers.count('shown')} of {len(weakest)} (needs {needed} of {total})"
+    ordered = sorted(
+        decisive, key=lambda item: (item.answer == "shown", item.in_favour)
+    )
+    weakest = "; ".join(item.text(scale) for item in ordered[:4])
+    n_shown = answers.count("shown")
+    head = f"{n_shown} of {len(decisive)} (needs {needed} of {total})"
     if by_means:
-        return f"{head}: {shown}"
-    means = sum(_beyond_zero(item.in_favour, claim.op) for item in weakest)
+        return f"{head}: {weakest}"
+    by_mean = sum(_beyond_zero(item.in_favour, claim.op) for item in decisive)
     if claim.op == "==":
-        means = answers.count("shown")
-    seeds = min(item.n for item in weakest)
+        by_mean = n_shown
+    seeds = min(item.n for item in decisive)
     other = answers.count("other way")
-    return f"{head}, by means alone {means}, other way {other}, n = {seeds}: {shown}"
+    counts = f"by means alone {by_mean}, other way {other}, n = {seeds}"
+    return f"{head}, {counts}: {weakest}"
 
 
 def check_claims(
@@ -435,17 +457,22 @@ def check_claims(
         if not claim.metric:
             runs_there = _Judged(claim.answer or "not tested", claim.note)
         rows.append(
-            {name: claim[name] for name in ("id", "where", "claim", "quotes")}
-            | {"printed": paper.verdict}
-            | {"printed_evidence": paper.evidence if _told(paper) else ""}
-            | {"verdict": runs_there.verdict, "evidence": runs_there.evidence}
-            | {"our_data": runs_here.verdict, "our_data_evidence": runs_here.evidence}
+            {
+                "id": claim["id"],
+                "where": claim["where"],
+                "claim": claim["claim"],
+                "quotes": claim["quotes"],
+                "printed": paper.verdict,
+                "printed_evidence": (
+                    "" if paper.verdict == "not tested" else paper.evidence
+                ),
+                "verdict": runs_there.verdict,
+                "evidence": runs_there.evidence,
+                "our_data": runs_here.verdict,
+                "our_data_evidence": runs_here.evidence,
+            }
         )
     return pd.DataFrame(rows)
-
-
-def _told(judged: _Judged) -> bool:
-    return judged.verdict != "not tested"
 
 
 @cache

@@ -70,13 +70,19 @@ def _from_folder(run_dir: Path, record: Record) -> dict[str, Any]:
     return found
 
 
+#: By run folder: which files were measured, and what came out.
+_measured_before: dict[Path, tuple[object, dict[str, float]]] = {}
+
+
 def _measured_now(run_dir: Path, record: Record) -> dict[str, float]:
     """What the run would store if it finished today."""
     paths = [run_dir / "logits" / f"{split}.npz" for split in SPLITS]
     changed = tuple(path.stat().st_mtime_ns for path in paths if path.exists())
-    known = _measured_before.get(run_dir)
-    if known is not None and known[0] == (changed, record.results):
-        return known[1]
+    version = (changed, record.results)
+    if run_dir in _measured_before:
+        version_then, found_then = _measured_before[run_dir]
+        if version_then == version:
+            return found_then
     logits = {}
     labels = {}
     for split in SPLITS:
@@ -85,12 +91,8 @@ def _measured_now(run_dir: Path, record: Record) -> dict[str, float]:
         labels[split] = torch.from_numpy(classes)
     loss = record.settings["loss"]
     found = measure_further(loss, logits, labels, record.results)
-    _measured_before[run_dir] = ((changed, record.results), found)
+    _measured_before[run_dir] = (version, found)
     return found
-
-
-#: By run folder: which files were measured, and what came out.
-_measured_before: dict[Path, tuple[object, dict[str, float]]] = {}
 
 
 def _from_history(run_dir: Path, environment: dict[str, Any]) -> dict[str, float]:

@@ -31,6 +31,7 @@ def read_csv(path: str | os.PathLike[str], numeric: Iterable[str]) -> pd.DataFra
 
 @cache
 def _printed() -> pd.DataFrame:
+    """All numbers of the paper's tables; who hands them out copies them."""
     return read_csv(FOLDER / "tables.csv", ["mean", "std", "n"])
 
 
@@ -139,10 +140,13 @@ class Study:
         -------
         list of str
         """
-        both = dataset.split("->")
-        found = dict.fromkeys(loss for *_, loss in self._cells)
-        keys = {loss: [(name, model, loss) for name in both] for loss in found}
-        return [loss for loss in found if all(key in self._cells for key in keys[loss])]
+        needed = dataset.split("->")
+        known = dict.fromkeys(loss for _, _, loss in self._cells)
+        found = []
+        for loss in known:
+            if all((name, model, loss) in self._cells for name in needed):
+                found.append(loss)
+        return found
 
     def numbers(self, dataset: str, model: str, loss: str, metric: str) -> pd.Series:
         """One metric of one loss in one setting, by seed.
@@ -175,24 +179,23 @@ class Study:
         list of (str, str)
             Names of changes and their network.
         """
-        pairs = itertools.permutations(self.settings, 2)
-        return [
-            (f"{before[0]}->{after[0]}", before[1])
-            for before, after in pairs
-            if before[1] == after[1]
-            and before[0].split("_lt")[0] == after[0].split("_lt")[0]
-        ]
+        found = []
+        for one, other in itertools.permutations(self.settings, 2):
+            before, model = one
+            after, other_model = other
+            same_data = before.split("_lt")[0] == after.split("_lt")[0]
+            if same_data and model == other_model:
+                found.append((f"{before}->{after}", model))
+        return found
 
 
 def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
     """The rows of one variant after every check; an empty table has the key columns."""
     advice = "pass the table of runs.load_results"
-    if results is None:
-        return pd.DataFrame({key: pd.Series(dtype="object") for key in KEYS})
-    if not isinstance(results, pd.DataFrame):
+    if results is not None and not isinstance(results, pd.DataFrame):
         _check.fail("results", f"cannot be {results!r:.40}", advice, TypeError)
-    if results.empty:
-        return _one_variant(None, variant)
+    if results is None or results.empty:
+        return pd.DataFrame({key: pd.Series(dtype="object") for key in KEYS})
     lacking = sorted(set(KEYS) - set(results.columns))
     if lacking:
         _check.fail("results", f"lack the columns {lacking}", advice)
@@ -230,16 +233,16 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
     [0.9, 0.8, 0.3]
     """
     results = _by_short_names(results)
-    ten = [f"test_raw_error_class{k}" for k in range(10)]
-    if not set(ten) <= set(results.columns):
+    of_class = [f"test_raw_error_class{k}" for k in range(10)]
+    if not set(of_class) <= set(results.columns):
         return results.copy()
-    by_class = results[ten]
+    by_class = results[of_class]
     # Not overwritten where it was counted from more classes than the table shows.
     worst = results.get("test_raw_worst_class_error", pd.Series(np.nan, results.index))
     columns = {
         "test_raw_worst_class_error": worst.fillna(by_class.max(axis=1)),
-        "test_raw_scarce_error": by_class[ten[7:]].mean(axis=1, skipna=False),
-        "test_raw_other_error": by_class[ten[:7]].mean(axis=1, skipna=False),
+        "test_raw_scarce_error": by_class[of_class[7:]].mean(axis=1, skipna=False),
+        "test_raw_other_error": by_class[of_class[:7]].mean(axis=1, skipna=False),
     }
     fresh = results.drop(columns=list(columns), errors="ignore")
     return pd.concat([fresh, pd.DataFrame(columns, index=results.index)], axis=1)

@@ -69,12 +69,13 @@ def wilcoxon(differences: ArrayLike) -> float:
     # share[s] is the part of all sign flips whose positive ranks sum to s.
     share = np.zeros(doubled_ranks.sum() + 1)
     share[0] = 1
-    largest = 0
+    n_sums = 1  # how many sums the ranks so far can have, from 0 on
     for rank in doubled_ranks[sizes != 0]:
-        negative = share[: largest + 1] / 2
-        largest += rank
-        share[: largest + 1 - rank] = negative
-        share[rank : largest + 1] += negative
+        # With either sign, a half each, the sum stays or grows by the rank.
+        half = share[:n_sums] / 2
+        share[:n_sums] = half
+        share[rank : rank + n_sums] += half
+        n_sums += rank
     observed = doubled_ranks[sizes > 0].sum()
     return float(share[observed:].sum())
 

@@ -21,6 +21,12 @@ FAMILIES: dict[str, list[str]] = {
     "rival": ["loss"],
 }
 
+# What is special about single tables of the paper.
+_WITH_BOTH = (2, 4, 7, 8)  # after ATS, and in brackets before it
+_OF_LONG_TAILS = (3, 4)
+_OF_AUROC = 5
+_OF_SECONDS = 6
+
 #: Our own data: which grid of ``notebooks/grids`` runs a loss there.
 _OWN_GRIDS = (
     ("afl_gce", "fashion_mini.*|digit_pairs", "afl_gce"),
@@ -177,7 +183,7 @@ def summary(results: Study | pd.DataFrame | None, variant: str = "") -> pd.DataF
     rows = []
     for dataset, model in sorted(study.settings):
         there = study.losses(dataset, model)
-        for loss in (name for name in LOSSES if name in there):
+        for loss in [name for name in LOSSES if name in there]:
             values = [
                 100 * study.numbers(dataset, model, loss, metric)
                 for metric in _SUMMARY.values()
@@ -258,7 +264,7 @@ def table(
     columns = ["dataset", "model", "loss", "metric"]
     columns += ["mean", "std", "n", "grid", "doubt"]
     paper = published(number)[columns].reset_index(drop=True)
-    scale = 1 if number == 6 else 100
+    scale = 1 if number == _OF_SECONDS else 100
     ours = pd.DataFrame(_ours(study, number, paper, scale))
     cells = paper.assign(order=paper.index)
     keys = ["dataset", "model", "loss", "metric"]
@@ -284,34 +290,37 @@ def _ours(
 ) -> list[dict[str, Any]]:
     """Our numbers for one table, a dict each: the paper's settings and our own data."""
     metrics = list(paper.metric.unique())
-    tails = number in (3, 4)
+    if number == _OF_AUROC:  # our runs may have met other sets than the paper's
+        names = [str(name) for name in study.runs]
+        metrics = [
+            name for name in names if name.endswith(("_raw_auroc", "_ats_auroc"))
+        ]
     of_the_paper = set(published().dataset)
     asked_for = set(zip(paper.dataset, paper.model, strict=True))
     rows = []
     for dataset, model in study.settings:
-        if ("_lt" in dataset) != tails:
+        if ("_lt" in dataset) != (number in _OF_LONG_TAILS):
             continue
         # Of the paper's data, the settings of this table; of other data, all.
         if dataset in of_the_paper and (dataset, model) not in asked_for:
             continue
         here = study.losses(dataset, model)
         losses = [loss for loss in paper.loss.unique() if loss in here]
-        asked = metrics
-        if number == 5:
-            asked = [
-                name
-                for name in study.runs
-                if re.fullmatch(r".*_(raw|ats)_auroc", str(name))
-            ]
-        for metric in asked:
+        for metric in metrics:
             columns = {
                 loss: study.numbers(dataset, model, loss, metric) for loss in losses
             }
             for loss, values in _common_seeds(columns).items():
                 rows.append(
-                    {"dataset": dataset, "model": model, "loss": loss, "metric": metric}
-                    | {"our_mean": scale * values.mean()}
-                    | {"our_std": scale * values.std(), "our_n": len(values)}
+                    {
+                        "dataset": dataset,
+                        "model": model,
+                        "loss": loss,
+                        "metric": metric,
+                        "our_mean": scale * values.mean(),
+                        "our_std": scale * values.std(),
+                        "our_n": len(values),
+                    }
                 )
     return rows
 
@@ -328,34 +337,45 @@ def _common_seeds(columns: dict[str, pd.Series]) -> dict[str, pd.Series]:
 
 def _layout(cells: pd.DataFrame, number: int, losses: list[str]) -> pd.DataFrame:
     """The paper's layout of tidy ``cells``: two lines a row, "paper" and "ours"."""
-    in_brackets = number in (2, 4, 7, 8)
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell in cells.to_dict("records"):
-        place = (cell["dataset"], cell["model"])
-        loss = cell["loss"]
         metric = cell["metric"]
-        row = metric.replace("_raw_", "_ats_") if in_brackets else metric
-        printed = _cell_text(cell["mean"], cell["std"]) + ("?" if cell["doubt"] else "")
+        row = metric
+        if number in _WITH_BOTH:
+            row = metric.replace("_raw_", "_ats_")
+        printed = _cell_text(cell["mean"], cell["std"])
+        if cell["doubt"]:
+            printed += "?"
         measured = _cell_text(cell["our_mean"], cell["our_std"])
         sources = [("paper", printed, cell["n"]), ("ours", measured, cell["our_n"])]
         for source, text, n in sources:
             blank = dict.fromkeys(["n", *losses, "grid"], "")
-            line = lines.setdefault((*place, row, source), blank)
-            line[loss] += text if row == metric or not text else f" ({text})"
+            place = (cell["dataset"], cell["model"], row, source)
+            line = lines.setdefault(place, blank)
+            is_before_ats = row != metric
+            in_brackets = f" ({text})" if text else ""
+            line[cell["loss"]] += in_brackets if is_before_ats else text
             if not np.isnan(n):
                 line["n"] = int(min(n, line["n"] or n))
             line["grid"] = cell["grid"]
-    for (dataset, *_, source), line in lines.items():
-        blank_losses = [loss for loss in losses if not line[loss]]
-        if source == "paper" or not blank_losses:
+    papers_data = set(published().dataset)
+    for (dataset, _, _, source), line in lines.items():
+        blanks = [loss for loss in losses if not line[loss]]
+        if source == "paper" or not blanks:
             line["grid"] = ""
-        elif dataset not in set(published().dataset):
-            grids = dict.fromkeys(own_grid(dataset, loss) for loss in blank_losses)
-            line["grid"] = ", ".join(grid for grid in grids if grid)
+        elif dataset not in papers_data:
+            line["grid"] = _own_grids(dataset, blanks)
     layout = pd.DataFrame.from_dict(lines, orient="index")
     layout = layout.rename_axis(["dataset", "model", "metric", "source"]).reset_index()
-    told = (layout.source == "ours") | (layout[losses] != "").any(axis=1)
-    return layout[told].reset_index(drop=True)
+    has_numbers = (layout[losses] != "").any(axis=1)
+    kept = (layout.source == "ours") | has_numbers
+    return layout[kept].reset_index(drop=True)
+
+
+def _own_grids(dataset: str, losses: list[str]) -> str:
+    """The grids that run these losses on data of our own, each once."""
+    grids = dict.fromkeys(own_grid(dataset, loss) for loss in losses)
+    return ", ".join(grid for grid in grids if grid)
 
 
 def _cell_text(mean: float, std: float) -> str:
