@@ -914,23 +914,10 @@ class _Study:
         to_do = self._what_to_do(name, reference, by_name, calibrator)
         said = [*self._of_labels(), to_do]
         row = by_name[name]
-        within = row.ece <= row.ece_noise
-        other = "ece" if self.choose_by == "nll" else "nll"
-        rival, _ = self.choose(other)
-        tellable = self.choose_by == "ece" or not within
-        if rival != name and tellable:
-            said.append(self._disagreement(name, rival, other, by_name))
-        lowest = min(rows, key=lambda row: row.ece)
-        if rival == name and not within and lowest.name != name:
-            said.append(
-                f"The smallest ECE, {100 * lowest.ece:.2f} %, is that of "
-                f"{lowest.label} ({lowest.name}), at NLL {lowest.nll - row.nll:+.4f}: "
-                f"one calibrator of {len(self.names)} always has the smallest, and "
-                "this is not clear. More samples would tell."
-            )
+        said.extend(self._of_rivals(name, rows))
+        relation = "within" if row.ece <= row.ece_noise else "more than"
         said.append(
-            f"The ECE that is left, {100 * row.ece:.2f} %, is "
-            f"{'within the noise of' if within else 'more than the noise of'} "
+            f"The ECE that is left, {100 * row.ece:.2f} %, is {relation} the noise of "
             f"{len(self.labels):,} samples (95 of 100 calibrated models show less than "
             f"{100 * row.ece_noise:.2f} %)."
         )
@@ -945,11 +932,35 @@ class _Study:
             )
         return said
 
+    def _of_rivals(self, name: str, rows: tuple[AdviceRow, ...]) -> list[str]:
+        """Which other calibrator the other measure, or the smallest ECE, speaks for."""
+        by_name = {row.name: row for row in rows}
+        row = by_name[name]
+        ece_is_noise = row.ece <= row.ece_noise
+        other = "ece" if self.choose_by == "nll" else "nll"
+        rival, _ = self.choose(other)
+        if rival != name:
+            if ece_is_noise and other == "ece":
+                return []
+            return [self._disagreement(name, rival, other, by_name)]
+        lowest = min(rows, key=lambda row: row.ece)
+        if ece_is_noise or lowest.name == name:
+            return []
+        return [
+            f"The smallest ECE, {100 * lowest.ece:.2f} %, is that of "
+            f"{lowest.label} ({lowest.name}), at NLL {lowest.nll - row.nll:+.4f}: "
+            f"one calibrator of {len(self.names)} always has the smallest, and "
+            "this is not clear. More samples would tell."
+        ]
+
     def _of_impossible(self, test: tuple[Tensor, Tensor] | None) -> list[str]:
         """Labels to which the model gave no probability at all."""
-        judged, what = self.judged["raw"], "validation"
-        if test is not None:
-            judged, what = self._judge(*test), "test"
+        if test is None:
+            what = "validation"
+            judged = self.judged["raw"]
+        else:
+            what = "test"
+            judged = self._judge(*test)
         n_impossible = int((judged.nll > IMPOSSIBLE).sum())
         if not n_impossible:
             return []

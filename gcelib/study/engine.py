@@ -180,6 +180,13 @@ class WatchedEngine(NBClientEngine):  # type: ignore[misc] # papermill has no ty
 class _InProcessClient(_Client):
     """Executes cells with IPython in this process; keeps outputs as nbclient does."""
 
+    def __init__(self, nb_man: NotebookExecutionManager, **options: object) -> None:
+        super().__init__(nb_man, **options)
+        self._client: Any = None  # ipykernel says no types
+        self._index = 0  # of the cell that is executed
+        self._told_idle = threading.Event()
+        self._problem: Exception | None = None  # met while a message was taken
+
     def execute(self, **kwargs: object) -> NotebookNode:
         """Execute the whole notebook."""
         # Heavy, and not needed by the commands that only load this module.
@@ -204,8 +211,6 @@ class _InProcessClient(_Client):
         self._client = manager.client()
         self._client.start_channels()
         self._client.iopub_channel.call_handlers = self._receive
-        self._told_idle = threading.Event()
-        self._problem: Exception | None = None
         try:
             self.papermill_execute_cells()
         finally:
@@ -217,9 +222,8 @@ class _InProcessClient(_Client):
 
     def _receive(self, msg: dict[str, Any]) -> None:
         """Take one message of the kernel; called in its output thread."""
-        content = msg["content"]
         if msg["msg_type"] == "status":
-            if content["execution_state"] == "idle":
+            if msg["content"]["execution_state"] == "idle":
                 self._told_idle.set()
             return
         index = self._index

@@ -391,6 +391,7 @@ def _find(run_dir: Path, settings: Mapping[str, Any], defaults: Defaults) -> _Fo
     """Read what the folder holds; ValueError if that is another run's."""
 
     def refuse_others(there: Mapping[str, Any]) -> None:
+        """Refuse settings that are not those asked for."""
         refuse_other_result(run_dir, there, settings, defaults)
 
     config = _find_config(run_dir)
@@ -600,6 +601,7 @@ def _write_checkpoint(
     current = run_dir / "checkpoint.pt"
 
     def make_room() -> None:
+        """Keep the checkpoint before this one, if ``check`` has no objection."""
         check()
         if current.exists():
             os.replace(current, run_dir / "checkpoint.prev.pt")

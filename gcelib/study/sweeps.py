@@ -207,34 +207,41 @@ def _look_into(
     grid: Grid, runs_dir: str | Path | None
 ) -> tuple[dict[str, Cell], dict[str, ValueError]]:
     """The runs of a grid, and what is wrong where a folder holds another result."""
-    from gcelib.study.trainer import TrainConfig
-
     cells: dict[str, Cell] = {}
     others: dict[str, ValueError] = {}
     claims: dict[str, dict[str, Any]] = {}
-    for given in _combinations(grid):
-        config = TrainConfig(**given | {"runs_dir": runs_dir or given.get("runs_dir")})
-        config.runs_dir = os.path.abspath(config.runs_dir or "")
-        given["runs_dir"] = config.runs_dir
-        for name in {"dataset", "model"} & set(given):
-            # The user's own data and networks, as a worker elsewhere finds them.
-            given[name] = getattr(config, name)
-        resolved = config.resolved()
-        run_dir = str(resolved.run_dir)
-        asked = resolved.stored()
+    for parameters in _combinations(grid):
+        cell = _cell(parameters, runs_dir)
+        settings = cell.config.resolved()
+        run_dir = str(settings.run_dir)
+        asked = settings.stored()
         there = runs.stated_settings(run_dir) or asked
-        if given.get("precision", "auto") == "auto":
+        if cell.given.get("precision", "auto") == "auto":
             # The machine that ran it may have chosen another one than this would.
             asked["precision"] = there.get("precision", asked["precision"])
         if run_dir in claims:  # two runs of the grid itself
-            runs.refuse_other_result(run_dir, claims[run_dir], asked, config.defaults)
+            runs.refuse_other_result(run_dir, claims[run_dir], asked, settings.defaults)
         claims[run_dir] = asked
         try:
-            runs.refuse_other_result(run_dir, there, asked, config.defaults)
+            runs.refuse_other_result(run_dir, there, asked, settings.defaults)
         except ValueError as refusal:
             others[run_dir] = refusal
-        cells[run_dir] = Cell(given, config)
+        cells[run_dir] = cell
     return cells, others
+
+
+def _cell(parameters: dict[str, Any], runs_dir: str | Path | None) -> Cell:
+    """One run: its parameters as a worker elsewhere needs them, and what they mean."""
+    from gcelib.study.trainer import TrainConfig
+
+    parent = runs_dir or parameters.get("runs_dir")
+    config = TrainConfig(**{**parameters, "runs_dir": parent})
+    config.runs_dir = os.path.abspath(config.runs_dir or "")
+    given = {**parameters, "runs_dir": config.runs_dir}
+    for name in ("dataset", "model"):
+        if name in given:  # the user's own data and networks have whole paths there
+            given[name] = getattr(config, name)
+    return Cell(given, config)
 
 
 def _combinations(grid: Grid) -> Iterator[dict[str, Any]]:
@@ -268,11 +275,11 @@ def _values(name: str, value: object) -> Sequence[Any]:
 
 def _check_value(name: str, value: object, annotation: object) -> None:
     """Refuse what YAML makes of a text without quotes, and a list without its list."""
+    if value is None or name == "runs_dir":
+        return
     words = getattr(annotation, "__name__", "") or str(annotation)
     wants = re.split(r"\W", words)[0]  # "tuple[int, ...] | None" wants a tuple
     there = f"got {type(value).__name__} {value!r}"
-    if value is None or name == "runs_dir":
-        return
     if wants == "str" and not isinstance(value, str):
         _check.fail(
             "grid",
@@ -334,13 +341,20 @@ def status(
     ValueError, TypeError
         As :func:`expand`. A damaged run folder is no reason.
     """
+    cells, others = _look_into(grid, runs_dir)
+    return _table(cells, others, measure)
+
+
+def _table(
+    cells: Mapping[str, Cell], others: Mapping[str, ValueError], measure: bool
+) -> pd.DataFrame:
+    """The table of :func:`status`; ``others`` are folders of another result."""
     import pandas as pd
 
     rows = []
-    cells, others = _look_into(grid, runs_dir)
-    for run_dir, (_, config) in cells.items():
+    for run_dir, cell in cells.items():
         names = (*_ALIKE, "loss", "variant", "seed", "epochs")
-        row = {name: getattr(config, name) for name in names}
+        row = {name: getattr(cell.config, name) for name in names}
         try:
             row |= _look(run_dir)
             if run_dir in others:
@@ -459,17 +473,15 @@ def run(
     path = Path(notebook) if Path(notebook).is_file() else NOTEBOOKS / notebook
     path = path.resolve(strict=True)
     if where is None or isinstance(where, warm.Workers):
-        _refuse_what_takes_days(grid, runs_dir, cells)
+        _refuse_what_takes_days(cells)
     if where is None:
         where = local_workers(workers, workers_per_gpu)
     return _run(cells, str(path), where, _Ticker(tick, every))
 
 
-def _refuse_what_takes_days(
-    grid: Grid, runs_dir: str | Path | None, cells: Mapping[str, Cell]
-) -> None:
+def _refuse_what_takes_days(cells: Mapping[str, Cell]) -> None:
     """Refuse runs that would take longer on this machine than they may."""
-    table = status(grid, runs_dir, measure=True)
+    table = _table(cells, {}, measure=True)
     for run_dir, seconds in zip(table["run_dir"], table["left"], strict=True):
         config = cells[run_dir].config
         hours = seconds / 3600
@@ -579,7 +591,7 @@ def _on_dask(
             arguments = (cells[run_dir].given, run_dir, notebook)
             task = client.submit(_on_worker, *arguments, pure=False, retries=1)
             tasks[task] = run_dir
-        stack.callback(lambda: tasks and client.cancel([*tasks]))
+        stack.callback(_cancel, client, tasks)
         started = time.monotonic()
         told = False
         while tasks:
@@ -600,6 +612,13 @@ def _on_dask(
                     yield run_dir, "failed", math.nan, str(problem)
                 else:
                     yield run_dir, state, seconds, ""
+
+
+def _cancel(client: Client, tasks: Mapping[Any, str]) -> None:
+    """Cancel what has not ended when the sweep stops."""
+    if tasks:
+        cancel: Callable[..., object] = client.cancel  # distributed says no types
+        cancel([*tasks])
 
 
 def _wait_for_some(tasks: list[Any], tick: _Ticker) -> list[Any]:
@@ -716,7 +735,10 @@ def _note_failure(folder: Path, error: Exception) -> NoReturn:
 
 @functools.cache
 def _workers_of_this_thread(thread: int) -> warm.Workers:
-    """One warm worker for a thread of a Dask worker; it ends with the worker."""
+    """One warm worker for a thread of a Dask worker; it ends with the worker.
+
+    The cache knows it by the thread's number.
+    """
     return warm.Workers([{}])
 
 
@@ -778,7 +800,7 @@ def local_workers(workers: int | None = None, workers_per_gpu: int = 1) -> warm.
         workers = len(gpus) * int(per_gpu) or CPU_COUNT
     count = int(_check.number("workers", workers, 1, integer=True))
     # Runs record how many share their device: Table 6 counts those that were alone.
-    sharing = -(-count // len(gpus)) if gpus else count
+    sharing = math.ceil(count / len(gpus)) if gpus else count
     environments = [{"GCELIB_SHARING": str(sharing)} for _ in range(count)]
     if gpus:
         for index, environment in enumerate(environments):

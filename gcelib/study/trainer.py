@@ -115,7 +115,7 @@ def prepare(config: TrainConfig) -> Job:
         settings = config.resolved()
         done = _is_finished(settings)
         if not done:
-            check_duration(config)
+            _refuse_long_run_before_loading(settings)
         splits = data.load(settings.dataset, settings.seed)
         ood = {}
         if not done:
@@ -807,11 +807,16 @@ def check_duration(config: TrainConfig) -> None:
         With the estimate, if it is above ``max_hours``.
     """
     settings = config.resolved()
+    if not runs.is_done(settings.run_dir):
+        _refuse_long_run_before_loading(settings)
+
+
+def _refuse_long_run_before_loading(settings: Settings) -> None:
+    """Refuse a run that would take too long, if its size is known without its data."""
     size = data.source_of(settings.dataset, settings.seed).size
     is_long_tail = settings.dataset != data.parent(settings.dataset)
-    if size is None or is_long_tail or runs.is_done(settings.run_dir):
-        return
-    _refuse_if_too_slow(settings, size)
+    if size is not None and not is_long_tail:
+        _refuse_if_too_slow(settings, size)
 
 
 def _refuse_if_too_slow(settings: Settings, size: data.Size) -> None:

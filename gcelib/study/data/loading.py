@@ -168,7 +168,8 @@ def _assembled(
 def _constants_of(samples: Array) -> tuple[Array, Array]:
     """Return mean and deviation of features, or of the channels of pixels in [0, 1]."""
     if samples.ndim == 2:
-        mean, std = samples.mean(0), samples.std(0)
+        mean = samples.mean(0)
+        std = samples.std(0)
     else:
         mean = samples.mean((0, 2, 3), dtype=np.float64) / 255
         std = samples.std((0, 2, 3), dtype=np.float64) / 255

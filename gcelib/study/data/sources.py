@@ -251,6 +251,7 @@ def _decoded_tiny_imagenet(folder: Path) -> list[Array]:
     files = {name.partition("/")[2]: content for name, content in archive.items()}
 
     def table(name: str) -> list[list[str]]:
+        """The cells of one of the archive's text files, line by line."""
         return [line.split("\t") for line in files[name].decode().splitlines()]
 
     wnids = sorted(row[0] for row in table("wnids.txt"))
