@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 import warnings
 
 import matplotlib as mpl
@@ -631,8 +632,9 @@ def test_training_curves_draw_what_was_evaluated():
     assert [line.get_linestyle() for line in axes[0].lines] == ["--", ":", "-"]
 
 
-def test_training_curves_of_losses_wear_their_colours():
-    axes = plots.training_curves({"ce": history(), "gce": history()})
+@pytest.mark.parametrize("mapping", [dict, types.MappingProxyType])
+def test_training_curves_of_losses_wear_their_colours(mapping):
+    axes = plots.training_curves(mapping({"ce": history(), "gce": history()}))
     assert [line.get_label() for line in axes[0].lines] == [
         "CE train",
         "CE test",

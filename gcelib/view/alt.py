@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -89,18 +90,20 @@ def _of_axes(ax: Axes) -> str:
     title = ax.get_title()
     below = [child.get_xlabel() for child in ax.child_axes]
     across = ax.get_xlabel() or next((label for label in below if label), "")
-    up = ax.get_ylabel()
-    quantities = f"{up} by {across}" if up and across else up or across
-    words = f"{title}: {quantities}" if title and quantities else title or quantities
+    quantities = _joined(ax.get_ylabel(), " by ", across)
+    words = _joined(title, ": ", quantities)
     legend = ax.get_legend()
-    if legend is not None:
-        heading = legend.get_title().get_text()
-        names = ", ".join(text.get_text() for text in legend.get_texts())
-        entries = f"{heading}: {names}" if heading else names
-        words = f"{words} ({entries})" if words else entries
-    elif len(ax.containers) + len(ax.lines) + len(ax.images) == 0 and not words:
-        return ""
-    return words
+    if legend is None:
+        return words
+    heading = legend.get_title().get_text()
+    names = ", ".join(text.get_text() for text in legend.get_texts())
+    entries = _joined(heading, ": ", names)
+    return f"{words} ({entries})" if words else entries
+
+
+def _joined(first: str, between: str, second: str) -> str:
+    """Two texts with something between them, or the one that is not empty."""
+    return between.join(text for text in (first, second) if text)
 
 
 def image(png: str, text: str) -> str:
@@ -136,39 +139,60 @@ def install() -> None:
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None:
         return
-    formatters = shell.display_formatter.formatters
-    last: dict[str, Any] = {}
+    _Notebook(shell.display_formatter.formatters).show_figures()
 
-    def as_png(figure: Figure) -> Drawing:
-        """The figure as the notebook's own settings draw it, with its description."""
-        if last.get("figure") is figure:
-            del last["figure"]
-            drawn = last.pop("png")
-        else:
-            drawn = last["draw"](figure)
-        if drawn is None:  # a figure without axes
-            return None
-        picture, metadata = drawn if isinstance(drawn, tuple) else (drawn, {})
-        return picture, {**metadata, "alt": description(figure)}
 
-    def as_html(figure: Figure) -> str | None:
-        """The same picture with its description; None where PNG is not in use."""
+class _Notebook:
+    """Shows figures as pictures with their descriptions."""
+
+    #: How the inline backend draws a figure; known from the first figure on.
+    draw: Callable[[Figure], Drawing]
+
+    def __init__(self, formatters: Mapping[str, Any]) -> None:
+        self.formatters = formatters
+        # What was drawn last as HTML, until it is asked for as PNG.
+        self.last_figure: Figure | None = None
+        self.last_drawing: Drawing = None
+
+    def show_figures(self) -> None:
+        """Let IPython ask here for the HTML of every figure."""
+        # The inline backend, when it starts, forgets printers of Figure, not of its
+        # base.
+        of_html = self.formatters["text/html"]
+        of_html.for_type_by_name("matplotlib.figure", "FigureBase", self.as_html)
+
+    def as_html(self, figure: Figure) -> str | None:
+        """The picture with its description; None where PNG is not in use."""
         from matplotlib.figure import Figure as Kind
 
-        png = formatters["image/png"]
-        draw = png.type_printers.get(Kind)
+        of_png = self.formatters["image/png"]
+        draw = of_png.type_printers.get(Kind)
         if draw is None:
             return None
-        if draw is not as_png:  # the inline backend has registered its own since
-            last["draw"] = draw
-            png.for_type(Kind, as_png)
-        drawn = last["draw"](figure)
-        if drawn is None:
+        if draw != self.as_png:  # the inline backend has registered its own since
+            self.draw = draw
+            of_png.for_type(Kind, self.as_png)
+        drawing = self.draw(figure)
+        if drawing is None:
             return None
-        picture = drawn[0] if isinstance(drawn, tuple) else drawn
-        last["figure"] = figure
-        last["png"] = drawn
+        self.last_figure = figure
+        self.last_drawing = drawing
+        picture = drawing[0] if isinstance(drawing, tuple) else drawing
         return image(picture, description(figure))
 
-    # The inline backend, when it starts, forgets printers of Figure, not of its base.
-    formatters["text/html"].for_type_by_name("matplotlib.figure", "FigureBase", as_html)
+    def as_png(self, figure: Figure) -> Drawing:
+        """The figure as the notebook's own settings draw it, with its description."""
+        if figure is self.last_figure:
+            drawing = self.last_drawing
+            self.last_figure = None
+            self.last_drawing = None
+        else:
+            drawing = self.draw(figure)
+        if drawing is None:  # a figure without axes
+            return None
+        if isinstance(drawing, tuple):
+            picture, metadata = drawing
+        else:
+            picture = drawing
+            metadata = {}
+        return picture, {**metadata, "alt": description(figure)}

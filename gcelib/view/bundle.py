@@ -63,7 +63,19 @@ def script(entry: str) -> str:
 
 
 def packed(values: npt.ArrayLike, dtype: npt.DTypeLike) -> str:
-    """An array's bytes as base64, little-endian.
+    """An array's bytes as base64.
+
+    Parameters
+    ----------
+    values : array-like of numbers
+        Of any shape; the bytes are in the order of its rows.
+    dtype : dtype
+        Of the bytes: little-endian ("<f4"), as typed arrays in a browser are.
+
+    Returns
+    -------
+    str
+        Base64.
 
     Examples
     --------
@@ -76,6 +88,17 @@ def packed(values: npt.ArrayLike, dtype: npt.DTypeLike) -> str:
 
 def numbers(values: npt.ArrayLike) -> Any:  # noqa: ANN401 - JSON
     """Numbers for JSON: short arrays as they are, long ones as bytes.
+
+    Parameters
+    ----------
+    values : array-like of numbers
+        Of any shape.
+
+    Returns
+    -------
+    list or dict
+        Nested lists up to 64 numbers; else ``f64``, their bytes as float64, and their
+        ``shape``.
 
     Examples
     --------

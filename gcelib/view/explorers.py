@@ -12,13 +12,14 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import os
 import uuid
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import anywidget
 import numpy as np
@@ -44,6 +45,9 @@ from gcelib.calibration import CALIBRATORS, make_calibrator
 from gcelib.losses import LOSSES, gce_log_ratio, make_loss
 from gcelib.view import alt, bundle, plots
 from gcelib.view.styles import drawable, style
+
+if TYPE_CHECKING:
+    from gcelib.study.data import Splits
 
 #: Logits, all runs together, up to which the browser answers by itself.
 MOST_CELLS = 2_000_000
@@ -119,6 +123,43 @@ def _in_float32(logits: Tensor) -> Tensor:
         highest = logits.amax(1, keepdim=True)
         logits = (logits / 2 - highest / 2).clamp(min=lowest / 2) * 2
     return logits.float()
+
+
+def _stored_pair(
+    name: str, run_dir: str | os.PathLike[str], split: str
+) -> tuple[Tensor, Tensor]:
+    """The checked logits and labels of a split that a run folder holds."""
+    from gcelib.study.runs import load_logits
+
+    return _pair(name, load_logits(run_dir, split))
+
+
+def _data_of(run_dir: str | os.PathLike[str]) -> Splits:
+    """The data on which a run was trained and tested."""
+    from gcelib.study import data
+    from gcelib.study.runs import read_json
+
+    config = read_json(Path(run_dir) / "config.json")
+    return data.load(config["settings"]["dataset"])
+
+
+def _common_labels(test: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+    """The labels of all runs, which must have been tested on the same samples."""
+    first = next(iter(test))
+    logits, labels = test[first]
+    for name, (other_logits, other_labels) in test.items():
+        same_shape = other_logits.shape == logits.shape
+        if not same_shape or not torch.equal(other_labels, labels):
+            problem = f"{first!r} and {name!r} were tested on different samples"
+            fail("runs", problem, "compare runs of one test set")
+    return labels
+
+
+def _refuse_other_length(name: str, values: Sized, n: int) -> None:
+    """Refuse what does not go with the logits, one by one."""
+    if len(values) != n:
+        problem = f"are {len(values)}, the logits ask for {n}"
+        fail(name, problem, "pass those of the tested data")
 
 
 class _Setting(traitlets.TraitType[Any, Any]):
@@ -230,6 +271,14 @@ class _Explorer(anywidget.AnyWidget):
         raise NotImplementedError
 
 
+class _Found(NamedTuple):
+    """Selected samples: which, what is shown of them, and how surprising each is."""
+
+    samples: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+    surprise: npt.NDArray[np.float64]
+
+
 class ReliabilityExplorer(_Explorer):
     """A reliability diagram to play with: bars, their numbers and their samples.
 
@@ -334,6 +383,7 @@ class ReliabilityExplorer(_Explorer):
             class_names = class_names or ("wrong", "right")
         self._predicts = 1 if form == "confidences" else None
         self._read(runs, dict(val or {}), images, class_names, form)
+        self._offer_calibrators()
         self._fitted: dict[tuple[str, str], Any] = {}
         self._notes: dict[tuple[str, str], list[str]] = {}
         self._calibrated: dict[tuple[str, str], Tensor] = {}
@@ -352,59 +402,51 @@ class ReliabilityExplorer(_Explorer):
         names: Sequence[object] | None,
         form: str,
     ) -> None:
-        """Read and check everything that does not change."""
+        """Read and check the data, which do not change."""
         if not isinstance(runs, Mapping) or not runs:
             cure = "pass {'gce': folder or (logits, labels)}"
             fail("runs", "must be a mapping and not empty", cure, TypeError)
         known_keys("val", val, runs)
-        val_pairs = {name: _pair("val", pair, form) for name, pair in val.items()}
+        self._val = {name: _pair("val", pair, form) for name, pair in val.items()}
         test: dict[str, tuple[Tensor, Tensor]] = {}
         for name, run in runs.items():
             if isinstance(run, (str, os.PathLike)):
-                from gcelib.study import data
-                from gcelib.study.runs import load_logits, read_json
-
                 if images is None or names is None:
-                    config = read_json(Path(run) / "config.json")
-                    splits = data.load(config["settings"]["dataset"])
+                    splits = _data_of(run)
                     images = splits.test[0] if images is None else images
                     names = names or splits.class_names
                 if name not in val:
-                    val_pairs[name] = _pair("val", load_logits(run, "val"))
-                test[name] = _pair("runs", load_logits(run, "test"))
+                    self._val[name] = _stored_pair("val", run, "val")
+                test[name] = _stored_pair("runs", run, "test")
             else:
                 test[name] = _pair("runs", run, form)
-        first = next(iter(test))
-        logits, self._labels = test[first]
-        for name, (other, labels) in test.items():
-            if other.shape != logits.shape or not torch.equal(labels, self._labels):
-                problem = f"{first!r} and {name!r} were tested on different samples"
-                fail("runs", problem, "compare runs of one test set")
-        self._test = {name: pair[0] for name, pair in test.items()}
-        self._val = val_pairs
-        self._names = [str(name) for name in names or range(logits.shape[1])]
-        cells = sum(z.numel() for z in self._test.values())
-        self._in_browser = cells <= MOST_CELLS
-        offered = _offered() if len(val_pairs) == len(test) else []
-        if self._predicts is not None:
-            offered = [n for n in offered if CALIBRATORS[n].of_confidence]
-        forms = {name: CALIBRATORS[name].browser for name in offered}
-        #: Those that only a kernel could apply, where the browser answers.
-        self._python_only = [
-            name for name in offered if self._in_browser and forms[name] is None
-        ]
-        self._calibrators = ["raw", *(n for n in offered if n not in self._python_only)]
+        self._labels = _common_labels(test)
+        self._test = {name: logits for name, (logits, _) in test.items()}
+        n_classes = next(iter(self._test.values())).shape[1]
+        n_cells = sum(logits.numel() for logits in self._test.values())
+        self._in_browser = n_cells <= MOST_CELLS
         if self._in_browser:
             # As the browser counts, so that both find the same bins.
             self._test = {name: z.double() for name, z in self._test.items()}
-        for what, value, n in (
-            ("class_names", self._names, logits.shape[1]),
-            ("images", images, len(logits)),
-        ):
-            if value is not None and len(value) != n:
-                problem = f"are {len(value)}, the logits ask for {n}"
-                fail(what, problem, "pass those of the tested data")
+        self._names = [str(name) for name in names or range(n_classes)]
+        _refuse_other_length("class_names", self._names, n_classes)
+        if images is not None:
+            _refuse_other_length("images", images, len(self._labels))
         self._images = self._check_images(images)
+
+    def _offer_calibrators(self) -> None:
+        """Decide which calibrators a reader can choose."""
+        offered = _offered() if len(self._val) == len(self._test) else []
+        if self._predicts is not None:
+            offered = [name for name in offered if CALIBRATORS[name].of_confidence]
+        #: Those that only a kernel could apply, where the browser answers.
+        self._python_only: list[str] = []
+        if self._in_browser:
+            self._python_only = [
+                name for name in offered if CALIBRATORS[name].browser is None
+            ]
+        chosen = [name for name in offered if name not in self._python_only]
+        self._calibrators = ["raw", *chosen]
 
     @staticmethod
     def _check_images(images: Any) -> npt.NDArray[np.uint8] | None:  # noqa: ANN401
@@ -468,7 +510,7 @@ class ReliabilityExplorer(_Explorer):
 
     def _fit(self, name: str, calibrator: str) -> Any:  # noqa: ANN401
         """The calibrator, fitted on the run's validation data, once."""
-        key = name, calibrator
+        key = (name, calibrator)
         if key not in self._fitted:
             self._fitted[key] = make_calibrator(calibrator).fit(*self._val[name])
         return self._fitted[key]
@@ -477,7 +519,7 @@ class ReliabilityExplorer(_Explorer):
         """The run's logits under the present calibrator and temperature."""
         logits = self._test[name]
         if self.calibrator != "raw":
-            key = name, self.calibrator
+            key = (name, self.calibrator)
             if key not in self._calibrated:
                 self._calibrated[key] = self._fit(*key)(logits)
             logits = self._calibrated[key]
@@ -505,15 +547,21 @@ class ReliabilityExplorer(_Explorer):
             predictions = torch.full_like(predictions, self._predicts)
         return predictions
 
+    def _are_right(self, name: str) -> npt.NDArray[np.bool_]:
+        """Whether the prediction of each sample is its label."""
+        right: npt.NDArray[np.bool_] = (self._predictions(name) == self._labels).numpy()
+        return right
+
     def _numbers(self, name: str) -> dict[str, float]:
         """The numbers beside the diagram."""
-        logits, labels = self._logits(name), self._labels
+        logits = self._logits(name)
+        labels = self._labels
         numbers = metrics.evaluate(logits, labels, self.n_bins)
-        top = self._predicts
-        if top is not None:
-            numbers["error"] = float((labels != top).double().mean())
+        always = self._predicts
+        if always is not None:
+            numbers["error"] = float((labels != always).double().mean())
             for key, binning in _BINNINGS_OF.items():
-                bins = metrics.reliability(logits, labels, self.n_bins, binning, top)
+                bins = metrics.reliability(logits, labels, self.n_bins, binning, always)
                 numbers[key] = bins.ece
         return numbers
 
@@ -546,16 +594,17 @@ class ReliabilityExplorer(_Explorer):
         """A run's part of the answer; the last one is kept, for a click on a bar."""
         asked = ("calibrator", "temperature", "n_bins", "binning", "class_index")
         key = tuple(getattr(self, setting) for setting in asked)
-        if self._rows.get(name, (None,))[0] == key:
-            return self._rows[name][1]
+        if name in self._rows:
+            known_key, known_row = self._rows[name]
+            if known_key == key:
+                return known_row
         bins = self._bins(name)
-        numbers = self._numbers(name)
         low, high = plots.consistency_band(bins)
         arrays = {**bins._asdict(), "band_low": low, "band_high": high}
         lists = {part: np.nan_to_num(value).tolist() for part, value in arrays.items()}
-        numbers = {**numbers, "shown_ece": bins.ece}
+        numbers = {**self._numbers(name), "shown_ece": bins.ece}
         row = {"name": name, **lists, "numbers": numbers}
-        self._rows[name] = key, row
+        self._rows[name] = (key, row)
         return row
 
     def _reply(self, _: object = None) -> None:
@@ -573,38 +622,20 @@ class ReliabilityExplorer(_Explorer):
         chosen = self.selected
         if not chosen:
             return None
-        named = [
-            value for key, value in chosen.items() if key in ("run", "right", "wrong")
-        ]
+        if chosen["kind"] == "bar":
+            named = [chosen["run"]]
+            shown_run = chosen["run"]
+        else:
+            named = [chosen["right"], chosen["wrong"]]
+            shown_run = chosen["wrong"]
         if not set(named) <= set(self.losses):
             return None
+        found = self._of_bar() if chosen["kind"] == "bar" else self._of_disagreement()
+        index = found.samples
         labels = self._labels.numpy()
-        if chosen["kind"] == "bar":
-            logits = self._logits(chosen["run"])
-            predictions = self._predictions(chosen["run"]).numpy()
-            index, values, hits = self._binned(chosen["run"], self.class_index)
-            shrunk = values * (1 - _tolerance(logits.dtype))
-            inside = shrunk >= chosen["low"]
-            inside &= (shrunk < chosen["high"]) | (chosen["high"] >= 1)
-            if self.errors_only:
-                inside &= predictions[index] != labels[index]
-            index = index[inside]
-            values = values[inside]
-            hits = hits[inside]
-            surprise = np.where(hits, -values, 1 + values)
-            if self.class_index is not None:
-                surprise = np.abs(hits - values)
-        else:
-            right = self._predictions(chosen["right"]).numpy()
-            predictions = self._predictions(chosen["wrong"]).numpy()
-            index, values, _ = self._binned(chosen["wrong"], None)
-            inside = (right == labels) & (predictions != labels)
-            keep = inside[index]
-            index = index[keep]
-            values = values[keep]
-            surprise = values
-        order = np.lexsort((index, -surprise))
-        shown = order[self.first : self.first + self.n_images]
+        predictions = self._predictions(shown_run).numpy()
+        most_surprising_first = np.lexsort((index, -found.surprise))
+        shown = most_surprising_first[self.first : self.first + self.n_images]
         samples = index[shown]
         return {
             "count": len(index),
@@ -612,30 +643,53 @@ class ReliabilityExplorer(_Explorer):
             "index": samples.tolist(),
             "label": labels[samples].tolist(),
             "prediction": predictions[samples].tolist(),
-            "prob": values[shown].tolist(),
+            "prob": found.values[shown].tolist(),
         }
+
+    def _of_bar(self) -> _Found:
+        """The samples of the selected bar."""
+        bar = self.selected
+        run = bar["run"]
+        index, values, hits = self._binned(run, self.class_index)
+        shrunk = values * (1 - rounding(self._logits(run).dtype))
+        inside = shrunk >= bar["low"]
+        inside &= (shrunk < bar["high"]) | (bar["high"] >= 1)
+        if self.errors_only:
+            inside &= ~self._are_right(run)[index]
+        if self.class_index is None:
+            surprise = np.where(hits, -values, 1 + values)
+        else:
+            surprise = np.abs(hits - values)
+        return _Found(index[inside], values[inside], surprise[inside])
+
+    def _of_disagreement(self) -> _Found:
+        """The samples that one run gets right and another wrong."""
+        pair = self.selected
+        disagree = self._are_right(pair["right"]) & ~self._are_right(pair["wrong"])
+        index, values, _ = self._binned(pair["wrong"], None)
+        inside = disagree[index]
+        return _Found(index[inside], values[inside], values[inside])
 
     def _binned(
         self, name: str, class_index: int | None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Samples, what is binned of them, and whether it happened."""
-        found = metrics.binned_samples(
+        in_one_bin = metrics.binned_samples(
             self._logits(name),
             self._labels,
             1,
             "width",
             self._binned_class(class_index),
         )
-        _, _, index, values, hits = found
-        return index, values, hits.astype(bool)
+        hits = in_one_bin.hits.astype(bool)
+        return in_one_bin.samples, in_one_bin.probs, hits
 
     def _agreement(self) -> list[int] | None:
         """On how many samples two runs are right: both, one, other, neither."""
         if self.pair is None:
             return None
-        one, other = (
-            (self._predictions(name) == self._labels).numpy() for name in self.pair
-        )
+        one = self._are_right(self.pair[0])
+        other = self._are_right(self.pair[1])
         parts = (one & other, one & ~other, ~one & other, ~one & ~other)
         return [int(part.sum()) for part in parts]
 
@@ -651,7 +705,13 @@ class ReliabilityExplorer(_Explorer):
     # --- the page ---------------------------------------------------------------------
 
     def _content(self, image_bytes: int) -> dict[str, object]:
-        """Setup, logits with fitted calibrators, images."""
+        """Setup, logits with fitted calibrators where the browser answers, images."""
+        images = self._packed_images(image_bytes)
+        data = self._data() if self._in_browser else None
+        return {"setup": self._setup(), "data": data, "images": images}
+
+    def _setup(self) -> dict[str, object]:
+        """What the page shows and offers."""
         shown = []
         for index, name in enumerate(self._test):
             look = style(name, index)
@@ -659,7 +719,7 @@ class ReliabilityExplorer(_Explorer):
             shown.append({"name": name, "label": label, "color": look.color})
         names = {name: style(name).label for name in self._calibrators}
         names["raw"] = "none"
-        setup = {
+        return {
             "runs": shown,
             "calibrators": list(names.items()),
             "python_only": [style(name).label for name in self._python_only],
@@ -668,31 +728,36 @@ class ReliabilityExplorer(_Explorer):
             "class_names": [n.encode("utf-8", "replace").decode() for n in self._names],
             "n_samples": len(self._labels),
         }
-        images = self._packed_images(image_bytes)
-        if not self._in_browser:
-            return {"setup": setup, "data": None, "images": images}
+
+    def _data(self) -> dict[str, object]:
+        """What the browser answers from."""
         runs = []
         for name, logits in self._test.items():
-            fits = {}
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                for calibrator in self._calibrators[1:]:
-                    del caught[:]
-                    fits[calibrator] = self._form(name, calibrator)
-                    # Nobody asked for this fit yet: who chooses it is told.
-                    said = [str(warning.message) for warning in caught]
-                    fits[calibrator]["notes"] = self._notes.setdefault(
-                        (name, calibrator), said
-                    )
+            fits = {
+                calibrator: self._form_with_notes(name, calibrator)
+                for calibrator in self._calibrators[1:]
+            }
             packed = bundle.packed(logits, "<f4")
             runs.append({"name": name, "logits": packed, "calibrators": fits})
-        data = {
+        return {
             "labels": bundle.packed(self._labels, "<i4"),
-            "tolerance": _tolerance(torch.float64),
+            # How far above a bin's edge a probability counts as on it.
+            "tolerance": rounding(torch.float64),
             "predicts": self._predicts,
             "runs": runs,
         }
-        return {"setup": setup, "data": data, "images": images}
+
+    def _form_with_notes(self, name: str, calibrator: str) -> dict[str, object]:
+        """A fitted calibrator, and what was warned of while it was fitted.
+
+        Nobody has asked for this fit yet: who chooses it is told.
+        """
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            form = self._form(name, calibrator)
+        said = [str(warning.message) for warning in caught]
+        notes = self._notes.setdefault((name, calibrator), said)
+        return {**form, "notes": notes}
 
     def _shown_metrics(self) -> list[tuple[str, str, int, int]]:
         """The columns of numbers; of confidences those that a confidence has."""
@@ -751,7 +816,7 @@ class ReliabilityExplorer(_Explorer):
         """
         n = max(len(self.losses), 1)
         columns = min(n, 3)
-        lines = -(-n // columns)
+        lines = math.ceil(n / columns)
         size = (4.4 * columns, 5.2 * lines)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
@@ -771,11 +836,6 @@ class ReliabilityExplorer(_Explorer):
     def _title(self) -> str:
         """The heading of a saved page."""
         return "Reliability of " + ", ".join(style(name).label for name in self._test)
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    """How far above a bin's edge a probability counts as on it."""
-    return rounding(dtype)
 
 
 class PropernessExplorer(_Explorer):
@@ -814,7 +874,7 @@ class PropernessExplorer(_Explorer):
     )
     _steps: ClassVar = 48
     loss = _Setting("ce", lambda self, value: choice("loss", value, self._losses))
-    truth = _Setting((0.6, 0.3, 0.1), lambda self, value: self._check_truth(*value))
+    truth = _Setting((0.6, 0.3, 0.1), lambda self, value: self._check_truth(value))
     gamma = _Setting(3.0, lambda self, value: number("gamma", value, 0, 10))
     weight = _Setting(1.0, lambda self, value: number("weight", value, 0, 1))
     batch = _Setting(
@@ -830,7 +890,7 @@ class PropernessExplorer(_Explorer):
         self._grid = (torch.tensor(points) + aside) / (n + 0.15)
         super().__init__(**settings)
 
-    def _check_truth(self, *truth: object) -> list[float]:
+    def _check_truth(self, truth: Iterable[object]) -> list[float]:
         """Three probabilities."""
         parts = [float(number("truth", part, 0, 1)) for part in truth]
         if len(parts) != 3 or abs(sum(parts) - 1) > 1e-6:
@@ -840,20 +900,27 @@ class PropernessExplorer(_Explorer):
 
     def _risk(self, probs: Tensor) -> Tensor:
         """Risk (G,) of each prediction in ``probs`` (G, 3)."""
-        q = torch.tensor([self.truth], dtype=torch.float64)
-        log_p = probs.log()
-        if self.loss != "gce":
-            takes = LOSSES[self.loss].simplex_options or ()
-            options = {"gamma": self.gamma} if "gamma" in takes else {}
-            loss = make_loss(self.loss, reduction="none", **options)
-            classes = torch.arange(3).repeat(len(probs))
-            losses: Tensor = loss(log_p.repeat_interleave(3, 0), classes)
-            return losses.view(-1, 3) @ q[0]
-        alike = self.batch == "alike"
-        others = q if alike else 0.1 + 0.7 * torch.eye(3, dtype=torch.float64)
-        truths = torch.cat((q, others))
-        log_probs = truths.log()[:, None].repeat(1, len(probs), 1)
-        log_probs[: 1 + alike] = log_p
+        q = torch.tensor(self.truth, dtype=torch.float64)
+        if self.loss == "gce":
+            return self._risk_in_a_batch(probs.log(), q)
+        takes = LOSSES[self.loss].simplex_options or ()
+        options = {"gamma": self.gamma} if "gamma" in takes else {}
+        loss = make_loss(self.loss, reduction="none", **options)
+        classes = torch.arange(3).repeat(len(probs))
+        losses: Tensor = loss(probs.log().repeat_interleave(3, 0), classes)
+        return losses.view(-1, 3) @ q
+
+    def _risk_in_a_batch(self, log_p: Tensor, q: Tensor) -> Tensor:
+        """GCE's risk (G,) of each prediction beside the rest of the batch."""
+        if self.batch == "alike":
+            others = q[None]
+            n_predicted = 2  # the copy moves with the sample
+        else:
+            others = 0.1 + 0.7 * torch.eye(3, dtype=torch.float64)
+            n_predicted = 1
+        truths = torch.cat((q[None], others))
+        log_probs = truths.log()[:, None].repeat(1, len(log_p), 1)
+        log_probs[:n_predicted] = log_p
         # Each column by itself.
         ratio = gce_log_ratio(log_probs.flatten(1), self.weight, None)
         shares = truths[:, None] * ratio.view_as(log_probs)
@@ -864,9 +931,10 @@ class PropernessExplorer(_Explorer):
         if risk.max() - risk.min() < 1e-9:
             return None
         best = self._grid[risk.argmin()]
-        a = torch.linspace(-1, 1, 7, dtype=torch.float64) / self._steps
-        one, other = a.repeat_interleave(7), a.repeat(7)
-        around = torch.stack((one, other, -one - other), 1)
+        steps = torch.linspace(-1, 1, 7, dtype=torch.float64) / self._steps
+        first = steps.repeat_interleave(7)
+        second = steps.repeat(7)
+        around = torch.stack((first, second, -first - second), 1)
         for shrink in range(10):
             near = (best + around / 3**shrink).clamp_min(1e-9)
             near = near / near.sum(1, keepdim=True)
@@ -933,12 +1001,15 @@ class PropernessExplorer(_Explorer):
         across, up = (self._grid.numpy() @ corners).T
         bounds = [levels[0] - 1e9, *levels, 1e9]
         ax.tricontourf(across, up, answer["risk"], levels=bounds, colors=self._colors())
-        marked = [("minimiser p*", answer["best"], "kD", "w")]
-        marked.append(("truth q", self.truth, "wo", "k"))
-        for name, p, mark, rim in marked:
+        marked = [
+            ("minimiser p*", answer["best"], "kD", "w"),
+            ("truth q", self.truth, "wo", "k"),
+        ]
+        for what, p, mark, rim in marked:
             if p is not None:
-                label = f"{name} = ({', '.join(f'{value:.2f}' for value in p)})"
+                numbers = ", ".join(f"{value:.2f}" for value in p)
                 x, y = np.array(p) @ corners
+                label = f"{what} = ({numbers})"
                 ax.plot(x, y, mark, ms=9, mec=rim, mew=1.5, label=label)
         for k, (left, top) in enumerate(corners):
             lift = 0.02 if k == 2 else -0.06

@@ -204,8 +204,13 @@ def _focal_minimiser() -> float:
 
 def _free_class_sums() -> float:
     """How many class sums the fixed pairs of lesson 01 leave undetermined in all."""
-    tenths = np.array(list("811271136541154325"), float)
-    pairs = tenths.reshape(3, 2, 3)
+    pairs = np.array(  # in tenths, which have the same rank
+        [
+            [[8, 1, 1], [2, 7, 1]],
+            [[1, 3, 6], [5, 4, 1]],
+            [[1, 5, 4], [3, 2, 5]],
+        ]
+    )
     return float(sum(3 - np.linalg.matrix_rank(pair) for pair in pairs))
 
 
@@ -224,11 +229,21 @@ def _share_with_a_weight() -> float:
 
 def _twice() -> float:
     """ECE (%) of the twelve samples of lesson 02, each written down twice."""
-    hundredths = (
-        "95 3 2 93 5 2 4 88 8 84 9 7 5 13 82 10 78 12 75 15 10 22 8 70 18 64 18"
-    )
-    hundredths += " 57 21 22 34 55 11 42 33 25"
-    p = np.array(hundredths.split(), float).reshape(12, 3) / 100
+    hundredths = [
+        [95, 3, 2],
+        [93, 5, 2],
+        [4, 88, 8],
+        [84, 9, 7],
+        [5, 13, 82],
+        [10, 78, 12],
+        [75, 15, 10],
+        [22, 8, 70],
+        [18, 64, 18],
+        [57, 21, 22],
+        [34, 55, 11],
+        [42, 33, 25],
+    ]
+    p = np.array(hundredths) / 100
     labels = np.array([0, 0, 1, 2, 2, 1, 1, 2, 0, 0, 0, 1])
     return 100 * metrics.ece(np.log(np.tile(p, (2, 1))), np.tile(labels, 2), 5)
 
@@ -272,7 +287,8 @@ def _five_seeds_that_disagree() -> float:
     error = table.pivot_table(index="seed", columns="loss", values="test_raw_error")
     difference = (error.gce - error.ce).to_numpy()
     means = [sum(five) / 5 for five in combinations(difference, 5)]
-    return float(sum(np.sign(mean) != np.sign(difference.mean()) for mean in means))
+    other_sign = np.sign(means) != np.sign(difference.mean())
+    return float(np.sum(other_sign))
 
 
 def _long_tailed_error() -> float:
@@ -293,7 +309,8 @@ def _auroc_of_confidence() -> float:
         logits, _ = _demo("fashion_mini", "ce", split)
         probabilities = torch.as_tensor(logits).double().softmax(1)
         scores.append(1 - probabilities.amax(1).numpy())
-    inside, outside = np.sort(scores[0]), scores[1]
+    inside = np.sort(scores[0])
+    outside = scores[1]
     below = np.searchsorted(inside, outside, "left").mean()
     not_above = np.searchsorted(inside, outside, "right").mean()
     return float(100 * (below + not_above) / (2 * len(inside)))

@@ -16,12 +16,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gcelib.study import runs, sweeps, trainer
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["SweepWatch", "TrainingWatch", "somebody_looks"]
 
@@ -73,6 +74,10 @@ class _Shown:
             markup = html.escape(text)
         self._handle.update({"text/plain": text, "text/html": markup}, raw=True)
 
+    def draw(self, figure: Figure) -> None:
+        """Replace it by a figure; for notebooks."""
+        self._handle.update(figure)
+
 
 def _in_a_notebook() -> bool:
     """True in a kernel, which shows rich output."""
@@ -108,16 +113,6 @@ def _duration(seconds: float) -> str:
 # --- one run --------------------------------------------------------------------------
 
 
-class _Batch(Protocol):
-    """What ``fit`` tells after a step (``gcelib.study.trainer.BatchProgress``)."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    seconds: float
-
-
 class TrainingWatch:
     """Shows how far a training run is: a line, and in JupyterLab its curves.
 
@@ -145,7 +140,7 @@ class TrainingWatch:
         self._steps = _Clock(1.0)
         self._drawings = _Clock(_EVERY)
 
-    def batch(self, progress: _Batch) -> None:
+    def batch(self, progress: trainer.BatchProgress) -> None:
         """Show how far the epoch is; give this to ``fit`` as ``on_batch``.
 
         Parameters
@@ -178,7 +173,7 @@ class TrainingWatch:
 
             axes = plots.training_curves(runs.load_history(self.run_dir))
             figure = axes[0].figure.canvas.figure  # the whole, not a part of it
-            self._curves._handle.update(figure)
+            self._curves.draw(figure)
             plt.close(figure)
 
     def close(self) -> None:
@@ -304,13 +299,14 @@ class SweepWatch:
         work = table["left"]
         if work.isna().any():  # no estimate: an epoch is an epoch
             work = (table["epochs"] - table["epoch"]).where(table["state"] != "done", 0)
-        done = left = 0.0
-        columns = ("run_dir", "epoch", "epochs")
-        rows = zip(*(table[name] for name in columns), work, strict=True)
-        for run_dir, epoch, epochs, seconds in rows:
-            state = self._states[run_dir]
-            part = (self._epochs[run_dir] - epoch) / max(1, epochs - epoch)
-            if state in ("done", "failed"):
+        done = 0.0
+        left = 0.0
+        for row, seconds in zip(table.to_dict("records"), work, strict=True):
+            run_dir = row["run_dir"]
+            epochs_then = row["epoch"]  # finished when the watch began
+            epochs_since = self._epochs[run_dir] - epochs_then
+            part = epochs_since / max(1, row["epochs"] - epochs_then)
+            if self._states[run_dir] in ("done", "failed"):
                 part = 1.0
             done += part * seconds
             left += (1 - part) * seconds

@@ -8,6 +8,7 @@ notebook every figure carries a description for those who do not see it: its own
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -232,8 +233,6 @@ def reliability_diagram(
     >>> reliability_diagram(bins).get_ylabel()
     'accuracy (%)'
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     if not isinstance(bins, metrics.Reliability):
         _check.fail(
             "bins",
@@ -242,31 +241,7 @@ def reliability_diagram(
             TypeError,
         )
     ax = _new_axes(4.4, 5) if ax is None else ax
-    full = bins.counts > 0
-    left = bins.edges[:-1][full]
-    width = np.diff(bins.edges)[full]
-    counts = bins.counts[full]
-    accuracy = bins.accuracy[full]
-    solid: dict[str, Any] = {
-        "width": width,
-        "align": "edge",
-        "color": color,
-        "edgecolor": "white",
-        "linewidth": 0.5,
-    }
-    hatched = {**solid, "color": "none", "edgecolor": "#333333", "hatch": "/////"}
-    ax.bar(left, accuracy, label="accuracy", **solid)
-    ax.bar(left, bins.gap[full], bottom=accuracy, label="gap to confidence", **hatched)
-    if band is not None:
-        low, high = (limit[full] for limit in consistency_band(bins, band))
-        ax.errorbar(
-            left + width / 2,
-            (low + high) / 2,
-            (high - low) / 2,
-            label=f"{band:.0%} if calibrated",
-            **_SPAN,
-        )
-    ax.plot([0, 1], [0, 1], label="perfect calibration", **_THIN)
+    _draw_accuracy(ax, bins, color, band)
     # above 100 % there is room for the legend
     ax.set(xlim=(0, 1), ylim=(0, 1.36), yticks=np.linspace(0, 1, 6))
     ax.tick_params(labelbottom=False)
@@ -282,13 +257,55 @@ def reliability_diagram(
     _finish(ax, "", f"{happened} (%)", legend, "y")
     ax.spines["left"].set_bounds(0, 1)
     below = ax.inset_axes((0, -0.25, 1, 0.2), sharex=ax)
-    below.bar(left, counts, log=True, **solid)
-    below.set_ylim(0.7, None)
-    below.yaxis.set_major_locator(LogLocator(numticks=4))
-    below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    below.yaxis.set_minor_formatter(NullFormatter())
+    _draw_counts(below, bins, color)
     _finish(below, f"{asked} (%)", "n (log)", percent="x")
     return ax
+
+
+def _bars(bins: Reliability, color: str) -> dict[str, Any]:
+    """What matplotlib is told about the bars of the bins that are not empty."""
+    full = bins.counts > 0
+    return {
+        "x": bins.edges[:-1][full],
+        "width": np.diff(bins.edges)[full],
+        "align": "edge",
+        "color": color,
+        "edgecolor": "white",
+        "linewidth": 0.5,
+    }
+
+
+def _draw_accuracy(ax: Axes, bins: Reliability, color: str, band: float | None) -> None:
+    """Bars, their gaps to the confidence, the band and the diagonal."""
+    full = bins.counts > 0
+    accuracy = bins.accuracy[full]
+    solid = _bars(bins, color)
+    hatched = {**solid, "color": "none", "edgecolor": "#333333", "hatch": "/////"}
+    ax.bar(height=accuracy, label="accuracy", **solid)
+    gap = bins.gap[full]
+    ax.bar(height=gap, bottom=accuracy, label="gap to confidence", **hatched)
+    if band is not None:
+        low, high = (limit[full] for limit in consistency_band(bins, band))
+        ax.errorbar(
+            solid["x"] + solid["width"] / 2,
+            (low + high) / 2,
+            (high - low) / 2,
+            label=f"{band:.0%} if calibrated",
+            **_SPAN,
+        )
+    ax.plot([0, 1], [0, 1], label="perfect calibration", **_THIN)
+
+
+def _draw_counts(ax: Axes, bins: Reliability, color: str) -> None:
+    """How many samples each bar stands for, on a logarithmic axis."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    counts = bins.counts[bins.counts > 0]
+    ax.bar(height=counts, log=True, **_bars(bins, color))
+    ax.set_ylim(0.7, None)
+    ax.yaxis.set_major_locator(LogLocator(numticks=4))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def confusion_matrix(
@@ -349,17 +366,17 @@ def confusion_matrix(
             f"has {len(names)} names for {k} classes",
             "pass one name per column of logits",
         )
-    predictions = scores.cpu().numpy().argmax(1)
-    pairs = truth.cpu().numpy() * k + predictions
-    counts = np.bincount(pairs, minlength=k * k).reshape(k, k)
-    totals = np.where(counts.any(1), counts.sum(1), np.nan)
     written = [drawable(name) for name in names]
-    shares = pd.DataFrame(100 * counts / totals[:, None], written, written)
+    percents = _row_percents(scores.cpu().numpy(), truth.cpu().numpy())
+    shares = pd.DataFrame(percents, written, written)
     few = k <= 12
     if ax is None:
         side = 1.8 + 0.45 * min(k, 10)
         ax = _new_axes(side, side)
-    step = 1 if few else -(-k // 10)
+    step = 1 if few else math.ceil(k / 10)
+    numbers = None
+    if few:
+        numbers = shares.map("{:.0f}".format).replace(["0", "nan"], "")
     sns.heatmap(
         shares,
         ax=ax,
@@ -368,7 +385,7 @@ def confusion_matrix(
         norm=PowerNorm(0.5, 0, 100),
         xticklabels=step,
         yticklabels=step,
-        annot=shares.map("{:.0f}".format).replace(["0", "nan"], "") if few else None,
+        annot=numbers,
         fmt="",
         annot_kws={"fontsize": 9},
         cbar=not few,
@@ -377,6 +394,18 @@ def confusion_matrix(
     across = "predicted class (% of the row)" if few else "predicted class"
     ax.set(xlabel=across, ylabel="true class")
     return ax
+
+
+def _row_percents(
+    scores: NDArray[Any], truth: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Where the samples of each class go, (K, K); nan where a class has none."""
+    k = scores.shape[1]
+    pairs = truth * k + scores.argmax(1)
+    counts = np.bincount(pairs, minlength=k * k).reshape(k, k)
+    totals = np.where(counts.any(1), counts.sum(1), np.nan)
+    percents: NDArray[np.float64] = 100 * counts / totals[:, None]
+    return percents
 
 
 def training_curves(
@@ -410,27 +439,37 @@ def training_curves(
     if axes is None:
         figure = plt.figure(figsize=(10, 3.2), layout="constrained")
         axes = list(figure.subplots(1, 3))
-    tables: dict[str, Any] = (
-        dict(history) if isinstance(history, dict) else {"": history}
-    )
     for ax, metric in zip(axes, ("nll", "error", "ece"), strict=True):
-        for index, (name, table) in enumerate(tables.items()):
-            for split, dash in _SPLIT_DASHES.items():
-                column = f"{split}_{metric}"
-                if column not in table or (name and split == "val"):
-                    continue
-                drawn = table.dropna(subset=column)
-                ax.plot(
-                    drawn["epoch"],
-                    drawn[column],
-                    "." + dash,
-                    color=loss_color(name, index) if name else _SPLIT_COLORS[split],
-                    label=f"{_label(name)} {split}" if name else split,
-                )
+        if isinstance(history, Mapping):
+            for index, (name, table) in enumerate(history.items()):
+                color = loss_color(name, index)
+                for split in ("train", "test"):
+                    label = f"{_label(name)} {split}"
+                    _draw_curve(ax, table, split, metric, label, color)
+        else:
+            for split, color in _SPLIT_COLORS.items():
+                _draw_curve(ax, history, split, metric, split, color)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_ylim(0, None)
         _finish(ax, "epoch", metric, {} if metric == "nll" else None)
     return axes
+
+
+def _draw_curve(
+    ax: Axes, table: DataFrame, split: str, metric: str, label: str, color: str
+) -> None:
+    """A metric of one split by epoch, if the table has it."""
+    column = f"{split}_{metric}"
+    if column in table:
+        measured = table.dropna(subset=column)
+        dots_and_dash = "." + _SPLIT_DASHES[split]
+        ax.plot(
+            measured["epoch"],
+            measured[column],
+            dots_and_dash,
+            color=color,
+            label=label,
+        )
 
 
 def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes:
@@ -479,7 +518,7 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
         line = _without_marker(_line(name, index))
         ax.stairs(values, grid, baseline=None, **line)
         if len(values) > 1:
-            step = -(-len(values) // 8)
+            step = math.ceil(len(values) / 8)
             edges = calibrator.thresholds[::step].tolist()
             ax.set_xticks(grid[::step], [f"{100 * edge:.4g}" for edge in edges])
     ax.axhline(1, **_THIN)
@@ -534,8 +573,10 @@ def risk_curves(
     for index, (name, risk) in enumerate(curves.items()):
         best = cheapest[index]
         line = _line(name, index)
-        away = np.abs(predicted[cheapest[index + 1 :]] - predicted[best])
-        line["markersize"] += 6 * min(int(np.sum(away < 0.01)), 2)  # seen below others
+        later = predicted[cheapest[index + 1 :]]
+        n_above = int(np.sum(np.abs(later - predicted[best]) < 0.01))
+        # Larger where others are drawn on top of it: its rim is seen.
+        line["markersize"] += 6 * min(n_above, 2)
         (drawn,) = ax.plot(p, risk - risk[best], markevery=[best], zorder=3, **line)
         drawn.set_clip_path(frame)
     if truth is not None:
@@ -605,11 +646,10 @@ def bars_with_intervals(
         values = rows[metric].to_numpy(float)
         at = spots + (j - (len(kinds) - 1) / 2) * width
         label = _label(kind) if hue else None
+        colors = [loss_color(kind, j)] * len(rows)
         if colors_tell_x:
-            found = zip(rows[x], spots, strict=True)
-            colors = [loss_color(place, spot) for place, spot in found]
-        else:
-            colors = [loss_color(kind, j)] * len(rows)
+            placed = zip(rows[x], spots, strict=True)
+            colors = [loss_color(place, spot) for place, spot in placed]
         if points:
             marker = style(kind, j).marker
             ax.scatter(at, values, 50, c=colors, marker=marker, label=label)
@@ -626,7 +666,7 @@ def bars_with_intervals(
             low = rows[f"{metric}_low"].to_numpy(float)
             high = rows[f"{metric}_high"].to_numpy(float)
             middle = (low + high) / 2
-            order = 0 if points else 3
+            order = 0 if points else 3  # behind markers, in front of bars
             ax.errorbar(at, middle, (high - low) / 2, zorder=order, **_SPAN)
     ax.set_xticks(range(len(places)), [_label(place) for place in places])
     legend = {"loc": "upper left", "bbox_to_anchor": (1, 1), "title": hue}
@@ -681,6 +721,7 @@ def roc_curves(
     for index, (name, (scores, area)) in enumerate(drawn.items()):
         thresholds = np.unique(np.concatenate(scores))[::-1]
         steps = np.concatenate(([np.inf], thresholds))
+        # The shares at or above each threshold: of test samples, of OOD samples.
         alarms, found = (1 - np.searchsorted(s, steps) / len(s) for s in scores)
         line = _line(name, index)
         line["label"] += f", {100 * area:.1f} %"
@@ -743,11 +784,9 @@ def entropy_histograms(
     top = np.log(numbers_of_classes.pop())
     for index, (name, entropies) in enumerate(drawn.items()):
         counts, edges = np.histogram(entropies, n_bins, (0, top))
-        line = _without_marker(_line(None, index))
-        line["label"] = drawable(name)
-        if index == 0:
-            line = {"color": line["color"], "label": line["label"]}
-            line |= {"fill": True, "alpha": 0.5}
-        ax.stairs(counts / len(entropies), edges, **line)
+        outline = _without_marker(_line(None, index))
+        filled = {"color": outline["color"], "fill": True, "alpha": 0.5}
+        look = {**(filled if index == 0 else outline), "label": drawable(name)}
+        ax.stairs(counts / len(entropies), edges, **look)
     across = "entropy of the prediction (nats)"
     return _finish(ax, across, "share of the samples (%)", {}, "y")

@@ -117,10 +117,11 @@ def _neutral_styles() -> dict[str, Style]:
         if name in STYLES:
             continue
         first = zlib.crc32(name.encode()) % len(NEUTRAL)
-        turned = [*NEUTRAL[first:], *NEUTRAL[:first]]
+        in_turn = [*NEUTRAL[first:], *NEUTRAL[:first]]
         taken = {look.marker for look in found.values()}
-        free = [look for look in turned if look.marker not in taken]
-        found[name] = _labelled((free or turned)[0], name)
+        free = [look for look in in_turn if look.marker not in taken]
+        look = free[0] if free else in_turn[0]
+        found[name] = _labelled(look, name)
     return found
 
 

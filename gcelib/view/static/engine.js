@@ -7,11 +7,11 @@
 /** One model's answers to the test samples: logits row by row, and what fits them.
  * @typedef {{name: string, logits: Float32Array, calibrators: Object<string, Fitted>}} Run */
 
-/** The test samples; `tolerance` is how far, relative, a probability may lie above a
- * bin's edge and count as on it.
+/** The test samples. `tolerance` is how far, relative, a probability may lie above a
+ * bin's edge and count as on it. `predicts` is the class that is always predicted, as
+ * *right* is where only confidences are known; null: the most probable.
  * @typedef {{nSamples: number, nClasses: number, labels: Int32Array, tolerance: number,
- *   runs: Run[], predicts?: number|null}} Data `predicts` is the class that is always
- * predicted, as *right* is where only confidences are known; null: the most probable. */
+ *   runs: Run[], predicts?: number|null}} Data */
 
 /** The samples of a bar, or those that one run gets right and another wrong.
  * @typedef {{kind: "bar", run: string, low: number, high: number}} SelectedBar
@@ -416,7 +416,7 @@ const LANCZOS = [
   1.5056327351493116e-7,
 ];
 
-/** log((m)!) @param {number} m */
+/** The logarithm of m!, by Lanczos's series. @param {number} m */
 function logFactorial(m) {
   let series = LANCZOS[0];
   for (let i = 1; i < 9; i++) series += LANCZOS[i] / (m + i);
