@@ -400,6 +400,7 @@ class _Reader:
         if end is None:
             fail("logits", "has no line below the header", "write a line a sample")
         used = {*self.roles.values(), *self.scores}
+        self._refuse_surplus_cells(memoryview(body)[end.end() :])
         try:
             table = pd.read_csv(
                 io.BytesIO(memoryview(body)[end.end() :]),
@@ -416,13 +417,23 @@ class _Reader:
             )
         except UnicodeDecodeError:
             fail("logits", "is not in UTF-8", "save the sheet as CSV UTF-8")
-        if not isinstance(table.index, pd.RangeIndex):
-            problem = "are fewer than the cells of a line"
-            cure = "with decimal commas separate the cells by ; or put them in quotes"
-            fail("columns", problem, cure)
         self._refuse_unnamed_split(table)
         kept: pd.DataFrame = table[sorted(used)]
         return kept
+
+    def _refuse_surplus_cells(self, lines: memoryview) -> None:
+        """Refuse a first line with more cells than columns.
+
+        pandas would make an index of the surplus, slowly, and refuses longer lines
+        further down by itself.
+        """
+        first = re.match(rb"[^\r\n]*", lines)
+        assert first is not None  # the pattern matches nothing, too
+        text = first.group().decode("utf-8", "replace")
+        if len(_cells(text, self.separator)) > len(self.names):
+            problem = "are fewer than the cells of a line"
+            cure = "with decimal commas separate the cells by ; or put them in quotes"
+            fail("columns", problem, cure)
 
     def _refuse_unnamed_split(self, table: "pd.DataFrame") -> None:
         """Refuse a column that is left out and says val and test."""
