@@ -700,6 +700,8 @@ def test_a_table_of_logits_in_a_german_spreadsheet_is_read_to_the_digit(tmp_path
         b"label,prediction,confidence\n" + b'"' + b"x" * 10**6,
         b"label,prediction,confidence\n" + b"3,3," + b"9" * 10**5 + b"\n",
         b"label,prediction,confidence\n" + b"3,3,0.5," * 10**5 + b"\n",
+        b"label,prediction,confidence\n3,3," + b"9" * 10**6 + b"\n",
+        b"label,prediction,confidence" + b"x" * 10**6 + b"\n3,3,0.5\n",
         b"\xff\xfel\0a\0b\0",
         b"l\xe4bel,prediction,confidence\n3,3,0.5\n",
         b"label,prediction,confidence\nK\xe4se,Brot,0.5\n",

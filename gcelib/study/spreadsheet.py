@@ -427,9 +427,9 @@ class _Reader:
         pandas would make an index of the surplus, slowly, and refuses longer lines
         further down by itself.
         """
-        first = re.match(rb"[^\r\n]*", lines)
-        assert first is not None  # the pattern matches nothing, too
-        text = first.group().decode("utf-8", "replace")
+        end = re.search(rb"[\r\n]", lines)
+        first = bytes(lines if end is None else lines[: end.start()])
+        text = first.decode("utf-8", "replace")
         if len(_cells(text, self.separator)) > len(self.names):
             problem = "are fewer than the cells of a line"
             cure = "with decimal commas separate the cells by ; or put them in quotes"
@@ -665,7 +665,11 @@ def _is_like_scores(plain: str) -> bool:
 def _cells(line: str, separator: str) -> list[str]:
     """The cells of one line."""
     rows = csv.reader([line], delimiter=separator, skipinitialspace=True)
-    return [cell.strip() for cell in next(rows, [])]
+    try:
+        return [cell.strip() for cell in next(rows, [])]
+    except csv.Error:
+        problem = f"holds a cell of more than {csv.field_size_limit():,} characters"
+        fail("logits", problem, "is this a table of numbers?")
 
 
 def _plain(name: str) -> str:
