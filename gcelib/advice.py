@@ -368,20 +368,11 @@ def advise(
     """
     probabilities = _check.boolean("probabilities", probabilities)
     logits, labels = _checked("val", val_logits, val_labels, probabilities)
-    _check.choice("choose_by", choose_by, ("nll", "ece"))
-    folds = _check.number("folds", folds, 2, 1000, integer=True)
-    seed = _check.number("seed", seed, 0, 2**31, integer=True)
-    if len(labels) < 2 * folds:
-        problem = f"has {len(labels)} samples"
-        _check.fail(
-            "val_logits", problem, f"{folds} folds want {2 * folds} at the least"
-        )
+    choose_by, folds, seed = _rule(choose_by, folds, seed)
+    _refuse_few("val_logits", len(labels), folds)
     test = None
-    if test_logits is not None or test_labels is not None:
-        if test_logits is None or test_labels is None:
-            _check.fail(
-                "test_logits", "and test_labels go together", "pass both or none"
-            )
+    _refuse_half_a_test(("test_logits", test_logits), ("test_labels", test_labels))
+    if test_logits is not None and test_labels is not None:
         test = _checked("test", test_logits, test_labels, probabilities)
         if test[0].shape[1] != logits.shape[1]:
             problem = f"have {test[0].shape[1]} classes, val_logits {logits.shape[1]}"
@@ -448,27 +439,40 @@ def advise_confidences(
     >>> advice.name, len(advice.rows)
     ('bias', 6)
     """
-    choose_by = _check.choice("choose_by", choose_by, ("nll", "ece"))
-    folds = _check.number("folds", folds, 2, 1000, integer=True)
-    seed = _check.number("seed", seed, 0, 2**31, integer=True)
+    choose_by, folds, seed = _rule(choose_by, folds, seed)
     if model_classes is not None:
         model_classes = _check.number("model_classes", model_classes, 2, integer=True)
     logits, labels = _wrong_or_right(confidences, correct, ("confidences", "correct"))
-    if len(labels) < 2 * folds:
-        problem = f"has {len(labels)} samples"
-        _check.fail(
-            "confidences", problem, f"{folds} folds want {2 * folds} at the least"
-        )
+    _refuse_few("confidences", len(labels), folds)
     test = None
-    if test_confidences is not None or test_correct is not None:
-        if test_confidences is None or test_correct is None:
-            problem = "and test_correct go together"
-            _check.fail("test_confidences", problem, "pass both or none")
-        names = ("test_confidences", "test_correct")
+    names = ("test_confidences", "test_correct")
+    _refuse_half_a_test((names[0], test_confidences), (names[1], test_correct))
+    if test_confidences is not None and test_correct is not None:
         test = _wrong_or_right(test_confidences, test_correct, names)
     form = _confidences_form()
     study = _Study(logits, labels, form, model_classes, choose_by, folds, seed)
     return study.advice(test)
+
+
+def _rule(choose_by: str, folds: int, seed: int) -> tuple[str, int, int]:
+    """The options of both kinds of advice, checked."""
+    _check.choice("choose_by", choose_by, ("nll", "ece"))
+    folds = _check.number("folds", folds, 2, 1000, integer=True)
+    seed = _check.number("seed", seed, 0, 2**31, integer=True)
+    return choose_by, folds, seed
+
+
+def _refuse_few(name: str, n_samples: int, folds: int) -> None:
+    """Refuse fewer than two samples a fold."""
+    if n_samples < 2 * folds:
+        cure = f"{folds} folds want {2 * folds} at the least"
+        _check.fail(name, f"has {n_samples} samples", cure)
+
+
+def _refuse_half_a_test(first: tuple[str, object], second: tuple[str, object]) -> None:
+    """Refuse one of two arguments that go together, each a name and a value."""
+    if (first[1] is None) != (second[1] is None):
+        _check.fail(first[0], f"and {second[0]} go together", "pass both or none")
 
 
 def _wrong_or_right(

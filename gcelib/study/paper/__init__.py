@@ -2,7 +2,8 @@
 
 ``numbers`` reads the paper and indexes runs, ``statistics`` knows what few seeds can
 show, ``tables`` sets ours under the paper's, ``claims`` judges by one rule, and
-``collecting`` reads finished runs with what only their logits tell.
+``collecting`` reads finished runs with what only their logits tell, ``report`` opens
+them for the results page.
 """
 
 from gcelib.study.measuring import class_errors, split_half
@@ -24,6 +25,7 @@ from gcelib.study.paper.numbers import (
     derived,
     published,
 )
+from gcelib.study.paper.report import export, open_report
 from gcelib.study.paper.statistics import (
     Interval,
     binomial_se,
@@ -59,9 +61,11 @@ __all__ = [
     "compare",
     "derived",
     "evidence_for",
+    "export",
     "holm",
     "interval",
     "mean_and_spread",
+    "open_report",
     "own_grid",
     "published",
     "split_half",
