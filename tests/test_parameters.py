@@ -1,5 +1,7 @@
 """What papermill hands to a notebook is checked before any work: names and types."""
 
+import dataclasses
+
 import nbformat
 import papermill
 import pytest
@@ -65,6 +67,28 @@ def test_fitting_parameters_pass(given):
 def test_misspelt_names_and_wrong_types_are_refused(given, message):
     with pytest.raises(BadParameter, match=message):
         check_parameters(cells(given))
+
+
+@dataclasses.dataclass
+class Settings:
+    """A setting that the cell names, and two that it does not."""
+
+    seed: float = 1
+    nesterov: bool = False
+    milestones_of_b: list[int] | None = None
+
+
+def test_a_field_of_the_settings_may_be_given_though_the_cell_does_not_name_it():
+    check_parameters(cells("nesterov = True\nmilestones_of_b = [3]"), Settings)
+    check_parameters(cells("milestones_of_b = None"), Settings)
+    with pytest.raises(BadParameter, match=r"'nesterov' must be bool, got int 1"):
+        check_parameters(cells("nesterov = 1"), Settings)
+    with pytest.raises(BadParameter, match=r"must be list\[int\] \| None, got str"):
+        check_parameters(cells("milestones_of_b = 'x'"), Settings)
+    with pytest.raises(BadParameter, match="unknown parameter 'nesterow': did you"):
+        check_parameters(cells("nesterow = True"), Settings)
+    with pytest.raises(BadParameter, match="'seed' must be int"):  # as the cell says
+        check_parameters(cells("seed = 1.5"), Settings)
 
 
 def test_the_message_names_papermill_s_other_switches():

@@ -383,6 +383,35 @@ class TrainConfig:
     max_hours: float = 24.0
     runs_dir: str | os.PathLike[str] | None = None
 
+    @classmethod
+    def from_variables(cls, variables: Mapping[str, Any]) -> "TrainConfig":
+        """Return the config that variables spell out, such as a notebook's.
+
+        Parameters
+        ----------
+        variables : mapping
+            By name; ``globals()`` in a notebook. Names that are no fields are left
+            alone, fields that are not there keep their defaults.
+
+        Returns
+        -------
+        TrainConfig
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a bad value; the message begins with the field's name.
+
+        Examples
+        --------
+        >>> variables = {"loss": "ce", "seed": 2, "unrelated": "x"}
+        >>> config = TrainConfig.from_variables(variables)
+        >>> config.loss, config.seed, config.dataset
+        ('ce', 2, 'fashion_mini')
+        """
+        names = [known.name for known in dataclasses.fields(cls)]
+        return cls(**{name: variables[name] for name in names if name in variables})
+
     def __post_init__(self) -> None:
         """Refuse bad values and fill in the blanks."""
         settings = resolve(self)

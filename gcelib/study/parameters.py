@@ -1,6 +1,8 @@
 """What papermill hands to a notebook, checked before any work."""
 
 import ast
+import dataclasses
+import inspect
 import re
 from collections.abc import Sequence
 
@@ -18,7 +20,7 @@ class BadParameter(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def check_parameters(cells: Sequence[str]) -> None:
+def check_parameters(cells: Sequence[str], settings: type | None = None) -> None:
     r"""Refuse parameters that the notebook does not have, or whose type is another.
 
     papermill only logs an unknown ``-p`` and runs on with the default; a notebook calls
@@ -31,6 +33,9 @@ def check_parameters(cells: Sequence[str]) -> None:
     ----------
     cells : sequence of str
         IPython's ``In``: the sources of the cells that ran.
+    settings : dataclass, optional
+        Its fields may be given as well, such as those of ``TrainConfig`` of which the
+        parameters cell does not speak.
 
     Raises
     ------
@@ -55,7 +60,7 @@ def check_parameters(cells: Sequence[str]) -> None:
     )
     if not injected:
         return
-    own = _declared(cells[injected - 1])
+    own = _fields(settings) | _declared(cells[injected - 1])
     for node in ast.parse(cells[injected]).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             _check_one(node.targets[0].id, node.value, own)
@@ -67,6 +72,16 @@ def _declared(source: str) -> dict[str, str]:
         node.target.id: ast.unparse(node.annotation).strip("'")
         for node in ast.parse(source).body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+
+
+def _fields(settings: type | None) -> dict[str, str]:
+    """Give the names of a dataclass's fields and their types."""
+    if settings is None:
+        return {}
+    return {
+        field.name: inspect.formatannotation(field.type)
+        for field in dataclasses.fields(settings)
     }
 
 
