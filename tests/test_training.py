@@ -7,6 +7,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -540,6 +541,42 @@ def test_prepare_writes_nothing_and_trainer_goes_on_from_it(tmp_path):
     assert not list(tmp_path.iterdir())
     assert [record["epoch"] for record in training.Trainer(job)] == [1, 2, 3]
     assert training.prepare(small(tmp_path, model="mlp")).done
+
+
+@pytest.mark.parametrize("when", ["in epoch 1", "in epoch 2", "after the end"])
+def test_a_trainer_that_is_iterated_again_trains_nothing_twice(tmp_path, when):
+    config = small(tmp_path / "again", model="mlp", loss="afl", epochs=2)
+    plain = small(tmp_path / "plain", model="mlp", loss="afl", epochs=2)
+    stop_at = {"in epoch 1": 5, "in epoch 2": 20, "after the end": 10**6}[when]
+    steps = []
+
+    def interrupt(progress):
+        steps.append(progress)
+        if len(steps) == stop_at:
+            raise KeyboardInterrupt
+
+    trainer = training.Trainer(training.prepare(config), interrupt)
+    with contextlib.suppress(KeyboardInterrupt):
+        list(trainer)
+    if when == "after the end":
+        shutil.rmtree(config.run_dir)
+    list(trainer)
+    list(fit(plain))
+    for split in ("val", "test"):
+        logits, _ = runs.load_logits(config.run_dir, split)
+        assert np.array_equal(logits, runs.load_logits(plain.run_dir, split)[0])
+
+
+def test_a_run_that_was_removed_after_prepare_is_done_again_as_a_whole(tmp_path):
+    config = small(tmp_path, model="mlp", epochs=1, ood=("noise",))
+    list(fit(config))
+    job = training.prepare(config)
+    first = runs.read_result(config.run_dir)
+    shutil.rmtree(config.run_dir)
+    list(training.Trainer(job))
+    again = runs.read_result(config.run_dir)
+    assert again.logits == first.logits
+    assert again.results.keys() == first.results.keys()
 
 
 def test_the_cure_that_a_refusal_names_is_accepted(tmp_path):
