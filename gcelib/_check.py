@@ -448,13 +448,10 @@ def _sum_to(total: int, rows: Tensor, sums: Tensor, coarse: float) -> bool:
     if n_samples == 1 and total == 1:
         return worst <= exact
     unit = _unit(rows, total) / total
-    # How widely sums scatter by chance, and so how many of them would be that near.
+    # How widely sums of numbers that know nothing of each other would scatter.
     scatter = float(rows.var()) ** 0.5 * n_classes**0.5 / total
-    convincing = 0.03 if n_samples == 1 else 0.001 ** (1 / n_samples)
-    for slack in (exact, _SLACK) if n_samples > 1 else (exact,):
-        by_chance = (2 * slack + unit) / (2.5 * scatter + 1e-9)
-        if worst <= slack and by_chance < convincing:
-            return True
+    if _are_nearer_than_chance(worst, exact, unit, scatter, n_samples):
+        return True
     apart = float(rows.var(0).sum()) if n_samples > 1 else 0.0
     if apart == 0:  # all rows are alike
         return worst <= exact and (n_samples > 1 or scatter == 0)
@@ -463,6 +460,23 @@ def _sum_to(total: int, rows: Tensor, sums: Tensor, coarse: float) -> bool:
     if n_samples < 4 or not bool(((off >= lowest) & (off <= highest)).all()):
         return False
     return float(sums.var()) < (0.25 if n_samples >= 16 else 0.05) * apart
+
+
+def _are_nearer_than_chance(
+    worst: float, exact: float, unit: float, scatter: float, n_samples: int
+) -> bool:
+    """Tell whether all sums lie so near to their total that it can be no accident.
+
+    All numbers are relative to the total: ``worst`` is the largest distance, ``unit``
+    what the parts are rounded to.
+    """
+    slacks = (exact, _SLACK) if n_samples > 1 else (exact,)
+    convincing = 0.03 if n_samples == 1 else 0.001 ** (1 / n_samples)
+    for slack in slacks:
+        by_chance = (2 * slack + unit) / (2.5 * scatter + 1e-9)
+        if worst <= slack and by_chance < convincing:
+            return True
+    return False
 
 
 def _written_by_hand(rows: Tensor, alike: bool = True) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from gcelib.study.spreadsheet import Pair
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_SPLITS = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -272,10 +275,7 @@ def load_own_logits(
     'logits'
     """
     if path is None:
-        folder = places.PROJECT / "data" / "demo" / "fashion_mini" / "convnet"
-        run = folder / "gce" / "seed-01"
-        parts = {split: load_logits(run, split) for split in ("val", "test")}
-        file = LogitsFile("logits", parts)
+        file = _project_logits()
         source = "the project's logits of GCE on fashion_mini"
         place = Path(tempfile.mkdtemp(prefix="gcelib-"))
         stem = "demo"
@@ -287,25 +287,32 @@ def load_own_logits(
     target = place / f"{stem}_calibrator.pt" if save_to is None else Path(save_to)
     page = target.with_suffix(".html")
     _refuse_taken(target, page)
-    parts = dict(file.parts)
-    predicted = dict(file.predicted)
-    if file.kind == "probabilities":
-        parts = dict(file)
-    if "val" not in parts:  # a file without splits: all of it is there to fit on
-        parts = {"val": parts["test"]}
-        if predicted:
-            predicted = {"val": predicted["test"]}
+    parts = dict(file) if file.kind == "probabilities" else file.parts
+    parts = _with_validation(parts)
     return OwnLogits(
-        parts["val"],
-        parts.get("test"),
-        file.kind,
-        source,
-        target,
-        page,
-        file.class_names,
-        file.notes,
-        predicted,
+        val=parts["val"],
+        test=parts.get("test"),
+        form=file.kind,
+        source=source,
+        calibrator_path=target,
+        page_path=page,
+        class_names=file.class_names,
+        notes=file.notes,
+        predicted=_with_validation(file.predicted),
     )
+
+
+def _project_logits() -> LogitsFile:
+    """The committed run of GCE on fashion_mini."""
+    run = places.PROJECT / "data/demo/fashion_mini/convnet/gce/seed-01"
+    return LogitsFile("logits", {name: load_logits(run, name) for name in _SPLITS})
+
+
+def _with_validation(parts: Mapping[str, Pair]) -> dict[str, Pair]:
+    """The parts by split; of a file without splits all is there to fit on."""
+    if parts and "val" not in parts:
+        return {"val": parts["test"]}
+    return dict(parts)
 
 
 def _refuse_taken(target: Path, page: Path) -> None:

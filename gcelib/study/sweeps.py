@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from gcelib import _check
 from gcelib.study import files, runs, warm
@@ -599,19 +599,30 @@ def _on_dask(
             if not ended and not told and time.monotonic() - started > _LONELY:
                 told = _tell_if_lonely(client)
             for task in ended:
-                run_dir = tasks.pop(task)
-                if task.cancelled():
-                    raise ConnectionError(
-                        "the Dask scheduler is gone; start the sweep again: what is "
-                        "finished stays"
-                    )
-                try:
-                    state, seconds = task.result()
-                # Twice, or its workers died again and again.
-                except Exception as problem:
-                    yield run_dir, "failed", math.nan, str(problem)
-                else:
-                    yield run_dir, state, seconds, ""
+                yield _result_of(task, tasks.pop(task))
+
+
+class _Task(Protocol):
+    """What is used of Dask's Future, which says no types."""
+
+    def cancelled(self) -> bool:
+        """Whether it will never end."""
+
+    def result(self) -> tuple[str, float]:
+        """State and seconds of the run; raises what the run raised."""
+
+
+def _result_of(task: _Task, run_dir: str) -> _Ended:
+    """How a run ended on the cluster."""
+    if task.cancelled():
+        raise ConnectionError(
+            "the Dask scheduler is gone; start the sweep again: what is finished stays"
+        )
+    try:
+        state, seconds = task.result()
+    except Exception as problem:  # twice, or its workers died again and again
+        return run_dir, "failed", math.nan, str(problem)
+    return run_dir, state, seconds, ""
 
 
 def _cancel(client: Client, tasks: Mapping[Any, str]) -> None:

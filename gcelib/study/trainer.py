@@ -574,28 +574,23 @@ class Trainer:
         )
         for step, (x, labels) in enumerate(batches):
             loss, logits = self._step(x, labels)
-            with torch.no_grad():
-                bad = ~torch.isfinite(loss)
-                first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
-                nll = F.cross_entropy(logits.float(), labels, reduction="sum")
-                wrong = (logits.argmax(1) != labels).sum()
-                n = len(labels)
-                counts = [loss * n, nll, wrong, torch.ones_like(loss) * n]
-                sums += torch.stack(counts)
+            bad = ~torch.isfinite(loss)
+            first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
+            sums += _sums_of_batch(loss, logits, labels)
             if on_cpu and bad:
                 return sums, first_bad
             if self.on_batch is not None:
                 seconds = time.perf_counter() - start
-                self.on_batch(
-                    BatchProgress(
-                        epoch + 1, settings.epochs, step + 1, n_steps, seconds
-                    )
-                )
+                place = (epoch + 1, settings.epochs, step + 1, n_steps)
+                self.on_batch(BatchProgress(*place, seconds))
         # The last step may have spoilt the weights, and no loss has told of it yet.
-        weights = self.model.state_dict().values()
-        bad = ~torch.stack([values.isfinite().all() for values in weights]).all()
-        first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
+        first_bad = torch.where((first_bad < 0) & ~self._is_finite(), step, first_bad)
         return sums, first_bad
+
+    def _is_finite(self) -> Tensor:
+        """Tell whether all weights and buffers are, without waiting for the device."""
+        weights = self.model.state_dict().values()
+        return torch.stack([values.isfinite().all() for values in weights]).all()
 
     def _step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Make one step of the optimiser; return loss and logits before it."""
@@ -673,6 +668,15 @@ class Trainer:
                 logits = self.model(x) if exact else self.forward(self.model, x)
                 parts.append(logits.float())
         return torch.cat(parts).cpu()
+
+
+@torch.no_grad()
+def _sums_of_batch(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """What a batch adds to the loss, the NLL, the errors and the samples."""
+    nll = F.cross_entropy(logits.float(), labels, reduction="sum")
+    wrong = (logits.argmax(1) != labels).sum()
+    n = len(labels)
+    return torch.stack([loss * n, nll, wrong, torch.ones_like(loss) * n])
 
 
 def _n_steps(n: int, batch_size: int, drop_last: bool) -> int:

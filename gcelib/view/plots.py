@@ -349,8 +349,6 @@ def confusion_matrix(
     ['50', '50']
     """
     import pandas as pd
-    import seaborn as sns
-    from matplotlib.colors import PowerNorm
 
     probabilities = _check.boolean("probabilities", probabilities)
     scores, truth = _check.logits_and_labels(logits, labels)
@@ -368,32 +366,40 @@ def confusion_matrix(
         )
     written = [drawable(name) for name in names]
     percents = _row_percents(scores.cpu().numpy(), truth.cpu().numpy())
-    shares = pd.DataFrame(percents, written, written)
-    few = k <= 12
     if ax is None:
         side = 1.8 + 0.45 * min(k, 10)
         ax = _new_axes(side, side)
-    step = 1 if few else math.ceil(k / 10)
+    _draw_percents(ax, pd.DataFrame(percents, written, written))
+    return ax
+
+
+def _draw_percents(ax: Axes, percents: DataFrame) -> None:
+    """A coloured square a cell; with numbers if there is room, else a colour bar."""
+    import seaborn as sns
+    from matplotlib.colors import PowerNorm
+
+    k = len(percents)
+    has_room = k <= 12
+    every = 1 if has_room else math.ceil(k / 10)
     numbers = None
-    if few:
-        numbers = shares.map("{:.0f}".format).replace(["0", "nan"], "")
+    if has_room:
+        numbers = percents.map("{:.0f}".format).replace(["0", "nan"], "")
     sns.heatmap(
-        shares,
+        percents,
         ax=ax,
         square=True,
         cmap="Blues",
         norm=PowerNorm(0.5, 0, 100),
-        xticklabels=step,
-        yticklabels=step,
+        xticklabels=every,
+        yticklabels=every,
         annot=numbers,
         fmt="",
         annot_kws={"fontsize": 9},
-        cbar=not few,
+        cbar=not has_room,
         cbar_kws={"label": "% of the row", "shrink": 0.7},
     )
-    across = "predicted class (% of the row)" if few else "predicted class"
+    across = "predicted class (% of the row)" if has_room else "predicted class"
     ax.set(xlabel=across, ylabel="true class")
-    return ax
 
 
 def _row_percents(
@@ -643,34 +649,48 @@ def bars_with_intervals(
     for j, kind in enumerate(kinds):
         rows = table[table[hue] == kind] if hue else table
         spots = np.array([places.index(place) for place in rows[x]])
-        values = rows[metric].to_numpy(float)
         at = spots + (j - (len(kinds) - 1) / 2) * width
-        label = _label(kind) if hue else None
         colors = [loss_color(kind, j)] * len(rows)
         if colors_tell_x:
             placed = zip(rows[x], spots, strict=True)
             colors = [loss_color(place, spot) for place, spot in placed]
+        values = rows[metric].to_numpy(float)
+        label = _label(kind) if hue else None
         if points:
             marker = style(kind, j).marker
             ax.scatter(at, values, 50, c=colors, marker=marker, label=label)
         else:
-            look: dict[str, Any] = {}
-            if hue and colors_tell_x:
-                look = {
-                    "alpha": 0.3 + 0.7 * (j + 1) / len(kinds),
-                    "hatch": _HATCHES[j % len(_HATCHES)],
-                }
-            look |= {"edgecolor": "white", "linewidth": 0.5, "label": label}
+            pattern = _pattern(j, len(kinds)) if hue and colors_tell_x else {}
+            look: dict[str, Any] = {
+                "edgecolor": "white",
+                "linewidth": 0.5,
+                "label": label,
+                **pattern,
+            }
             ax.bar(at, values, width, color=colors, **look)
         if f"{metric}_low" in table:
-            low = rows[f"{metric}_low"].to_numpy(float)
-            high = rows[f"{metric}_high"].to_numpy(float)
-            middle = (low + high) / 2
-            order = 0 if points else 3  # behind markers, in front of bars
-            ax.errorbar(at, middle, (high - low) / 2, zorder=order, **_SPAN)
+            _draw_intervals(ax, at, rows, metric, behind=points)
     ax.set_xticks(range(len(places)), [_label(place) for place in places])
     legend = {"loc": "upper left", "bbox_to_anchor": (1, 1), "title": hue}
     return _finish(ax, x, metric, legend if hue else None)
+
+
+def _pattern(j: int, n_kinds: int) -> dict[str, Any]:
+    """What tells the j-th of ``n_kinds`` bars where the colour tells something else."""
+    return {
+        "alpha": 0.3 + 0.7 * (j + 1) / n_kinds,
+        "hatch": _HATCHES[j % len(_HATCHES)],
+    }
+
+
+def _draw_intervals(
+    ax: Axes, at: NDArray[np.float64], rows: DataFrame, metric: str, *, behind: bool
+) -> None:
+    """The intervals at their places: behind markers, in front of bars."""
+    low = rows[f"{metric}_low"].to_numpy(float)
+    high = rows[f"{metric}_high"].to_numpy(float)
+    middle = (low + high) / 2
+    ax.errorbar(at, middle, (high - low) / 2, zorder=0 if behind else 3, **_SPAN)
 
 
 def roc_curves(

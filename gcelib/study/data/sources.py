@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from gcelib._check import fail
 from gcelib.study.data import download
 from gcelib.study.data.splits import Array, ArrayPair, Raw, draw, per_class
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Constants(NamedTuple):
@@ -287,34 +290,10 @@ _DIAGNOSES = {"CN": 0, "MCI": 1, "AD": 2, "Dementia": 2}
 
 def _av1451(folder: Path, seed: int) -> Raw:
     """Read ADNI's table; a subject's scans are in one split, and the seed draws all."""
-    import pandas as pd
-
     path = folder / "av1451" / "av1451.csv"
-    try:
-        table = pd.read_csv(path, dtype=str, index_col=False, skip_blank_lines=False)
-    except (OSError, ValueError) as error:
-        kind = type(error) if isinstance(error, OSError) else ValueError
-        cure = "ADNI licenses it: data/README.md has the steps"
-        fail(path.name, f"cannot be read ({error})", cure, kind)
-    pattern = r"CTX_[LR]H_(?!UNKNOWN_)\w+_SUVR"
-    regions = [column for column in map(str, table) if re.fullmatch(pattern, column)]
-    complete = len(regions) == 68 and {"RID", "DX"} <= {*table}
-    if not complete or table["RID"].nunique() < 10:
-        found = (
-            f"has {len(regions)} columns CTX_LH_<region>_SUVR or CTX_RH_<region>_SUVR, "
-        )
-        found += "or lacks RID, DX or subjects"
-        fail(path.name, found, "68 regions, both columns and 10 subjects are needed")
-    values = table[regions].apply(pd.to_numeric, errors="coerce").astype(np.float32)
-    values["DX"] = table["DX"].map(_DIAGNOSES)
-    values["RID"] = pd.to_numeric(table["RID"], errors="coerce")
-    holes = np.argwhere(~np.isfinite(values.to_numpy(np.float64)))
-    if len(holes):
-        row, k = holes[0]
-        column = values.columns[k]
-        hole = f"line {row + 2}, column {column} has {table[column][row]!r}"
-        cure = f"write a number (DX: {', '.join(_DIAGNOSES)}) or leave the scan out"
-        fail(path.name, hole, cure)
+    table = _read_adni(path)
+    regions = _regions(path, table)
+    values = _numbers_of_adni(path, table, regions)
     features = values[regions].to_numpy()
     labels = values["DX"].to_numpy(np.int64)
     subjects = values["RID"].to_numpy(np.int64)
@@ -328,6 +307,52 @@ def _av1451(folder: Path, seed: int) -> Raw:
         (features[test], labels[test]),
         ("CN", "MCI", "AD"),
     )
+
+
+def _read_adni(path: Path) -> "pd.DataFrame":
+    """The table as text, so that a bad cell can be shown as it is."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, index_col=False, skip_blank_lines=False)
+    except (OSError, ValueError) as error:
+        kind = type(error) if isinstance(error, OSError) else ValueError
+        cure = "ADNI licenses it: data/README.md has the steps"
+        fail(path.name, f"cannot be read ({error})", cure, kind)
+    checked: pd.DataFrame = table
+    return checked
+
+
+def _regions(path: Path, table: "pd.DataFrame") -> list[str]:
+    """The 68 columns of features; a table without one of them is refused."""
+    pattern = r"CTX_[LR]H_(?!UNKNOWN_)\w+_SUVR"
+    regions = [column for column in map(str, table) if re.fullmatch(pattern, column)]
+    has_columns = len(regions) == 68 and {"RID", "DX"} <= {*table}
+    if has_columns and table["RID"].nunique() >= 10:
+        return regions
+    found = f"has {len(regions)} columns CTX_LH_<region>_SUVR or CTX_RH_<region>_SUVR, "
+    found += "or lacks RID, DX or subjects"
+    fail(path.name, found, "68 regions, both columns and 10 subjects are needed")
+
+
+def _numbers_of_adni(
+    path: Path, table: "pd.DataFrame", regions: list[str]
+) -> "pd.DataFrame":
+    """Features, diagnosis and subject as numbers; a cell that is none is refused."""
+    import pandas as pd
+
+    values: pd.DataFrame
+    values = table[regions].apply(pd.to_numeric, errors="coerce").astype(np.float32)
+    values["DX"] = table["DX"].map(_DIAGNOSES)
+    values["RID"] = pd.to_numeric(table["RID"], errors="coerce")
+    holes = np.argwhere(~np.isfinite(values.to_numpy(np.float64)))
+    if len(holes):
+        row, k = holes[0]
+        column = values.columns[k]
+        hole = f"line {row + 2}, column {column} has {table[column][row]!r}"
+        cure = f"write a number (DX: {', '.join(_DIAGNOSES)}) or leave the scan out"
+        fail(path.name, hole, cure)
+    return values
 
 
 # --- the rows -------------------------------------------------------------------------

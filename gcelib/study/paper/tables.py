@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -291,18 +292,11 @@ def _ours(
     """Our numbers for one table, a dict each: the paper's settings and our own data."""
     metrics = list(paper.metric.unique())
     if number == _OF_AUROC:  # our runs may have met other sets than the paper's
-        names = [str(name) for name in study.runs]
-        metrics = [
-            name for name in names if name.endswith(("_raw_auroc", "_ats_auroc"))
-        ]
-    of_the_paper = set(published().dataset)
-    asked_for = set(zip(paper.dataset, paper.model, strict=True))
+        ends = ("_raw_auroc", "_ats_auroc")
+        metrics = [name for name in map(str, study.runs) if name.endswith(ends)]
     rows = []
     for dataset, model in study.settings:
-        if ("_lt" in dataset) != (number in _OF_LONG_TAILS):
-            continue
-        # Of the paper's data, the settings of this table; of other data, all.
-        if dataset in of_the_paper and (dataset, model) not in asked_for:
+        if not _belongs(dataset, model, number, paper):
             continue
         here = study.losses(dataset, model)
         losses = [loss for loss in paper.loss.unique() if loss in here]
@@ -325,6 +319,15 @@ def _ours(
     return rows
 
 
+def _belongs(dataset: str, model: str, number: int, paper: pd.DataFrame) -> bool:
+    """Whether a table has this setting: of the paper's data its own, of others all."""
+    if ("_lt" in dataset) != (number in _OF_LONG_TAILS):
+        return False
+    if dataset not in set(published().dataset):
+        return True
+    return (dataset, model) in set(zip(paper.dataset, paper.model, strict=True))
+
+
 def _common_seeds(columns: dict[str, pd.Series]) -> dict[str, pd.Series]:
     """Each loss's numbers of the seeds that all have; of its own if none is common."""
     filled = {loss: values for loss, values in columns.items() if len(values)}
@@ -339,25 +342,7 @@ def _layout(cells: pd.DataFrame, number: int, losses: list[str]) -> pd.DataFrame
     """The paper's layout of tidy ``cells``: two lines a row, "paper" and "ours"."""
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell in cells.to_dict("records"):
-        metric = cell["metric"]
-        row = metric
-        if number in _WITH_BOTH:
-            row = metric.replace("_raw_", "_ats_")
-        printed = _cell_text(cell["mean"], cell["std"])
-        if cell["doubt"]:
-            printed += "?"
-        measured = _cell_text(cell["our_mean"], cell["our_std"])
-        sources = [("paper", printed, cell["n"]), ("ours", measured, cell["our_n"])]
-        for source, text, n in sources:
-            blank = dict.fromkeys(["n", *losses, "grid"], "")
-            place = (cell["dataset"], cell["model"], row, source)
-            line = lines.setdefault(place, blank)
-            is_before_ats = row != metric
-            in_brackets = f" ({text})" if text else ""
-            line[cell["loss"]] += in_brackets if is_before_ats else text
-            if not np.isnan(n):
-                line["n"] = int(min(n, line["n"] or n))
-            line["grid"] = cell["grid"]
+        _write_cell(lines, cell, number, losses)
     papers_data = set(published().dataset)
     for (dataset, _, _, source), line in lines.items():
         blanks = [loss for loss in losses if not line[loss]]
@@ -370,6 +355,37 @@ def _layout(cells: pd.DataFrame, number: int, losses: list[str]) -> pd.DataFrame
     has_numbers = (layout[losses] != "").any(axis=1)
     kept = (layout.source == "ours") | has_numbers
     return layout[kept].reset_index(drop=True)
+
+
+def _write_cell(
+    lines: dict[tuple[str, ...], dict[str, Any]],
+    cell: Mapping[Hashable, Any],
+    number: int,
+    losses: list[str],
+) -> None:
+    """Put a tidy cell into the lines of its row, which are made where missing.
+
+    Where a table has numbers before and after ATS, those before stand in brackets.
+    """
+    metric = cell["metric"]
+    row = metric
+    if number in _WITH_BOTH:
+        row = metric.replace("_raw_", "_ats_")
+    is_before_ats = row != metric
+    printed = _cell_text(cell["mean"], cell["std"])
+    if cell["doubt"]:
+        printed += "?"
+    measured = _cell_text(cell["our_mean"], cell["our_std"])
+    sources = [("paper", printed, cell["n"]), ("ours", measured, cell["our_n"])]
+    for source, text, n in sources:
+        blank = dict.fromkeys(["n", *losses, "grid"], "")
+        place = (cell["dataset"], cell["model"], row, source)
+        line = lines.setdefault(place, blank)
+        in_brackets = f" ({text})" if text else ""
+        line[cell["loss"]] += in_brackets if is_before_ats else text
+        if not np.isnan(n):
+            line["n"] = int(min(n, line["n"] or n))
+        line["grid"] = cell["grid"]
 
 
 def _own_grids(dataset: str, losses: list[str]) -> str:
