@@ -120,8 +120,13 @@ def prepare(config: TrainConfig) -> Job:
         ood = {}
         if not done:
             _refuse_data(settings, splits)
-            ood = {name: data.load_ood(name, splits) for name in settings.ood}
+            ood = _load_ood(settings, splits)
         return Job(settings, splits, ood, done, environment(settings))
+
+
+def _load_ood(settings: Settings, splits: data.Splits) -> dict[str, Tensor]:
+    """Load the out-of-distribution images of a run, in the shape of its data."""
+    return {name: data.load_ood(name, splits) for name in settings.ood}
 
 
 def _refuse_data(settings: Settings, splits: data.Splits) -> None:
@@ -270,7 +275,9 @@ class Trainer:
     """The run of a job: iterate over it, and each epoch gives a record.
 
     A finished run gives none; a killed one goes on after its last whole epoch, with the
-    same bits on the same CPU and number of threads. At the end the logits of
+    same bits on the same CPU and number of threads. So does one that is iterated over
+    again, after an interrupt; without a checkpoint it begins with its seed's weights,
+    whatever the network has learnt by then. At the end the logits of
     validation, test and out-of-distribution sets are written, computed in float32
     whatever the training ran in; then ``metrics.json`` with every metric on every
     split, raw and after each calibrator (fitted on validation). The numbers do not
@@ -312,6 +319,7 @@ class Trainer:
         self.settings = job.settings
         self.splits = job.splits
         self.device = torch.device(job.settings.device)
+        self._fresh = False  # whether all is as the seed made it
         if not job.done:  # the first optimizer of a process imports all of a compiler
             with torch_defaults():
                 self._build()
@@ -345,6 +353,7 @@ class Trainer:
             weight_decay=settings.weight_decay,
             fused=self.device.type == "cuda" or None,
         )
+        self._fresh = True
 
     # --- what a checkpoint holds ---
 
@@ -370,6 +379,7 @@ class Trainer:
         state : dict
             What ``state_dict`` returned.
         """
+        self._fresh = False
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.criterion.load_state_dict(state["criterion"])
@@ -405,8 +415,6 @@ class Trainer:
                 _warn_of_missing_weights(self.settings)
                 return
             with torch_defaults():
-                if self.job.done:  # it was, and has been removed or damaged since
-                    self._build()
                 history = self._resume(run)
                 parts = self._on_device()
             logits: dict[str, Tensor] = {}
@@ -426,6 +434,10 @@ class Trainer:
         """Go on from the checkpoint, if any, and return the epochs before it."""
         checkpoint = run.load_checkpoint()
         history: list[Record] = []
+        # Not built yet: the job was done, and its result has been removed since. Not
+        # fresh: trained in this process before, up to an epoch that was broken off.
+        if not self._fresh:
+            self._build()
         if checkpoint is not None:
             self.load_state_dict(checkpoint)
             history = checkpoint["history"]
@@ -483,7 +495,10 @@ class Trainer:
         for name in labels:
             if name not in logits:  # the run was resumed after its last epoch
                 logits[name] = self.predict(parts[name][0])
-        for name, images in self.job.ood.items():
+        ood = self.job.ood
+        if self.job.done:  # it was, and its result has been removed since
+            ood = _load_ood(self.settings, self.splits)
+        for name, images in ood.items():
             logits[name] = self.predict(images)
             labels[name] = torch.full((len(images),), -1)
         for name, values in logits.items():
@@ -533,6 +548,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate(epoch)
+        self._fresh = False
         self.model.train()
         devices = [self.device] if self.device.type == "cuda" else []
         with (
