@@ -1,7 +1,9 @@
 """Your own data and network in ``TrainConfig``: folders, npz files, functions, timm."""
 
+import os
 import sys
 import textwrap
+import zipfile
 
 import numpy as np
 import pytest
@@ -134,6 +136,34 @@ def test_a_file_that_changed_is_another_result(tmp_path):
         list(fit(TrainConfig(dataset, runs_dir=tmp_path, ood=[], **QUICK)))
 
 
+def test_a_file_of_the_same_size_and_time_is_read_anew(tmp_path):
+    dataset = write_npz(tmp_path / "x.npz")
+    before = os.stat(tmp_path / "x.npz")
+    labels = data.load(dataset).train[1]
+    write_npz(tmp_path / "x.npz", train_labels=1 - np.arange(120) % 2)
+    os.utime(tmp_path / "x.npz", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert torch.equal(data.load(dataset).train[1], 1 - labels)
+
+
+def test_data_and_networks_behind_a_function_are_another_result_once_changed(modules):
+    reading = f'np.load("{modules}/bright.npy")'
+    text = "import numpy as np\n" + DATA.replace("90", f"int({reading})")
+    (modules / "my_own_data.py").write_text(text)
+    np.save(modules / "bright.npy", 90)
+    options = {"runs_dir": modules, "ood": [], "device": "cpu", "loss": "ce"}
+    config = TrainConfig("my_own_data:load", "my_own_net:build", epochs=2, **options)
+    run = fit(config)
+    next(run)
+    run.close()
+    (modules / "my_own_net.py").write_text(NETWORK.replace("0.2", "0.3"))
+    with pytest.raises(ValueError, match=r"another result.*model_fingerprint"):
+        list(fit(config))
+    (modules / "my_own_net.py").write_text(NETWORK)
+    np.save(modules / "bright.npy", 91)  # what the function reads, not its own text
+    with pytest.raises(ValueError, match=r"another result.*data_fingerprint"):
+        list(fit(config))
+
+
 def test_the_name_holds_in_any_folder_and_two_places_never_share_one(
     tmp_path, monkeypatch
 ):
@@ -184,13 +214,13 @@ DATA = textwrap.dedent("""
 
     def load(seed):
         g = torch.Generator().manual_seed(seed)
-        labels = torch.arange(60) % 2
-        images = torch.randint(0, 60, (60, 1, 8, 8), generator=g)
+        labels = torch.arange(180) % 2
+        images = torch.randint(0, 60, (180, 1, 8, 8), generator=g)
         images = (images + 90 * labels.view(-1, 1, 1, 1)).byte()
-        part = images, labels
+        parts = [(images[k::3], labels[k::3]) for k in range(3)]
         half = torch.tensor([0.5])
         names = ("no", "yes")
-        return Splits("mine", part, part, part, 2, half, half, names, (1, 8, 8), False)
+        return Splits("mine", *parts, 2, half, half, names, (1, 8, 8), False)
 
     def nothing(seed):
         return seed
@@ -263,6 +293,7 @@ def test_networks_that_cannot_be_used_are_refused_before_work(modules, model, me
 
 Y = np.arange(40) % 2
 X = pictures(Y)
+TABLE = RNG.normal(size=(40, 3))
 
 
 @pytest.mark.parametrize(
@@ -309,6 +340,21 @@ X = pictures(Y)
             r"test_images .*\(1, 9, 9\), train_images \(1, 8, 8\)",
         ),
         ({"train_images": np.array([{}] * 40), "train_labels": Y}, "Python objects"),
+        (
+            {"train_images": X, "train_labels": Y.astype("u8") * 2**63 + 1},
+            "contain 9223372036854775809",
+        ),
+        (
+            {
+                "train_images": X,
+                "train_labels": Y,
+                "validation_images": X,
+                "validation_labels": Y,
+            },
+            "'validation_images' in .* is not read",
+        ),
+        ({"train_images": TABLE * 1e30, "train_labels": Y}, "reach to"),
+        ({"train_images": TABLE + 1.7e9, "train_labels": Y}, "than float32 can tell"),
     ],
 )
 def test_files_that_cannot_be_used_are_refused_in_one_sentence(
@@ -368,3 +414,53 @@ def test_folders_of_mixed_or_unreadable_images_are_refused(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "val" / "bird" / "1.png")
     with pytest.raises(ValueError, match=r"^dataset: .*'bird', which .*train lacks"):
         TrainConfig(dataset)
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ("train/dog/99.bmp", "99.bmp is neither png nor jpg"),
+        ("train/bird/0.tif", "0.tif is neither png nor jpg"),
+        ("train/bird/notes.txt", "bird holds no png or jpg"),
+        ("train/dog/more/0.png", "more is a folder in the folder of a class"),
+        ("validation/dog/0.png", "validation is not read; call it val"),
+        ("Test/dog/0.png", "Test is not read; call it test"),
+    ],
+)
+def test_images_that_would_be_left_out_are_told(tmp_path, there, message):
+    dataset = write_folder(tmp_path)
+    place = tmp_path / there
+    place.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8)).save(place, "png")
+    with pytest.raises(ValueError, match=f"^dataset: .*{message}"):
+        data.load(dataset)
+
+
+def test_hidden_folders_are_no_classes(tmp_path):
+    dataset = write_folder(tmp_path)
+    hidden = tmp_path / "train" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    Image.new("L", (8, 8)).save(hidden / "0-checkpoint.png")
+    (tmp_path / "train" / "dog" / "._0.png").write_bytes(b"what macOS leaves there")
+    assert data.load(dataset).class_names == ("cat", "dog")
+
+
+def test_samples_in_two_parts_are_told(tmp_path):
+    write_npz(tmp_path / "x.npz", parts=("train", "val", "test"))
+    with np.load(tmp_path / "x.npz") as file:
+        arrays = dict(file)
+    data.load(f"npz:{tmp_path / 'x.npz'}")
+    arrays["test_images"][:30] = arrays["train_images"][70:100]
+    np.savez(tmp_path / "leak.npz", **arrays)
+    with pytest.warns(UserWarning, match="dataset: 30 of the 120 samples for test"):
+        data.load(f"npz:{tmp_path / 'leak.npz'}")
+
+
+def test_an_array_that_is_there_twice_is_refused(tmp_path):
+    write_npz(tmp_path / "x.npz")
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
+        member = archive.read("train_labels.npy")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("train_labels.npy", member)
+    with pytest.raises(ValueError, match=r"^dataset: .* holds an array twice"):
+        data.load(f"npz:{tmp_path / 'x.npz'}")

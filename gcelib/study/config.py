@@ -191,8 +191,9 @@ PLACE = ("device", "max_hours", "runs_dir", "keep_weights")
 class Settings:
     """Everything that a run will do, with no blank left: a resolved ``TrainConfig``.
 
-    The fields are those of ``TrainConfig``, and ``data_fingerprint``: the SHA-256 of
-    the user's own data, None for published data.
+    The fields are those of ``TrainConfig``, and two that a changed file changes, None
+    for what is published: ``data_fingerprint``, the SHA-256 of the user's own data, and
+    ``model_fingerprint``, that of the file with the user's own network.
 
     Examples
     --------
@@ -227,6 +228,7 @@ class Settings:
     max_hours: float
     runs_dir: str
     data_fingerprint: str | None = None
+    model_fingerprint: str | None = None
 
     @property
     def run_dir(self) -> Path:
@@ -256,8 +258,9 @@ class Settings:
         """
         kept = {k: v for k, v in vars(self).items() if k not in PLACE}
         kept["loss_options"] = copy.deepcopy(self.loss_options)
-        if kept["data_fingerprint"] is None:
-            del kept["data_fingerprint"]
+        for name in ("data_fingerprint", "model_fingerprint"):
+            if kept[name] is None:
+                del kept[name]
         return kept
 
     def defaults(self) -> dict[str, Any]:
@@ -304,7 +307,8 @@ class TrainConfig:
         ``"folder:/path"``, ``"npz:/path.npz"``, ``"module:function"``.
     model : str, optional
         A name in ``models.MODELS``, ``"timm:name"``, or ``"module:function"``, a
-        function that takes ``(n_classes, input_shape)`` and returns an ``nn.Module``.
+        function that takes ``(n_classes, input_shape)`` and returns an ``nn.Module``;
+        if its file changes, that is another result.
     loss : str
         A name in ``losses.LOSSES``; ``loss_options`` go to ``losses.make_loss``.
     loss_options : dict
@@ -552,6 +556,7 @@ def resolve(config: TrainConfig) -> Settings:
         max_hours=_real("max_hours", config.max_hours, 0, 1e6, open_low=True),
         runs_dir=_runs_dir(config.runs_dir),
         data_fingerprint=source.fingerprint,
+        model_fingerprint=networks.fingerprint(model),
     )
 
 

@@ -1,5 +1,8 @@
 """The network of a run: of ``models.MODELS``, of timm, or a function of the user's."""
 
+import hashlib
+from pathlib import Path
+
 from torch import Tensor, nn
 
 from gcelib import models
@@ -88,6 +91,30 @@ def folder_name(name: str) -> str:
     if name.startswith(_TIMM):
         return functions.safe(name)
     return functions.folder_name(name)
+
+
+def fingerprint(name: str) -> str | None:
+    """Tell one version of a user's own network from the next.
+
+    Parameters
+    ----------
+    name : str
+        What ``check_name`` returned.
+
+    Returns
+    -------
+    str or None
+        The SHA-256 of the file that the function is in; None for networks of a package,
+        which has a version.
+
+    Examples
+    --------
+    >>> fingerprint("convnet")
+    """
+    file = name.rpartition(":")[0]
+    if not is_own(name) or not file.endswith(".py"):
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def build(name: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:

@@ -26,6 +26,7 @@ from gcelib import losses, metrics
 from gcelib._check import fail, warn
 from gcelib.study import data, networks, places, runs
 from gcelib.study.config import RECIPES, Recipe, Settings, TrainConfig, recipe
+from gcelib.study.data import own
 from gcelib.study.data.splits import TensorPair
 from gcelib.study.isolation import torch_defaults
 from gcelib.study.measuring import measure, measure_further
@@ -112,7 +113,18 @@ def prepare(config: TrainConfig) -> Job:
     3
     """
     with torch_defaults():
-        settings = config.resolved()
+        return _prepared(_settings_of_now(config))
+
+
+def _settings_of_now(config: TrainConfig) -> Settings:
+    """Resolve a config; a function of the user's is asked for its data anew."""
+    own.forget()
+    return config.resolved()
+
+
+def _prepared(settings: Settings) -> Job:
+    """Load the data of a run, unless it is done, and refuse what cannot be trained."""
+    with torch_defaults():
         done = _is_finished(settings)
         if not done:
             _refuse_long_run_before_loading(settings)
@@ -751,14 +763,14 @@ def fit(
     >>> record["epoch"], "test_ece" in record
     (1, True)
     """
-    settings = config.resolved()
+    settings = _settings_of_now(config)
     if _is_finished(settings):  # then its data need not be loaded
         _warn_of_missing_weights(settings)
         # A kill may have left them. The folder may be one that we can only read.
         with contextlib.suppress(OSError):
             runs.discard_checkpoints(settings.run_dir)
         return
-    yield from Trainer(prepare(config), on_batch)
+    yield from Trainer(_prepared(settings), on_batch)
 
 
 def _warn_of_missing_weights(settings: Settings) -> None:

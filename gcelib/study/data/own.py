@@ -14,10 +14,15 @@ numbers from 0. ``class_names`` may be there, too.
 A missing ``test`` is a fifth of the training samples, a missing ``val`` a tenth of
 them, drawn by the seed. Everything is read and checked before any work; a fingerprint
 of the content goes into a run's settings, so a file that changed is another result.
+What seems to be meant and would not be read (another kind of image, a part called
+``validation``) is refused; samples that are in two parts are told.
 """
 
 import functools
 import hashlib
+import io
+import os
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,16 +31,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gcelib._check import fail
+from gcelib._check import fail, warn
 from gcelib.study import functions
 from gcelib.study.data import download
 from gcelib.study.data.sources import Constants, Size, Source
 from gcelib.study.data.splits import Array, ArrayPair, Raw, Splits, divide
+from gcelib.study.logits_file import shared_rows
 
 _PARTS = ("train", "val", "test")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+#: Images that are not read: to leave them out in silence would lose samples.
+_OTHER_IMAGES = (".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".avif")
+#: What people call the parts.
+_NOT_PARTS = {
+    "training": "train",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "testing": "test",
+}
 #: Samples in each part: a calibrator cannot be fitted, nor judged, on fewer.
 _FEWEST = 10
+_MOST_CLASSES = 2**31
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +204,26 @@ def _completed(found: _Found, seed: int, name: str) -> Raw:
                 problem,
                 f"bring {_FEWEST} or more for each of train, val, test",
             )
+    _warn_of_shared(name, {"train": train, "val": val, "test": test})
     return Raw(train, val, test, raw.class_names)
+
+
+def _warn_of_shared(name: str, parts: dict[str, ArrayPair]) -> None:
+    """Warn of samples that are in two parts, by their content."""
+    rows = {part: pair[0].reshape(len(pair[0]), -1) for part, pair in parts.items()}
+    for seen, part in (("train", "test"), ("train", "val"), ("val", "test")):
+        shared = shared_rows(rows[seen], rows[part])
+        if shared:
+            n = len(rows[part])
+            warn(
+                f"dataset: {shared:,} of the {n:,} samples for {part} of {name} are "
+                f"among those for {seen}, too; what was seen cannot judge"
+            )
+
+
+def forget() -> None:
+    """Ask the user's function anew at the next look: its files may have changed."""
+    _read_function.cache_clear()
 
 
 # --- folder: --------------------------------------------------------------------------
@@ -203,15 +239,55 @@ def _read_folder(place: str) -> _Found:
     if not (root / "train").is_dir():
         cure = f"put the folders of its classes into {root / 'train'}"
         fail("dataset", f"{root} has no folder train", cure + ": train/<class>/*.png")
+    _refuse_unread(root)
     files = sorted(
         path
         for part in _PARTS
         for path in (root / part).glob("*/*")
-        if path.suffix.lower() in _SUFFIXES and path.is_file()
+        if path.suffix.lower() in _SUFFIXES
+        and path.is_file()
+        and not _is_hidden(path.name)
+        and not _is_hidden(path.parent.name)
     )
-    stats = [path.stat() for path in files]
-    signature = tuple((s.st_size, s.st_mtime_ns) for s in stats)
+    signature = tuple(_version(path.stat()) for path in files)
     return _read_images(root, tuple(files), signature)
+
+
+def _version(stat: os.stat_result) -> tuple[int, ...]:
+    """What differs if a file was written anew, also in the same second."""
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def _is_hidden(name: str) -> bool:
+    """Tell whether a name is one that programs keep for themselves."""
+    return name.startswith(".")
+
+
+def _refuse_unread(root: Path) -> None:
+    """Refuse what looks like a part, a class or an image, and would not be read."""
+    for entry in sorted(root.iterdir()):
+        known = entry.name.casefold()
+        meant = _NOT_PARTS.get(known, known)
+        if entry.is_dir() and meant in _PARTS and entry.name not in _PARTS:
+            fail("dataset", f"{entry} is not read", f"call it {meant}")
+    for part in _PARTS:
+        for folder in sorted((root / part).glob("*")):
+            if folder.is_dir() and not _is_hidden(folder.name):
+                _refuse_unread_images(folder, is_train=part == "train")
+
+
+def _refuse_unread_images(folder: Path, is_train: bool) -> None:
+    """Refuse a class's folder of which some or all images would be left out."""
+    there = sorted(path for path in folder.iterdir() if not _is_hidden(path.name))
+    for path in there:
+        if path.is_dir():
+            cure = f"put its images into {folder}, or move it away"
+            fail("dataset", f"{path} is a folder in the folder of a class", cure)
+        if path.suffix.lower() in _OTHER_IMAGES:
+            cure = "convert such images to png, or move them away"
+            fail("dataset", f"{path} is neither png nor jpg", cure)
+    if is_train and not any(path.suffix.lower() in _SUFFIXES for path in there):
+        fail("dataset", f"{folder} holds no png or jpg", "fill or remove it")
 
 
 @functools.lru_cache(maxsize=1)
@@ -230,7 +306,7 @@ def _read_images(root: Path, files: Sequence[Path], signature: object) -> _Found
         content = path.read_bytes()
         digest.update(str(path.relative_to(root)).encode() + b"\0")
         digest.update(hashlib.sha256(content).digest())
-        pictures[part].append(_decode(path))
+        pictures[part].append(_decode(path, content))
         labels[part].append(names.index(class_name))
     everything = [picture for part in _PARTS for picture in pictures[part]]
     _check_sizes(files, everything)
@@ -244,12 +320,12 @@ def _read_images(root: Path, files: Sequence[Path], signature: object) -> _Found
     return _Found(raw, digest.hexdigest())
 
 
-def _decode(path: Path) -> Array:
+def _decode(path: Path, content: bytes) -> Array:
     """Read one image: (H, W) if it is grey, (H, W, 3) if it has colours."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(content)) as image:
             if image.mode.startswith(("I", "F")):
                 problem = f"{path} has more than 8 bits a channel (mode {image.mode})"
                 fail("dataset", problem, "save 8-bit grey or RGB images")
@@ -290,8 +366,7 @@ def _read_npz(place: str) -> _Found:
     path = Path(place)
     if not path.is_file():
         fail("dataset", f"there is no file {path}", "give its full path after npz:")
-    stat = path.stat()
-    return _read_arrays(path, (stat.st_size, stat.st_mtime_ns))
+    return _read_arrays(path, _version(path.stat()))
 
 
 @functools.lru_cache(maxsize=1)
@@ -303,6 +378,7 @@ def _read_arrays(path: Path, signature: object) -> _Found:
             there = ", ".join(arrays) or "nothing"
             fail("dataset", f"{path} has no {name}, only {there}", "add this array")
     pairs = _pairs(arrays, path)
+    _refuse_misnamed_parts(arrays, pairs, path)
     names = _class_names(arrays.get("class_names"), pairs["train"][1], path)
     _check_parts_agree(pairs, len(names), path)
     raw = Raw(pairs["train"], pairs.get("val"), pairs.get("test"), names)
@@ -324,6 +400,18 @@ def _pairs(arrays: dict[str, Array], path: Path) -> dict[str, ArrayPair]:
             samples = _samples(f"{part}_images", images, path)
             pairs[part] = samples, _labels(f"{part}_labels", labels, len(samples), path)
     return pairs
+
+
+def _refuse_misnamed_parts(
+    arrays: dict[str, Array], pairs: dict[str, ArrayPair], path: Path
+) -> None:
+    """Refuse arrays that seem to be a part for which another one would be drawn."""
+    for name in arrays:
+        for word in re.split(r"[^a-z]+", name.casefold()):
+            meant = _NOT_PARTS.get(word, word)
+            if meant in _PARTS and meant not in pairs:
+                cure = f"call them {meant}_images and {meant}_labels"
+                fail("dataset", f"{name!r} in {path} is not read", cure)
 
 
 def _check_parts_agree(pairs: dict[str, ArrayPair], n_classes: int, path: Path) -> None:
@@ -349,7 +437,11 @@ def _arrays(path: Path) -> dict[str, Array]:
     cure = "write it with numpy.savez(path, train_images=..., train_labels=...)"
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            size = sum(member.file_size for member in members)
+        if len({*names}) < len(names):
+            fail("dataset", f"{path} holds an array twice", "write each of them once")
         if size > download.MAX_BYTES:
             fail(
                 "dataset",
@@ -372,12 +464,7 @@ def _samples(name: str, images: Array, path: Path) -> Array:
     """Return uint8 images as (N, C, H, W), features as float32 (N, D)."""
     what = f"{name} in {path}"
     if images.ndim == 2 and images.dtype.kind in "fiu":
-        features = images.astype(np.float32)
-        if not np.isfinite(features).all():
-            row = int(np.argwhere(~np.isfinite(features))[0, 0])
-            problem = f"{what} contain NaN or infinity, first in row {row}"
-            fail("dataset", problem, "fill the hole or leave the sample out")
-        return features
+        return _features(what, images)
     if images.ndim not in (3, 4):
         forms = "(N, H, W), (N, H, W, C), (N, C, H, W) or features (N, D)"
         fail("dataset", f"{what} have shape {images.shape}", f"write {forms}")
@@ -399,6 +486,33 @@ def _samples(name: str, images: Array, path: Path) -> Array:
     )
 
 
+#: Beyond it squares of float32 would overflow.
+_LARGEST = 1e18
+
+
+def _features(what: str, values: Array) -> Array:
+    """Return features as float32, if that keeps what there is to see in them."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row = int(np.argwhere(bad)[0, 0])
+        problem = f"{what} contain NaN or infinity, first in row {row}"
+        fail("dataset", problem, "fill the hole or leave the sample out")
+    wide = values.astype(np.float64)
+    largest = float(np.abs(wide).max(initial=0))
+    if largest > _LARGEST:
+        fail("dataset", f"{what} reach to {largest:.3g}", "divide them by a constant")
+    features = values.astype(np.float32)
+    if len(wide):
+        spread = wide.std(0)
+        varies = spread > 1e-12 * np.abs(wide).max(0)  # less is dust of float64
+        rounding = np.abs(features - wide).max(0)
+        coarse = np.flatnonzero(varies & (rounding > 0.01 * spread))
+        if len(coarse):
+            problem = f"{what} vary by less than float32 can tell in column {coarse[0]}"
+            fail("dataset", problem, "subtract the mean of the column")
+    return features
+
+
 def _labels(name: str, labels: Array, n: int, path: Path) -> Array:
     """Return labels as int64 (N,), from 0 upwards."""
     what = f"{name} in {path}"
@@ -410,8 +524,9 @@ def _labels(name: str, labels: Array, n: int, path: Path) -> Array:
         fail("dataset", problem, "write one label for each sample")
     if not n:
         fail("dataset", f"{what} are empty", "leave the part out, then it is drawn")
-    if labels.min() < 0:
-        problem = f"{what} contain {labels.min()}"
+    bad = labels[(labels < 0) | (labels >= _MOST_CLASSES)]
+    if len(bad):
+        problem = f"{what} contain {bad[0]}"
         fail("dataset", problem, "class ids count from 0 to K - 1")
     return labels.astype(np.int64)
 
