@@ -33,6 +33,8 @@ FALSE_ALARMS = 0.025
 IMPOSSIBLE = 80.0
 _N_BINS = 20
 _RESAMPLES = 400
+#: So many confidences below 0.5 tell whether they are those of the prediction.
+_MANY_BELOW_HALF = 50
 
 
 @dataclass(frozen=True)
@@ -444,6 +446,7 @@ def advise_confidences(
         model_classes = _check.number("model_classes", model_classes, 2, integer=True)
     logits, labels = _wrong_or_right(confidences, correct, ("confidences", "correct"))
     _refuse_few("confidences", len(labels), folds)
+    _warn_of_one_class(logits.softmax(1)[:, 1], labels)
     test = None
     names = ("test_confidences", "test_correct")
     _refuse_half_a_test((names[0], test_confidences), (names[1], test_correct))
@@ -483,6 +486,29 @@ def _wrong_or_right(
     values = values.double().clamp(0, 1)
     logits = logits_from_probabilities(torch.stack([1 - values, values], 1))
     return logits, (hits == 1).long()
+
+
+def _warn_of_one_class(confidences: Tensor, hits: Tensor) -> None:
+    """Say so if confidences seem to be the probability of one of two classes.
+
+    Then, below 0.5, the other class is predicted: right more often than not, and the
+    more often the lower the number is.
+    """
+    low = confidences < 0.5
+    n_low = int(low.sum())
+    if n_low < _MANY_BELOW_HALF:
+        return
+    x = confidences[low] - confidences[low].mean()
+    y = hits[low].double() - hits[low].double().mean()
+    spread = float((x.square().mean() * y.square().mean()).sqrt())
+    falls = spread > 0 and float((x * y).mean()) / spread < -4 / n_low**0.5
+    right = float(hits[low].double().mean())
+    if falls and right > 0.5:
+        _check.warn(
+            f"confidences: of {n_low:,} below 0.5 {right:.0%} are right, the more the "
+            "lower they are, as where they are the probability of one of two classes; "
+            "pass that of the predicted class, max(p, 1 - p)"
+        )
 
 
 def _warn_of_overlap(val: Tensor, test: Tensor) -> None:

@@ -1,6 +1,7 @@
 """The engineer's path: papermill gives a file to lesson 09, an answer comes back."""
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -306,3 +307,16 @@ def test_a_saved_calibrator_is_never_written_over():
     again = make_calibrator("ts_nll")
     again.load_state_dict(torch.load("kept.pt", weights_only=True))
     assert torch.equal(again(logits), advice.calibrator(logits))
+
+
+def test_the_probability_of_one_of_two_classes_is_told_from_a_confidence():
+    rng = np.random.default_rng(1)
+    p = rng.random(1000)
+    hit = (rng.random(1000) < p) == (p > 0.5)
+    with pytest.warns(UserWarning, match="confidences: of .* are right, the more the"):
+        advise_confidences(p, hit)
+    for power in (0.3, 3):  # claims too little, or too much
+        honest = rng.uniform(0.1, 1, 1000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            advise_confidences(honest, rng.random(1000) < honest**power)

@@ -632,6 +632,79 @@ def test_cells_that_cannot_be_read_are_refused_by_column_and_line(tmp_path, rows
         load_logits_file(tmp_path / "mine.csv")
 
 
+@pytest.mark.parametrize(
+    ("header", "rows", "told"),
+    [
+        ("label,prob_1,prob_0,prob_other", ["1,0.5,0.25,0.25"], "classes 1, 0, other"),
+        (
+            "label,logit_0,logit_1,logit_max",
+            ["1,3,9,9"],
+            "classes 0, 1, max",
+        ),
+        (
+            "label,logit_a,logit_b,logit_max",
+            ["a,3,9,9"],
+            "'logit_max' reads as",
+        ),
+        ("label,prob_0.0,prob_1.0", ["2,0.5,0.5"], "label: holds 2 in line 2"),
+        (
+            "label,prediction,confidence",
+            ["a,b,0.9", "Mean,Mean,0.9"],
+            "'Mean' in",
+        ),
+        ("label,prediction,confidence", ["Cat,cat,0.9"], "'Cat' as label, 'cat' as pr"),
+        (
+            "label,prediction,confidence",
+            ["1.0,1,0.9", "x,x,0.9"],
+            "'1.0' as label",
+        ),
+        (
+            "label,prediction,correct,confidence",
+            ["1,1,1,0.9", "1,1,no,0.9"],
+            "correct: holds 'no' in line 3, where label and prediction are alike",
+        ),
+    ],
+)
+def test_what_would_be_read_as_another_class_is_refused(tmp_path, header, rows, told):
+    (tmp_path / "mine.csv").write_text("\n".join([header, *rows, ""]))
+    with pytest.raises(BadParameter, match="; ") as error:
+        load_logits_file(tmp_path / "mine.csv")
+    assert told in str(error.value)
+
+
+def test_numbers_that_name_the_columns_are_names_whatever_their_order(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("label,prob_1.0,prob_0.0\n1.0,0.75,0.25\n0,0.5,0.5\n")
+    file = load_logits_file(path)
+    assert file.class_names == ("1.0", "0.0")
+    assert file.parts["val"][1].tolist() == [0, 1]
+    path.write_text("label,prob_-1,prob_1\n-1,0.75,0.25\n1,0.5,0.5\n")
+    assert load_logits_file(path).parts["val"][1].tolist() == [0, 1]
+
+
+def test_the_probability_of_one_class_is_no_confidence(tmp_path):
+    rng = np.random.default_rng(0)
+    p = rng.random(400)
+    label = rng.random(400) < p
+    prediction = p > 0.5
+    of_truth = np.where(label, p, 1 - p)
+    top = np.maximum(p, 1 - p)
+
+    def written(columns, names):
+        lines = [",".join(map(str, row)) for row in zip(*columns, strict=True)]
+        (tmp_path / "mine.csv").write_text("\n".join([names, *lines, ""]))
+        return load_logits_file(tmp_path / "mine.csv").parts["test"][0]
+
+    both = [label.astype(int), prediction.astype(int)]
+    assert np.allclose(written([*both, top], "y_true,y_pred,score"), top)
+    with pytest.raises(BadParameter, match="seems to be the probability of class 1"):
+        written([*both, p], "y_true,y_pred,score")
+    with pytest.raises(BadParameter, match="seems to be the probability of class 0"):
+        written([*both, 1 - p], "y_true,y_pred,score")
+    with pytest.raises(BadParameter, match="is higher for every right prediction"):
+        written([label == prediction, of_truth], "correct,score")
+
+
 def test_right_or_wrong_may_stand_in_the_place_of_two_labels(tmp_path):
     path = tmp_path / "mine.csv"
     for words in (("1", "0"), ("True", "False"), ("yes", "no"), ("1.0", "0.0")):

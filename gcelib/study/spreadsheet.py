@@ -8,6 +8,7 @@ refuses what could mean two things.
 import csv
 import difflib
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,6 +93,10 @@ _SCORES = re.compile(
     r"(?P<start>logit|prob|probability|p|score)s?_(?P<ending>.+)"
     r"|(?P<bare_start>logit|prob)s?(?P<number>\d+)"
 )
+#: What spreadsheets write below a column, and before the number there.
+_TOTALS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
+#: Endings of columns beside those of the classes, unless a label says so.
+_NO_CLASSES = _TOTALS | {"max", "min", "margin", "top", "entropy", "std", "value"}
 _SPLITS = {
     "val": "val",
     "valid": "val",
@@ -99,6 +104,18 @@ _SPLITS = {
     "dev": "val",
     "test": "test",
 }
+_YES_OR_NO = {
+    "true": True,
+    "false": False,
+    "yes": True,
+    "no": False,
+    "1": True,
+    "0": False,
+    "1.0": True,
+    "0.0": False,
+}
+#: Samples from which a pattern without exception is no chance.
+_MANY = 20
 _WAYS = (
     "name them split,label,logit_0,logit_1,... or split,label,prob_0,prob_1,... "
     "or label,prediction,confidence or correct,confidence"
@@ -189,6 +206,7 @@ class _Reader:
         self.notes: list[str] = []
         body, self.first_line = self._body(content)
         self.names, self.separator = self._header(body)
+        self.second_opinion: int | None = None  # "correct" beside label and prediction
         self.roles, self.scores, self.kind = self._columns()
         self.frame = self._frame(body)
 
@@ -254,7 +272,8 @@ class _Reader:
             self._refuse_twofold(roles)
             self._refuse_incomplete(roles)
             if {"label", "prediction"} <= set(roles):
-                roles.pop("correct", None)  # they say the same, and more
+                # They say more; that both agree is looked at.
+                self.second_opinion = roles.pop("correct", None)
         else:
             if "label" not in roles:
                 self._refuse_twofold(roles)
@@ -400,6 +419,8 @@ class _Reader:
         if end is None:
             fail("logits", "has no line below the header", "write a line a sample")
         used = {*self.roles.values(), *self.scores}
+        if self.second_opinion is not None:
+            used.add(self.second_opinion)
         self._refuse_surplus_cells(memoryview(body)[end.end() :])
         try:
             table = pd.read_csv(
@@ -532,9 +553,9 @@ class _Reader:
         at = self.roles["label"]
         column = self.frame[at]
         if _is_numeric(column):
-            if names is not None:
-                self._say_names(names, "in the order of the columns")
-            return self._class_ids(at), None if names is None else tuple(names)
+            if names is None:
+                return self._class_ids(at), None
+            return self._numbers_of(at, names), tuple(names)
         written = [str(value).strip() for value in column]
         there = sorted(set(written))
         if names is None:
@@ -552,7 +573,43 @@ class _Reader:
                 where = f"{_quoted(name)} in line {self._line(row)}"
                 problem = f"holds {where}, and no column has it"
                 fail("label", problem, f"the columns are of {_listed(names)}")
-        return np.array([ids[_plain(name)] for name in written]), tuple(names)
+        labels = np.array([ids[_plain(name)] for name in written])
+        self._refuse_no_classes(labels, names)
+        return labels, tuple(names)
+
+    def _numbers_of(self, at: int, names: list[str]) -> npt.NDArray[np.int64]:
+        """Class ids where columns have names and labels are numbers.
+
+        The numbers are names, too, if all names are numbers; else they count columns.
+        """
+        by_value = {_value(name): i for i, name in enumerate(names)}
+        if None not in by_value and len(by_value) == len(names):
+            self._say_names(names, "as the columns are called")
+            values = self.frame[at].to_numpy(float)
+            for row, value in enumerate(values):
+                if value not in by_value:
+                    problem = f"holds {value:g} in line {self._line(row)}"
+                    fail("label", problem, f"the columns are of {_listed(names)}")
+            return np.array([by_value[value] for value in values])
+        for name in names:
+            if _value(name) is not None:
+                what = f"are of the classes {_listed(names)}, and labels are numbers"
+                cure = "number all columns of scores from 0, or write names as labels"
+                fail("columns", what, cure)
+        self._say_names(names, "in the order of the columns")
+        labels = self._class_ids(at)
+        self._refuse_no_classes(labels, names)
+        return labels
+
+    def _refuse_no_classes(
+        self, labels: npt.NDArray[np.int64], names: Sequence[str]
+    ) -> None:
+        """Refuse a column like ``logit_max``, which stands beside those of classes."""
+        for label, name in enumerate(names):
+            if _plain(name) in _NO_CLASSES and label not in labels:
+                at = self.scores[label] if label < len(self.scores) else 0
+                problem = f"{self._shown(at)} reads as a class, which no label names"
+                fail("columns", problem, "give the column another name")
 
     def _say_names(self, names: Sequence[str], how: str) -> None:
         """Note which class has which id."""
@@ -571,10 +628,14 @@ class _Reader:
             fail("confidence", problem, "of percentages, divide by 100")
         if "correct" in self.roles:
             hits = self._correct()
+            _refuse_of_true_class(values, hits)
             parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
             return Table("confidences", parts, notes=tuple(self.notes))
         labels, predictions, names = self._two_labels()
         hits = labels == predictions
+        self._refuse_second_opinion(hits)
+        self._refuse_of_one_class(values, predictions, names)
+        _refuse_of_true_class(values, hits)
         parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
         predicted = {
             name: (labels[rows], predictions[rows]) for name, rows in splits.items()
@@ -584,15 +645,44 @@ class _Reader:
     def _correct(self) -> npt.NDArray[np.bool_]:
         """Whether predictions were right, from 0 and 1, or words for them."""
         at = self.roles["correct"]
-        words = {"true": True, "false": False, "yes": True, "no": False}
-        words |= {"1": True, "0": False, "1.0": True, "0.0": False}
         written = [str(value).strip().casefold() for value in self.frame[at]]
         for row, word in enumerate(written):
-            if word not in words:
+            if word not in _YES_OR_NO:
                 problem = f"holds {_quoted(word)} in line {self._line(row)}"
                 cure = "write 1 where the prediction is right, else 0"
                 fail("correct", problem, cure)
-        return np.array([words[word] for word in written])
+        return np.array([_YES_OR_NO[word] for word in written])
+
+    def _refuse_second_opinion(self, hits: npt.NDArray[np.bool_]) -> None:
+        """Refuse a column ``correct`` that label and prediction contradict."""
+        if self.second_opinion is None:
+            return
+        for row, value in enumerate(self.frame[self.second_opinion]):
+            said = _YES_OR_NO.get(str(value).strip().casefold(), hits[row])
+            if said != hits[row]:
+                are = "alike" if hits[row] else "different"
+                problem = (
+                    f"holds {_quoted(str(value))} in line {self._line(row)}, where"
+                )
+                problem += f" label and prediction are {are}"
+                fail("correct", problem, "look how both count the classes")
+
+    def _refuse_of_one_class(
+        self,
+        values: npt.NDArray[np.float64],
+        predictions: npt.NDArray[np.int64],
+        names: tuple[str, ...] | None,
+    ) -> None:
+        """Refuse the probability of one and the same of two classes."""
+        ids = np.unique(predictions)
+        if len(ids) != 2 or len(values) < _MANY or values.min() >= 0.5:
+            return
+        for other, same in (ids, ids[::-1]):
+            if values[predictions == other].max() <= values[predictions == same].min():
+                name = names[same] if names else str(same)
+                problem = f"seems to be the probability of class {_safe(name)}"
+                cure = "write that of the predicted class: of two classes max(p, 1 - p)"
+                fail("confidence", problem, cure)
 
     def _two_labels(
         self,
@@ -609,12 +699,32 @@ class _Reader:
             fail("columns", problem, "write names in both label and prediction")
         true_names = [str(value).strip() for value in self.frame[pair[0]]]
         said_names = [str(value).strip() for value in self.frame[pair[1]]]
+        self._refuse_other_spelling({*true_names}, {*said_names})
+        self._refuse_total(true_names)
         names = sorted({*true_names, *said_names})
         ids = {name: k for k, name in enumerate(names)}
         labels = np.array([ids[name] for name in true_names])
         predictions = np.array([ids[name] for name in said_names])
         self._say_names(names, "by the alphabet")
         return labels, predictions, tuple(names)
+
+    def _refuse_other_spelling(self, true: set[str], said: set[str]) -> None:
+        """Refuse one class written in two ways: ``Cat`` and ``cat``, 1 and 1.0."""
+        spelt = {_value_or_plain(name): name for name in said - true}
+        for name in sorted(true - said):
+            other = spelt.get(_value_or_plain(name))
+            if other is not None:
+                problem = (
+                    f"hold {_quoted(name)} as label, {_quoted(other)} as prediction"
+                )
+                fail("columns", problem, "write a class in one way")
+
+    def _refuse_total(self, names: Sequence[str]) -> None:
+        """Refuse a last line that is no sample but a sum or a mean."""
+        last = names[-1]
+        if _plain(last) in _TOTALS and names.count(last) == 1:
+            where = f"{_quoted(last)} in line {self._line(len(names) - 1)}"
+            fail("label", f"holds {where}", "leave out lines that are no samples")
 
     def _class_ids(self, at: int) -> npt.NDArray[np.int64]:
         """Class ids, which spreadsheets write as 3.0, too."""
@@ -651,6 +761,33 @@ class _Reader:
         if "%" in value:
             cure = "write fractions of 1 without a percent sign"
         fail(role, f"holds what is not a number, {where}", cure)
+
+
+def _value(name: str) -> float | None:
+    """The number that a name is, if it is one."""
+    try:
+        value = float(name)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None  # "nan" is a name
+
+
+def _value_or_plain(name: str) -> float | str:
+    """What two spellings of one name have in common."""
+    value = _value(name)
+    return _plain(name) if value is None else value
+
+
+def _refuse_of_true_class(
+    values: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_]
+) -> None:
+    """Refuse the probability of the true class, which tells right from wrong."""
+    if len(values) < _MANY or values.min() >= 0.5 or hits.all() or not hits.any():
+        return
+    if values[~hits].max() < values[hits].min():
+        problem = "is higher for every right prediction than for any wrong one"
+        cure = "write the probability of the predicted class, not of the true one"
+        fail("confidence", problem, cure)
 
 
 def _is_like_scores(plain: str) -> bool:
