@@ -1111,3 +1111,31 @@ def test_equation_7_splits_gce_into_ce_and_a_class_term(world):
     ce = -np.log(p[np.arange(7), labels]).mean()
     term = np.sum(np.bincount(labels) * np.log(p.sum(0))) / 7
     assert gce == pytest.approx(ce + term)
+
+
+def test_a_page_looks_into_the_first_run_of_each_loss_and_leaves_out_who_has_none():
+    table = runs_of(
+        {("d", "m", loss): {"test_raw_error": 0.2} for loss in ("ce", "gce")}
+    )
+    folders = [f"runs/{row.loss}/seed-{row.seed:02}" for row in table.itertuples()]
+    shuffled = table.assign(run_dir=folders).sample(frac=1, random_state=1)
+    found = paper.runs_to_look_at(paper.Study(shuffled), ["gce", "afl", "ce"])
+    assert {loss: path.name for loss, path in found.items()} == {
+        "gce": "seed-01",
+        "ce": "seed-01",
+    }
+    assert found["gce"].parent.name == "gce"
+    committed = paper.runs_to_look_at(paper.Study(table), ["ce", "no_loss"])
+    assert [path.parts[-4] for path in committed.values()] == ["fashion_mini_lt100"]
+
+
+def test_a_table_on_a_page_makes_bold_and_shows_every_other_mark_as_it_is():
+    table = pd.DataFrame(
+        {"name": ["<b>-1.2</b> ± 0.1", "<script>alert(1)</script>"], "metric": "ece"}
+    )
+    html = paper.to_html(table, "a note")
+    assert "<b>-1.2</b>&nbsp;±&nbsp;0.1" in html
+    assert "<script>" not in html
+    assert "metric" not in html
+    assert "metric" in paper.to_html(table.assign(metric=["ece", "nll"]))
+    assert html.endswith("a note")

@@ -25,7 +25,7 @@ from gcelib.study.paper.numbers import (
     derived,
     published,
 )
-from gcelib.study.paper.report import export, open_report
+from gcelib.study.paper.report import export, open_report, runs_to_look_at, to_html
 from gcelib.study.paper.statistics import (
     Interval,
     binomial_se,
@@ -68,9 +68,11 @@ __all__ = [
     "open_report",
     "own_grid",
     "published",
+    "runs_to_look_at",
     "split_half",
     "summary",
     "table",
+    "to_html",
     "to_markdown",
     "verdict",
     "wilcoxon",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from gcelib import _check
 from gcelib.losses import LOSSES
-from gcelib.study import runs
+from gcelib.study import runs, shipped
 from gcelib.study.paper.collecting import collect
-from gcelib.study.paper.numbers import Study, committed_results
+from gcelib.study.paper.numbers import KEYS, Study, committed_results
 from gcelib.study.paper.tables import to_markdown
 
 
@@ -61,6 +61,79 @@ def open_report(
         _check.choice("variant", variant, most_first)
     shown = variant if variant in most_first else most_first[0]
     return found, Study(found, shown)
+
+
+def runs_to_look_at(study: Study, losses: Iterable[str]) -> dict[str, Path]:
+    """Folders of one run of each loss, whose logits a page can look into.
+
+    Parameters
+    ----------
+    study : Study
+        Of runs that lie in folders, as :func:`open_report` reads them: the first run of
+        its first setting is taken. The project's committed results have no folders;
+        theirs are the demo runs of the longest tail.
+    losses : iterable of str
+        Losses that have no run are left out.
+
+    Returns
+    -------
+    dict of str to Path
+        By loss.
+
+    Examples
+    --------
+    >>> _, study = open_report()
+    >>> found = runs_to_look_at(study, ["ce", "gce"])
+    >>> [path.parts[-4:] for path in found.values()][1]
+    ('fashion_mini_lt100', 'convnet', 'gce', 'seed-01')
+    """
+    folders: dict[str, Path] = {}
+    for loss in losses:
+        if "run_dir" in study.runs:
+            names = pd.Series([*study.settings[0], loss], KEYS[:3])
+            same = (study.runs[KEYS[:3]] == names).all(axis=1)
+            of_loss = study.runs[same].sort_values("seed")
+            if len(of_loss):
+                folders[loss] = Path(of_loss["run_dir"].iloc[0])
+        else:
+            shown = shipped.demo_run("fashion_mini_lt100", "convnet", loss)
+            if shown is not None:
+                folders[loss] = shown
+    return folders
+
+
+def to_html(table: pd.DataFrame, note: str = "") -> str:
+    """A table as narrow HTML for a page: what is alike in every row is left out.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``<b>`` in its texts makes bold, all else is shown as it is. Numbers get four
+        digits, and one with its ± stays on one line.
+    note : str, default ""
+        A line of HTML below the table.
+
+    Returns
+    -------
+    str
+        Without the columns ``model`` and ``metric`` where all their rows are alike.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"model": ["m", "m"], "ECE": ["1 ± 0", "2 ± 1"]})
+    >>> html = to_html(table, "two seeds")
+    >>> "1&nbsp;±&nbsp;0" in html, "<th>model" in html, html.endswith("two seeds")
+    (True, False, True)
+    """
+    keys = [name for name in ("model", "metric") if name in table]
+    alike = [name for name in keys if table[name].nunique() == 1]
+    html: str = table.drop(columns=alike).to_html(
+        index=False, na_rep="", float_format="{:.4g}".format
+    )
+    for tag in ("b", "/b"):
+        html = html.replace(f"&lt;{tag}&gt;", f"<{tag}>")
+    look = '<table style="font-size: 11px; white-space: nowrap"'
+    return html.replace(" ± ", "&nbsp;±&nbsp;").replace("<table", look) + note
 
 
 def export(
