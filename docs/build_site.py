@@ -95,10 +95,19 @@ def stage() -> None:
     (SOURCE / "notebooks" / "solutions.md").write_text(page, encoding="utf-8")
 
 
+#: The parts of the package, as the reference shows them, by the beginning of a name.
+PARTS = {
+    "gcelib.study.": "Running experiments: data, training, sweeps, the paper's claims",
+    "gcelib.view.": "Figures and explorers",
+    "gcelib.": "Losses, metrics and calibrators",
+}
+
+
 def reference() -> None:
     """A page for each public module that has something to say, from its docstrings."""
     folder = SOURCE / "api"
     folder.mkdir()
+    parts: dict[str, list[str]] = {title: [] for title in reversed(PARTS.values())}
     package = importlib.import_module("gcelib")
     for info in pkgutil.walk_packages(package.__path__, "gcelib."):
         private = any(part.startswith("_") for part in info.name.split("."))
@@ -107,6 +116,13 @@ def reference() -> None:
         lines = [f"# {info.name}", "", "```{eval-rst}", f".. automodule:: {info.name}"]
         lines += ["   :members:", "   :ignore-module-all:", "```", ""]
         (folder / f"{info.name}.md").write_text("\n".join(lines), encoding="utf-8")
+        title = next(PARTS[begin] for begin in PARTS if info.name.startswith(begin))
+        parts[title].append(f"api/{info.name}")
+    page = "# Reference\n"
+    for title, names in parts.items():
+        listed = "\n".join(names)
+        page += f"\n## {title}\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
+    (SOURCE / "reference.md").write_text(page, encoding="utf-8")
 
 
 def has_members(name: str) -> bool:

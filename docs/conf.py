@@ -5,6 +5,7 @@ from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx import addnodes
 
 project = "gcelib"
 author = "the gcelib authors"
@@ -55,6 +56,34 @@ def mend(
             lines[i] = plain(line)
 
 
+def join_type(
+    app: Any,  # noqa: ANN401
+    what: str,
+    name: str,
+    thing: Any,  # noqa: ANN401
+    options: Any,  # noqa: ANN401
+    lines: list[str],
+) -> None:
+    """Undo that napoleon takes what precedes a colon for the type of a constant."""
+    kinds = [line for line in lines if line.startswith(":type: ")]
+    if what in ("data", "attribute") and kinds:
+        lines.remove(kinds[0])
+        lines[0] = f"{kinds[0].removeprefix(':type: ')}: {lines[0]}"
+
+
+def leave_long_values_out(
+    app: Any,  # noqa: ANN401
+    domain: str,
+    kind: str,
+    content: Any,  # noqa: ANN401
+) -> None:
+    """Show no value that would fill a page, such as a registry's rows."""
+    for part in [*content.parent.findall(addnodes.desc_annotation)]:
+        text = part.astext()
+        if text.startswith(" = ") and len(text) > 60:
+            part.parent.remove(part)
+
+
 #: A letter or word with an index. Without a mathematical font on the reader's machine
 #: the index would stand on the line: a base as deep as p and q lowers it.
 LETTER = r"<mi[^>]*>[^<]*</mi>"
@@ -64,7 +93,7 @@ BASE = re.compile(rf"(<msub(?:sup)?>)({LETTER}|{WORD})")
 
 def mathml(text: str, display: str) -> str:
     """A formula as browsers draw it by themselves, without a script or a network."""
-    text = text.replace(r"\arg\min", r"\operatorname{arg\,min}")
+    text = text.replace(r"\arg\min", r"\text{arg min}")  # one upright word
     markup: str = convert(text, display=display)
     if "\\" in re.sub("<[^>]*>", "", markup):
         raise ValueError(f"{text!r} holds a command that latex2mathml does not know")
@@ -87,5 +116,7 @@ def block_formula(writer: Any, node: nodes.math_block) -> None:  # noqa: ANN401
 def setup(app: Any) -> None:  # noqa: ANN401
     """Hook the above into Sphinx."""
     app.connect("autodoc-process-docstring", mend, priority=400)
+    app.connect("autodoc-process-docstring", join_type, priority=600)
+    app.connect("object-description-transform", leave_long_values_out)
     renderers = (inline_formula, None), (block_formula, None)
     app.add_html_math_renderer("mathml", *renderers)
