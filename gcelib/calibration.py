@@ -62,6 +62,8 @@ class IsotonicCalibration(Calibrator):
     ----------
     points, values : (K, M) Tensor
         The knots of each class; short rows repeat their last.
+    floor : () Tensor
+        The smallest probability. A state of gcelib 0.1 does not hold it.
 
     References
     ----------
@@ -78,15 +80,20 @@ class IsotonicCalibration(Calibrator):
 
     points: Tensor
     values: Tensor
+    floor: Tensor
 
     buffer_rules: ClassVar = {
         "points": BufferRule(low=0, high=1, length="data"),
         "values": BufferRule(low=0, high=1, length="data"),
+        "floor": BufferRule(low=5e-324, high=0.01),
     }
 
     def __init__(self, floor: float = 1e-6) -> None:
-        super().__init__(points=[[0.0, 1.0]] * 2, values=[[0.0, 1.0]] * 2)
-        self.floor = _check.number("floor", floor, 0, 0.01, open_low=True)
+        super().__init__(
+            points=[[0.0, 1.0]] * 2,
+            values=[[0.0, 1.0]] * 2,
+            floor=_check.number("floor", floor, 0, 0.01, open_low=True),
+        )
 
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
         """One regression a class, by scikit-learn."""
@@ -103,9 +110,17 @@ class IsotonicCalibration(Calibrator):
             values.append(regression.y_thresholds_)
         return {"points": _equally_long(points), "values": _equally_long(values)}
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any
+    ) -> None:
+        """Load a state; in older ones, without a floor, this calibrator's holds."""
+        if f"{prefix}points" in state_dict:
+            state_dict.setdefault(f"{prefix}floor", self.floor)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def _check_state(self, stored: Mapping[str, Tensor]) -> None:
         """Points and values must be pairs, sorted within each class."""
-        names = [name for name in self.buffer_rules if name in stored]
+        names = [name for name in ("points", "values") if name in stored]
         shapes = {tuple(stored[name].shape) for name in names}
         if len(shapes) > 1 or any(len(s) != 2 or s[1] == 0 for s in shapes):
             problem = f"and values have shapes {sorted(shapes)}"
@@ -121,7 +136,8 @@ class IsotonicCalibration(Calibrator):
     def _calibrate(self, logits: Tensor) -> Tensor:
         """Each probability through its class's function, then normalised."""
         probs = logits.double().softmax(1)
-        moved = interpolate(probs.T, self.points, self.values).T.clamp(min=self.floor)
+        moved = interpolate(probs.T, self.points, self.values).T
+        moved = torch.maximum(moved, self.floor)
         return (moved / moved.sum(1, keepdim=True)).log().to(logits.dtype)
 
 

@@ -198,7 +198,7 @@ class Calibrator(nn.Module):
     def extra_repr(self) -> str:
         """The options of the constructor, and whether it is fitted."""
         names = inspect.signature(type(self)).parameters
-        options = [f"{name}={getattr(self, name)!r}" for name in names]
+        options = [f"{name}={_plain(getattr(self, name))!r}" for name in names]
         return ", ".join([*options, f"fitted={self.fitted}"])
 
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
@@ -282,6 +282,11 @@ class Calibrator(nn.Module):
 
     def _check_state(self, stored: Mapping[str, Tensor]) -> None:
         """Refuse buffers that do not go together; each alone has been checked."""
+
+
+def _plain(option: object) -> object:
+    """An option as the constructor took it: one that is in the state is a tensor."""
+    return option.item() if isinstance(option, Tensor) else option
 
 
 def _as_buffer(value: npt.ArrayLike) -> Tensor:

@@ -88,6 +88,8 @@ BAD = [
     ("vector", {"scale": torch.full((5,), float("inf"))}, "scale"),
     ("isotonic", {"points": torch.zeros(5, 0), "values": torch.zeros(5, 0)}, "points"),
     ("isotonic", {"points": torch.rand(4, 3), "values": torch.rand(4, 3)}, "points"),
+    ("isotonic", {"floor": torch.tensor(0.0)}, "floor"),
+    ("isotonic", {"floor": torch.tensor(0.5)}, "floor"),
     ("sms", {"weight": torch.zeros(1, 1).expand(5, 5)}, "weight"),
 ]
 
@@ -104,6 +106,35 @@ def test_a_state_that_no_fit_writes_is_refused_and_changes_nothing(
     assert same(calibrator, fitted[name])
     with pytest.raises(ValueError, match=f"^{argument}: "):
         make_calibrator(name).load_state_dict(fitted[name].state_dict() | change)
+
+
+#: Options that are not the default, and change what a calibrator gives.
+OPTIONS = {
+    "ts_nll": {"criterion": "ece"},
+    "ats": {"rounds": 3},  # another n_bins is refused by torch
+    "isotonic": {"floor": 0.01},
+}
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_a_state_says_all_that_its_calibrator_does(name):
+    z, y = sample()
+    one = make_calibrator(name, **OPTIONS.get(name, {})).fit(z, y)
+    other = make_calibrator(name)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one(3 * z), other(3 * z))
+
+
+def test_isotonic_states_without_a_floor_are_read_as_they_were():
+    pytest.importorskip("sklearn")
+    z, y = sample()
+    isotonic = make_calibrator("isotonic").fit(z, y)
+    older = {k: v for k, v in isotonic.state_dict().items() if k != "floor"}
+    other = make_calibrator("isotonic")
+    other.load_state_dict(older)
+    assert torch.equal(isotonic(z), other(z))
+    assert "floor" not in older
+    assert repr(other) == "IsotonicCalibration(floor=1e-06, fitted=True)"
 
 
 def test_the_state_of_an_unfitted_calibrator_may_be_loaded():
