@@ -231,6 +231,33 @@ def test_logits_round_trip_and_every_damage_is_refused(tmp_path):
         runs.load_logits(tmp_path, "test")
 
 
+@pytest.mark.parametrize(
+    ("logits", "labels", "told"),
+    [
+        (np.eye(2) * 1e300, [0, 1], "logits: reach to 1e\\+300, beyond float32"),
+        (np.eye(2) * np.nan, [0, 1], "logits: contains NaN"),
+        (np.eye(2), [0], "labels: has 1 entries for 2"),
+        (np.eye(2), [0, 2], "labels: contains 2, outside"),
+        (np.eye(2), [-1, 1], "labels: contains -1, outside"),
+        (np.eye(2), [0.7, 1.0], "labels: has dtype torch.float64"),
+        (np.ma.masked_equal(np.eye(2), 0), [0, 1], "logits: is a masked array"),
+        (np.eye(2) + 1j, [0, 1], "logits: has dtype complex128"),
+    ],
+)
+def test_no_logits_are_written_that_could_not_be_read(tmp_path, logits, labels, told):
+    with pytest.raises((ValueError, TypeError), match=f"^{told}"):
+        runs.save_logits(tmp_path, "test", logits, labels)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+@pytest.mark.parametrize("split", ["../val", "/tmp/val", "a/b", "", ".hidden"])
+def test_a_split_s_name_leads_to_no_other_folder(tmp_path, split):
+    with pytest.raises(ValueError, match=r"^split: .* cannot name a file"):
+        runs.save_logits(tmp_path, split, np.eye(2), [0, 1])
+    with pytest.raises(ValueError, match=r"^split: .* cannot name a file"):
+        runs.load_logits(tmp_path, split)
+
+
 def somebodys(n=6, k=3, seed=0):
     """Arrays of a logits file."""
     rng = np.random.default_rng(seed)

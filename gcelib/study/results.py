@@ -1,6 +1,7 @@
 """Reading runs back: one run's logits, history and results, or many as one table."""
 
 import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +32,20 @@ def split_file(split: str) -> str:
     -------
     str
 
+    Raises
+    ------
+    ValueError
+        If it would lead to another folder.
+
     Examples
     --------
     >>> split_file("test")
     'test.npz'
     """
-    return f"{split.replace(':', '-')}.npz"
+    name = split.replace(":", "-")
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        _check.fail("split", f"{split!r} cannot name a file", "use letters and digits")
+    return f"{name}.npz"
 
 
 def load_logits(run_dir: AnyPath, split: str) -> LogitsAndLabels:

@@ -210,6 +210,8 @@ class OpenRun:
 
         Raises
         ------
+        ValueError, TypeError
+            If ``load_logits`` would refuse the numbers.
         RuntimeError
             If the folder is no longer ours.
         OSError
@@ -657,8 +659,18 @@ def discard_checkpoints(run_dir: AnyPath) -> None:
 def _as_stored(
     logits: npt.ArrayLike, labels: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Logits and labels in the types of their file."""
-    return np.asarray(logits, np.float32), np.asarray(labels, np.int64)
+    """Logits and labels in the types of their file, if it can be read back."""
+    wide = _check.as_tensor("logits", logits).cpu()
+    class_ids = _check.as_tensor("labels", labels).cpu()
+    _check.check_logits(wide)
+    scores = wide.float()
+    if not _check.all_finite(scores):
+        largest = float(wide.abs().max())
+        problem = f"reach to {largest:.3g}, beyond float32"
+        _check.fail("logits", problem, "divide them by a constant")
+    none_known = class_ids.numel() > 0 and bool((class_ids == -1).all())
+    _check.check_labels(class_ids, *scores.shape, values=not none_known)
+    return scores.numpy(), class_ids.long().numpy()
 
 
 def save_logits(
@@ -686,8 +698,9 @@ def save_logits(
 
     Raises
     ------
-    ValueError
-        If ``logits`` in the folder is a symbolic link.
+    ValueError, TypeError
+        If ``logits`` in the folder is a symbolic link, or if ``load_logits`` would
+        refuse the numbers.
     OSError
         If it cannot be written.
     """
