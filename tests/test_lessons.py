@@ -12,8 +12,13 @@ from gcelib.view import lessons
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+WITH_SOLUTIONS = [*LESSONS, *sorted(NOTEBOOKS.glob("solutions/*.ipynb"))]
 #: Tools and appendices: no lesson's header, questions and exercises are asked of them.
 TOOLS = {"07_sweep", "09_your_logits"}
+
+
+def named(path):
+    return f"{path.parent.name}-{path.stem}"
 
 
 def cells(path, kind):
@@ -162,11 +167,7 @@ def test_the_main_path_takes_four_hours_and_the_table_says_the_headers_minutes()
         assert "at most four hours" in " ".join(text.split())
 
 
-@pytest.mark.parametrize(
-    "path",
-    [*LESSONS, *sorted(NOTEBOOKS.glob("solutions/*.ipynb"))],
-    ids=lambda path: f"{path.parent.name}-{path.stem}",
-)
+@pytest.mark.parametrize("path", WITH_SOLUTIONS, ids=named)
 def test_a_section_has_at_most_one_table(path):
     section, tables = "", {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -204,7 +205,7 @@ def test_a_lesson_asks_its_reader_and_checks_an_answer(path):
     assert asked <= set(lessons.EXERCISES)
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", WITH_SOLUTIONS, ids=named)
 def test_code_cells_are_short_and_narrow(path):
     for cell in cells(path, "code"):
         lines = source(cell).splitlines()
@@ -223,7 +224,7 @@ def test_every_figure_has_a_description(path):
 
 
 def test_links_between_lessons_lead_somewhere():
-    for path in [*LESSONS, *NOTEBOOKS.glob("solutions/*.ipynb")]:
+    for path in WITH_SOLUTIONS:
         for cell in cells(path, "markdown"):
             for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", source(cell)):
                 assert (path.parent / target).exists(), (path.name, target)
