@@ -484,6 +484,14 @@ def test_the_drawing_is_packaged():
         assert any(fnmatch.fnmatch(f"static/{path.name}", one) for one in patterns)
 
 
+def test_the_entry_says_where_every_module_belongs():
+    text = (bundle.STATIC / "explorer.js").read_text(encoding="utf-8")
+    named = set(re.findall(r"\w+", text.split("\nimport ")[0]))
+    modules = {path.stem for path in bundle.STATIC.glob("*.js")}
+    assert len(modules) > 20
+    assert modules <= named | {"explorer"}
+
+
 def test_one_script_holds_every_module_once():
     names = re.findall(r"^(?:async )?(?:function|class|const|let) (\w+)", script, re.M)
     assert len(names) == len(set(names))

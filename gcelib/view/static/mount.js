@@ -1,28 +1,92 @@
-// Puts an explorer where its picture is, and ties it to a kernel's model if there is one.
+// Puts an explorer where its picture is, and ties it to a kernel's model if one comes.
 
-import { Settings } from "./page.js";
+import { Settings } from "./settings.js";
 
-/** @typedef {{get: (name: string) => any, set: (name: string, value: any) => void,
+/** A kernel's widget, as anywidget gives it.
+ * @typedef {{get: (name: string) => any, set: (name: string, value: any) => void,
  *   save_changes: () => void, on: (event: string, act: () => void) => void}} Model */
 
-/** Models of this page's kernels, by key. @returns {Map<string, Model>} */
-export function models() {
+/** What makes an explorer of one kind; the result is told of the kernel's model.
+ * @typedef {(root: HTMLElement, content: any, settings: Settings) =>
+ *   {connect?: (model: Model) => void}|void} Maker */
+
+/** Models of this page's kernels, by key. Page-wide: every output has its own script.
+ * @returns {Map<string, Model>} */
+function models() {
   const page = /** @type {any} */ (globalThis);
   page.gcelibModels ??= new Map();
   return page.gcelibModels;
 }
 
-/** A kernel made an explorer: let its views find it. @param {Model} model */
+/** A kernel made an explorer: let its views find it.
+ * @param {Model} model */
 export function announce(model) {
-  models().set(model.get("key"), model);
-  document.dispatchEvent(new CustomEvent("gcelib-model", { detail: model.get("key") }));
+  const key = model.get("key");
+  models().set(key, model);
+  document.dispatchEvent(new CustomEvent("gcelib-model", { detail: key }));
 }
 
-/** Keep settings and model equal, in both directions. @param {Settings} settings @param {Model} model */
+/** Fill every place on this page that waits for the explorer `key`.
+ * @param {string} key
+ * @param {Object<string, Maker>} kinds */
+export function start(key, kinds) {
+  for (const host of document.querySelectorAll(`.gcelib-explorer[data-key="${key}"]`)) {
+    if (!host.shadowRoot) mount(host, kinds);
+  }
+}
+
+/** @param {Element} host
+ * @param {Object<string, Maker>} kinds */
+function mount(host, kinds) {
+  const script = host.querySelector("script[type='application/json']");
+  if (!script) return;
+  const content = JSON.parse(script.textContent ?? "");
+  const settings = new Settings(content.settings);
+  const root = rootIn(host, content.css);
+  const view = kinds[content.kind](root, content, settings);
+  whenThereIs(content.key, (model) => {
+    tie(settings, model);
+    view?.connect?.(model);
+  });
+}
+
+/** Where the explorer is drawn; the page's style stays outside.
+ * @param {Element} host
+ * @param {string} css */
+function rootIn(host, css) {
+  const shadow = host.attachShadow({ mode: "open" });
+  const style = document.createElement("style");
+  style.textContent = css;
+  const root = document.createElement("section");
+  root.className = "gcelib";
+  shadow.append(style, root);
+  // JupyterLab would take arrow keys and letters for notebook commands.
+  host.setAttribute("data-lm-suppress-shortcuts", "true");
+  return root;
+}
+
+/** Calls `meet` once the kernel's model is there, perhaps now, perhaps never.
+ * @param {string} key
+ * @param {(model: Model) => void} meet */
+function whenThereIs(key, meet) {
+  const look = () => {
+    const model = models().get(key);
+    if (!model) return;
+    document.removeEventListener("gcelib-model", look);
+    meet(model);
+  };
+  document.addEventListener("gcelib-model", look);
+  look();
+}
+
+/** Keep settings and model equal, in both directions.
+ * @param {Settings} settings
+ * @param {Model} model */
 function tie(settings, model) {
-  const names = Object.keys(settings.values);
+  const { names } = settings;
   const read = () => {
-    settings.set(Object.fromEntries(names.map((name) => [name, model.get(name)])), model);
+    const values = names.map((name) => [name, model.get(name)]);
+    settings.set(Object.fromEntries(values), model);
   };
   for (const name of names) model.on(`change:${name}`, read);
   settings.listeners.push((changed, from) => {
@@ -31,39 +95,4 @@ function tie(settings, model) {
     model.save_changes();
   });
   read();
-}
-
-/** @param {Element} host @param {Object<string, (root: HTMLElement, content: any,
- *   settings: Settings) => {connect?: (model: Model) => void}|void>} kinds */
-function mount(host, kinds) {
-  const script = host.querySelector("script[type='application/json']");
-  if (!script) return;
-  const content = JSON.parse(script.textContent ?? "");
-  const settings = new Settings(content.settings);
-  const shadow = host.attachShadow({ mode: "open" }); // the page's style stays outside
-  const style = document.createElement("style");
-  style.textContent = content.css;
-  const root = document.createElement("section");
-  root.className = "gcelib";
-  shadow.append(style, root);
-  // JupyterLab would take arrow keys and letters for notebook commands.
-  host.setAttribute("data-lm-suppress-shortcuts", "true");
-  const view = kinds[content.kind](root, content, settings);
-  const meet = () => {
-    const model = models().get(content.key);
-    if (!model) return;
-    document.removeEventListener("gcelib-model", meet);
-    tie(settings, model);
-    view?.connect?.(model);
-  };
-  document.addEventListener("gcelib-model", meet);
-  meet();
-}
-
-/** Every place on this page that waits for the explorer `key`.
- * @param {string} key @param {Parameters<typeof mount>[1]} kinds */
-export function start(key, kinds) {
-  for (const host of document.querySelectorAll(`.gcelib-explorer[data-key="${key}"]`)) {
-    if (!host.shadowRoot) mount(host, kinds);
-  }
 }

@@ -1,75 +1,112 @@
 // The samples' images: from bytes that came with the page, or with a kernel's answer.
 
-import { bytes, html } from "./page.js";
+import { bytes, inflate } from "./decoding.js";
+import { html } from "./elements.js";
 
-/** Undo zlib. @param {Uint8Array} packed @returns {Promise<Uint8Array>} */
-async function inflate(packed) {
-  const blob = new Blob([/** @type {any} */ (packed)]);
-  const stream = blob.stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-/** Pixels that came with a kernel's answer.
+/** Pixels that came with a kernel's answer, of the samples that it lists.
  * @typedef {{buffer: ArrayBuffer, byteOffset: number, byteLength: number}} Sent */
+
+/** Images as they come with a page: their shape, whose they are (null: all samples'),
+ * and the pixels, deflated; "" where a kernel sends those that it lists.
+ * @typedef {{shape: number[], index: string|null, deflated: string}} Images */
 
 /** Images that are kept drawn. */
 const MOST_DRAWN = 200;
 
+/** Widths on the page. */
+const SMALL_WIDTH = 56;
+const LARGE_WIDTH = 168;
+
 export class Pictures {
-  /** @param {{shape: number[], index: string|null, deflated: string}|null} images */
+  /** @param {Images|null} images */
   constructor(images) {
+    /** Channels, height, width. @type {number[]|undefined} */
     this.shape = images?.shape;
     /** @type {Uint8Array|null} */
     this.pixels = null;
-    /** @type {Map<number, number>|null} */
+    /** Where a sample is in the pixels; null: all are there, in order.
+     * @type {Map<number, number>|null} */
     this.places = null;
     /** @type {Map<string, HTMLCanvasElement>} */
     this.drawn = new Map();
     this.ready = images?.deflated ? this.load(images) : Promise.resolve();
   }
 
-  /** @param {any} images */
+  /** @param {Images} images */
   async load({ deflated, index }) {
     this.pixels = await inflate(bytes(deflated));
     if (index) {
       const samples = new Int32Array(bytes(index).buffer);
-      this.places = new Map(Array.from(samples, (i, at) => [i, at]));
+      this.places = new Map(Array.from(samples, (i, place) => [i, place]));
     }
   }
 
-  /** Sample `i` as an element, or nothing; gray ones in ink on paper, as in figures.
-   * @param {number} i @param {number} place in a kernel's answer
-   * @param {Sent|undefined} sent @param {number} size */
-  canvas(i, place, sent, size) {
-    const pixels = sent
-      ? new Uint8Array(sent.buffer, sent.byteOffset, sent.byteLength) : this.pixels;
-    const at = sent ? place : this.places ? this.places.get(i) : i;
+  /** Sample `i` for a card: an element, or none where there are no images.
+   * @param {number} i
+   * @param {number} place among the samples of a kernel's answer
+   * @param {Sent|undefined} sent */
+  small(i, place, sent) {
+    return this.picture(i, place, sent, SMALL_WIDTH);
+  }
+
+  /** The same, enlarged.
+   * @param {number} i
+   * @param {number} place
+   * @param {Sent|undefined} sent */
+  large(i, place, sent) {
+    return this.picture(i, place, sent, LARGE_WIDTH);
+  }
+
+  /** @param {number} i
+   * @param {number} place
+   * @param {Sent|undefined} sent
+   * @param {number} width
+   * @returns {HTMLElement[]} */
+  picture(i, place, sent, width) {
+    const pixels = sent ? viewOn(sent) : this.pixels;
     if (!this.shape || !pixels) return [];
-    if (at === undefined || at < 0) return [html("i", { class: "absent" }, "image not in this file")];
-    const key = `${i}/${size}`;
+    const at = sent ? place : this.placeOf(i);
+    if (at < 0) return [html("i", { class: "absent" }, "image not in this file")];
+    const key = `${i}/${width}`;
     let canvas = this.drawn.get(key);
     if (!canvas) {
       if (this.drawn.size >= MOST_DRAWN) this.drawn.clear();
-      canvas = this.draw(pixels, at, this.shape, size);
+      canvas = drawnImage(pixels, at, this.shape, width);
       this.drawn.set(key, canvas);
     }
     return [canvas];
   }
 
-  /** @param {Uint8Array} pixels @param {number} at @param {number[]} shape
-   * @param {number} size @returns {HTMLCanvasElement} */
-  draw(pixels, at, [channels, height, width], size) {
-    const area = height * width;
-    const image = new ImageData(width, height);
-    for (let p = 0; p < area; p++) {
-      for (let c = 0; c < 3; c++) {
-        const value = pixels[(at * channels + (channels === 3 ? c : 0)) * area + p];
-        image.data[4 * p + c] = channels === 3 ? value : 255 - value;
-      }
-      image.data[4 * p + 3] = 255;
-    }
-    const canvas = html("canvas", { width, height, "aria-hidden": "true", style: `width:${size}px` });
-    canvas.getContext("2d").putImageData(image, 0, 0);
-    return canvas;
+  /** Where sample `i` is in the pixels that came with the page; -1 if it is not.
+   * @param {number} i */
+  placeOf(i) {
+    return this.places ? this.places.get(i) ?? -1 : i;
   }
+}
+
+/** @param {Sent} sent */
+const viewOn = ({ buffer, byteOffset, byteLength }) =>
+  new Uint8Array(buffer, byteOffset, byteLength);
+
+/** An image as an element; a gray one in ink on paper, as in figures.
+ * @param {Uint8Array} pixels of several images, channel by channel
+ * @param {number} at which of them
+ * @param {number[]} shape
+ * @param {number} shownWidth
+ * @returns {HTMLCanvasElement} */
+function drawnImage(pixels, at, [channels, height, width], shownWidth) {
+  const inColour = channels === 3;
+  const area = height * width;
+  const image = new ImageData(width, height);
+  for (let p = 0; p < area; p++) {
+    for (let c = 0; c < 3; c++) {
+      const value = pixels[(at * channels + (inColour ? c : 0)) * area + p];
+      image.data[4 * p + c] = inColour ? value : 255 - value;
+    }
+    image.data[4 * p + 3] = 255;
+  }
+  const style = `width:${shownWidth}px`;
+  const canvas = html("canvas", { width, height, "aria-hidden": "true", style });
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
 }

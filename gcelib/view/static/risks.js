@@ -1,17 +1,31 @@
 // The risk of predictions on the simplex of three classes, for a truth that moves.
 // As PropernessExplorer computes it in Python, where losses come from gcelib.losses.
 
-/** @typedef {{loss: string, truth: number[], gamma: number, weight: number,
- *   batch: "varied"|"alike"}} Settings */
+/** What is asked: a loss, the truth, and the options that some losses have.
+ * @typedef {{loss: string, truth: number[], gamma: number, weight: number,
+ *   batch: "varied"|"alike"}} Asked */
 
-/** base ** gamma for base >= 0, as the losses have it. @param {number} base @param {number} gamma */
+/** The risk at the points of `gridOf`, 13 levels for drawing, and where it is lowest;
+ * null if it is the same everywhere.
+ * @typedef {{risk: number[], levels: number[], best: number[]|null,
+ *   risk_at_truth: number, risk_at_best: number}} Found */
+
+/** Which losses take `gamma`, and which `weight` and `batch`. */
+export const TAKES_GAMMA = ["focal", "dfl"];
+export const TAKES_WEIGHT = ["gce"];
+
+/** base ** gamma for base >= 0, as the losses have it.
+ * @param {number} base
+ * @param {number} gamma */
 const power = (base, gamma) => Math.max(base, 1e-20) ** gamma;
 
 /** The loss of predicting p (all > 0) where class k happened.
  * @type {Object<string, (p: number[], k: number, gamma: number) => number>} */
 const LOSS = {
   ce: (p, k) => -Math.log(p[k]),
-  brier: (p, k) => p.reduce((sum, value, j) => sum + (value - (j === k ? 1 : 0)) ** 2, 0),
+  brier: (p, k) => {
+    return p.reduce((sum, value, j) => sum + (value - (j === k ? 1 : 0)) ** 2, 0);
+  },
   focal: (p, k, gamma) => -power(1 - p[k], gamma) * Math.log(p[k]),
   flsd: (p, k) => -power(1 - p[k], p[k] < 0.2 ? 5 : 3) * Math.log(p[k]),
   dfl: (p, k, gamma) => {
@@ -20,16 +34,26 @@ const LOSS = {
   },
 };
 
-export const RISKS = [...Object.keys(LOSS), "gce"];
+/** The expected loss of p under the truth.
+ * @param {number[]} p
+ * @param {Asked} asked */
+function risk(p, asked) {
+  if (asked.loss === "gce") return riskInBatch(p, asked);
+  const loss = LOSS[asked.loss];
+  return asked.truth.reduce((sum, q, k) => sum + q * loss(p, k, asked.gamma), 0);
+}
 
-/** The expected loss of p under the truth. @param {number[]} p @param {Settings} settings */
-export function risk(p, { loss, truth, gamma, weight, batch }) {
-  if (loss !== "gce") {
-    return truth.reduce((sum, q, k) => sum + q * LOSS[loss](p, k, gamma), 0);
-  }
-  const corners = [0, 1, 2].map((i) => [0, 1, 2].map((k) => 0.1 + (i === k ? 0.7 : 0)));
-  const truths = batch === "alike" ? [truth, truth] : [truth, ...corners];
-  const predictions = batch === "alike" ? [p, p] : [p, ...corners];
+/** Three more samples, predicted right, whose truths span the classes. */
+const OTHERS = [[1, 0, 0], [0, 1, 0], [0, 0, 1]].map((corner) => {
+  return corner.map((value) => 0.1 + 0.7 * value);
+});
+
+/** GCE compares samples, so p stands in a batch with others, or with its own copy.
+ * @param {number[]} p
+ * @param {Asked} asked */
+function riskInBatch(p, { truth, weight, batch }) {
+  const truths = batch === "alike" ? [truth, truth] : [truth, ...OTHERS];
+  const predictions = batch === "alike" ? [p, p] : [p, ...OTHERS];
   let total = 0;
   for (let k = 0; k < 3; k++) {
     const logSum = Math.log(predictions.reduce((sum, row) => sum + row[k], 0));
@@ -41,8 +65,9 @@ export function risk(p, { loss, truth, gamma, weight, batch }) {
 }
 
 /** Grid points inside the rim, where risks are infinite, and off the lines of equal
- * probabilities, where dfl jumps. @param {number} steps */
-export function gridOf(steps) {
+ * probabilities, where dfl jumps.
+ * @param {number} steps */
+function gridOf(steps) {
   const points = [];
   for (let i = 0; i <= steps; i++) {
     for (let j = 0; j <= steps - i; j++) {
@@ -53,7 +78,8 @@ export function gridOf(steps) {
   return points;
 }
 
-/** p inside the simplex, with sum 1. @param {number[]} p */
+/** p inside the simplex, with sum 1.
+ * @param {number[]} p */
 function inside(p) {
   const positive = p.map((value) => Math.max(value, 1e-9));
   const total = positive[0] + positive[1] + positive[2];
@@ -61,27 +87,34 @@ function inside(p) {
 }
 
 /** The best prediction: the grid's, refined in ever smaller neighbourhoods.
- * @param {number[][]} grid @param {number[]} risks @param {number} steps
- * @param {Settings} settings */
-function minimiser(grid, risks, steps, settings) {
+ * @param {number[][]} grid
+ * @param {number[]} risks
+ * @param {number} steps
+ * @param {Asked} asked */
+function minimiser(grid, risks, steps, asked) {
   let best = grid[risks.indexOf(Math.min(...risks))];
-  const offsets = Array.from({ length: 7 }, (_, i) => (i / 3 - 1) / steps);
   for (let round = 0; round < 10; round++) {
-    const near = [];
-    for (const a of offsets) {
-      for (const b of offsets) {
-        const shrink = 3 ** round;
-        near.push(inside([best[0] + a / shrink, best[1] + b / shrink, best[2] - (a + b) / shrink]));
-      }
-    }
-    const found = near.map((p) => risk(p, settings));
+    const near = neighbours(best, steps, 3 ** round);
+    const found = near.map((p) => risk(p, asked));
     best = near[found.indexOf(Math.min(...found))];
   }
   return best;
 }
 
+/** Predictions around p, up to a step of the grid away where `shrink` is 1.
+ * @param {number[]} p
+ * @param {number} steps
+ * @param {number} shrink */
+function neighbours(p, steps, shrink) {
+  const offsets = Array.from({ length: 7 }, (_, i) => (i / 3 - 1) / steps);
+  return offsets.flatMap((a) => offsets.map((b) => {
+    return inside([p[0] + a / shrink, p[1] + b / shrink, p[2] - (a + b) / shrink]);
+  }));
+}
+
 /** The value below which a share of the values lies, between neighbours.
- * @param {number[]} values @param {number} share */
+ * @param {number[]} values
+ * @param {number} share */
 function quantile(values, share) {
   const sorted = Float64Array.from(values).sort();
   const position = share * (sorted.length - 1);
@@ -90,22 +123,24 @@ function quantile(values, share) {
   return sorted[left] + (position - left) * (sorted[right] - sorted[left]);
 }
 
-/** The whole surface, its levels for drawing, and where it is lowest.
- * @param {number} steps @param {Settings} settings */
-export function surface(steps, settings) {
+/** The whole surface.
+ * @param {number} steps of the grid
+ * @param {Asked} asked
+ * @returns {Found} */
+export function surface(steps, asked) {
   const grid = gridOf(steps);
-  const risks = grid.map((p) => risk(p, settings));
+  const risks = grid.map((p) => risk(p, asked));
   const low = Math.min(...risks);
   const flat = Math.max(...risks) - low < 1e-9;
-  const best = flat ? null : minimiser(grid, risks, steps, settings);
+  const best = flat ? null : minimiser(grid, risks, steps, asked);
   const span = flat ? 1 : quantile(risks, 0.9) - low;
   const levels = Array.from({ length: 13 }, (_, i) => low + span * ((i + 1) / 14) ** 2);
-  const truth = inside(settings.truth);
+  const truth = inside(asked.truth);
   return {
     risk: risks,
     levels,
     best,
-    risk_at_truth: risk(truth, settings),
-    risk_at_best: risk(best ?? truth, settings),
+    risk_at_truth: risk(truth, asked),
+    risk_at_best: risk(best ?? truth, asked),
   };
 }

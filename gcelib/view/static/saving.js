@@ -1,65 +1,92 @@
 // What a reader takes along: the diagram as a picture, and its numbers as a table.
 
-import { download } from "./page.js";
+import { html } from "./elements.js";
 
-/** @param {import("./engine.js").Row[]} rows @param {(name: string) => string} label */
+/** @typedef {import("./engine.js").Row} Row */
+
+/** Offer the bins of all runs as a table.
+ * @param {Row[]} rows
+ * @param {(name: string) => string} label */
 export function saveCsv(rows, label) {
   const head = "run,from,to,samples,confidence,accuracy,band_low,band_high";
-  const lines = rows.flatMap((row) => row.counts.map((count, bin) => {
-    const name = `"${label(row.name).replaceAll('"', '""')}"`;
-    const numbers = [row.confidence, row.accuracy, row.band_low, row.band_high];
-    const filled = numbers.map((values) => (count ? values[bin] : ""));
-    return [name, row.edges[bin], row.edges[bin + 1], count, ...filled].join(",");
-  }));
+  const lines = rows.flatMap((row) => csvLines(row, label(row.name)));
   const text = `${[head, ...lines].join("\n")}\n`;
   download("reliability.csv", new Blob([text], { type: "text/csv" }));
 }
 
-/** @param {HTMLElement} legend @param {HTMLElement} charts @param {string} caption */
-export async function savePng(legend, charts, caption) {
-  download("reliability.png", await drawPng(legend, charts, caption));
+/** A line for each bin; an empty one has no values.
+ * @param {Row} row
+ * @param {string} label */
+function csvLines(row, label) {
+  const name = `"${label.replaceAll('"', '""')}"`;
+  return row.counts.map((count, bin) => {
+    const values = [row.confidence, row.accuracy, row.band_low, row.band_high];
+    const cells = values.map((ofBins) => (count ? ofBins[bin] : ""));
+    return [name, row.edges[bin], row.edges[bin + 1], count, ...cells].join(",");
+  });
 }
 
-/** Legend and charts as they are seen, the numbers below, on the page's own paper.
- * @param {HTMLElement} legend above the charts @param {HTMLElement} charts
- * @param {string} caption @returns {Promise<Blob>} */
-async function drawPng(legend, charts, caption) {
+/** Offer legend and charts as they are seen, with a caption, as a picture.
+ * @param {HTMLElement} legend above the charts
+ * @param {HTMLElement} charts
+ * @param {string} caption */
+export async function savePng(legend, charts, caption) {
+  const canvas = await drawnPage(legend, charts, caption);
+  canvas.toBlob((blob) => blob && download("reliability.png", blob), "image/png");
+}
+
+/** @param {string} name
+ * @param {Blob} blob */
+function download(name, blob) {
+  const link = html("a", { href: URL.createObjectURL(blob), download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** Pixels of the page: around all, above the caption, and from line to line of it. */
+const MARGIN = 8;
+const CAPTION_GAP = 10;
+const LINE_HEIGHT = 18;
+
+/** Pixels of the picture for one of the page. */
+const SCALE = 2;
+
+/** @param {HTMLElement} legend
+ * @param {HTMLElement} charts
+ * @param {string} caption
+ * @returns {Promise<HTMLCanvasElement>} */
+async function drawnPage(legend, charts, caption) {
   const page = getComputedStyle(/** @type {Element} */ (charts.closest(".gcelib")));
   const { left, top } = legend.getBoundingClientRect();
   const { right, bottom } = charts.getBoundingClientRect();
-  const margin = 8;
-  const width = right - left + 2 * margin;
   const canvas = document.createElement("canvas");
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   context.font = page.font;
   const lines = wrapped(context, caption, right - left);
-  const height = bottom - top + 2 * margin + 10 + 18 * lines.length;
-  const scale = 2;
-  canvas.width = scale * width;
-  canvas.height = scale * height;
-  context.scale(scale, scale);
+  const width = right - left + 2 * MARGIN;
+  const height = bottom - top + 2 * MARGIN + CAPTION_GAP + LINE_HEIGHT * lines.length;
+  canvas.width = SCALE * width;
+  canvas.height = SCALE * height; // forgets the font
+  context.scale(SCALE, SCALE);
   context.fillStyle = page.backgroundColor;
   context.fillRect(0, 0, width, height);
-  context.translate(margin - left, margin - top);
-  for (const drawing of [legend, charts].flatMap((part) => [...part.querySelectorAll("svg")])) {
-    const at = drawing.getBoundingClientRect();
-    const image = new Image(at.width, at.height);
-    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(withStyles(drawing, at))}`;
-    await image.decode();
-    context.drawImage(image, at.left, at.top, at.width, at.height);
-  }
+  context.translate(MARGIN - left, MARGIN - top);
+  await copyDrawings(context, [legend, charts]);
   context.fillStyle = page.color;
   context.font = page.font;
-  for (const entry of legend.querySelectorAll("li")) {
-    const sign = /** @type {Element} */ (entry.firstElementChild).getBoundingClientRect();
-    context.fillText(entry.textContent ?? "", sign.right + 5, sign.bottom - 1);
-  }
-  lines.forEach((line, i) => context.fillText(line, left, bottom + 18 * (i + 1)));
-  return new Promise((done) => canvas.toBlob((blob) => done(/** @type {Blob} */ (blob)), "image/png"));
+  copyLegendWords(context, legend);
+  lines.forEach((line, i) => {
+    context.fillText(line, left, bottom + LINE_HEIGHT * (i + 1));
+  });
+  return canvas;
 }
 
 /** Lines of whole words that are no wider than `width`.
- * @param {CanvasRenderingContext2D} context @param {string} text @param {number} width */
+ * @param {CanvasRenderingContext2D} context
+ * @param {string} text
+ * @param {number} width */
 function wrapped(context, text, width) {
   const lines = [""];
   for (const word of text.split(" ")) {
@@ -70,15 +97,43 @@ function wrapped(context, text, width) {
   return lines;
 }
 
-/** What a style sheet may say about a shape. */
-const DRAWN = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "opacity"];
+/** @param {CanvasRenderingContext2D} context
+ * @param {HTMLElement[]} parts */
+async function copyDrawings(context, parts) {
+  const drawings = parts.flatMap((part) => [...part.querySelectorAll("svg")]);
+  for (const drawing of drawings) {
+    const at = drawing.getBoundingClientRect();
+    const image = new Image(at.width, at.height);
+    const source = encodeURIComponent(withStyles(drawing, at));
+    image.src = `data:image/svg+xml;charset=utf-8,${source}`;
+    await image.decode();
+    context.drawImage(image, at.left, at.top, at.width, at.height);
+  }
+}
 
-/** A drawing that needs no style sheet. @param {SVGElement} chart @param {DOMRect} at */
-function withStyles(chart, at) {
-  const copy = /** @type {SVGElement} */ (chart.cloneNode(true));
-  const from = chart.querySelectorAll("*");
+/** @param {CanvasRenderingContext2D} context
+ * @param {HTMLElement} legend */
+function copyLegendWords(context, legend) {
+  for (const entry of legend.querySelectorAll("li")) {
+    const sign = /** @type {Element} */ (entry.firstElementChild);
+    const { right, bottom } = sign.getBoundingClientRect();
+    context.fillText(entry.textContent ?? "", right + 5, bottom - 1);
+  }
+}
+
+/** What a style sheet may say about a shape. */
+const DRAWN = [
+  "fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "opacity",
+];
+
+/** The text of a drawing that needs no style sheet.
+ * @param {SVGElement} drawing
+ * @param {DOMRect} at */
+function withStyles(drawing, at) {
+  const copy = /** @type {SVGElement} */ (drawing.cloneNode(true));
+  const originals = drawing.querySelectorAll("*");
   copy.querySelectorAll("*").forEach((element, i) => {
-    const style = getComputedStyle(from[i]);
+    const style = getComputedStyle(originals[i]);
     for (const name of DRAWN) element.setAttribute(name, style.getPropertyValue(name));
     element.setAttribute("style", `font:${style.font}`);
   });
