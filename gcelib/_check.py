@@ -14,7 +14,17 @@ import sys
 import types
 import warnings
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, NoReturn, TypeAlias, cast, overload
+from typing import (
+    Literal,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    Self,
+    TypeAlias,
+    cast,
+    overload,
+    runtime_checkable,
+)
 
 import numpy as np
 import numpy.typing as npt
@@ -615,6 +625,65 @@ def check_range(labels: Tensor, n_classes: int, name: str = "labels") -> None:
             fail(name, problem, "class ids count from 0 to K - 1")
 
 
+@runtime_checkable
+class _Index(Protocol):
+    """An index of pandas, which need not be installed."""
+
+    def equals(self, other: object, /) -> bool:
+        """Tell whether both hold the same, in the same order."""
+
+    def sort_values(self) -> Self:
+        """The same, sorted."""
+
+
+def warn_of_tables(
+    logits: object,
+    labels: object,
+    scores: Tensor,
+    classes: Tensor,
+    names: tuple[str, str] = ("logits", "labels"),
+) -> None:
+    """Warn where DataFrames or Series do not say what their rows and columns seem to.
+
+    Rows are taken by position, as everywhere outside pandas: an index in another order
+    is told, and so is a column of ``logits`` that holds the labels. ``scores`` and
+    ``classes`` are their numbers.
+    """
+    ours = getattr(logits, "index", None)
+    theirs = getattr(labels, "index", None)
+    if not isinstance(ours, _Index) or len(scores) != len(classes):
+        return
+    if isinstance(theirs, _Index) and _in_another_order(ours, theirs):
+        first, second = names
+        warn(
+            f"{second}: their index is another one than that of {first}, and rows are "
+            f"taken by position; pass {second}.loc[{first}.index] if the index says "
+            f"what belongs together, else {second}.to_numpy()"
+        )
+    if scores.ndim != 2 or classes.ndim != 1 or len(scores) < 10:
+        return
+    is_label = (scores == classes[:, None]).all(0)
+    if bool(is_label.any()) and bool((scores != scores.round()).any()):
+        name = list(getattr(logits, "columns", ()))[int(is_label.int().argmax())]
+        warn(f"{names[0]}: column {name!r} holds the labels; leave it out")
+
+
+def _in_another_order(ours: _Index, theirs: _Index) -> bool:
+    """Tell whether two indexes of pandas put other rows side by side.
+
+    One that only counts from 0, as new tables get, says nothing of other rows.
+    """
+    if ours.equals(theirs):
+        return False
+    counts = [getattr(index, "start", None) == 0 for index in (ours, theirs)]
+    if not any(counts):
+        return True
+    try:
+        return bool(ours.sort_values().equals(theirs.sort_values()))
+    except TypeError:  # text beside numbers
+        return False
+
+
 def logits_and_labels(
     logits: object, labels: object, *, min_samples: int = 1, values: bool = True
 ) -> tuple[Tensor, Tensor]:
@@ -624,6 +693,7 @@ def logits_and_labels(
     """
     scores = as_tensor("logits", logits)
     classes = as_tensor("labels", labels)
+    warn_of_tables(logits, labels, scores, classes)
     check_has_values("logits", scores)
     check_has_values("labels", classes)
     check_logits(scores, min_samples=min_samples, values=values)

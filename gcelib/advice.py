@@ -533,6 +533,7 @@ def _checked(
     y = _check.as_tensor(labels_name, labels)
     _check.check_has_values(name, z)
     _check.check_has_values(labels_name, y)
+    _check.warn_of_tables(logits, labels, z, y, (name, labels_name))
     z = z.cpu()
     y = y.cpu()
     _check.check_logits(z, name)

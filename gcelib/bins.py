@@ -109,6 +109,7 @@ def check_confidences(
     hits = _check.as_tensor(other, correct)
     _check.check_has_values(name, values)
     _check.check_has_values(other, hits)
+    _check.warn_of_tables(confidences, correct, values, hits, names)
     values = values.cpu()
     hits = hits.cpu()
     if values.ndim != 1 or len(values) == 0:

@@ -22,8 +22,9 @@ CELLS = 1 << 19
 DEVICE_CELLS = 1 << 24
 #: With fewer classes a CPU block is (K, rows): reductions run along long columns.
 MANY_CLASSES = 32
-#: Where one class has more than half, no other can have as much.
-_HALF = 0.501
+#: Where one class has more, no other can have as much: rows of probabilities in 16 bits
+#: may sum to 1.01.
+_HALF = 0.506
 
 
 def rounding(dtype: torch.dtype, *, probabilities: bool = False) -> float:

@@ -128,12 +128,13 @@ class Calibrator(nn.Module):
             all, probabilities in the place of logits, or a temperature that ended at
             the end of its range.
         """
-        logits = _check.as_tensor("logits", logits)
-        labels = _check.as_tensor("labels", labels)
-        _check.check_has_values("logits", logits)
-        _check.check_has_values("labels", labels)
-        device = logits.device
-        logits, labels = _check.logits_and_labels(logits.cpu(), labels.cpu())
+        scores = _check.as_tensor("logits", logits)
+        classes = _check.as_tensor("labels", labels)
+        _check.check_has_values("logits", scores)
+        _check.check_has_values("labels", classes)
+        _check.warn_of_tables(logits, labels, scores, classes)
+        device = scores.device
+        logits, labels = _check.logits_and_labels(scores.cpu(), classes.cpu())
         _check.warn_of_probabilities(logits)
         with (
             torch.inference_mode(False),

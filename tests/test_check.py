@@ -326,3 +326,55 @@ def test_labels_of_every_width_mean_the_same():
             assert float(loss) == pytest.approx(expected)
     with pytest.raises(ValueError, match=r"^labels: contains"):
         metrics.nll(logits, np.full(30, 2**63 + 1, np.uint64))
+
+
+# --- tables of pandas -----------------------------------------------------------------
+
+
+def table_and_labels():
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    scores = pandas.DataFrame(rng.normal(size=(60, 3)), columns=list("abc"))
+    return scores, pandas.Series(rng.integers(0, 3, 60), name="label")
+
+
+TAKERS = {
+    "evaluate": gcelib.evaluate,
+    "meter": lambda z, y: gcelib.CalibrationMeter(3).update(z, y),
+    "fit": lambda z, y: gcelib.TemperatureScaling().fit(z, y),
+    "advise": lambda z, y: gcelib.advise(z, y, folds=2),
+    "confidences": lambda z, y: gcelib.Reliability.from_confidences(
+        1 / (1 + np.exp(-z["a"])), y == 1
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:labels. .* chance", "ignore:val_labels. .*chance")
+@pytest.mark.parametrize("name", TAKERS)
+def test_an_index_in_another_order_is_told(name):
+    take = TAKERS[name]
+    logits, labels = table_and_labels()
+    shuffled = labels.sample(frac=1, random_state=1)
+    with pytest.warns(UserWarning, match="index is another one than that of"):
+        take(logits, shuffled)
+    with pytest.warns(UserWarning, match="index is another one than that of"):
+        take(logits.loc[shuffled.index], labels)
+    drawn = labels.copy()
+    drawn.index = range(100, 160)  # of a larger table, beside a new one
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for pair in ((logits, labels), (logits, drawn), (logits, labels.to_numpy())):
+            take(*pair)
+    assert not [w for w in caught if "index" in str(w.message)]
+
+
+def test_labels_among_the_columns_of_logits_are_told():
+    logits, labels = table_and_labels()
+    with pytest.warns(UserWarning, match="logits: column 'y' holds the labels; leave"):
+        gcelib.evaluate(logits.assign(y=labels), labels)
+    certain = logits * 0
+    certain["b"] = 1.0 * (labels == 1)
+    two = certain[["a", "b"]].assign(a=1.0 * (labels != 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gcelib.evaluate(two, (labels == 1).astype(int), probabilities=True)

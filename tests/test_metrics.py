@@ -676,6 +676,14 @@ def test_probabilities_give_the_diagrams_and_entropies_of_their_logits():
     assert auroc == pytest.approx(metrics.ood_auroc(logits, other[0]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_of_probabilities_that_tie_above_a_half_the_first_is_the_prediction(dtype):
+    p = torch.full((10, 2), 0.504, dtype=dtype)  # rounded so that rows sum to 1.01
+    second = torch.ones(10, dtype=torch.int64)
+    assert metrics.error(p, second, probabilities=True) == 1
+    assert metrics.error(p, 0 * second, probabilities=True) == 0
+
+
 def test_exact_zeros_and_ones_are_probabilities():
     probs = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
     labels = np.array([0, 1, 1])
