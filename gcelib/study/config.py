@@ -567,7 +567,7 @@ def _or(given: T | None, default: T) -> T:
 
 def _whole(name: str, value: object, low: int, high: int) -> int:
     """Return a whole number within limits."""
-    return int(number(name, value, low, high, integer=True))
+    return number(name, value, low, high, integer=True)
 
 
 def _real(
@@ -629,7 +629,7 @@ def _milestones(
         scaled = sorted({round(m * epochs / row.epochs) for m in row.milestones})
         return tuple(m for m in scaled if 0 < m < epochs)
     chosen = _sequence("milestones", _or(given, row.milestones), "[150, 250]")
-    found = tuple(int(number("milestones", m, 1, integer=True)) for m in chosen)
+    found = tuple(number("milestones", m, 1, integer=True) for m in chosen)
     if sorted(set(found)) != list(found):
         cure = "list each epoch once, in order"
         fail("milestones", f"{found} do not increase", cure)

@@ -809,7 +809,7 @@ def local_workers(workers: int | None = None, workers_per_gpu: int = 1) -> warm.
     per_gpu = _check.number("workers_per_gpu", workers_per_gpu, 1, integer=True)
     if workers is None:
         workers = len(gpus) * int(per_gpu) or CPU_COUNT
-    count = int(_check.number("workers", workers, 1, integer=True))
+    count = _check.number("workers", workers, 1, integer=True)
     # Runs record how many share their device: Table 6 counts those that were alone.
     sharing = math.ceil(count / len(gpus)) if gpus else count
     environments = [{"GCELIB_SHARING": str(sharing)} for _ in range(count)]

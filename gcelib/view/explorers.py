@@ -93,11 +93,6 @@ _METRICS = _columns()
 _BINNINGS_OF: dict[str, Binning] = {"ece": "width", "adaptive_ece": "mass"}
 
 
-def _whole(name: str, value: object, low: int, high: int) -> int:
-    """A whole number in [low, high]."""
-    return int(number(name, value, low, high, integer=True))
-
-
 def _pair(name: str, pair: object, form: str = "logits") -> tuple[Tensor, Tensor]:
     """Checked logits, in float32 as they travel, and labels, on the CPU."""
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -350,14 +345,20 @@ class ReliabilityExplorer(_Explorer):
     temperature = _Setting(
         1.0, lambda self, value: number("temperature", value, 0.1, 10)
     )
-    n_bins = _Setting(20, lambda self, value: _whole("n_bins", value, 1, 50))
+    n_bins = _Setting(
+        20, lambda self, value: number("n_bins", value, 1, 50, integer=True)
+    )
     binning = _Setting("width", lambda self, value: choice("binning", value, _BINNINGS))
     class_index = _Setting(None, lambda self, k: self._index("class_index", k))
     selected = _Setting(None, lambda self, value: self._check_selected(value))
     errors_only = _Setting(False, lambda self, value: bool(value))
     pair = _Setting(None, lambda self, value: self._check_pair(value))
-    first = _Setting(0, lambda self, value: _whole("first", value, 0, 2**31))
-    n_images = _Setting(24, lambda self, value: _whole("n_images", value, 1, 500))
+    first = _Setting(
+        0, lambda self, value: number("first", value, 0, 2**31, integer=True)
+    )
+    n_images = _Setting(
+        24, lambda self, value: number("n_images", value, 1, 500, integer=True)
+    )
     detail = _Setting(None, lambda self, value: self._index("detail", value))
 
     def __init__(
@@ -466,7 +467,7 @@ class ReliabilityExplorer(_Explorer):
         if value is None:
             return None
         n = len(self._labels) if name == "detail" else len(self._names)
-        return _whole(name, value, 0, n - 1)
+        return number(name, value, 0, n - 1, integer=True)
 
     def _check_calibrator(self, value: object) -> str:
         """One that whoever answers can apply."""

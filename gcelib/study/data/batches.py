@@ -142,7 +142,7 @@ def batches(
     (torch.Size([32, 1, 8, 8]), torch.Size([32]))
     """
     images, labels = _checked_pair(split)
-    size = int(number("batch_size", batch_size, 1, integer=True))
+    size = number("batch_size", batch_size, 1, integer=True)
     n = len(labels)
     augment = boolean("augment", augment) and images.ndim == 4
     drop_single = boolean("drop_single", drop_single) and generator is not None

@@ -123,7 +123,7 @@ def load(
     (1000, 300, 497)
     """
     base = parent(name, "name")
-    seed = int(number("seed", seed, 0, _LARGEST_SEED, integer=True))
+    seed = number("seed", seed, 0, _LARGEST_SEED, integer=True)
     source = source_of(name, seed, "name")
     raw = source.read(places.data_dir(root), seed)
     if raw.test is None:
