@@ -651,7 +651,7 @@ def warn_of_tables(
     """
     ours = getattr(logits, "index", None)
     theirs = getattr(labels, "index", None)
-    if not isinstance(ours, _Index) or len(scores) != len(classes):
+    if ours is None or not isinstance(ours, _Index) or len(scores) != len(classes):
         return
     if isinstance(theirs, _Index) and _in_another_order(ours, theirs):
         first, second = names

@@ -758,6 +758,36 @@ def entropy(logits: Array, *, probabilities: bool = False) -> Floats:
     return entropies
 
 
+def log_entropy(logits: Array, *, probabilities: bool = False) -> Floats:
+    """Logarithm of ``entropy``: it orders samples also where that is 0 in float64.
+
+    Parameters
+    ----------
+    logits : (N, K) tensor or array
+        Scores before the softmax, of any float type, on any device.
+    probabilities : bool, default False
+        True: ``logits`` holds probabilities. Exact 0 and 1 are allowed; rows that do
+        not sum to 1 are refused.
+
+    Returns
+    -------
+    (N,) float64 array
+        At most log log K; -inf where no other class has any probability.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> log_entropy([[900.0, 0.0], [800.0, 0.0]]).round(1).tolist()
+    [-893.2, -793.3]
+    """
+    _, logarithms = _entropies("logits", logits, probabilities)
+    return logarithms
+
+
 def _entropies(
     name: str, logits: object, probabilities: object
 ) -> tuple[Floats, Floats]:

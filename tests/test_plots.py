@@ -785,6 +785,9 @@ def test_roc_curve_has_the_area_that_its_legend_states():
     inside, outside = sample()[0], sample(scale=1.0, seed=1)[0]
     # Ties: entropies of exactly zero on both sides.
     inside[:50] = outside[:50] = np.float32([900, 0, 0, 0, 0])
+    # No ties, though float64 holds these entropies as zero, too.
+    inside[50:60, 0] = np.arange(1000, 1100, 10)
+    outside[50:60, 0] = np.arange(995, 1095, 10)
     ax = plots.roc_curves({"gce": (inside, outside), "ce": (outside, inside)})
     for line, pair in zip(
         ax.lines, [(inside, outside), (outside, inside)], strict=False

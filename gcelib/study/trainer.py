@@ -478,7 +478,7 @@ class Trainer:
         }
         record |= self.train_epoch(epoch, parts["train"])
         n_train = len(parts["train"][1])
-        pace = n_train / (time.perf_counter() - start)
+        pace = n_train / max(time.perf_counter() - start, 1e-9)  # a clock may stand
         record["images_per_second"] = round(pace, 1)
         is_last = epoch + 1 == settings.epochs
         look = is_last or (epoch + 1) % settings.eval_every == 0

@@ -734,9 +734,9 @@ def roc_curves(
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             cure = "pass (logits of test samples, logits of OOD samples)"
             _check.fail("pairs", f"{name!r} is no pair", cure, TypeError)
-        entropies = [metrics.entropy(z, probabilities=probabilities) for z in pair]
+        scores = [metrics.log_entropy(z, probabilities=probabilities) for z in pair]
         area = metrics.ood_auroc(*pair, probabilities=probabilities)
-        drawn[name] = ([np.sort(values) for values in entropies], area)
+        drawn[name] = ([np.sort(values) for values in scores], area)
     ax = _new_axes(4.6, 4.4) if ax is None else ax
     for index, (name, (scores, area)) in enumerate(drawn.items()):
         thresholds = np.unique(np.concatenate(scores))[::-1]
