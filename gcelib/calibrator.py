@@ -259,7 +259,10 @@ class Calibrator(nn.Module):
         n_classes = _stored_n_classes(stored, self._n_classes)
         for name, value in stored.items():
             if name != "n_classes":
-                _check_values(name, value, self.buffer_rules[name], n_classes)
+                rule = self.buffer_rules[name]
+                if rule.length == "fixed":
+                    _check_size(name, value, getattr(self, name))
+                _check_values(name, value, rule, n_classes)
         self._check_state(stored)
         problems_before = len(missing_keys) + len(error_msgs)
         with torch.inference_mode(False):
@@ -316,6 +319,14 @@ def _stored_n_classes(stored: Mapping[str, Tensor], present: int) -> int:
     if not is_whole or int(value) < 0 or int(value) == 1:
         _check.fail("n_classes", f"is {value.tolist()}", "it must be 0 or at least 2")
     return int(value)
+
+
+def _check_size(name: str, value: Tensor, present: Tensor) -> None:
+    """Refuse a buffer of another size than the options of this calibrator ask for."""
+    if value.shape != present.shape:
+        problem = f"has shape {tuple(value.shape)}, and here {tuple(present.shape)}"
+        cure = "make the calibrator with the options of the one that was saved"
+        _check.fail(name, problem, cure)
 
 
 def _check_values(name: str, value: Tensor, rule: BufferRule, n_classes: int) -> None:
