@@ -88,7 +88,7 @@ def as_data(explorer):
             for buffer in form.buffers:
                 fits[calibrator][buffer] = getattr(fitted, buffer).tolist()
             for option in form.options:
-                fits[calibrator][option] = getattr(fitted, option)
+                fits[calibrator][option] = float(getattr(fitted, option))
         values = logits.flatten().tolist()
         runs.append({"name": name, "logits": values, "calibrators": fits})
     labels = explorer._labels.tolist()
