@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,6 +31,10 @@ def pytest_configure(config):
         os.environ["GCELIB_TEST_RUNS"] = config._gcelib_runs.name
         os.environ["GCELIB_RUNS_DIR"] = config._gcelib_runs.name
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    sys.path.insert(0, str(ROOT / "tests"))
+    from forked import fork_kernels
+
+    fork_kernels()
 
 
 def _leave_pictures_out():

@@ -2,10 +2,9 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import nbformat
 import numpy as np
 import pytest
@@ -57,11 +56,10 @@ def execute(notebook, *options):
         "from gcelib.study import papermill_plugin; papermill_plugin.register();"
         "sys.exit(main.papermill())"
     )
-    command = [sys.executable, "-c", code, str(notebook), str(output), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    status, text = forked.python(code, str(notebook), str(output), *options)
+    assert status == 0, text
     (cell,) = nbformat.read(output, as_version=4).cells
-    return cell, done.stdout + done.stderr
+    return cell, text
 
 
 def printed(cell):
@@ -125,10 +123,9 @@ def test_a_failing_cell_ends_the_notebook_that_runs_without_a_kernel(tmp_path):
         "papermill_plugin.register();"
         "papermill.execute_notebook(*sys.argv[1:3], engine_name='gcelib')"
     )
-    command = [sys.executable, "-c", code, str(path), str(tmp_path / "out.ipynb")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "ZeroDivisionError" in done.stderr
+    status, text = forked.python(code, str(path), str(tmp_path / "out.ipynb"))
+    assert status == 1
+    assert "ZeroDivisionError" in text
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     outputs = [cell.outputs for cell in executed if cell.cell_type == "code"]
     assert outputs[0][0]["text"] == "before\n"

@@ -9,7 +9,6 @@ them. They meet at a file, so no port can clash.
 import copy
 import gc
 import json
-import multiprocessing
 import os
 import pickle
 import sys
@@ -154,9 +153,8 @@ def found(tmp_path_factory):
     """What each of three processes saw: by rank, by size of the group (as text), by
     variant."""
     folder = tmp_path_factory.mktemp("processes")
-    # Forked from a server that has imported torch once: three imports take longer than
+    # Forked from a process that has imported torch once: three imports take longer than
     # all the rest.
-    multiprocessing.set_forkserver_preload(["torch", "gcelib.losses"])
     torch.multiprocessing.start_processes(
         worker, (folder,), nprocs=3, start_method="forkserver"
     )

@@ -98,17 +98,24 @@ def fast(tmp_path_factory):
     return write_notebook(tmp_path_factory.mktemp("notebook") / "fast.ipynb", FAST)
 
 
-def light_workers(count):
-    """Workers that have imported what the notebook ``FAST`` needs, and not torch."""
+#: What the notebook ``FAST`` and its execution need. Lesson 07 runs a sweep with all
+#: that is imported by default.
+LIGHT = ["papermill", "ipykernel.inprocess.ipkernel", "gcelib.study.sweeps"]
+#: What ``TRAIN`` needs besides.
+TRAINING = ["gcelib.study.trainer", "sklearn.datasets", "torch._dynamo"]
+
+
+def light_workers(count, preload=LIGHT):
+    """Workers that have imported no more than is needed."""
     workers = sweeps.local_workers(count)
-    workers.preload = ["papermill", "ipykernel.inprocess.ipkernel"]
+    workers.preload = preload
     return workers
 
 
 @pytest.fixture(scope="module")
 def workers():
     """Two workers that stay warm from test to test."""
-    with light_workers(2) as workers:
+    with light_workers(2, LIGHT + TRAINING) as workers:
         yield workers
 
 
@@ -511,7 +518,7 @@ def test_failures_are_kept_and_retried_once_and_the_rest_goes_on(
     assert not leftovers(tmp_path)
 
 
-def test_a_sweep_listens_nowhere(fast, tmp_path):
+def test_a_sweep_listens_nowhere(workers, fast, tmp_path):
     """Nobody else on the machine can reach what could run code as its owner."""
     waiting = {"dataset": "digits", "variant": "waits"}
     (run_dir,) = sweeps.expand(waiting, tmp_path)
@@ -529,7 +536,7 @@ def test_a_sweep_listens_nowhere(fast, tmp_path):
             (tmp_path / "gate").touch()
 
     records = sweeps.run(
-        waiting, fast, light_workers(1), runs_dir=tmp_path, tick=look, every=0.05
+        waiting, fast, workers, runs_dir=tmp_path, tick=look, every=0.05
     )
     assert [record["state"] for record in records] == ["done"]
     assert (tmp_path / "gate").exists()
@@ -552,9 +559,10 @@ def test_a_sweep_ticks_while_it_waits(workers, fast, tmp_path):
 
 def test_a_script_needs_no_main_guard(fast, tmp_path):
     script = tmp_path / "script.py"
-    where = f"{fast!r}, runs_dir={str(tmp_path)!r}"
+    where = f"{fast!r}, workers, runs_dir={str(tmp_path)!r}"
     script.write_text(
         "from gcelib import sweeps\n"
+        f"workers = sweeps.local_workers(1)\nworkers.preload = {LIGHT}\n"
         f"runs = sweeps.run({{'dataset': 'digits'}}, {where})\n"
         "print([run['state'] for run in runs])\n"
     )
@@ -627,9 +635,9 @@ def test_a_killed_driver_is_started_again(workers, fast, tmp_path):
         {"dataset": "digits", "loss": ["gce", "dfl"], "variant": "waits"},
     ]
     finished, waiting, last = sweeps.expand(grid, tmp_path)
-    where = f"runs_dir={str(tmp_path)!r}, workers=1"
-    code = "from gcelib import sweeps; "
-    code += f"list(sweeps.run({grid}, {fast!r}, {where}))"
+    code = "from gcelib import sweeps; workers = sweeps.local_workers(1); "
+    code += f"workers.preload = {LIGHT}; "
+    code += f"list(sweeps.run({grid}, {fast!r}, workers, runs_dir={str(tmp_path)!r}))"
     with contextlib.ExitStack() as stack:
         driver = stack.enter_context(psutil.Popen([sys.executable, "-c", code]))
         stack.callback(kill_family, driver)

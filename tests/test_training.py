@@ -611,9 +611,8 @@ def run_until_killed(options, call, name):
 
 
 def in_child(*args):
-    # Forked from a process that has imported everything and computed nothing.
+    # Forked from a process that has imported PyTorch and computed nothing.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gcelib.study.trainer", "torch._dynamo"])
     child = context.Process(target=run_until_killed, args=args)
     child.start()
     child.join(300)

@@ -92,7 +92,7 @@ class Workers:
 
     Examples
     --------
-    >>> with Workers([{}, {}]) as workers:
+    >>> with Workers([{}, {}], preload=[]) as workers:
     ...     workers.start("a", "math:hypot", 3, 4)
     ...     workers.wait()
     Reply(name='a', value=5.0, error='')
