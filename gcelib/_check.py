@@ -646,13 +646,18 @@ def warn_of_tables(
     """Warn where DataFrames or Series do not say what their rows and columns seem to.
 
     Rows are taken by position, as everywhere outside pandas: an index in another order
-    is told, and so is a column of ``logits`` that holds the labels. ``scores`` and
-    ``classes`` are their numbers.
+    is told, and so is a column of ``logits`` that holds the labels, or counts the rows.
+    ``scores`` and ``classes`` are their numbers.
     """
-    ours = getattr(logits, "index", None)
-    theirs = getattr(labels, "index", None)
-    if ours is None or not isinstance(ours, _Index) or len(scores) != len(classes):
+    columns = getattr(logits, "columns", None)  # of pandas, polars and others
+    if len(scores) != len(classes) or scores.device != classes.device:
         return
+    if columns is not None and scores.ndim == 2 and classes.ndim == 1:
+        _warn_of_columns(names[0], [str(name) for name in columns], scores, classes)
+    ours = getattr(logits, "index", None)
+    if ours is None or not isinstance(ours, _Index):
+        return
+    theirs = getattr(labels, "index", None)
     if isinstance(theirs, _Index) and _in_another_order(ours, theirs):
         first, second = names
         warn(
@@ -660,12 +665,23 @@ def warn_of_tables(
             f"taken by position; pass {second}.loc[{first}.index] if the index says "
             f"what belongs together, else {second}.to_numpy()"
         )
-    if scores.ndim != 2 or classes.ndim != 1 or len(scores) < 10:
+
+
+def _warn_of_columns(
+    name: str, columns: list[str], scores: Tensor, classes: Tensor
+) -> None:
+    """Warn of columns that hold the labels or count the rows: they are no class's."""
+    if len(scores) < 10 or not bool((scores != scores.round()).any()):
         return
-    is_label = (scores == classes[:, None]).all(0)
-    if bool(is_label.any()) and bool((scores != scores.round()).any()):
-        name = list(getattr(logits, "columns", ()))[int(is_label.int().argmax())]
-        warn(f"{names[0]}: column {name!r} holds the labels; leave it out")
+    steps = scores.diff(dim=0)
+    told = {
+        "holds the labels": (scores == classes[:, None]).all(0),
+        "counts the rows": ((steps == 1).all(0)) & (scores[0] == scores[0].round()),
+    }
+    for what, columns_that in told.items():
+        if bool(columns_that.any()):
+            column = columns[int(columns_that.int().argmax())]
+            warn(f"{name}: column {column!r} {what}; leave it out")
 
 
 def _in_another_order(ours: _Index, theirs: _Index) -> bool:

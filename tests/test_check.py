@@ -368,10 +368,12 @@ def test_an_index_in_another_order_is_told(name):
     assert not [w for w in caught if "index" in str(w.message)]
 
 
-def test_labels_among_the_columns_of_logits_are_told():
+def test_columns_that_are_no_class_s_are_told():
     logits, labels = table_and_labels()
     with pytest.warns(UserWarning, match="logits: column 'y' holds the labels; leave"):
         gcelib.evaluate(logits.assign(y=labels), labels)
+    with pytest.warns(UserWarning, match="logits: column 'index' counts the rows; lea"):
+        gcelib.evaluate(logits.reset_index(), labels)
     certain = logits * 0
     certain["b"] = 1.0 * (labels == 1)
     two = certain[["a", "b"]].assign(a=1.0 * (labels != 1))

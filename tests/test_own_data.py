@@ -1,5 +1,6 @@
 """Your own data and network in ``TrainConfig``: folders, npz files, functions, timm."""
 
+import importlib
 import os
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from gcelib import TrainConfig, data, fit, runs, sweeps, training
+from gcelib.study import networks
 from gcelib.study.data import own
 
 RNG = np.random.default_rng(0)
@@ -162,6 +164,22 @@ def test_data_and_networks_behind_a_function_are_another_result_once_changed(mod
     np.save(modules / "bright.npy", 91)  # what the function reads, not its own text
     with pytest.raises(ValueError, match=r"another result.*data_fingerprint"):
         list(fit(config))
+
+
+def test_a_network_in_a_package_has_the_fingerprint_of_its_file(modules):
+    package = modules / "my_own_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    seen = set()
+    for width in ("0.2", "0.3", "0.2"):
+        (package / "nets.py").write_text(NETWORK.replace("0.2", width))
+        for name in [m for m in sys.modules if m.startswith("my_own_package")]:
+            del sys.modules[name]  # as a new process would
+        importlib.invalidate_caches()
+        seen.add(networks.fingerprint("my_own_package.nets:build"))
+    assert len(seen) == 2
+    assert None not in seen
+    assert networks.fingerprint("torchvision.models:resnet18") is None
 
 
 def test_the_name_holds_in_any_folder_and_two_places_never_share_one(

@@ -1,8 +1,10 @@
 """``"module:function"``: a function of the user's, found by its name."""
 
+import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import types
@@ -160,6 +162,58 @@ def load_function(argument: str, text: str) -> Callable[..., Any]:
     return found
 
 
+def fingerprint(argument: str, text: str) -> str | None:
+    """Tell one version of a user's own function from the next.
+
+    Parameters
+    ----------
+    argument : str
+        What messages call it.
+    text : str
+        As for ``load_function``.
+
+    Returns
+    -------
+    str or None
+        The SHA-256 of the file that the function is in; of a notebook's function, of
+        its own lines. None for what is installed, which has a version.
+
+    Raises
+    ------
+    ValueError
+        If there is no such function.
+
+    Examples
+    --------
+    >>> fingerprint("model", "json:loads")
+    """
+    place = text.rpartition(":")[0]
+    if place.endswith(".py"):
+        return hashlib.sha256(Path(place).expanduser().read_bytes()).hexdigest()
+    return _digest_of_source(load_function(argument, text))
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of_source(function: Callable[..., Any]) -> str | None:
+    """Digest the source when a function is first seen: a module is not read anew."""
+    module = inspect.getmodule(function)
+    file = getattr(module, "__file__", None)
+    if file is not None and _is_installed(Path(file)):
+        return None
+    in_notebook = file is None or module is None
+    try:
+        source = inspect.getsource(function if in_notebook else module)
+    except (OSError, TypeError):  # compiled, or typed into a prompt
+        return None
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def _is_installed(file: Path) -> bool:
+    """Tell whether a module is Python's own, or from a package that pip installed."""
+    packages = {"site-packages", "dist-packages"} & {*file.parts}
+    return bool(packages) or file.is_relative_to(Path(os.__file__).parent)
+
+
 def _imported(argument: str, name: str) -> types.ModuleType:
     """Import a module by its dotted name, also from the working folder."""
     with _working_folder_too():
@@ -196,9 +250,7 @@ def _single_file(argument: str, name: str) -> Path | None:
     if is_package_part or not spec.has_location or spec.origin is None:
         return None
     file = Path(spec.origin)
-    installed = {"site-packages", "dist-packages"} & {*file.parts}
-    ours = file.is_relative_to(Path(os.__file__).parent)
-    return None if installed or ours or file.suffix != ".py" else file.absolute()
+    return None if _is_installed(file) or file.suffix != ".py" else file.absolute()
 
 
 def _from_file(argument: str, path: Path) -> types.ModuleType:

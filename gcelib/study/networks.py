@@ -1,8 +1,5 @@
 """The network of a run: of ``models.MODELS``, of timm, or a function of the user's."""
 
-import hashlib
-from pathlib import Path
-
 from torch import Tensor, nn
 
 from gcelib import models
@@ -104,17 +101,16 @@ def fingerprint(name: str) -> str | None:
     Returns
     -------
     str or None
-        The SHA-256 of the file that the function is in; None for networks of a package,
-        which has a version.
+        The SHA-256 of the file that the function is in; None for networks of a package
+        that is installed and so has a version.
 
     Examples
     --------
     >>> fingerprint("convnet")
     """
-    file = name.rpartition(":")[0]
-    if not is_own(name) or not file.endswith(".py"):
+    if not is_own(name) or name.startswith(_TIMM):
         return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return functions.fingerprint("model", name)
 
 
 def build(name: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
