@@ -200,9 +200,11 @@ def _digest_of_source(function: Callable[..., Any]) -> str | None:
     file = getattr(module, "__file__", None)
     if file is not None and _is_installed(Path(file)):
         return None
-    in_notebook = file is None or module is None
     try:
-        source = inspect.getsource(function if in_notebook else module)
+        if module is None or file is None:  # of a notebook
+            source = inspect.getsource(function)
+        else:
+            source = inspect.getsource(module)
     except (OSError, TypeError):  # compiled, or typed into a prompt
         return None
     return hashlib.sha256(source.encode()).hexdigest()
