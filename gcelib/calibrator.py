@@ -267,8 +267,8 @@ class Calibrator(nn.Module):
         problems_before = len(missing_keys) + len(error_msgs)
         with torch.inference_mode(False):
             for name, value in stored.items():
-                rule = self.buffer_rules.get(name)
-                if rule is not None and rule.length != "fixed":
+                known = self.buffer_rules.get(name)
+                if known is not None and known.length != "fixed":
                     # torch copies into the buffers that are there: make room.
                     setattr(self, name, getattr(self, name).new_empty(value.shape))
             super()._load_from_state_dict(
