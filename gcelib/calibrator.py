@@ -259,10 +259,9 @@ class Calibrator(nn.Module):
         n_classes = _stored_n_classes(stored, self._n_classes)
         for name, value in stored.items():
             if name != "n_classes":
-                rule = self.buffer_rules[name]
-                if rule.length == "fixed":
+                if self.buffer_rules[name].length == "fixed":
                     _check_size(name, value, getattr(self, name))
-                _check_values(name, value, rule, n_classes)
+                _check_values(name, value, self.buffer_rules[name], n_classes)
         self._check_state(stored)
         problems_before = len(missing_keys) + len(error_msgs)
         with torch.inference_mode(False):
