@@ -195,9 +195,8 @@ def test_a_lesson_asks_its_reader_and_checks_an_answer(path):
     if path.stem in TOOLS:
         return
     code = "\n".join(source(cell) for cell in cells(path, "code"))
-    text = "\n".join(source(cell) for cell in cells(path, "markdown"))
-    unfolds = re.search(r"^ask\(", code, re.M) or "<details>" in text
-    assert unfolds, "no question that answers at once"
+    questions = re.findall(r"^ask\(", code, re.M)
+    assert 2 <= len(questions) <= 3, "two or three questions that answer at once"
     checks = re.search(r"^check\(|is not \.\.\.", code, re.M)
     assert checks, "no exercise with a check"
     asked = set(re.findall(r'check\("(\d\d-\d)", answer\)', code))
