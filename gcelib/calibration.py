@@ -263,13 +263,10 @@ class BrowserForm:
         softmax(z / T) + u / K) + b.
     buffers : tuple of str
         The buffers in the formula.
-    options : tuple of str
-        The attributes in the formula.
     """
 
     formula: str
     buffers: tuple[str, ...]
-    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -387,7 +384,7 @@ ALL_CALIBRATORS: dict[str, CalibratorRow] = {
     "isotonic": CalibratorRow(
         "Isotonic",
         IsotonicCalibration,
-        BrowserForm("isotonic", ("points", "values"), ("floor",)),
+        BrowserForm("isotonic", ("points", "values", "floor")),
         keeps_order=False,
         keeps_predictions=False,
         needs="scikit-learn",

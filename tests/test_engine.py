@@ -87,8 +87,6 @@ def as_data(explorer):
             fits[calibrator] = {"formula": form.formula}
             for buffer in form.buffers:
                 fits[calibrator][buffer] = getattr(fitted, buffer).tolist()
-            for option in form.options:
-                fits[calibrator][option] = float(getattr(fitted, option))
         values = logits.flatten().tolist()
         runs.append({"name": name, "logits": values, "calibrators": fits})
     labels = explorer._labels.tolist()

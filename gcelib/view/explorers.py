@@ -775,8 +775,7 @@ class ReliabilityExplorer(_Explorer):
         form = CALIBRATORS[calibrator].browser
         assert form is not None  # noqa: S101 - others are not offered
         values = {b: bundle.numbers(getattr(fitted, b).cpu()) for b in form.buffers}
-        options = {option: float(getattr(fitted, option)) for option in form.options}
-        return {"formula": form.formula, **values, **options}
+        return {"formula": form.formula, **values}
 
     def _packed_images(self, most: int) -> dict[str, object] | None:
         """The images that fit into ``most`` bytes, those that bars list first."""
