@@ -125,6 +125,20 @@ def test_features_train_and_pictures_are_not_shown_to_them(tmp_path):
 # --- settings and folders -------------------------------------------------------------
 
 
+def test_large_tables_are_normalised_by_their_true_mean_and_deviation(tmp_path):
+    features = RNG.normal(1000, 1, (300_000, 2)).astype(np.float32)
+    features[:, 1] = 0.1  # what never changes is left as it is
+    labels = np.arange(len(features)) % 2
+    np.savez(tmp_path / "x.npz", train_images=features, train_labels=labels)
+    splits = data.load(f"npz:{tmp_path / 'x.npz'}")
+    true = splits.train[0].double()
+    torch.testing.assert_close(splits.mean.double(), true.mean(0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        splits.std[0].double(), true[:, 0].std(), rtol=1e-4, atol=0
+    )
+    assert splits.std[1] == 1
+
+
 def test_a_file_that_changed_is_another_result(tmp_path):
     dataset = write_npz(tmp_path / "x.npz")
     config = TrainConfig(dataset, runs_dir=tmp_path, ood=[], **QUICK)

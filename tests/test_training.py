@@ -177,6 +177,8 @@ def test_dual_focal_gamma_follows_its_authors_table():
         ({"loss_options": {"label_smoothing": 2}}, r"label_smoothing: 2 is outside"),
         ({"ood": ["digitz"]}, r"ood: unknown 'digitz'; did you mean 'digits'"),
         ({"ood": 3}, r"ood: must be a list"),
+        ({"ood": ["digits"]}, r"ood: 'digits' is the data set of the run"),
+        ({"ood": ["noise", "noise"]}, r"ood: 'noise' is there twice"),
         ({"device": "cuda:99"}, r"device: 'cuda:99' cannot be used"),
         ({"device": "gpu"}, r"device: 'gpu' cannot be used"),
         ({"max_hours": 0}, r"max_hours: 0 is outside"),

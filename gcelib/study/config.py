@@ -650,6 +650,11 @@ def _ood(
     names = tuple(_sequence("ood", _or(given, source.ood), "['digits', 'noise']"))
     for name in names:
         data.check_ood(name)
+        if name == data.parent(dataset):
+            problem = f"{name!r} is the data set of the run, whose test set this is"
+            fail("ood", problem, "name another one")
+        if names.count(name) > 1:
+            fail("ood", f"{name!r} is there twice", "name each set once")
     if not names or not source.is_table:
         return names
     problem = f"{list(names)} are images and {dataset} is a table"

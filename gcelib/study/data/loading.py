@@ -167,13 +167,13 @@ def _assembled(
 
 def _constants_of(samples: Array) -> tuple[Array, Array]:
     """Return mean and deviation of features, or of the channels of pixels in [0, 1]."""
-    if samples.ndim == 2:
-        mean = samples.mean(0)
-        std = samples.std(0)
-    else:
-        mean = samples.mean((0, 2, 3), dtype=np.float64) / 255
-        std = samples.std((0, 2, 3), dtype=np.float64) / 255
-    return mean, np.where(std > 0, std, 1)  # what never changes is left as it is
+    axes = 0 if samples.ndim == 2 else (0, 2, 3)
+    unit = 1 if samples.ndim == 2 else 255
+    # In float64: along the rows numpy adds one by one, and float32 loses what is added.
+    mean = samples.mean(axes, dtype=np.float64) / unit
+    std = samples.std(axes, dtype=np.float64) / unit
+    varies = samples.max(axes) > samples.min(axes)
+    return mean, np.where(varies, std, 1)  # what never changes is left as it is
 
 
 def _tensors(pair: ArrayPair) -> TensorPair:
