@@ -386,6 +386,10 @@ TABLE = RNG.normal(size=(40, 3))
             "'validation_images' in .* is not read",
         ),
         ({"train_images": TABLE * 1e30, "train_labels": Y}, "reach to"),
+        (
+            {"train_images": X, "train_labels": Y, "class_names": np.array(["a", "a"])},
+            "two classes 'a'",
+        ),
         ({"train_images": TABLE + 1.7e9, "train_labels": Y}, "than float32 can tell"),
     ],
 )

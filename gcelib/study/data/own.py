@@ -552,7 +552,7 @@ def _class_names(names: Array | None, labels: Array, path: Path) -> list[str]:
 
 
 def _check_classes(place: str, names: Sequence[str]) -> None:
-    """Refuse fewer than two classes."""
+    """Refuse fewer than two classes, and two of one name."""
     if len(names) < 2:
         only = f"only {names[0]!r}" if names else "none with an image in train"
         fail(
@@ -560,6 +560,9 @@ def _check_classes(place: str, names: Sequence[str]) -> None:
             f"{place} has fewer than two classes, {only}",
             "bring two or more",
         )
+    for name in names:
+        if names.count(name) > 1:
+            fail("dataset", f"{place} has two classes {name!r}", "name them apart")
 
 
 # --- module:function ------------------------------------------------------------------
