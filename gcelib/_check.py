@@ -649,6 +649,8 @@ def warn_of_tables(
     is told, and so is a column of ``logits`` that holds the labels, or counts the rows.
     ``scores`` and ``classes`` are their numbers.
     """
+    if isinstance(logits, (Tensor, np.ndarray)):
+        return
     columns = getattr(logits, "columns", None)  # of pandas, polars and others
     if len(scores) != len(classes) or scores.device != classes.device:
         return
