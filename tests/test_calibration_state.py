@@ -249,23 +249,3 @@ def test_sms_is_probmetrics():
     expected = theirs.predict_proba(new.double().softmax(1).numpy())
     found = make_calibrator("sms").fit(z, y)(new).softmax(1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-# Docs/integrations.md: all.
-@pytest.mark.parametrize("name", ["spline", "ats_converged"])
-def test_onnx_gives_the_same_numbers(name, fitted, tmp_path):
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    z = sample(20, seed=2)[0]
-    path = tmp_path / "calibrator.onnx"
-    torch.onnx.export(
-        fitted[name],
-        (z,),
-        path,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,
-        verbose=False,
-    )
-    session = runtime.InferenceSession(path)
-    [found] = session.run(None, {session.get_inputs()[0].name: z[:7].numpy()})
-    np.testing.assert_allclose(found, fitted[name](z[:7]), rtol=1e-4, atol=1e-4)
