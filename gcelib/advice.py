@@ -18,6 +18,7 @@ from torch import Tensor
 from gcelib import _check, intervals
 from gcelib._check import Array
 from gcelib.bins import Floats, bin_scale, check_confidences
+from gcelib.blocks import rounding
 from gcelib.calibration import CALIBRATORS, TemperatureScaling, make_calibrator
 from gcelib.calibrator import Calibrator
 from gcelib.metrics import logits_from_probabilities
@@ -380,9 +381,11 @@ def advise(
             problem = f"have {test[0].shape[1]} classes, val_logits {logits.shape[1]}"
             _check.fail("test_logits", problem, "pass logits of one model")
         _warn_of_overlap(logits, test[0])
-    study = _Study(
-        logits, labels, _logits_form(), logits.shape[1], choose_by, folds, seed
-    )
+    given = _check.as_tensor("val_logits", val_logits).dtype
+    tolerance = rounding(given, probabilities=probabilities)
+    form = _logits_form()
+    k = logits.shape[1]
+    study = _Study(logits, labels, tolerance, form, k, choose_by, folds, seed)
     return study.advice(test)
 
 
@@ -453,7 +456,11 @@ def advise_confidences(
     if test_confidences is not None and test_correct is not None:
         test = _wrong_or_right(test_confidences, test_correct, names)
     form = _confidences_form()
-    study = _Study(logits, labels, form, model_classes, choose_by, folds, seed)
+    given = _check.as_tensor("confidences", confidences).dtype
+    tolerance = rounding(given, probabilities=True)
+    study = _Study(
+        logits, labels, tolerance, form, model_classes, choose_by, folds, seed
+    )
     return study.advice(test)
 
 
@@ -553,23 +560,30 @@ class _Judged:
     nll: Floats
     confidence: Floats
     correct: npt.NDArray[np.bool_]
+    tolerance: float
+
+    @property
+    def bins(self) -> npt.NDArray[np.intp]:
+        """The bin of each sample, as ``gcelib.ece`` cuts them."""
+        scale = bin_scale(_N_BINS, self.tolerance)
+        return (self.confidence * scale).astype(np.intp)
 
     @property
     def gaps(self) -> Floats:
         """Confidence minus hit, (N, bins): each sample in the column of its bin."""
         spread = np.zeros((len(self.confidence), _N_BINS))
         rows = np.arange(len(self.confidence))
-        spread[rows, _bin_of(self.confidence)] = self.confidence - self.correct
+        spread[rows, self.bins] = self.confidence - self.correct
         return spread
 
 
-def _bin_of(confidence: Floats) -> npt.NDArray[np.intp]:
-    """Bins (lo, hi] of equal width, from 0; a millionth too much is on the edge."""
-    return (confidence * bin_scale(_N_BINS, 1e-6)).astype(np.intp)
+def _judge(
+    logits: Tensor, labels: Tensor, tolerance: float, top: int | None = None
+) -> _Judged:
+    """Per sample: negative log-likelihood, confidence, hit.
 
-
-def _judge(logits: Tensor, labels: Tensor, top: int | None = None) -> _Judged:
-    """Per sample: negative log-likelihood, confidence, hit; ``top`` as in ``_Form``."""
+    ``tolerance`` is that of a bin's edge, ``top`` as in ``_Form``.
+    """
     log_p = torch.log_softmax(logits.double(), 1)
     nll = -log_p.gather(1, labels[:, None])[:, 0]
     if top is None:
@@ -578,7 +592,7 @@ def _judge(logits: Tensor, labels: Tensor, top: int | None = None) -> _Judged:
     else:
         confidence = log_p[:, top].exp()
         correct = labels == top
-    return _Judged(nll.numpy(), confidence.numpy(), correct.numpy())
+    return _Judged(nll.numpy(), confidence.numpy(), correct.numpy(), tolerance)
 
 
 def _resampled_eces(
@@ -671,13 +685,21 @@ def paired_differences(
     resamples = _check.number("resamples", resamples, 100, 100_000, integer=True)
     probabilities = _check.boolean("probabilities", probabilities)
     judged = {}
+    n_classes = None
     for name, logits in calibrated.items():
         z, y = _check.logits_and_labels(logits, labels)
+        tolerance = rounding(z.dtype, probabilities=probabilities)
+        if n_classes not in (None, z.shape[1]):
+            problem = f"holds {z.shape[1]} classes in {name!r}, before {n_classes}"
+            _check.fail("calibrated", problem, "compare logits of the same classes")
+        if len(y) < 2:
+            _check.fail("labels", "one sample has no interval", "pass at least two")
+        n_classes = z.shape[1]
         if probabilities:
             z = logits_from_probabilities(z)
         else:
             _check.warn_of_probabilities(z)
-        judged[name] = _judge(z.cpu(), y.cpu())
+        judged[name] = _judge(z.cpu(), y.cpu(), tolerance)
     draws = _resampled_eces(judged, np.random.default_rng(seed), resamples)
     found = []
     for name in calibrated:
@@ -729,6 +751,7 @@ class _Study:
         self,
         logits: Tensor,
         labels: Tensor,
+        tolerance: float,
         form: _Form,
         model_classes: int | None,
         choose_by: str,
@@ -737,6 +760,7 @@ class _Study:
     ) -> None:
         self.logits = logits
         self.labels = labels
+        self.tolerance = tolerance
         self.form = form
         self.model_classes = model_classes
         self.choose_by = choose_by
@@ -748,15 +772,13 @@ class _Study:
             name: self._judge(calibrated, labels)
             for name, calibrated in self.held_out.items()
         }
-        self.noise = {
-            name: self._noise(judged.confidence) for name, judged in self.judged.items()
-        }
+        self.noise = {name: self._noise(judged) for name, judged in self.judged.items()}
         self.ece_draws = _resampled_eces(self.judged, self.rng, _RESAMPLES)
         self.eces = {name: draws[0] for name, draws in self.ece_draws.items()}
 
     def _judge(self, logits: Tensor, labels: Tensor) -> _Judged:
         """Each sample under one calibrator."""
-        return _judge(logits, labels, self.form.top)
+        return _judge(logits, labels, self.tolerance, self.form.top)
 
     def _cross_validate(self) -> dict[str, Tensor]:
         """Every sample calibrated by fits that have not seen it."""
@@ -774,9 +796,10 @@ class _Study:
                         held_out[name][part] = fitted(self.logits[part])
         return {"raw": self.logits, **held_out}
 
-    def _noise(self, confidence: Floats) -> Floats:
+    def _noise(self, judged: _Judged) -> Floats:
         """ECE of 200 models whose confidences, these, are right; sorted."""
-        index = _bin_of(confidence)
+        confidence = judged.confidence
+        index = judged.bins
         n = len(confidence)
         draws = []
         for _ in range(200):

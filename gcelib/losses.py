@@ -534,14 +534,18 @@ class AdaFocalLoss(GroupLoss):
         val_logits : (N, K) tensor or array
             Finite, of the validation set in evaluation mode; the same on every process.
         val_labels : (N,) tensor or array of integers
-            Class ids in [0, K).
+            Class ids in [0, K); samples with the label ``ignore_index`` are left out.
 
         Raises
         ------
         ValueError, TypeError
             If they are malformed; nothing has changed then.
         """
-        logits, labels = _check.logits_and_labels(val_logits, val_labels)
+        every = self.ignore_index is None
+        logits, labels = _check.logits_and_labels(val_logits, val_labels, values=every)
+        if not every:
+            kept = labels != self.ignore_index
+            logits, labels = _check.logits_and_labels(logits[kept], labels[kept])
         if logits.dtype != torch.float64:
             logits = logits.float()
         log_confidence, predictions = F.log_softmax(logits, dim=1).max(1)

@@ -283,7 +283,8 @@ class CalibrationMeter:
         Raises
         ------
         ValueError, TypeError
-            If it is no such meter.
+            If it is no such meter, or if one of the two holds the samples of all
+            processes and the other those of one.
 
         Examples
         --------
@@ -302,8 +303,14 @@ class CalibrationMeter:
             _check.fail("other", problem, "merge meters of one kind")
         other._add_waiting()
         self._add_waiting()
-        if other._sums is not None:
-            self._accept(other._sums.clone())
+        if other._sums is None:
+            return
+        if self._sums is None:
+            self._synced = other._synced
+        elif self._synced != other._synced:
+            problem = "does not hold the samples of the same processes as this meter"
+            _check.fail("other", problem, "merge first, then call sync() once")
+        self._accept(other._sums.clone())
 
     def sync(self, process_group: distributed.ProcessGroup | None = None) -> None:
         """Add up the samples of all processes: afterwards every one holds them all.

@@ -126,6 +126,33 @@ def test_differences_are_those_of_the_metrics():
         assert d.ece_low < d.ece_high
 
 
+@pytest.mark.filterwarnings("ignore:t_range")
+@pytest.mark.parametrize("form", ["logits", "probabilities", "confidences"])
+def test_eces_are_cut_as_the_metrics_cut_them(form):
+    # Just above an edge by more than rounding, and hits that make the bin matter.
+    c = np.repeat([0.9000005, 0.88], 100)
+    hits = np.arange(200) >= 50
+    p = np.stack([1 - c, c], 1)
+    labels = hits.astype(int)
+    expected = metrics.ece(p, labels, probabilities=True)
+    assert expected == pytest.approx(0.26, abs=1e-6)
+    if form == "confidences":
+        found = gcelib.advise_confidences(c, hits).rows[0].ece
+    elif form == "probabilities":
+        found = advise(p, labels, probabilities=True).rows[0].ece
+    else:
+        found = advise(np.log(p), labels).rows[0].ece
+    assert found == pytest.approx(expected)
+
+
+def test_differences_of_other_classes_or_of_one_sample_are_refused():
+    z, y = truth_and_labels(50)
+    with pytest.raises(ValueError, match=r"^calibrated: holds 3 classes in 'b'"):
+        paired_differences({"a": z, "b": z[:, :3]}, y.clip(max=2), "a")
+    with pytest.raises(ValueError, match=r"^labels: one sample has no interval"):
+        paired_differences({"a": z[:1], "b": z[:1]}, y[:1], "a")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -89,7 +89,8 @@ def test_the_answer_is_what_metrics_say(change):
             logits, labels, asked["n_bins"], asked["binning"], asked["class_index"]
         )
         found = metrics.evaluate(logits, labels, asked["n_bins"])
-        assert row["numbers"] == found | {"shown_ece": bins.ece}
+        expected = found | {"shown_ece": bins.ece}
+        assert row["numbers"] == pytest.approx(expected, rel=1e-12)
         for key, value in bins._asdict().items():
             np.testing.assert_array_equal(row[key], np.nan_to_num(value))
     json.dumps(e.answer, allow_nan=False)  # the browser has no NaN
@@ -630,6 +631,33 @@ def test_a_truth_on_the_rim_has_finite_risks(corner, loss):
 def test_bad_settings_of_the_simplex_are_refused(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         PropernessExplorer(**options)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("form", ["logits", "probabilities", "confidences"])
+def test_probabilities_on_an_edge_are_binned_as_the_metrics_bin_them(form, dtype):
+    # 0.01, 0.02, ...: as people write confidences down, a fifth of them on an edge.
+    rng = np.random.default_rng(0)
+    said = rng.integers(50, 100, 2000) / 100
+    hits = rng.random(2000) < 1.6 * said - 0.6
+    probs = np.stack([(1 - said).round(2), said], 1).astype(dtype)
+    labels = hits.astype(int)
+    expected = metrics.evaluate(probs, labels, probabilities=True)
+    if form == "confidences":
+        options, pair = {"confidences": True}, (said.astype(dtype), hits)
+    elif form == "probabilities":
+        options, pair = {"probabilities": True}, (probs, labels)
+    else:
+        options, pair = {}, (np.log(probs), labels)
+    page = ReliabilityExplorer({"mine": pair}, **options)
+    row = page.answer["rows"][0]
+    for name in ("ece", "classwise_ece"):
+        assert row["numbers"][name] == pytest.approx(expected[name], abs=1e-6)
+    bins = metrics.Reliability.from_confidences(said.astype(dtype), hits)
+    assert row["counts"] == bins.counts.tolist()
+    page.selected = {"kind": "bar", "run": "mine", "low": 0.9, "high": 0.95}
+    assert page.answer["samples"]["count"] == bins.counts[18]
+    assert page._content(0)["data"]["tolerance"] > 4e-7  # the browser's engine
 
 
 def test_probabilities_are_told_and_taken_as_such():

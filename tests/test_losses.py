@@ -645,6 +645,19 @@ def test_adafocal_update_of_saturated_few_and_half_precision_samples():
     torch.testing.assert_close(half.gamma, exact.gamma)
 
 
+@pytest.mark.parametrize("ignored", [-100, 2])
+def test_adafocal_update_leaves_out_the_samples_that_the_loss_ignores(ignored):
+    logits, labels = batch(300, 5)
+    labels[::3] = ignored
+    kept = labels != ignored
+    found = AdaFocalLoss(ignore_index=ignored)
+    found.update(logits, labels)
+    expected = AdaFocalLoss()
+    expected.update(logits[kept], labels[kept])
+    torch.testing.assert_close(found.gamma, expected.gamma, rtol=0, atol=0)
+    torch.testing.assert_close(found.bin_edges, expected.bin_edges, rtol=0, atol=0)
+
+
 def test_adafocal_state_survives_a_checkpoint(tmp_path):
     loss = AdaFocalLoss()
     loss.update(*batch(200, 5))

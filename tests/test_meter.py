@@ -165,6 +165,16 @@ def one_process(rank, folder):
     for call in (meter.sync, lambda: meter.update(logits, labels)):
         with pytest.raises(ValueError, match=r"^meter: holds the samples of all"):
             call()
+    late.merge(meter)  # both hold all
+    assert late.reliability().counts.sum() == 600
+    fresh = CalibrationMeter(5)
+    fresh.merge(meter)
+    with pytest.raises(ValueError, match=r"^meter: holds the samples of all"):
+        fresh.sync()
+    own = filled(CalibrationMeter(5), logits, labels)
+    for one, other in ((own, meter), (meter, own)):
+        with pytest.raises(ValueError, match=r"^other: does not hold the samples of"):
+            one.merge(other)
     torch.distributed.destroy_process_group()
 
 

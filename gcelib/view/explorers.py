@@ -39,7 +39,7 @@ from gcelib._check import (
     number,
     warn_of_probabilities,
 )
-from gcelib.bins import Binning, check_confidences
+from gcelib.bins import Binning, bin_scale, check_confidences, cut_sorted
 from gcelib.blocks import rounding
 from gcelib.calibration import CALIBRATORS, make_calibrator
 from gcelib.losses import LOSSES, gce_log_ratio, make_loss
@@ -89,6 +89,9 @@ def _columns() -> tuple[tuple[str, str, int, int], ...]:
 
 
 _METRICS = _columns()
+#: How far above a bin's edge a probability counts as on it: the logits travel in
+#: float32, wherever the probabilities are computed.
+_TOLERANCE = rounding(torch.float32)
 #: The calibration errors of the top label, and how their bins are cut.
 _BINNINGS_OF: dict[str, Binning] = {"ece": "width", "adaptive_ece": "mass"}
 
@@ -529,13 +532,33 @@ class ReliabilityExplorer(_Explorer):
 
     def _bins(self, name: str) -> metrics.Reliability:
         """The bins in view."""
-        return metrics.reliability(
-            self._logits(name),
-            self._labels,
-            self.n_bins,
-            self.binning,
-            self._binned_class(self.class_index),
-        )
+        return self._cut(name, self.binning, self._binned_class(self.class_index))
+
+    def _cut(
+        self, name: str, binning: Binning, class_index: int | None
+    ) -> metrics.Reliability:
+        """As ``metrics.reliability``, with the tolerance of float32 at the edges."""
+        found = self._in_one_bin(name, class_index)
+        probs = found.probs
+        edges, cuts = cut_sorted(probs, self.n_bins, binning, _TOLERANCE)
+        return metrics.Reliability.from_sorted(edges, cuts, probs, found.hits)
+
+    def _in_one_bin(self, name: str, class_index: int | None) -> metrics.BinnedSamples:
+        """All samples by rising probability."""
+        logits = self._logits(name)
+        return metrics.binned_samples(logits, self._labels, 1, "width", class_index)
+
+    def _classwise_ece(self, name: str) -> float:
+        """As ``metrics.classwise_ece``, with the tolerance of float32 at the edges."""
+        probs = self._logits(name).double().softmax(1)
+        n_samples, n_classes = probs.shape
+        bins = (probs * bin_scale(self.n_bins, _TOLERANCE)).long()
+        cells = bins + self.n_bins * torch.arange(n_classes)
+        gaps = torch.zeros(n_classes * self.n_bins, dtype=torch.float64)
+        gaps.index_add_(0, cells.flatten(), probs.flatten())
+        own = cells.gather(1, self._labels[:, None])[:, 0]
+        gaps.index_add_(0, own, -torch.ones(n_samples, dtype=torch.float64))
+        return float(gaps.abs().sum()) / (n_samples * n_classes)
 
     def _binned_class(self, class_index: int | None) -> int | None:
         """The class whose probability is binned; None: the most probable one."""
@@ -561,9 +584,10 @@ class ReliabilityExplorer(_Explorer):
         always = self._predicts
         if always is not None:
             numbers["error"] = float((labels != always).double().mean())
-            for key, binning in _BINNINGS_OF.items():
-                bins = metrics.reliability(logits, labels, self.n_bins, binning, always)
-                numbers[key] = bins.ece
+        for key, binning in _BINNINGS_OF.items():
+            numbers[key] = self._cut(name, binning, always).ece
+        if self._in_browser:
+            numbers["classwise_ece"] = self._classwise_ece(name)
         return numbers
 
     @property
@@ -652,7 +676,7 @@ class ReliabilityExplorer(_Explorer):
         bar = self.selected
         run = bar["run"]
         index, values, hits = self._binned(run, self.class_index)
-        shrunk = values * (1 - rounding(self._logits(run).dtype))
+        shrunk = values * (1 - _TOLERANCE)
         inside = shrunk >= bar["low"]
         inside &= (shrunk < bar["high"]) | (bar["high"] >= 1)
         if self.errors_only:
@@ -675,13 +699,7 @@ class ReliabilityExplorer(_Explorer):
         self, name: str, class_index: int | None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Samples, what is binned of them, and whether it happened."""
-        in_one_bin = metrics.binned_samples(
-            self._logits(name),
-            self._labels,
-            1,
-            "width",
-            self._binned_class(class_index),
-        )
+        in_one_bin = self._in_one_bin(name, self._binned_class(class_index))
         hits = in_one_bin.hits.astype(bool)
         return in_one_bin.samples, in_one_bin.probs, hits
 
@@ -742,8 +760,7 @@ class ReliabilityExplorer(_Explorer):
             runs.append({"name": name, "logits": packed, "calibrators": fits})
         return {
             "labels": bundle.packed(self._labels, "<i4"),
-            # How far above a bin's edge a probability counts as on it.
-            "tolerance": rounding(torch.float64),
+            "tolerance": _TOLERANCE,
             "predicts": self._predicts,
             "runs": runs,
         }
