@@ -622,7 +622,10 @@ def check_range(labels: Tensor, n_classes: int, name: str = "labels") -> None:
         if low < 0 or high >= n_classes:
             bad = low if low < 0 else high
             problem = f"contains {bad}, outside [0, {n_classes})"
-            fail(name, problem, "class ids count from 0 to K - 1")
+            cure = "class ids count from 0 to K - 1"
+            if bad == -100:  # PyTorch's mark for samples without a label
+                cure += "; leave these samples out, or pass a loss ignore_index=-100"
+            fail(name, problem, cure)
 
 
 @runtime_checkable

@@ -116,7 +116,10 @@ def _confidences_form() -> _Form:
 
 #: How a loaded calibrator is applied to each form of scores.
 _LINES_THAT_APPLY = {
-    "logits": "calibrated = calibrator(logits)  # logits (N, K) of the same model",
+    "logits": (
+        "calibrated = calibrator(logits)  # logits (N, K) of the same model\n"
+        "probabilities = calibrated.softmax(1)"
+    ),
     "probabilities": (
         "logits = logits_from_probabilities(probabilities)  # of the same model\n"
         "calibrated = calibrator(logits).softmax(1)"
@@ -1095,6 +1098,11 @@ class _Study:
 
 def _of_test(before: AdviceRow, after: AdviceRow, n_samples: int) -> str:
     """What the test samples say of the advice."""
+    if after is before:
+        return (
+            f"On {n_samples:,} test samples: ECE {_percent(before.test_ece)} %, "
+            f"NLL {before.test_nll:.4f}, error {_percent(before.test_error)} %."
+        )
     return (
         f"On {n_samples:,} test samples, which had no say: "
         f"ECE {_percent(before.test_ece)} to {_percent(after.test_ece)} %, "

@@ -173,6 +173,11 @@ class Calibrator(nn.Module):
         ValueError, TypeError
             If the calibrator is not fitted, or the logits are malformed or of another
             number of classes.
+
+        Warns
+        -----
+        UserWarning
+            If they seem to be probabilities; looked at on a CPU alone.
         """
         if torch.compiler.is_compiling():
             inputs = torch.as_tensor(logits)
@@ -180,6 +185,8 @@ class Calibrator(nn.Module):
             detached = _check.as_tensor("logits", logits)
             readable = may_read_values(detached)
             _check.check_logits(detached, min_samples=0, values=readable)
+            if readable and detached.device.type == "cpu":  # elsewhere it would wait
+                _check.warn_of_probabilities(detached.detach())
             inputs = logits if isinstance(logits, Tensor) else detached
         if not self.fitted:
             cure = "call fit(logits, labels) or load_state_dict first"

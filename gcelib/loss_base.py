@@ -18,8 +18,8 @@ from gcelib import _check
 #: ignore, -100, would let a mistake pass in silence.
 NO_LABEL = -(2**62)
 
-# What nn.CrossEntropyLoss accepts and these losses do not, and what to do instead.
-_FOREIGN_OPTIONS = {
+#: What nn.CrossEntropyLoss accepts and these losses do not, and what to do instead.
+FOREIGN_OPTIONS = {
     "weight": "weigh the samples yourself: losses = loss(logits, labels) with "
     "reduction='none', then (w[labels] * losses).sum() / w[labels].sum()",
     "size_average": "use reduction='mean' or 'sum'",
@@ -70,7 +70,7 @@ class Loss(nn.Module):
         if options and isinstance(options[0], Tensor):
             _refuse_option("weight")  # the first positional option of PyTorch's losses
         for name in named:
-            if name in _FOREIGN_OPTIONS:
+            if name in FOREIGN_OPTIONS:
                 _refuse_option(name)
         return super().__new__(cls)
 
@@ -239,7 +239,7 @@ class Loss(nn.Module):
 
 def _refuse_option(name: str) -> None:
     """Raise TypeError with what to do instead of PyTorch's option ``name``."""
-    _check.fail(name, "is no option of this loss", _FOREIGN_OPTIONS[name], TypeError)
+    _check.fail(name, "is no option of this loss", FOREIGN_OPTIONS[name], TypeError)
 
 
 def _check_tensors(logits: Tensor, labels: Tensor) -> None:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from gcelib import _check
 from gcelib.gce import GCELoss, GroupLoss, ProcessGroup, gce_log_ratio
 from gcelib.loss_base import (
+    FOREIGN_OPTIONS,
     NO_LABEL,
     Loss,
     label_nll,
@@ -817,5 +818,7 @@ def make_loss(name: str, /, **options: Any) -> Loss:
     CrossEntropyLoss(label_smoothing=0.05, reduction='mean')
     """
     row = LOSSES[_check.choice("loss", name, LOSSES)]
-    _check.known_keys("loss_options", options, _parameters(row.build))
+    # The class itself says what to do instead of an option of PyTorch's losses.
+    known = [*_parameters(row.build), *FOREIGN_OPTIONS.keys() & options.keys()]
+    _check.known_keys("loss_options", options, known)
     return row.build(**{**row.options, **options})

@@ -7,6 +7,7 @@ skip their section.
 
 import os
 import re
+import types
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,33 @@ def test_lightning(run):
     whole = names["module"].model
     for ours, theirs in zip(pieces.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+    metered = names["metered"].trainer.callback_metrics
+    for name in ("val_nll", "val_ece"):
+        assert float(metered[name]) == pytest.approx(float(measured[name]), rel=1e-5)
+    lines = {"logits": logits}
+    exec(names["advice"].usage("calibrator.pt"), lines)
+    expected = names["advice"].calibrator(logits).softmax(1)
+    torch.testing.assert_close(lines["probabilities"], expected)
+
+
+def test_lightning_s_validation_alone_leaves_adafocal_as_it_is(run):
+    names = run("Lightning", "lightning")
+    module = names["Classifier"]()
+    module.criterion = make_loss("afl", process_group="world")
+    before = module.criterion.gamma.clone()
+    loader = names["DataLoader"](names["val_set"], 32)
+    names["trainer"]().validate(module, loader, verbose=False)
+    torch.testing.assert_close(module.criterion.gamma, before)
+    names["trainer"]().fit(module, names["DataLoader"](names["train_set"], 32), loader)
+    assert not torch.equal(module.criterion.gamma, before)
+
+
+def test_lightning_s_small_pieces_refuse_several_processes(run):
+    names = run("Lightning", "lightning")
+    module = names["InSmallPieces"]()
+    module._trainer = types.SimpleNamespace(world_size=2)
+    with pytest.raises(RuntimeError, match="one device"):
+        module.on_fit_start()
 
 
 def kept_after_training(names, path):

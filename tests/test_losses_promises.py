@@ -294,6 +294,8 @@ def test_foreign_options_are_refused_with_what_to_do(name):
     for given in ({"weight": torch.ones(5)}, {"weight": None}):
         with pytest.raises(TypeError, match=r"^weight: .*weigh the samples yourself"):
             build(**given)
+        with pytest.raises(TypeError, match=r"^weight: .*weigh the samples yourself"):
+            make_loss(name, **given)
     with pytest.raises(TypeError, match=r"^weight: "):
         build(torch.ones(5))
     with pytest.raises(TypeError, match=r"^size_average: .*; use reduction="):

@@ -31,6 +31,17 @@ logits, labels = gcelib.load_logits(config.run_dir, "test")
 assert 0 <= gcelib.ece(logits, labels) <= 1
 gcelib.ReliabilityExplorer({"gce": (logits, labels)}).save("explorer.html")
 assert b"<html" in pathlib.Path("explorer.html").read_bytes()[:2000]
+
+public = {}
+exec("from gcelib import *", public)
+assert {"paper", "sweeps", "plots", "fit", "ece"} <= set(public)
+for read in (gcelib.paper.published, lambda: gcelib.paper.CLAIMS):
+    try:
+        read()
+    except FileNotFoundError as refusal:
+        assert "work in a checkout" in str(refusal)
+    else:
+        raise AssertionError("the paper's numbers are in the wheel after all")
 print("run in", config.run_dir)
 """
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,9 @@ _PAPERS_CORRUPTION = re.compile("cifar10_c:gaussian_noise(:5)?_")
 
 def read_csv(path: str | os.PathLike[str], numeric: Iterable[str]) -> pd.DataFrame:
     """A CSV file in which a blank is "", but NaN in the ``numeric`` columns."""
+    if not Path(path).is_file():
+        problem = f"{path} is not here: the paper's numbers are no part of a wheel"
+        _check.fail("paper", problem, "work in a checkout", FileNotFoundError)
     blanks = {name: [""] for name in numeric}
     table: pd.DataFrame = pd.read_csv(path, keep_default_na=False, na_values=blanks)
     return table
