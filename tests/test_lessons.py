@@ -182,6 +182,13 @@ def test_a_section_has_at_most_one_table(path):
     assert max(tables.values(), default=0) <= 1, tables
 
 
+@pytest.mark.parametrize("path", WITH_SOLUTIONS, ids=named)
+def test_a_heading_stands_on_a_line_of_its_own(path):
+    for cell in cells(path, "markdown"):
+        for line in source(cell).splitlines():
+            assert not re.search(r"[^#] *#{2,} ", line), line
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_folded_code_is_folded_in_jupyter_and_on_the_site(path):
     """What only draws a picture or guards a sentence is folded; ideas are not."""
