@@ -8,6 +8,7 @@ import os
 import random
 import re
 import threading
+import warnings
 import zipfile
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from gcelib import runs
-from gcelib.study import files, locks, states, stored
+from gcelib.study import files, locks, paper, states, stored
 from gcelib.study.logits_file import load_logits_file
 from gcelib.study.parameters import BadParameter
 
@@ -912,6 +913,52 @@ def test_logits_in_the_place_of_others_are_refused(tmp_path):
         runs.load_logits(tmp_path / "a", "val")
     np.savez(logits / "val.npz", logits=first, labels=np.arange(6) % 3)  # unpacked
     np.testing.assert_array_equal(runs.load_logits(tmp_path / "a", "val")[0], first)
+
+
+def finished_with_a_history(run_dir):
+    settings = {"dataset": "digits", "model": "mlp", "loss": "gce", "seed": 1}
+    epochs = [
+        {"epoch": k, "lr": 0.1, "val_error": 0.5 / k, "seconds": 2.0} for k in (1, 2, 3)
+    ]
+    with runs.open_run(run_dir, settings, {"sharing": 1}) as run:
+        run.write_history(epochs)
+        run.finish({"test_raw_nll": 1.0, "ts_nll_temperature": 1.0})
+    return run_dir / "history.jsonl"
+
+
+def test_a_changed_history_is_refused_and_not_tabulated(tmp_path):
+    path = finished_with_a_history(tmp_path / "digits" / "mlp" / "gce" / "seed-01")
+    written = path.read_bytes()
+    path.write_bytes(written.replace(b"\n", b"\r\n"))  # as some editors do
+    (early,) = paper.collect(tmp_path).early_val_error
+    assert early == pytest.approx((0.5 + 0.25 + 0.5 / 3) / 3)
+    for other in (
+        written.replace(b"0.25", b"0.35"),
+        written[: written.index(b"\n") + 1],
+    ):
+        path.write_bytes(other)
+        with pytest.raises(ValueError, match=r"history\.jsonl: was changed since"):
+            runs.load_history(path.parent)
+        with pytest.warns(UserWarning, match="its numbers are left out"):
+            assert "early_val_error" not in paper.collect(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["3\n", '{"epoch": 1}\n', "[[[", "fifo"])
+def test_a_strange_history_of_an_older_run_hides_no_run(tmp_path, content):
+    path = finished_with_a_history(tmp_path / "digits" / "mlp" / "gce" / "seed-01")
+    metrics_path = path.with_name("metrics.json")
+    record = stored.read_result(path.parent)
+    stored.write_record(metrics_path, replace(record, history=""))
+    path.unlink()
+    if content == "fifo":
+        os.mkfifo(path)
+    else:
+        path.write_text(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = paper.collect(tmp_path)
+    assert len(table) == 1
+    assert "early_val_error" not in table
 
 
 def test_runs_that_do_not_record_whose_logits_are_whose_are_read(tmp_path):

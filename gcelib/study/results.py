@@ -145,14 +145,15 @@ def load_history(run_dir: AnyPath) -> "pd.DataFrame":
     OSError
         If there is none.
     ValueError
-        If ``history.jsonl`` is damaged; the message names the file and the line.
+        If ``history.jsonl`` is damaged; the message names the file and the line. If it
+        is not what the finished run wrote; runs of older versions do not record that.
     """
     import pandas as pd
 
     path = Path(run_dir, "history.jsonl")
     records = []
-    lines = files.read_bytes(path, files.HISTORY_BYTES).splitlines()
-    for number, line in enumerate(lines, start=1):
+    data = files.read_bytes(path, files.HISTORY_BYTES)
+    for number, line in enumerate(data.splitlines(), start=1):
         try:
             record = files.parse_json(line)
         except ValueError as error:
@@ -161,7 +162,18 @@ def load_history(run_dir: AnyPath) -> "pd.DataFrame":
         if not isinstance(record, dict):
             files.refuse(path, f"line {number} is no JSON object", "remove the line")
         records.append(record)
+    _refuse_other_history(run_dir, path, data)
     return pd.DataFrame(records)
+
+
+def _refuse_other_history(run_dir: AnyPath, path: Path, data: bytes) -> None:
+    """Refuse a history that a finished run did not write."""
+    try:
+        written = stored.read_result(run_dir).history
+    except (OSError, ValueError):  # not finished, or damaged: it cannot say
+        return
+    if written and stored.lines_fingerprint(data) != written:
+        files.refuse(path, "was changed since it was written", "restore the file")
 
 
 def is_done(run_dir: AnyPath) -> bool:

@@ -133,6 +133,7 @@ class OpenRun:
         self._lock = lock
         self._state = found.state
         self._logits: dict[str, str] = {}
+        self._history = ""
 
     def check(self) -> None:
         """Refuse to write where somebody else may be writing by now.
@@ -192,7 +193,9 @@ class OpenRun:
             If it cannot be written.
         """
         lines = [json.dumps(dict(record)) + "\n" for record in records]
-        self._write(self.run_dir / "history.jsonl", "".join(lines).encode())
+        data = "".join(lines).encode()
+        self._write(self.run_dir / "history.jsonl", data)
+        self._history = stored.lines_fingerprint(data)
 
     def save_logits(
         self, split: str, logits: npt.ArrayLike, labels: npt.ArrayLike
@@ -259,7 +262,9 @@ class OpenRun:
         """
         numbers = {name: float(value) for name, value in results.items()}
         stored.check_results("results", numbers)
-        record = Record(self._settings, self._environment, numbers, self._logits)
+        record = Record(
+            self._settings, self._environment, numbers, self._logits, self._history
+        )
         self.check()
         stored.write_record(self.run_dir / "metrics.json", record, before=self.check)
         self.done = True

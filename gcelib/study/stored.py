@@ -46,12 +46,15 @@ class Record:
     logits : dict of str to str
         For each file of logits, by its name without suffix, the ``fingerprint`` of what
         the run wrote there; empty in ``config.json`` and in older runs.
+    history : str
+        The ``lines_fingerprint`` of ``history.jsonl``; empty as ``logits`` is.
     """
 
     settings: dict[str, Any]
     environment: dict[str, Any]
     results: dict[str, float] = field(default_factory=dict)
     logits: dict[str, str] = field(default_factory=dict)
+    history: str = ""
 
 
 class NewerSchema(ValueError):
@@ -85,6 +88,8 @@ def write_record(path: AnyPath, record: Record, *, before: Check | None = None) 
         content["results"] = record.results
     if record.logits:
         content["logits"] = record.logits
+    if record.history:
+        content["history"] = record.history
     content["checksum"] = _checksum(content)
     files.write_json(path, content, before=before)
 
@@ -173,7 +178,13 @@ def read_result(run_dir: AnyPath) -> Record:
     twice = sorted(content["results"].keys() & {*settings, "device", "run_dir"})
     if twice:
         files.refuse(path, f"has results called {', '.join(twice)}", _AGAIN)
-    return Record(settings, content["environment"], content["results"], logits)
+    return Record(
+        settings,
+        content["environment"],
+        content["results"],
+        logits,
+        str(content.get("history", "")),
+    )
 
 
 def _refuse_damage(
@@ -184,7 +195,7 @@ def _refuse_damage(
     if isinstance(schema, int) and schema > SCHEMA:
         what = f"was written by a newer gcelib (schema {schema})"
         files.refuse(path, what, "install that version", NewerSchema)
-    parts = content.keys() - {"logits"}
+    parts = content.keys() - {"logits", "history"}
     if parts != names | {"schema", "checksum"} or schema != SCHEMA:
         what = f"has the parts {', '.join(sorted(content)) or 'of nothing'}"
         files.refuse(path, f"{what}, which is not what was written", cure)
@@ -215,6 +226,25 @@ def fingerprint(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> str:
     digest.update(np.ascontiguousarray(logits, "<f4").data)
     digest.update(np.ascontiguousarray(labels, "<i8").data)
     return digest.hexdigest()
+
+
+def lines_fingerprint(data: bytes) -> str:
+    r"""Give the SHA-256 of a text's lines, whatever ends them.
+
+    Parameters
+    ----------
+    data : bytes
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> lines_fingerprint(b"one\n") == lines_fingerprint(b"one\r\n")
+    True
+    """
+    return hashlib.sha256(b"\n".join(data.splitlines())).hexdigest()
 
 
 def check_results(name: AnyPath, results: Mapping[str, Any]) -> None:

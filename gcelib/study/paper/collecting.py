@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from gcelib import _check
 from gcelib.study import runs
 from gcelib.study.measuring import SPLITS, measure_further
 from gcelib.study.runs import Record
@@ -98,20 +98,22 @@ def _measured_now(run_dir: Path, record: Record) -> dict[str, float]:
 def _from_history(run_dir: Path, environment: dict[str, Any]) -> dict[str, float]:
     """Speed of learning and of the clock, from ``history.jsonl``; {} without one."""
     try:
-        lines = Path(run_dir, "history.jsonl").read_text(encoding="utf-8")
-        history = [json.loads(line) for line in lines.splitlines()]
-    except (OSError, ValueError):
+        history = runs.load_history(run_dir)
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError) as error:
+        _check.warn(f"{error}; its numbers are left out")
+        return {}
+    # Columns that no epoch has are missing altogether.
+    columns = ["lr", "val_error", "test_error", "seconds"]
+    history = history.reindex(columns=columns).apply(pd.to_numeric, errors="coerce")
     found = {}
-    early = [
-        epoch["val_error"]
-        for epoch in history
-        if "val_error" in epoch and epoch["lr"] == history[0]["lr"]
-    ]
-    if early:
+    at_first_rate = history["lr"] == history["lr"].head(1).squeeze()
+    early = history["val_error"][at_first_rate].dropna().to_numpy()
+    if len(early):
         found["early_val_error"] = float(np.mean(early))
     # Neither a look at the test set nor a neighbour on the processor is training.
-    quiet = [epoch["seconds"] for epoch in history if "test_error" not in epoch]
-    if environment.get("sharing") == 1 and quiet:
+    quiet = history["seconds"][history["test_error"].isna()].dropna().to_numpy()
+    if environment.get("sharing") == 1 and len(quiet):
         found["seconds_per_epoch"] = float(np.median(quiet))
     return found
