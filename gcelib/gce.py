@@ -319,8 +319,13 @@ class GroupLoss(Loss):
             return dist.group.WORLD
         return None
 
-    def group_of_class_sums(self) -> dist.ProcessGroup | None:
+    def group_of_class_sums(self, n_samples: int) -> dist.ProcessGroup | None:
         """As ``group_of_this_call``, for a loss whose value depends on the answer.
+
+        Parameters
+        ----------
+        n_samples : int
+            Of this process: where one is all there is, a warning says so.
 
         Returns
         -------
@@ -344,6 +349,8 @@ class GroupLoss(Loss):
                 " 'local' if each is to use its own alone"
             )
             _check.fail("process_group", problem, cure)
+        if n_samples == 1 and (group is None or group.size() == 1):
+            _warn_of_one_sample()
         return group
 
     def reduce(self, losses: Tensor) -> Tensor:
@@ -472,9 +479,7 @@ class GCELoss(GroupLoss):
         if self.regularizer_weight == 0:  # cross-entropy: there are no class sums
             group = self.group_of_this_call()
         else:
-            group = self.group_of_class_sums()
-            if len(logits) == 1 and group is None:
-                _warn_of_one_sample()
+            group = self.group_of_class_sums(len(logits))
         is_soft = labels.is_floating_point()
         is_plain = self.label_smoothing == 0 and self.focal_gamma == 0
         if is_plain and group is None and not is_soft:

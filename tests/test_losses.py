@@ -879,11 +879,12 @@ def test_compiled_gce():
 # What is refused, and what is said
 
 
-def test_one_sample_is_said_to_be_void():
+@pytest.mark.parametrize("loss", [GCELoss(), AdaFocalLoss(generative=True)])
+def test_one_sample_is_said_to_be_void(loss):
     logits, labels = batch(1, 5)
     logits.requires_grad_()
     with pytest.warns(UserWarning, match="one sample") as record:
-        value = GCELoss()(logits, labels)
+        value = loss(logits, labels)
     assert len(record) == 1
     assert record[0].filename == __file__
     assert value.item() == pytest.approx(0, abs=1e-15)

@@ -203,6 +203,28 @@ def test_interval_is_students():
     assert np.isnan(paper.interval([])).all()
     with pytest.raises(ValueError, match="confidence: 95 is outside"):
         paper.interval(d, 95)
+    for wrong in (np.ones((3, 2)), 1.0):  # it was the spread of six numbers over three
+        with pytest.raises(ValueError, match="differences: have shape"):
+            paper.interval(wrong)
+
+
+@pytest.mark.parametrize("name", ["dataset", "model", "loss", "seed"])
+def test_runs_without_a_name_are_refused_not_left_out(name):
+    rows = [
+        {
+            "dataset": "d",
+            "model": "m",
+            "loss": loss,
+            "seed": seed,
+            "test_raw_error": 0.1,
+        }
+        for loss in ("ce", "gce")
+        for seed in (1, 2)
+    ]
+    table = pd.DataFrame(rows)
+    table[name] = table[name].astype(object).mask(table["seed"] == 1)
+    with pytest.raises(ValueError, match=r"results: have no .* in 2 rows"):
+        paper.compare(table)
 
 
 def test_binomial_se_is_the_spread_over_test_sets():
@@ -277,6 +299,9 @@ def test_holm_is_statsmodels_formula_spelt_out():
         running = max(running, min(1.0, p[index] * (5 - position)))
         slow[index] = running
     assert paper.holm(p).tolist() == pytest.approx(slow.tolist())
+    for wrong in ([1.5, 0.1], [-0.2]):
+        with pytest.raises(ValueError, match=r"p_values: lie in \["):
+            paper.holm(wrong)
 
 
 def test_compare_knows_that_a_high_auroc_is_good():

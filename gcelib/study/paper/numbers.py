@@ -206,6 +206,10 @@ def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
     kept: pd.DataFrame = results
     if "variant" in results:
         kept = results[results["variant"].astype(object).fillna("") == variant]
+    nameless = kept[KEYS].isna().any(axis=1)
+    if nameless.any():  # pandas would leave them out of every group, or pair them
+        problem = f"have no data set, network, loss or seed in {nameless.sum()} rows"
+        _check.fail("results", problem, "fill them in, or drop these rows")
     if kept.duplicated(KEYS).any():
         problem = f"hold two runs of one seed (variant {variant!r})"
         _check.fail("results", problem, "keep one of them")

@@ -108,7 +108,7 @@ def interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
     Raises
     ------
     ValueError, TypeError
-        If ``confidence`` is not a fraction.
+        If ``confidence`` is not a fraction, or the numbers are no single row.
 
     References
     ----------
@@ -123,6 +123,9 @@ def interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
 
     confidence = _check.number("confidence", confidence, 0, 1)
     values = np.asarray(differences, dtype=float)
+    if values.ndim != 1:
+        problem = f"have shape {values.shape}"
+        _check.fail("differences", problem, "pass one number for each seed")
     n = len(values)
     if n == 0:
         return Interval(np.nan, np.nan, np.nan)
@@ -178,6 +181,12 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     (m,) array of floats
         In the order given. At best m times the smallest p: a family of m exact tests
         on n seeds can pass 0.05 only if m <= 0.05 * 2^n, which is 51 for ten seeds.
+        NaN, a test that could not be made, stays NaN; it counts for the others.
+
+    Raises
+    ------
+    ValueError
+        If something is no p value.
 
     References
     ----------
@@ -189,6 +198,9 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     [0.03, 0.06, 0.06]
     """
     p = pd.Series(np.asarray(p_values, dtype=float))
+    if not p.dropna().between(0, 1).all():
+        problem = f"lie in [{p.min():.4g}, {p.max():.4g}]"
+        _check.fail("p_values", problem, "pass numbers in [0, 1]")
     remaining = np.arange(len(p), 0, -1)
     corrected = (p.sort_values() * remaining).cummax().clip(upper=1)
     return np.asarray(corrected.sort_index(), dtype=np.float64)
