@@ -349,6 +349,28 @@ def test_logits_that_float32_cannot_hold_mean_the_same(change):
     )
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e-12])
+@pytest.mark.parametrize("offset", [0.0, 37.0, 9e3])
+def test_what_float32_cannot_tell_apart_is_predicted_as_in_float64(offset, scale):
+    logits, labels = fake(0, n=300)
+    logits = scale * logits.double() + offset
+    expected = metrics.evaluate(logits, labels)
+    page = ReliabilityExplorer({"mine": (logits, labels)})
+    numbers = page.answer["rows"][0]["numbers"]
+    assert numbers["error"] == expected["error"]
+    assert numbers["nll"] == pytest.approx(expected["nll"], abs=1e-7)
+
+
+@pytest.mark.parametrize("names", ["abcd", {1: "b", 0: "a", 2: "c", 3: "d"}, {*"abcd"}])
+def test_class_names_without_an_order_are_refused(names):
+    with pytest.raises(TypeError, match="class_names: must be a list of names"):
+        ReliabilityExplorer({"mine": fake(0, n=50)}, class_names=names)
+    array = ReliabilityExplorer(
+        {"mine": fake(0, n=50)}, class_names=np.array([*"abcd"])
+    )
+    assert array._names == [*"abcd"]
+
+
 def test_a_refused_setting_changes_nothing():
     e = explorer()
     before = e.question

@@ -17,7 +17,7 @@ import os
 import uuid
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
@@ -115,8 +115,8 @@ def _pair(name: str, pair: object, form: str = "logits") -> tuple[Tensor, Tensor
 
 
 def _in_float32(logits: Tensor) -> Tensor:
-    """Logits in float32, first below zero where it could not tell them apart."""
-    if logits.dtype == torch.float64 and float(logits.abs().max()) > 1e4:
+    """Logits in float32, which those of float64 are below zero: finest near it."""
+    if logits.dtype == torch.float64:
         lowest = torch.finfo(torch.float32).min
         highest = logits.amax(1, keepdim=True)
         logits = (logits / 2 - highest / 2).clamp(min=lowest / 2) * 2
@@ -151,6 +151,16 @@ def _common_labels(test: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
             problem = f"{first!r} and {name!r} were tested on different samples"
             fail("runs", problem, "compare runs of one test set")
     return labels
+
+
+def _listed(name: str, values: Any) -> list[object]:  # noqa: ANN401 - sequence
+    """The values in their order, refused where they have none."""
+    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(
+        values, Iterable
+    ):
+        problem = f"must be a list of names, got {type(values).__name__}"
+        fail(name, problem, "pass one for each class, class 0 first", TypeError)
+    return list(values)
 
 
 def _refuse_other_length(name: str, values: Sized, n: int) -> None:
@@ -377,6 +387,8 @@ class ReliabilityExplorer(_Explorer):
         **settings: object,
     ) -> None:
         form = "logits"
+        if class_names is not None:
+            class_names = _listed("class_names", class_names)
         if boolean("probabilities", probabilities):
             form = "probabilities"
         if boolean("confidences", confidences):
@@ -455,7 +467,12 @@ class ReliabilityExplorer(_Explorer):
     @staticmethod
     def _check_images(images: Any) -> npt.NDArray[np.uint8] | None:  # noqa: ANN401
         """Pixels that can be shown, or None for other inputs."""
-        if images is None or images.ndim != 4:
+        if images is None:
+            return None
+        if not hasattr(images, "ndim"):
+            problem = f"must be a tensor or array, got {type(images).__name__}"
+            fail("images", problem, "pass numpy.asarray(images)", TypeError)
+        if images.ndim != 4:
             return None
         if "uint8" not in str(images.dtype):
             problem = f"have dtype {images.dtype}"
