@@ -34,6 +34,9 @@ FALSE_ALARMS = 0.025
 IMPOSSIBLE = 80.0
 _N_BINS = 20
 _RESAMPLES = 400
+#: So many labels of rows that are there twice, expected to differ and alike all the
+#: same, tell that these rows are copies: by chance this happens once in 1,000 sets.
+_DOUBTS = 7
 #: So many confidences below 0.5 tell whether they are those of the prediction.
 _MANY_BELOW_HALF = 50
 
@@ -376,6 +379,7 @@ def advise(
     logits, labels = _checked("val", val_logits, val_labels, probabilities)
     choose_by, folds, seed = _rule(choose_by, folds, seed)
     _refuse_few("val_logits", len(labels), folds)
+    _warn_of_copies(logits, labels)
     test = None
     _refuse_half_a_test(("test_logits", test_logits), ("test_labels", test_labels))
     if test_logits is not None and test_labels is not None:
@@ -518,6 +522,31 @@ def _warn_of_one_class(confidences: Tensor, hits: Tensor) -> None:
             f"confidences: of {n_low:,} below 0.5 {right:.0%} are right, the more the "
             "lower they are, as where they are the probability of one of two classes; "
             "pass that of the predicted class, max(p, 1 - p)"
+        )
+
+
+def _warn_of_copies(logits: Tensor, labels: Tensor) -> None:
+    """Say so if samples are there twice: each would judge a fit that has seen it.
+
+    Rows of coarse scores are alike, too, but then their labels differ as often as the
+    scores say, so that ``_DOUBTS`` of them would not all agree.
+    """
+    first: dict[bytes, int] = {}
+    copies = []
+    originals = []
+    for i, row in enumerate(logits.numpy()):
+        before = first.setdefault(row.tobytes(), i)
+        if before != i:
+            copies.append(i)
+            originals.append(before)
+    if not copies or not torch.equal(labels[copies], labels[originals]):
+        return
+    doubts = 1 - logits[copies].double().softmax(1).amax(1)
+    if float(doubts.sum()) > _DOUBTS:
+        _check.warn(
+            f"val_logits: {len(copies):,} of {len(logits):,} rows copy others, "
+            "with the same labels, so that cross-validation judges calibrators by "
+            "samples they were fitted on; pass each sample once"
         )
 
 

@@ -9,6 +9,7 @@ import torch
 
 import gcelib
 from gcelib import CALIBRATORS, advise, metrics, paired_differences
+from gcelib.advice import _warn_of_copies
 from gcelib.calibrator import Calibrator
 
 QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
@@ -124,6 +125,24 @@ def test_differences_are_those_of_the_metrics():
         )
         assert d.nll_low < d.nll < d.nll_high
         assert d.ece_low < d.ece_high
+
+
+def test_samples_that_are_there_twice_are_told():
+    z, y = truth_and_labels(100)
+    with pytest.warns(UserWarning, match=r"val_logits: 100 of 200 rows copy others"):
+        advise(np.concatenate([z, z]), np.concatenate([y, y]), folds=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _warn_of_copies(torch.from_numpy(z), torch.from_numpy(y))
+    for seed in range(40):  # coarse scores, whose rows are often alike
+        z, y = truth_and_labels(1000, seed=seed)
+        coarse = np.exp(z - z.max(1, keepdims=True))
+        coarse = (coarse / coarse.sum(1, keepdims=True)).round(1) + 0.001
+        p = torch.from_numpy(coarse / coarse.sum(1, keepdims=True))
+        drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(seed))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _warn_of_copies(p.log(), drawn[:, 0])
 
 
 @pytest.mark.filterwarnings("ignore:t_range")
