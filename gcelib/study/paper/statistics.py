@@ -39,7 +39,7 @@ def wilcoxon(differences: ArrayLike) -> float:
     Parameters
     ----------
     differences : (n,) array-like of floats
-        Finite; in any unit. n is at least 1.
+        Finite; sizes below 1e-12 count as zeros. n is at least 1.
 
     Returns
     -------
