@@ -1075,6 +1075,8 @@ def evaluate(
         name: _estimate(metric, scores, rows, n_bins)
         for name, metric in metrics.items()
     }
+    if bootstrap and len(order) < 2:
+        _check.fail("bootstrap", "one sample has no interval", "pass at least two")
     if not bootstrap:
         return points
     draws, calibrated = _resample(scores, rows, order, metrics, n_bins, bootstrap, seed)

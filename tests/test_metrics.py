@@ -1165,3 +1165,9 @@ def test_confidences_that_rounding_lifted_above_one_count_as_one():
     assert bins.ece == 0.25
     with pytest.raises(ValueError, match=r"^confidences: lie in"):
         Reliability.from_confidences(np.array([1.001, 0.5], np.float32), [1, 0])
+
+
+def test_one_sample_has_numbers_and_no_interval():
+    assert metrics.evaluate([[2.0, 0.0]], [0])["error"] == 0
+    with pytest.raises(ValueError, match=r"^bootstrap: one sample has no interval"):
+        metrics.evaluate([[2.0, 0.0]], [0], bootstrap=100)
