@@ -26,7 +26,8 @@ def interleaved(
     ratios within a round are fair. A contender whose first call takes longer than
     ``patience`` seconds is not called again: that one value stands for all rounds.
     """
-    counts, times = {}, {name: [] for name in contenders}
+    counts = {}
+    times = {name: [] for name in contenders}
     for name, call in contenders.items():
         start = clock()
         call()  # warm up, imports and caches included

@@ -370,7 +370,8 @@ def waits(model, loss, size, device):
         state.forward = lambda network, x: network(x)
     else:
         step_seconds(state, size, 0)  # cuDNN waits while it chooses its kernels
-    steps, real = [], data.batches
+    steps = []
+    real = data.batches
 
     def watched(*args, **options):
         # Sends order and augmentation to the device: once an epoch, before its steps.
@@ -730,7 +731,8 @@ def main(arguments=None):
                 f"{options.out} holds measurements with {name} {there.get(name)}, "
                 f"here it is {here[name]}"
             )
-    left_over, slowest = {}, {}
+    left_over = {}
+    slowest = {}
     for section, model, case, cost, measure in plan(
         options.models, size, device, found, deadline
     ):

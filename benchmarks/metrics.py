@@ -183,7 +183,8 @@ def best(times, names):
 
 def compare(metric, sizes, rounds, with_memory):
     """The table of one metric: a row a contender, then the ratios."""
-    rows, loops = {}, {}
+    rows = {}
+    loops = {}
     for n, k in sizes:
         calls = contenders(metric, *sample(n, k), k)
         times = _timing.interleaved(calls, rounds=rounds if k < 1000 else 5)

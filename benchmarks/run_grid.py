@@ -51,7 +51,8 @@ def started(cell):
 
 def work(cells, deadline):
     """Run what nobody runs and there is time for; the number of runs that failed."""
-    spent, failed = [], 0
+    spent = []
+    failed = 0
     for cell in cells:
         config = training.TrainConfig(**cell)
         name = config.run_dir.relative_to(config.runs_dir)

@@ -117,7 +117,8 @@ def test_what_only_python_applies_is_offered_where_python_answers(monkeypatch):
 
 
 def test_calibrators_are_fitted_once_and_need_validation_data_of_every_run(monkeypatch):
-    fits, make = [], explorers.make_calibrator
+    fits = []
+    make = explorers.make_calibrator
     monkeypatch.setattr(
         explorers, "make_calibrator", lambda name: fits.append(name) or make(name)
     )
@@ -670,7 +671,8 @@ def test_probabilities_on_an_edge_are_binned_as_the_metrics_bin_them(form, dtype
     elif form == "probabilities":
         options, pair = {"probabilities": True}, (probs, labels)
     else:
-        options, pair = {}, (np.log(probs), labels)
+        options = {}
+        pair = (np.log(probs), labels)
     page = ReliabilityExplorer({"mine": pair}, **options)
     row = page.answer["rows"][0]
     for name in ("ece", "classwise_ece"):

@@ -169,7 +169,8 @@ def test_the_main_path_takes_four_hours_and_the_table_says_the_headers_minutes()
 
 @pytest.mark.parametrize("path", WITH_SOLUTIONS, ids=named)
 def test_a_section_has_at_most_one_table(path):
-    section, tables = "", {}
+    section = ""
+    tables = {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "markdown":
             section = [section, *re.findall(r"^#{2,3} (.*)", source(cell), re.M)][-1]
