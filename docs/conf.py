@@ -71,6 +71,19 @@ def join_type(
         lines[0] = f"{kinds[0].removeprefix(':type: ')}: {lines[0]}"
 
 
+def leave_fields_out(
+    app: Any,  # noqa: ANN401
+    what: str,
+    name: str,
+    thing: Any,  # noqa: ANN401
+    skip: bool,
+    options: Any,  # noqa: ANN401
+) -> bool | None:
+    """Leave out the fields of named tuples, which the signature shows already."""
+    is_field = str(getattr(thing, "__doc__", "")).startswith("Alias for field number")
+    return True if is_field else None
+
+
 def leave_long_values_out(
     app: Any,  # noqa: ANN401
     domain: str,
@@ -117,6 +130,7 @@ def setup(app: Any) -> None:  # noqa: ANN401
     """Hook the above into Sphinx."""
     app.connect("autodoc-process-docstring", mend, priority=400)
     app.connect("autodoc-process-docstring", join_type, priority=600)
+    app.connect("autodoc-skip-member", leave_fields_out)
     app.connect("object-description-transform", leave_long_values_out)
     renderers = (inline_formula, None), (block_formula, None)
     app.add_html_math_renderer("mathml", *renderers)
