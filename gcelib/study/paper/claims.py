@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -40,31 +40,34 @@ import pandas as pd
 from gcelib.study.paper.numbers import FOLDER, Study, published, read_csv
 from gcelib.study.paper.statistics import interval, wilcoxon
 
-#: A row a claim: id, where, claim (our words), quotes (means | tests | words) and the
-#: comparison. Names are regular expressions; "a|b" are two. In a setting (data set and
-#: network, one of ``losses``, ``metric``) the value is ``op`` ``factor`` times that of
-#: all | any of ``versus`` (blank: the same loss) at ``versus_metric`` (blank: the same
-#: metric). ``need`` of the paper's ``settings`` must show it. ``datasets`` matches the
-#: paper's "dataset/model", ``ours`` our stand-ins. Without a metric no run can tell:
-#: then ``answer`` is the verdict and ``note`` the reason.
-CLAIMS: pd.DataFrame
-
 
 @cache
-def _printed_claims() -> pd.DataFrame:
-    """``CLAIMS``, read on first use: a wheel comes without the file."""
+def printed_claims() -> pd.DataFrame:
+    """The paper's claims, ``paper.CLAIMS``: read on first use, a wheel lacks the file.
+
+    Returns
+    -------
+    DataFrame
+        A row a claim: id, where, claim (our words), quotes (means | tests | words) and
+        the comparison. Names are regular expressions; "a|b" are two. In a setting (data
+        set and network, one of ``losses``, ``metric``) the value is ``op`` ``factor``
+        times that of all | any of ``versus`` (blank: the same loss) at
+        ``versus_metric`` (blank: the same metric). ``need`` of the paper's ``settings``
+        must show it. ``datasets`` matches the paper's "dataset/model", ``ours`` our
+        stand-ins. Without a metric no run can tell: then ``answer`` is the verdict and
+        ``note`` the reason. It is read once: copy it before you change it.
+
+    Raises
+    ------
+    FileNotFoundError
+        Outside a checkout of the project.
+
+    Examples
+    --------
+    >>> "error_vs_ce" in set(printed_claims()["id"])
+    True
+    """
     return read_csv(FOLDER / "claims.csv", [])
-
-
-def _on_first_use(name: str) -> pd.DataFrame:
-    """Read ``CLAIMS`` when somebody asks for it."""
-    if name != "CLAIMS":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _printed_claims()
-
-
-if not TYPE_CHECKING:  # a checker that saw it would believe in every name
-    __getattr__ = _on_first_use
 
 
 #: What one comparison, or one setting, says about a claim.
@@ -152,7 +155,7 @@ def evidence_for(
     Examples
     --------
     >>> better = pd.Series([-0.03, -0.02, -0.04])
-    >>> evidence_for(_printed_claims().iloc[0], better, "here to there").answer
+    >>> evidence_for(printed_claims().iloc[0], better, "here to there").answer
     'shown'
     """
     sign = 1 if claim.op.startswith(">") else -1
@@ -462,7 +465,7 @@ def check_claims(
     'does not hold'
     """
     if claims is None:
-        claims = _printed_claims()
+        claims = printed_claims()
     ours = Study.of(results, variant)
     # Table 9 repeats settings of Tables 1 and 2, with five runs: a study of its own.
     printed = _printed_study(repeated=False)
