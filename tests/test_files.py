@@ -673,6 +673,38 @@ def test_what_would_be_read_as_another_class_is_refused(tmp_path, header, rows, 
     assert told in str(error.value)
 
 
+def test_predictions_beside_scores_are_compared_with_the_largest(tmp_path, recwarn):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(40, 3)).round(1)  # with ties
+    labels = rng.integers(0, 3, 40)
+    largest = scores.argmax(1)
+    names = np.array(["cat", "dog", "eel"])
+    path = tmp_path / "mine.csv"
+
+    def read(role, cells, start="label,{},logit_cat,logit_dog,logit_eel"):
+        lines = [start.format(role)]
+        for label, cell, row in zip(names[labels], cells, scores, strict=True):
+            lines.append(",".join(map(str, [label, cell, *row])))
+        path.write_text("\n".join([*lines, ""]))
+        return load_logits_file(path)
+
+    read("prediction", names[largest])
+    read("pred", largest)
+    read("pred", [""] * 20 + ["?"] * 20)  # nothing that could be compared
+    read("correct", largest == labels)
+    assert not len(recwarn)
+    clear = np.ptp(scores, 1) > 1
+    other = largest.copy()
+    other[np.flatnonzero(clear)[:3]] = scores.argmin(1)[np.flatnonzero(clear)[:3]]
+    with pytest.warns(UserWarning, match="prediction: .* in 3 of 40 lines, first '"):
+        assert (read("prediction", names[other])["val"][0] == scores).all()
+    exchanged = "label,{},logit_dog,logit_eel,logit_cat"
+    with pytest.raises(BadParameter, match="prediction: is not what the largest score"):
+        read("prediction", names[largest], exchanged)
+    with pytest.raises(BadParameter, match="correct: is not what the largest score"):
+        read("correct", largest != labels)
+
+
 def test_numbers_that_name_the_columns_are_names_whatever_their_order(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("label,prob_1.0,prob_0.0\n1.0,0.75,0.25\n0,0.5,0.5\n")

@@ -196,6 +196,36 @@ def test_a_network_in_a_package_has_the_fingerprint_of_its_file(modules):
     assert networks.fingerprint("torchvision.models:resnet18") is None
 
 
+def test_files_that_a_network_imports_are_its_own_and_in_its_fingerprint(tmp_path):
+    def write(folder, activation, when="above"):
+        (tmp_path / folder / "parts").mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "parts" / "__init__.py").touch()
+        text = f"from torch.nn import {activation} as Activation\n"
+        (tmp_path / folder / "parts" / "acts.py").write_text(text)
+        (tmp_path / folder / "my_layers.py").write_text(
+            "from parts.acts import Activation\n"
+        )
+        line = "from my_layers import Activation"
+        above, inside = (line, "") if when == "above" else ("", f"    {line}\n")
+        body = f"{above}\ndef build(k, shape):\n{inside}    return Activation()\n"
+        (tmp_path / folder / "net.py").write_text(body)
+
+    def built(folder):
+        name = networks.check_name(f"{tmp_path / folder}/net.py:build")
+        return type(networks.build(name, 2, (4,))).__name__, networks.fingerprint(name)
+
+    write("a", "ReLU")
+    write("b", "Tanh")
+    write("c", "Sigmoid", when="inside")
+    seen = [built(folder) for folder in "abca"]
+    assert [name for name, _ in seen] == ["ReLU", "Tanh", "Sigmoid", "ReLU"]
+    assert seen[3] == seen[0]
+    write("a", "LeakyReLU")  # two files away, and the process has imported it
+    assert built("a")[0] == "LeakyReLU"
+    assert len({digest for _, digest in seen} | {built("a")[1]}) == 4
+    assert not {"my_layers", "parts", "parts.acts"} & set(sys.modules)
+
+
 def test_the_name_holds_in_any_folder_and_two_places_never_share_one(
     tmp_path, monkeypatch
 ):

@@ -227,6 +227,100 @@ def test_runs_without_a_name_are_refused_not_left_out(name):
         paper.compare(table)
 
 
+def _trained():
+    """Runs of two losses with three seeds, and what load_results says of them."""
+    means = {("d", "m", loss): {"test_raw_error": 0.1} for loss in ("ce", "gce")}
+    usual = {"recipe": "paper", "epochs": 12, "lr": 0.1, "clip_norm": None}
+    table = runs_of(means, seeds=3, **usual | {"data_fingerprint": None})
+    return table.astype({"clip_norm": object, "data_fingerprint": object})
+
+
+@pytest.mark.parametrize(
+    ("column", "rows", "value", "told"),
+    [
+        ("epochs", [2], 3, r"seeds of ce on d m in epochs \(12, 3\)"),
+        ("epochs", [0, 1, 2], 3, r"losses on d m in epochs \(3, 12\)"),
+        ("lr", [0, 5], 0.2, "seeds of ce on d m in lr .*, seeds of gce on d m in lr"),
+        ("clip_norm", [1], 2.0, r"in clip_norm \(none, 2.0\)"),
+        ("dataset", [0, 1, 2, 3, 4, 5], "npz:/x.npz", "npz:/x.npz m in the data"),
+        ("data_fingerprint", [1], "new", None),  # a function may read by the seed
+    ],
+)
+def test_runs_that_were_not_trained_alike_are_told(column, rows, value, told):
+    table = _trained()
+    table["data_fingerprint"] = ["a", "b", "c"] * 2
+    table.loc[rows, column] = value
+    if told is None:
+        told = "runs on d m in the data"
+    with pytest.warns(UserWarning, match=f"not trained alike are .*{told}"):
+        paper.Study(table)
+
+
+def test_runs_that_were_trained_alike_are_not_told(recwarn):
+    table = _trained()
+    table["data_fingerprint"] = ["a", "b", "c"] * 2
+    paper.Study(table)
+    published = table.assign(recipe="published_code")  # treats the Brier loss apart
+    published.loc[:2, "lr"] = 0.035
+    paper.Study(published)
+    results = paper.committed_results()
+    for variant in results.variant.unique():
+        paper.Study(results, variant)
+    assert not len(recwarn)
+
+
+def test_runs_in_the_papers_place_that_are_shorter_are_told(recwarn):
+    means = {("cifar10", "resnet50", "gce"): {"test_raw_error": 0.05}}
+    long_enough = runs_of(means, seeds=2, epochs=350, recipe="paper")
+    paper.table(1, long_enough)
+    paper.table(1, long_enough.assign(epochs=35, variant="short"), "short")
+    assert not len(recwarn)
+    short = long_enough.assign(epochs=35)
+    one = paper.CLAIMS.head(1)
+    for look in (
+        lambda: paper.table(1, short),
+        lambda: paper.check_claims(short, claims=one),
+    ):
+        with pytest.warns(UserWarning, match="gce on cifar10 resnet50 has epochs 35 f"):
+            look()
+
+
+def test_seeds_that_cannot_be_paired_are_told():
+    table = _trained()
+    mixed = table.astype({"seed": object})
+    mixed.loc[:2, "seed"] = mixed.loc[:2, "seed"].map(str)
+    with pytest.raises(ValueError, match="hold seeds as numbers and as text"):
+        paper.compare(mixed)
+    table.loc[:2, "seed"] += 10
+    with pytest.warns(UserWarning, match="gce has no seed in common with ce on d m"):
+        assert paper.compare(table).empty
+
+
+def test_a_summary_says_where_fewer_seeds_have_a_number():
+    table = _trained().assign(test_raw_ece=0.25, loss=["ce"] * 3 + ["mine"] * 3)
+    table.loc[2, "test_raw_ece"] = np.nan
+    table["test_ats_ece"] = ["0.5", "0.25", "0.75"] * 2  # as another program wrote it
+    row, mine = paper.summary(table).to_dict("records")
+    assert (row["n"], row["ECE"]) == (3, "25.00 ± 0.00 (n = 2)")
+    assert (mine["loss"], mine["ECE, ATS"]) == ("mine", "50.00 ± 25.00")
+    with pytest.raises(ValueError, match="hold text in test_ats_ece"):
+        paper.summary(table.assign(test_ats_ece="0,5"))
+
+
+def test_own_data_whose_name_ends_like_a_tail_is_no_tail():
+    means = {("npz:/my_lt9.npz", "m", "gce"): {"test_raw_error": 0.05}}
+    ours = runs_of(means, seeds=2)
+    there = [number for number in (1, 3) if "npz" in str(paper.table(number, ours))]
+    assert there == [1]
+
+
+def test_whole_numbers_are_exported_in_full():
+    frame = pd.DataFrame({"seed": [20261126, 1], "n": [123456.0, np.nan], "x": 1 / 3})
+    lines = paper.to_markdown(frame).splitlines()
+    assert lines[2:] == ["| 20261126 | 123456 | 0.3333 |", "| 1 |  | 0.3333 |"]
+    assert "<td>123456</td>" in paper.to_html(frame)
+
+
 def test_binomial_se_is_the_spread_over_test_sets():
     drawn = np.random.default_rng(0).binomial(400, 0.1, 20_000) / 400
     assert paper.binomial_se(0.1, 400) == pytest.approx(drawn.std(), rel=0.02)

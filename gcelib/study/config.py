@@ -298,7 +298,10 @@ class Settings:
 class TrainConfig:
     """Every setting of one run; what is left ``None`` comes from ``recipe``.
 
-    Bad values are refused when it is made, and the blanks are filled in.
+    Bad values are refused when it is made, and the blanks are filled in: once. A field
+    that is changed later, or by ``dataclasses.replace``, leaves the others as they were
+    filled in (the network and rate of the first data set, milestones of the first
+    number of epochs), so make a new config for another recipe.
 
     Parameters
     ----------

@@ -1,5 +1,7 @@
 """``"module:function"``: a function of the user's, found by its name."""
 
+import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -8,7 +10,8 @@ import inspect
 import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -152,14 +155,14 @@ def load_function(argument: str, text: str) -> Callable[..., Any]:
     [1]
     """
     place, _, name = text.rpartition(":")
-    module = _from_file(argument, Path(place)) if place.endswith(".py") else None
-    if module is None:
-        module = _imported(argument, place)
+    is_file = place.endswith(".py")
+    loaded = _from_file(argument, Path(place)) if is_file else None
+    module = _imported(argument, place) if loaded is None else loaded.module
     function = getattr(module, name, None)
     if not callable(function):
         fail(argument, f"{place} has no function {name!r}", _FORM)
     found: Callable[..., Any] = function
-    return found
+    return found if loaded is None else _among_neighbours(found, loaded)
 
 
 def fingerprint(argument: str, text: str) -> str | None:
@@ -175,8 +178,9 @@ def fingerprint(argument: str, text: str) -> str | None:
     Returns
     -------
     str or None
-        The SHA-256 of the file that the function is in; of a notebook's function, of
-        its own lines. None for what is installed, which has a version.
+        The SHA-256 of the file that the function is in, with the files beside it that
+        it imports; of a notebook's function, of its own lines. None for what is
+        installed, which has a version.
 
     Raises
     ------
@@ -189,7 +193,8 @@ def fingerprint(argument: str, text: str) -> str | None:
     """
     place = text.rpartition(":")[0]
     if place.endswith(".py"):
-        return hashlib.sha256(Path(place).expanduser().read_bytes()).hexdigest()
+        path = Path(place).expanduser()
+        return _digest_of_files(path, _neighbours(path))
     return _digest_of_source(load_function(argument, text))
 
 
@@ -255,28 +260,138 @@ def _single_file(argument: str, name: str) -> Path | None:
     return None if _is_installed(file) or file.suffix != ".py" else file.absolute()
 
 
-def _from_file(argument: str, path: Path) -> types.ModuleType:
-    """Import a file as a module of its own; a changed file is read anew."""
+# --- a file and its neighbours --------------------------------------------------------
+
+
+def _neighbours(path: Path) -> list[Path]:
+    """Return the files beside a file that it imports, also through each other."""
+    folder = path.parent
+    found: list[Path] = []
+    waiting = [path]
+    while waiting:
+        # gcelib may lie beside it in a checkout; a run records its commit.
+        for name in _imported_names(waiting.pop()) - {"gcelib"}:
+            package = folder / name
+            beside = [folder / f"{name}.py"]
+            if (package / "__init__.py").is_file():  # which Python prefers
+                beside = sorted(package.rglob("*.py"))
+            for file in beside:
+                if file.is_file() and file != path and file not in found:
+                    found.append(file)
+                    waiting.append(file)
+    return sorted(found)
+
+
+def _imported_names(path: Path) -> set[str]:
+    """Return the first parts of the names that a file imports."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # told when it is imported
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def _digest_of_files(path: Path, neighbours: Sequence[Path]) -> str:
+    """Digest a file and its neighbours; one that stands alone as it is."""
+    digest = hashlib.sha256(path.read_bytes())
+    for file in neighbours:
+        digest.update(f"\0{file.relative_to(path.parent).as_posix()}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(eq=False)
+class _Loaded:
+    """A file as a module, and the modules beside it that it has imported."""
+
+    path: Path
+    module: types.ModuleType
+    names: frozenset[str]
+    beside: dict[str, types.ModuleType] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def imports(self) -> Iterator[None]:
+        """Let imports see this file's neighbours, and no others of their names."""
+        folder = str(self.path.parent)
+        others = _taken_out(self.names)
+        sys.modules.update(self.beside)
+        sys.path.insert(0, folder)
+        importlib.invalidate_caches()
+        try:
+            yield
+        finally:
+            sys.path.remove(folder)
+            self.beside = _taken_out(self.names)
+            sys.modules.update(others)
+
+
+def _taken_out(names: Container[str]) -> dict[str, types.ModuleType]:
+    """Take the modules of these names, and what is in them, out of Python's."""
+    found = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] in names
+    }
+    for name in found:
+        del sys.modules[name]
+    return found
+
+
+#: By name, the modules made of single files.
+_loaded: dict[str, _Loaded] = {}
+
+
+def _from_file(argument: str, path: Path) -> _Loaded:
+    """Import a file as a module of its own; a changed file is read anew.
+
+    So are the files beside it that it imports: another file may have neighbours of the
+    same names.
+    """
     path = path.expanduser().absolute()
     if not path.is_file():
         fail(argument, f"there is no file {path}", _FORM)
-    content = path.read_bytes()
+    neighbours = _neighbours(path)
+    content = _digest_of_files(path, neighbours).encode()
     digest = hashlib.sha256(bytes(path) + content).hexdigest()[:16]
     name = f"gcelib_user_{path.stem}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
+    if name in _loaded:
+        return _loaded[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         fail(argument, f"{path} is no Python file", _FORM)
     module = importlib.util.module_from_spec(spec)
+    beside = {file.relative_to(path.parent).parts[0] for file in neighbours}
+    names = frozenset(part.removesuffix(".py") for part in beside)
+    loaded = _Loaded(path, module, names)
     sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))  # its own neighbours
     try:
-        spec.loader.exec_module(module)
+        with loaded.imports():
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         reason = f"{type(error).__name__}: {error}"
         fail(argument, f"{path} cannot be imported ({reason})", "mend the file")
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
+    _loaded[name] = loaded
+    return loaded
+
+
+@functools.lru_cache(maxsize=64)  # one function has one name: caches know it by that
+def _among_neighbours(
+    function: Callable[..., Any], loaded: _Loaded
+) -> Callable[..., Any]:
+    """Return a function that finds its file's neighbours while it runs, too."""
+    if not loaded.names:
+        return function
+
+    @functools.wraps(function)
+    def among_neighbours(*args: object, **kwargs: object) -> object:
+        with loaded.imports():
+            return function(*args, **kwargs)
+
+    return among_neighbours

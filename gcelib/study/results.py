@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gcelib import _check
 from gcelib.metrics import METRICS
-from gcelib.study import files, places, stored
+from gcelib.study import files, functions, networks, places, stored
 from gcelib.study.files import AnyPath
 
 if TYPE_CHECKING:
@@ -362,11 +362,14 @@ def table_row(run_dir: AnyPath, record: stored.Record) -> dict[str, Any]:
 def _belongs(place: Path, settings: dict[str, Any]) -> bool:
     """Tell whether the folder that results were found in is that of their settings."""
     dataset, model, *_ = place.parts
-    names = {"dataset": dataset, "model": model}
-    for name, found in names.items():
-        is_own = ":" in settings[name]  # the folder has a shorter name
-        if not is_own and settings[name] != found:
+    if networks.folder_name(settings["model"]) != model:
+        return False
+    if ":" in settings["dataset"]:  # the user's own: a readable name, then digits
+        digits = functions.folder_name(settings["dataset"])[-6:]
+        if not dataset.endswith(f"-{digits}"):
             return False
+    elif settings["dataset"] != dataset:
+        return False
     own = places.run_path(
         "",
         dataset,

@@ -207,6 +207,7 @@ class _Reader:
         body, self.first_line = self._body(content)
         self.names, self.separator = self._header(body)
         self.second_opinion: int | None = None  # "correct" beside label and prediction
+        self.beside_scores: dict[str, int] = {}  # these two, where scores say more
         self.roles, self.scores, self.kind = self._columns()
         self.frame = self._frame(body)
 
@@ -279,7 +280,9 @@ class _Reader:
                 self._refuse_twofold(roles)
                 self._refuse_columns()
             for role in ("prediction", "confidence", "correct"):
-                roles.pop(role, None)  # the scores say more
+                at = roles.pop(role, None)  # the scores say more
+                if at is not None and role != "confidence":
+                    self.beside_scores[role] = at
         self._refuse_misspelt(roles)
         self._say_renamed(roles)
         self._say_left_out(roles)
@@ -421,6 +424,7 @@ class _Reader:
         used = {*self.roles.values(), *self.scores}
         if self.second_opinion is not None:
             used.add(self.second_opinion)
+        used.update(self.beside_scores.values())
         self._refuse_surplus_cells(memoryview(body)[end.end() :])
         try:
             table = pd.read_csv(
@@ -482,6 +486,7 @@ class _Reader:
         columns = [self.scores[k] for k in order]
         labels, names = self._labels(len(columns), names_of_columns)
         scores = self.frame[columns].to_numpy(float)
+        self._compare_with_scores(scores, labels, names)
         parts = {split: (scores[rows], labels[rows]) for split, rows in splits.items()}
         return Table(self.kind, parts, names, notes=tuple(self.notes))
 
@@ -600,6 +605,67 @@ class _Reader:
         labels = self._class_ids(at)
         self._refuse_no_classes(labels, names)
         return labels
+
+    def _compare_with_scores(
+        self,
+        scores: npt.NDArray[np.float64],
+        labels: npt.NDArray[np.int64],
+        names: tuple[str, ...] | None,
+    ) -> None:
+        """Tell of predictions, or hits, that are not those of the largest scores.
+
+        Predictions by a threshold may be a few others; if most are, the columns are not
+        what their names say. Ties are on everybody's side.
+        """
+        if labels.min() < 0 or labels.max() >= scores.shape[1]:
+            return  # refused where labels are checked
+        rows = np.arange(len(scores))
+        largest = scores.max(1)
+        for role, at in self.beside_scores.items():
+            column = self.frame[at]
+            if role == "prediction":
+                said = column.map(self._ids_of_cells(column, names, scores.shape[1]))
+                known = said.notna().to_numpy()
+                ids = said.fillna(0).to_numpy(int)
+                differs = known & (scores[rows, ids] < largest)
+            else:
+                words = column.map(lambda v: _YES_OR_NO.get(str(v).strip().casefold()))
+                known = words.notna().to_numpy()
+                others = scores.copy()
+                others[rows, labels] = -np.inf
+                own = scores[rows, labels]
+                is_wrong = own < largest
+                is_right = own > others.max(1)
+                said_right = words.map(lambda word: word is True).to_numpy()
+                differs = known & np.where(said_right, is_wrong, is_right)
+            if differs.any():
+                self._tell_contradiction(role, at, differs, int(known.sum()))
+
+    def _ids_of_cells(
+        self, column: "pd.Series[Any]", names: tuple[str, ...] | None, k: int
+    ) -> dict[object, int | None]:
+        """The class id of each cell that names a class, as labels do."""
+        ids: dict[float | str, int] = {}
+        for label, name in enumerate(names or ()):
+            ids[_value_or_plain(name)] = label
+        if not any(isinstance(name, float) for name in ids):
+            ids |= {float(label): label for label in range(k)}
+        return {cell: ids.get(_value_or_plain(str(cell))) for cell in column.unique()}
+
+    def _tell_contradiction(
+        self, role: str, at: int, differs: npt.NDArray[np.bool_], n_known: int
+    ) -> None:
+        """Refuse scores that most cells of another column contradict; else warn."""
+        row = int(differs.argmax())
+        first = _quoted(str(self.frame[at].iloc[row]))
+        problem = (
+            f"is not what the largest score says in {differs.sum():,} of {n_known:,} "
+            f"lines, first {first} in line {self._line(row)}"
+        )
+        if n_known >= _MANY and differs.sum() > n_known / 2:
+            cure = "look which class each column of scores is of, and how classes count"
+            fail(role, problem, cure)
+        _check.warn(f"{role}: {problem}; the scores are read")
 
     def _refuse_no_classes(
         self, labels: npt.NDArray[np.int64], names: Sequence[str]

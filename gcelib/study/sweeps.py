@@ -142,7 +142,11 @@ def _read_grid(path: Path) -> list[dict[str, Any]]:
 
 @functools.cache
 def _yaml_loader() -> type[yaml.SafeLoader]:
-    """YAML's safe reader, made to understand ``1e-3`` and to refuse a key twice."""
+    """YAML's safe reader, made to understand ``1e-3`` and to refuse a key twice.
+
+    It also refuses numbers that only YAML 1.1 takes for others: ``010`` (8) and
+    ``1:30`` (90).
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -154,6 +158,8 @@ def _yaml_loader() -> type[yaml.SafeLoader]:
             """Make a dict, unless one of its keys is there twice."""
             seen = set()
             for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue  # refused below
                 if key.value in seen:
                     raise yaml.MarkedYAMLError(
                         problem=f"{key.value!r} is there twice",
@@ -162,6 +168,23 @@ def _yaml_loader() -> type[yaml.SafeLoader]:
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
+        def number(self, node: yaml.ScalarNode) -> float:
+            """Make a number, unless people would read another one."""
+            is_whole = node.tag.endswith(":int")
+            made = self.construct_yaml_int if is_whole else self.construct_yaml_float
+            value: float = made(node)
+            text = node.value.replace("_", "")
+            is_octal = re.fullmatch(r"[-+]?0[0-7]+", text) and int(text) != value
+            if ":" in text or is_octal:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{node.value!r} means {value} in YAML; write a plain "
+                    "number, or a text in quotes",
+                    problem_mark=node.start_mark,
+                )
+            return value
+
+    for kind in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", Loader.number)
     # YAML 1.1 takes a number without a dot, such as 1e-3, for text.
     number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
     first_letters = list("-+0123456789")

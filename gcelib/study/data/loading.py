@@ -86,7 +86,9 @@ def load(
     """Load a data set; the seed draws the split into train and validation.
 
     The tail of a long-tailed version is cut from the whole training pool, always the
-    same images; a tenth of what remains is validation. Where samples belong together
+    same images; a tenth of what remains is validation, so rho is that of both together
+    (of ``fashion_mini_lt100`` training has 545 images of class 0 and 6 of class 9 at
+    seed 1). Where samples belong together
     (``digit_pairs``: a digit; ``av1451``: a subject) train and val are split first,
     then cut. Validation is drawn as in the published code (numpy's legacy shuffle, not
     stratified): CIFAR at seed 1 is its very split, and a class of one or two images may

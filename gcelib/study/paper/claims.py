@@ -37,7 +37,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from gcelib.study.paper.numbers import FOLDER, Study, published, read_csv
+from gcelib.study.paper.numbers import (
+    FOLDER,
+    Study,
+    published,
+    read_csv,
+    tell_other_recipes,
+)
 from gcelib.study.paper.statistics import interval, wilcoxon
 
 
@@ -459,6 +465,11 @@ def check_claims(
     TypeError, ValueError
         If ``results`` is no table of runs.
 
+    Warns
+    -----
+    UserWarning
+        As :func:`table`.
+
     Examples
     --------
     >>> check_claims().set_index("id").printed["error_vs_ce"]
@@ -467,6 +478,7 @@ def check_claims(
     if claims is None:
         claims = printed_claims()
     ours = Study.of(results, variant)
+    tell_other_recipes(ours)
     # Table 9 repeats settings of Tables 1 and 2, with five runs: a study of its own.
     printed = _printed_study(repeated=False)
     printed_again = _printed_study(repeated=True)

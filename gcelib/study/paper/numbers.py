@@ -13,12 +13,30 @@ import numpy as np
 import pandas as pd
 
 from gcelib import _check
+from gcelib.losses import LOSSES
 from gcelib.study import runs
+from gcelib.study.data.long_tails import split_name
 
 #: What names a run, apart from its variant.
 KEYS = ["dataset", "model", "loss", "seed"]
 #: Where the paper's numbers and claims lie.
 FOLDER = runs.PROJECT / "data" / "paper"
+#: Settings of the training, which are those of all seeds of a loss and of all losses
+#: that are compared; the loss's own options come on top.
+_OF_TRAINING = (
+    "recipe",
+    "epochs",
+    "batch_size",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "milestones",
+    "reduction",
+    "clip_norm",
+    "drop_last",
+    "augment",
+    "model_fingerprint",
+)
 #: What ``cifar10_c`` means when nothing more is said: see ``data.check_ood``.
 _PAPERS_CORRUPTION = re.compile("cifar10_c:gaussian_noise(:5)?_")
 
@@ -97,7 +115,14 @@ class Study:
     Raises
     ------
     TypeError, ValueError
-        If ``results`` is something else, lacks columns, or holds a seed twice.
+        If ``results`` is something else, lacks columns, holds a seed twice, or seeds as
+        text beside seeds as numbers, which would be no pairs.
+
+    Warns
+    -----
+    UserWarning
+        If seeds of one loss, or losses of one setting, were not trained alike, or not
+        on the same data of the user's.
 
     Examples
     --------
@@ -109,6 +134,7 @@ class Study:
 
     def __init__(self, results: pd.DataFrame | None = None, variant: str = "") -> None:
         kept = _one_variant(results, variant)
+        _tell_mixed(kept)
         self.runs = derived(kept)
         self._cells: dict[tuple[str, str, str], pd.DataFrame] = {}
         for key, rows in self.runs.groupby(KEYS[:3], sort=False):
@@ -165,6 +191,11 @@ class Study:
         -------
         Series of float, indexed by seed
             Without what is missing; empty where nothing was run.
+
+        Raises
+        ------
+        ValueError
+            If the column holds text that is no number.
         """
         if "->" in dataset:
             before, after = dataset.split("->")
@@ -173,7 +204,13 @@ class Study:
         rows = self._cells.get((dataset, model, loss))
         if rows is None or metric not in rows:
             return pd.Series(dtype="float64")
-        return rows[metric].dropna()
+        values = rows[metric].dropna()
+        if pd.api.types.is_numeric_dtype(values):
+            return values
+        try:
+            return pd.to_numeric(values)
+        except (ValueError, TypeError) as error:
+            _check.fail("results", f"hold text in {metric} ({error})", "write numbers")
 
     def changes(self) -> list[tuple[str, str]]:
         """The settings "a->b" between versions of a data set that differ in their tail.
@@ -187,7 +224,7 @@ class Study:
         for one, other in itertools.permutations(self.settings, 2):
             before, model = one
             after, other_model = other
-            same_data = before.split("_lt")[0] == after.split("_lt")[0]
+            same_data = split_name(before)[0] == split_name(after)[0]
             if same_data and model == other_model:
                 found.append((f"{before}->{after}", model))
         return found
@@ -210,10 +247,102 @@ def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
     if nameless.any():  # pandas would leave them out of every group, or pair them
         problem = f"have no data set, network, loss or seed in {nameless.sum()} rows"
         _check.fail("results", problem, "fill them in, or drop these rows")
+    if kept["seed"].map(lambda seed: isinstance(seed, str)).nunique() > 1:
+        cure = "write them in one way: results['seed'].astype(int)"
+        _check.fail("results", "hold seeds as numbers and as text", cure)
     if kept.duplicated(KEYS).any():
         problem = f"hold two runs of one seed (variant {variant!r})"
         _check.fail("results", problem, "keep one of them")
     return kept
+
+
+def _tell_mixed(table: pd.DataFrame) -> None:
+    """Warn where numbers are put side by side that no seed and no loss sets apart."""
+    told = []
+    settings = table[KEYS[:2]].drop_duplicates().itertuples(index=False, name=None)
+    for dataset, model in settings:
+        here = table[(table["dataset"] == dataset) & (table["model"] == model)]
+        place = f"{dataset} {model}"
+        mixed = []
+        for loss, rows in here.groupby("loss", sort=False):
+            own = _differing(rows, [*_OF_TRAINING, "loss_options"])
+            told += [f"seeds of {loss} on {place} in {name}" for name in own]
+            mixed += own
+        alike = here
+        if "recipe" in here:  # the published one treats some losses apart
+            alike = here[here["recipe"].isin(["paper"]) | here["recipe"].isna()]
+        apart = [name for name in _differing(alike, _OF_TRAINING) if name not in mixed]
+        told += [f"losses on {place} in {name}" for name in apart]
+        if _on_other_data(str(dataset), here):
+            told.append(f"runs on {place} in the data, whose content has changed")
+    if told:
+        more = f", and {len(told) - 4} more" if len(told) > 4 else ""
+        _check.warn(
+            f"results: not trained alike are {', '.join(told[:4])}{more}; a mean or a "
+            "difference of such runs mixes experiments: keep those that belong "
+            "together, or give each recipe a variant"
+        )
+
+
+def tell_other_recipes(study: Study) -> None:
+    """Warn of runs in the place of the paper's that were trained by another recipe.
+
+    Parameters
+    ----------
+    study : Study
+        Runs of a variant are other runs by their name, and are not looked at.
+    """
+    from gcelib.study.config import recipe
+
+    printed = published()
+    papers = set(zip(printed.dataset, printed.model, strict=True))
+    names = [name for name in ("epochs", "batch_size", "lr") if name in study.runs]
+    asked = [*KEYS[:3], *(name for name in ("recipe", "variant") if name in study.runs)]
+    told = []
+    for run in study.runs[[*asked, *names]].drop_duplicates().to_dict("records"):
+        dataset, model, loss = (str(run[name]) for name in KEYS[:3])
+        if (dataset, model) not in papers or run.get("variant") or loss not in LOSSES:
+            continue
+        which = run.get("recipe")
+        usual = recipe(dataset, model, loss, "paper" if pd.isna(which) else str(which))
+        for name in names:
+            if not pd.isna(run[name]) and run[name] != usual[name]:
+                what = f"{name} {run[name]:g} for {usual[name]:g}"
+                told.append(f"{loss} on {dataset} {model} has {what}")
+    if told:
+        more = f", and {len(told) - 4} more" if len(told) > 4 else ""
+        _check.warn(
+            f"results: runs stand for the paper's that are not by its recipe: "
+            f"{', '.join(told[:4])}{more}; give such runs a variant"
+        )
+
+
+def _differing(rows: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    """The columns of these names in which runs differ, each with its values."""
+    found = []
+    for name in names:
+        if name not in rows:
+            continue
+        values = rows[name]
+        if name == "clip_norm":  # None is a value here
+            values = values.astype(object).where(values.notna(), "none")
+        there = list(dict.fromkeys(values.dropna().map(str)))
+        if len(there) > 1:
+            shown = "" if "fingerprint" in name else f" ({', '.join(there[:3])})"
+            found.append(f"{name}{shown}")
+    return found
+
+
+def _on_other_data(dataset: str, rows: pd.DataFrame) -> bool:
+    """Whether runs saw different contents under one name.
+
+    A function of the user's may give each seed its own data; a file may not.
+    """
+    if "data_fingerprint" not in rows:
+        return False
+    if dataset.startswith(("npz:", "folder:")):
+        return bool(rows["data_fingerprint"].nunique() > 1)
+    return bool((rows.groupby("seed")["data_fingerprint"].nunique() > 1).any())
 
 
 def derived(results: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from gcelib.losses import LOSSES
 from gcelib.study import runs, shipped
 from gcelib.study.paper.collecting import collect
 from gcelib.study.paper.numbers import KEYS, Study, committed_results
-from gcelib.study.paper.tables import to_markdown
+from gcelib.study.paper.tables import number_text, to_markdown
 
 
 def open_report(
@@ -109,7 +109,7 @@ def to_html(table: pd.DataFrame, note: str = "") -> str:
     ----------
     table : DataFrame
         ``<b>`` in its texts makes bold, all else is shown as it is. Numbers get four
-        digits, and one with its ± stays on one line.
+        digits, whole ones all, and one with its ± stays on one line.
     note : str, default ""
         A line of HTML below the table.
 
@@ -128,7 +128,7 @@ def to_html(table: pd.DataFrame, note: str = "") -> str:
     keys = [name for name in ("model", "metric") if name in table]
     alike = [name for name in keys if table[name].nunique() == 1]
     html: str = table.drop(columns=alike).to_html(
-        index=False, na_rep="", float_format="{:.4g}".format
+        index=False, na_rep="", float_format=number_text
     )
     for tag in ("b", "/b"):
         html = html.replace(f"&lt;{tag}&gt;", f"<{tag}>")

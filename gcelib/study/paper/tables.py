@@ -11,7 +11,8 @@ import pandas as pd
 
 from gcelib import _check
 from gcelib.losses import LOSSES
-from gcelib.study.paper.numbers import Study, published
+from gcelib.study.data.long_tails import split_name
+from gcelib.study.paper.numbers import Study, published, tell_other_recipes
 from gcelib.study.paper.statistics import holm, interval, wilcoxon
 
 #: Which comparisons are one family for Holm's correction, by the columns they share.
@@ -117,16 +118,24 @@ def compare(
         _check.choice("metric", metric, [name for name in numeric if name != "seed"])
     better = 1 if metric.endswith("auroc") else -1
     rows = []
+    alone: list[str] = []
     for dataset, model in study.settings:
         mine = study.numbers(dataset, model, baseline, metric)
         for loss in sorted(study.losses(dataset, model)):
             theirs = study.numbers(dataset, model, loss, metric)
             differences = (mine - theirs).dropna()
-            if loss == baseline or differences.empty:
+            if loss == baseline:
+                continue
+            if differences.empty:
+                if len(mine) and len(theirs):
+                    alone.append(f"{loss} on {dataset} {model}")
                 continue
             spread = interval(differences, confidence)
             p = wilcoxon(better * differences)
             rows.append([dataset, model, loss, metric, len(differences), *spread, p])
+    if alone:
+        shown = ", ".join(alone[:4])
+        _check.warn(f"results: {baseline} has no seed in common with {shown}: left out")
     columns = ["dataset", "model", "loss", "metric"]
     columns += ["n", "difference", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=columns)
@@ -169,6 +178,7 @@ def summary(results: Study | pd.DataFrame | None, variant: str = "") -> pd.DataF
     DataFrame
         dataset, model, loss, n (seeds), error, ECE, and the ECE after one temperature
         fitted by NLL, after ATS at the paper's settings and after converged ATS: text.
+        A number that fewer seeds have says so. The standard deviation divides by n - 1.
 
     Raises
     ------
@@ -184,13 +194,18 @@ def summary(results: Study | pd.DataFrame | None, variant: str = "") -> pd.DataF
     rows = []
     for dataset, model in sorted(study.settings):
         there = study.losses(dataset, model)
-        for loss in [name for name in LOSSES if name in there]:
+        known = [name for name in LOSSES if name in there]
+        for loss in known + sorted(set(there) - set(known)):
             values = [
                 100 * study.numbers(dataset, model, loss, metric)
                 for metric in _SUMMARY.values()
             ]
-            texts = [mean_and_spread(column) for column in values]
-            rows.append([dataset, model, loss, len(values[0]), *texts])
+            n = max(len(column) for column in values)
+            texts = []
+            for column in values:
+                fewer = f" (n = {len(column)})" if 0 < len(column) < n else ""
+                texts.append(mean_and_spread(column) + fewer)
+            rows.append([dataset, model, loss, n, *texts])
     return pd.DataFrame(rows, columns=["dataset", "model", "loss", "n", *_SUMMARY])
 
 
@@ -256,12 +271,19 @@ def table(
     ValueError, TypeError
         If there is no such table, or ``results`` is no table of runs.
 
+    Warns
+    -----
+    UserWarning
+        If runs of the paper's settings were trained with other epochs, batches or
+        learning rates than its recipe says.
+
     Examples
     --------
     >>> table(1).query("dataset == 'av1451'")[["source", "gce", "grid"]].values.tolist()
     [['paper', '36.44 ± 0.87', ''], ['ours', '', 'av1451']]
     """
     study = Study.of(results, variant)
+    tell_other_recipes(study)
     columns = ["dataset", "model", "loss", "metric"]
     columns += ["mean", "std", "n", "grid", "doubt"]
     paper = published(number)[columns].reset_index(drop=True)
@@ -321,7 +343,9 @@ def _ours(
 
 def _belongs(dataset: str, model: str, number: int, paper: pd.DataFrame) -> bool:
     """Whether a table has this setting: of the paper's data its own, of others all."""
-    if ("_lt" in dataset) != (number in _OF_LONG_TAILS):
+    is_own = ":" in dataset
+    has_tail = not is_own and split_name(dataset)[1] is not None
+    if has_tail != (number in _OF_LONG_TAILS):
         return False
     if dataset not in set(published().dataset):
         return True
@@ -401,6 +425,26 @@ def _cell_text(mean: float, std: float) -> str:
     return f"{mean:.2f}" if np.isnan(std) else f"{mean:.2f} ± {std:.2f}"
 
 
+def number_text(value: float) -> str:
+    """A number of a table in text: four significant digits, a whole number in full.
+
+    Parameters
+    ----------
+    value : float
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> number_text(0.123456), number_text(20261126.0)
+    ('0.1235', '20261126')
+    """
+    is_whole = float(value).is_integer() and abs(value) < 2**53
+    return f"{value:.0f}" if is_whole else f"{value:.4g}"
+
+
 def to_markdown(frame: pd.DataFrame) -> str:
     """A table in Markdown, without its index.
 
@@ -411,7 +455,8 @@ def to_markdown(frame: pd.DataFrame) -> str:
     Returns
     -------
     str
-        Four significant digits; NaN is blank, a line break a space.
+        Four significant digits, whole numbers in full; NaN is blank, a line break a
+        space.
 
     Examples
     --------
@@ -422,7 +467,11 @@ def to_markdown(frame: pd.DataFrame) -> str:
     """
     header = [str(name) for name in frame]
     rule = ["---"] * frame.shape[1]
-    rows = [[_markdown_cell(value) for value in row] for row in frame.to_numpy()]
+    # Row by row: an array of all would make whole numbers fractions.
+    rows = [
+        [_markdown_cell(value) for value in row]
+        for row in frame.itertuples(index=False, name=None)
+    ]
     lines = [" | ".join(cells) for cells in [header, rule, *rows]]
     return "".join(f"| {line} |\n" for line in lines)
 
@@ -431,5 +480,5 @@ def _markdown_cell(value: object) -> str:
     """One cell: a bar would end it and a line break the row."""
     if value is None or value is pd.NA or value != value:  # NaN is not itself
         return ""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = number_text(value) if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
