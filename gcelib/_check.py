@@ -10,10 +10,11 @@ import difflib
 import math
 import numbers
 import os
+import re
 import sys
 import types
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import (
     Literal,
     NamedTuple,
@@ -649,26 +650,71 @@ def warn_of_tables(
     """Warn where DataFrames or Series do not say what their rows and columns seem to.
 
     Rows are taken by position, as everywhere outside pandas: an index in another order
-    is told, and so is a column of ``logits`` that holds the labels, or counts the rows.
+    is told, and so are columns of ``logits`` that count the classes in another order,
+    and one that holds the labels, or counts the rows.
     ``scores`` and ``classes`` are their numbers.
     """
     if isinstance(logits, (Tensor, np.ndarray)):
         return
-    columns = getattr(logits, "columns", None)  # of pandas, polars and others
+    names_of_columns = _names_of_columns(logits)
+    if names_of_columns and scores.ndim == 2:
+        _warn_of_order(names[0], names_of_columns)
     if len(scores) != len(classes) or scores.device != classes.device:
         return
-    if columns is not None and scores.ndim == 2 and classes.ndim == 1:
-        _warn_of_columns(names[0], [str(name) for name in columns], scores, classes)
-    ours = getattr(logits, "index", None)
+    if names_of_columns and scores.ndim == 2 and classes.ndim == 1:
+        _warn_of_columns(names[0], names_of_columns, scores, classes)
+    ours = _index_of(logits)
     if ours is None or not isinstance(ours, _Index):
         return
-    theirs = getattr(labels, "index", None)
+    theirs = _index_of(labels)
     if isinstance(theirs, _Index) and _in_another_order(ours, theirs):
         first, second = names
         warn(
             f"{second}: their index is another one than that of {first}, and rows are "
             f"taken by position; pass {second}.loc[{first}.index] if the index says "
             f"what belongs together, else {second}.to_numpy()"
+        )
+
+
+def _index_of(table: object) -> object:
+    """The index of the rows, of pandas and xarray; None where there is none."""
+    dimensions = getattr(table, "dims", None)
+    indexes = getattr(table, "indexes", None)
+    if dimensions and isinstance(indexes, Mapping):
+        return indexes.get(dimensions[0])
+    index: object = getattr(table, "index", None)
+    return index
+
+
+def _names_of_columns(table: object) -> list[str]:
+    """The names of the columns, of pandas, polars, pyarrow; empty without any."""
+    columns = getattr(table, "columns", None)
+    named = getattr(table, "column_names", columns)  # pyarrow's columns hold numbers
+    return [str(name) for name in named] if isinstance(named, Iterable) else []
+
+
+def warn_of_order(name: str, table: object) -> None:
+    """Warn of a table whose columns count the classes in another order."""
+    if not isinstance(table, (Tensor, np.ndarray)):
+        _warn_of_order(name, _names_of_columns(table))
+
+
+def _warn_of_order(name: str, columns: list[str]) -> None:
+    """Warn of columns such as 0, 1, 10, 11, 2: sorted as text, taken by position."""
+    parts = [re.fullmatch(r"(.*?)(\d+)(?:\.0)?", column) for column in columns]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(columns) or len({part[1] for part in found}) != 1:
+        return
+    numbers_in = [int(part[2]) for part in found]
+    ordered = sorted(numbers_in)
+    first = ordered[0]
+    counts = first in (0, 1) and ordered == list(range(first, first + len(ordered)))
+    if counts and numbers_in != ordered:
+        at = next(i for i, n in enumerate(numbers_in) if n != ordered[i])
+        warn(
+            f"{name}: columns count the classes, and not in order: {columns[at]!r} "
+            f"stands where {ordered[at]} would, and they are taken by position; put "
+            "them in the order of the class ids"
         )
 
 

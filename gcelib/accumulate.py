@@ -8,8 +8,11 @@ is sent back through the network.
 """
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,8 +35,10 @@ def accumulated_backward(
     rounding if the network treats each sample by itself. Layers that do not:
 
     - *Dropout* and other random layers draw for each piece, and draw the same in both
-      passes (the random states of the CPU and of the inputs' device are replayed), so
-      that the gradients are exact for what was drawn. One big batch would draw others.
+      passes (the random states of Python, numpy, the CPU and the devices of inputs
+      and weights are replayed), so that the gradients are exact for what was drawn. One
+      big batch would draw others. A layer with a generator of its own cannot be
+      replayed: on a CPU a warning tells that logits differ between the passes.
     - *Batch normalisation* in training mode sees the pieces: the gradients are exact
       for a network that normalises each piece by itself, not for one that normalises
       the big batch. Its running statistics move once for each piece, as in plain
@@ -64,7 +69,13 @@ def accumulated_backward(
     Raises
     ------
     ValueError, TypeError
-        If an argument is malformed, or the model or criterion returns something else.
+        If an argument is malformed, the model or criterion returns something else, or
+        gradients are switched off.
+
+    Warns
+    -----
+    UserWarning
+        If the model gave other logits in the second pass; looked at on a CPU alone.
 
     Examples
     --------
@@ -86,6 +97,9 @@ def accumulated_backward(
     if len(inputs) == 0 or len(labels) != len(inputs):
         problem = f"has {len(labels)} entries for {len(inputs)} inputs"
         _check.fail("labels", problem, "pass one label for each of at least one input")
+    if not torch.is_grad_enabled():
+        cure = "call it outside torch.no_grad and inference_mode"
+        _check.fail("accumulated_backward", "gradients are switched off", cure)
     pieces = torch.split(inputs, size)
 
     logits, states = _logits_without_gradient(model, pieces)
@@ -103,31 +117,46 @@ def accumulated_backward(
     # Under autocast, weights cast without a gradient would be found in its cache.
     torch.clear_autocast_cache()
     shares = torch.split(gradient, size)
+    before = torch.split(logits.detach(), size)
     last = len(pieces) - 1
-    for i, (piece, share) in enumerate(zip(pieces, shares, strict=True)):
+    for i, piece in enumerate(pieces):
         _set_random_states(states[i])
         with _gradients_stay_here(model, wanted=i < last):
-            torch.autograd.backward(model(piece), share)
+            again = model(piece)
+            _warn_of_other_logits(before[i], again)
+            torch.autograd.backward(again, shares[i])
     return loss.detach()
+
+
+class _RandomStates(NamedTuple):
+    """The states of all generators that a forward pass may draw from."""
+
+    python: tuple[Any, ...]
+    numpy: dict[str, Any]
+    devices: dict[torch.device, Tensor]
 
 
 def _logits_without_gradient(
     model: nn.Module, pieces: tuple[Tensor, ...]
-) -> tuple[Tensor, list[dict[torch.device, Tensor]]]:
+) -> tuple[Tensor, list[_RandomStates]]:
     """The logits of all pieces, and the random states before each of them.
 
     The model is left as it was: running statistics are to move once, in the second
     pass.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    devices = {pieces[0].device, *(weight.device for weight in model.parameters())}
+    buffers = _buffers(model)
     logits = []
     states = []
     with torch.no_grad():
         for piece in pieces:
-            states.append(_random_states(piece.device))
+            states.append(_random_states(devices))
             logits.append(model(piece))
-        for buffer, value in buffers:
-            buffer.copy_(value)
+        for module, name, buffer, value in buffers:
+            if getattr(module, name) is not buffer:  # the forward pass put another one
+                setattr(module, name, buffer)
+            if not _is_expanded(buffer):  # such a one cannot be written to
+                buffer.copy_(value)
     for piece, found in zip(pieces, logits, strict=True):
         if not isinstance(found, Tensor) or found.shape[:1] != piece.shape[:1]:
             what = getattr(found, "shape", type(found).__name__)
@@ -136,19 +165,55 @@ def _logits_without_gradient(
     return torch.cat(logits), states
 
 
-def _random_states(device: torch.device) -> dict[torch.device, Tensor]:
-    """The states of the generators that a forward pass on ``device`` may draw from."""
+def _buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
+    """Every buffer: whose it is, its name, itself, and what it holds now."""
+    found = []
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if nn.parameter.is_lazy(buffer):
+                cure = "run model(inputs[:1]) once before"
+                _check.fail("model", "has buffers without a shape yet", cure)
+            found.append((module, name, buffer, buffer.clone()))
+    return found
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    """Tell whether several elements share one place in memory."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return any(step == 0 and length > 1 for length, step in sizes)
+
+
+def _warn_of_other_logits(before: Tensor, again: Tensor) -> None:
+    """Say so if the second pass is not a replay of the first; on a CPU alone."""
+    if before.device.type != "cpu" or before.shape != again.shape:
+        return
+    # Kernels with and without gradients round differently: by far less than this.
+    allowed = 0.05 * float(before.abs().max())
+    if float((again.detach() - before).abs().max()) > allowed:
+        _check.warn(
+            "model: gave other logits when it was run again on the same inputs, so that"
+            " these gradients are not those of the loss; draw random numbers from the"
+            " global generators, and keep what a forward pass changes in buffers"
+        )
+
+
+def _random_states(devices: set[torch.device]) -> _RandomStates:
+    """The states of all generators that a forward pass may draw from."""
     states = {torch.device("cpu"): torch.get_rng_state()}
-    if device.type in ("cuda", "xpu"):
-        states[device] = torch.get_device_module(device).get_rng_state(device)
-    elif device.type == "mps":
-        states[device] = torch.mps.get_rng_state()
-    return states
+    for device in devices:
+        if device.type in ("cuda", "xpu"):
+            states[device] = torch.get_device_module(device).get_rng_state(device)
+        elif device.type == "mps":
+            states[device] = torch.mps.get_rng_state()
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - layers use it
+    return _RandomStates(random.getstate(), numpy_state, states)
 
 
-def _set_random_states(states: dict[torch.device, Tensor]) -> None:
+def _set_random_states(states: _RandomStates) -> None:
     """Go back to states of ``_random_states``."""
-    for device, state in states.items():
+    random.setstate(states.python)
+    np.random.set_state(states.numpy)  # noqa: NPY002 - what layers draw from
+    for device, state in states.devices.items():
         if device.type == "cpu":
             torch.set_rng_state(state)
         elif device.type == "mps":

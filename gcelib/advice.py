@@ -379,7 +379,7 @@ def advise(
     logits, labels = _checked("val", val_logits, val_labels, probabilities)
     choose_by, folds, seed = _rule(choose_by, folds, seed)
     _refuse_few("val_logits", len(labels), folds)
-    _warn_of_copies(logits, labels)
+    _warn_of_copies("val_logits", logits, labels)
     test = None
     _refuse_half_a_test(("test_logits", test_logits), ("test_labels", test_labels))
     if test_logits is not None and test_labels is not None:
@@ -457,11 +457,13 @@ def advise_confidences(
     logits, labels = _wrong_or_right(confidences, correct, ("confidences", "correct"))
     _refuse_few("confidences", len(labels), folds)
     _warn_of_one_class(logits.softmax(1)[:, 1], labels)
+    _warn_of_copies("confidences", logits, labels)
     test = None
     names = ("test_confidences", "test_correct")
     _refuse_half_a_test((names[0], test_confidences), (names[1], test_correct))
     if test_confidences is not None and test_correct is not None:
         test = _wrong_or_right(test_confidences, test_correct, names)
+        _warn_of_known_confidences((logits, labels), test)
     form = _confidences_form()
     given = _check.as_tensor("confidences", confidences).dtype
     tolerance = rounding(given, probabilities=True)
@@ -525,7 +527,7 @@ def _warn_of_one_class(confidences: Tensor, hits: Tensor) -> None:
         )
 
 
-def _warn_of_copies(logits: Tensor, labels: Tensor) -> None:
+def _warn_of_copies(name: str, logits: Tensor, labels: Tensor) -> None:
     """Say so if samples are there twice: each would judge a fit that has seen it.
 
     Rows of coarse scores are alike, too, but then their labels differ as often as the
@@ -544,9 +546,36 @@ def _warn_of_copies(logits: Tensor, labels: Tensor) -> None:
     doubts = 1 - logits[copies].double().softmax(1).amax(1)
     if float(doubts.sum()) > _DOUBTS:
         _check.warn(
-            f"val_logits: {len(copies):,} of {len(logits):,} rows copy others, "
+            f"{name}: {len(copies):,} of {len(logits):,} rows copy others, "
             "with the same labels, so that cross-validation judges calibrators by "
             "samples they were fitted on; pass each sample once"
+        )
+
+
+def _warn_of_known_confidences(
+    val: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+) -> None:
+    """Say so if validation samples are tested: the same confidences and outcomes.
+
+    Equal confidences that are no more than rounded have other outcomes as often as they
+    say, so that ``_DOUBTS`` of them would not all agree.
+    """
+    outcomes: dict[bytes, set[int]] = {}
+    for row, hit in zip(val[0].numpy(), val[1].tolist(), strict=True):
+        outcomes.setdefault(row.tobytes(), set()).add(hit)
+    again = []
+    for i, row in enumerate(test[0].numpy()):
+        known = outcomes.get(row.tobytes(), set())
+        if len(known) == 1:
+            again.append(i)
+            if int(test[1][i]) not in known:
+                return
+    doubts = 1 - test[0][again].softmax(1).amax(1)
+    if again and float(doubts.sum()) > _DOUBTS:
+        _check.warn(
+            f"test_confidences: {len(again):,} of {len(test[1]):,} are those of "
+            "validation samples, with the same outcomes, on which the calibrators are "
+            "fitted; pass samples that had no say"
         )
 
 
@@ -920,9 +949,10 @@ class _Study:
             sentence=" ".join(said),
             rows=rows,
             reference=reference,
-            before=before,
-            after=after,
-            labels=labels,
+            # Copies: the caller may write to this memory later.
+            before=before.clone(),
+            after=after.clone(),
+            labels=labels.clone(),
             form=self.form.name,
         )
 

@@ -26,6 +26,8 @@ from gcelib.bins import Floats, bin_scale
 #: Calibration errors closer than this are equal: rounding must not choose between
 #: candidates.
 TIE = 1e-12
+#: So many labels of a single class are no accident where some are predicted wrongly.
+_MANY = 10
 #: How far above a bin's edge a confidence still counts as on it, relative: these come
 #: from a softmax in float64.
 _EDGE_TOLERANCE = 1e-12
@@ -185,6 +187,7 @@ class Calibrator(nn.Module):
             detached = _check.as_tensor("logits", logits)
             readable = may_read_values(detached)
             _check.check_logits(detached, min_samples=0, values=readable)
+            _check.warn_of_order("logits", logits)
             if readable and detached.device.type == "cpu":  # elsewhere it would wait
                 _check.warn_of_probabilities(detached.detach())
             inputs = logits if isinstance(logits, Tensor) else detached
@@ -225,7 +228,14 @@ class Calibrator(nn.Module):
         """Say so if the labels look shifted, or hold nothing to learn from."""
         n_samples, n_classes = logits.shape
         hits = int((logits.argmax(1) == labels).sum())
-        if hits <= n_samples / n_classes:
+        is_one_class = n_samples >= _MANY and bool((labels == labels[0]).all())
+        if is_one_class and hits < n_samples:
+            _check.warn(
+                f"labels: all {n_samples:,} are class {int(labels[0])}, so nothing can "
+                "be learnt of the others; draw samples of all classes, in a set that "
+                "is sorted by class not the first ones"
+            )
+        elif hits <= n_samples / n_classes:
             _check.warn(
                 f"labels: {hits:,} of {n_samples:,} samples are classified right, no "
                 f"more than chance (1 in {n_classes}); look whether labels and logits "
@@ -286,6 +296,8 @@ class Calibrator(nn.Module):
                 unexpected_keys,
                 error_msgs,
             )
+            for name in self.buffer_rules:  # assign=True brings the state's own type
+                setattr(self, name, getattr(self, name).double())
             if len(missing_keys) + len(error_msgs) > problems_before:
                 self.n_classes = torch.zeros_like(self.n_classes)  # half a state: none
         self._n_classes = int(self.n_classes)

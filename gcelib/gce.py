@@ -143,7 +143,8 @@ class _LargeBatchGCE(torch.autograd.Function):
             losses = label_nll(ratio, labels)
             (result,) = torch.autograd.grad(losses, logits, grad, create_graph=True)
             return result, None, None, None, None
-        by_class = torch.zeros_like(sums).index_add_(0, labels, ctx.weight * grad)
+        # Not in place: torch.vmap may run over many gradients at once.
+        by_class = torch.zeros_like(sums).index_add(0, labels, ctx.weight * grad)
         # The sum of a class without labels may be 0.
         share = torch.where(by_class == 0, 0, by_class / sums)
         result = probs * share

@@ -152,7 +152,8 @@ class Loss(nn.Module):
         _check.check_labels(labels, *logits.shape, values=False)
         if self.ignore_index is None:
             return self._loss_of_class_ids(logits, labels)
-        kept = labels != self.ignore_index
+        # In int64: in uint8, -100 would be 156, which may be a class.
+        kept = labels.long() != self.ignore_index
         losses = self._loss_of_class_ids(logits[kept], labels[kept])
         if self.reduction != "none":
             return losses

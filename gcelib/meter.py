@@ -1,5 +1,6 @@
 """The numbers of ``evaluate``, added up batch by batch."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +75,8 @@ class CalibrationMeter:
     def __getstate__(self) -> dict[str, object]:
         """Give the state to pickle and copy: sums alone."""
         self._add_waiting()
-        return self.__dict__.copy()
+        # A list of its own: the copy would wait for this meter's batches, too.
+        return {**self.__dict__, "_waiting": [], "_waiting_kind": None}
 
     def _refuse_after_sync(self) -> None:
         """Refuse to add to sums of all processes, which would count them twice."""
@@ -206,7 +208,10 @@ class CalibrationMeter:
         if self._sums is None:
             _check.fail("meter", "has seen no samples", "call update(logits, labels)")
         sums = self._sums.cpu().double()
-        if not _check.all_finite(sums):
+        totals, bins, gaps = self._parts(sums)
+        nll = float(totals[1])  # infinite where a label has the probability 0
+        finite = math.isfinite(totals[2]) and not math.isnan(nll)
+        if not finite or not _check.all_finite(bins) or not _check.all_finite(gaps):
             cure = "look at the model that produced them"
             _check.fail("meter", "some logits were NaN or infinite", cure)
         return sums
@@ -217,7 +222,8 @@ class CalibrationMeter:
         Returns
         -------
         dict of str to float
-            error, nll, brier, ece, classwise_ece, as ``gcelib.evaluate`` has them.
+            error, nll, brier, ece, classwise_ece, as ``gcelib.evaluate`` has them. The
+            NLL is infinite, with a warning, if a label had the probability 0.
 
         Raises
         ------
@@ -233,6 +239,11 @@ class CalibrationMeter:
         """
         totals, bins, gaps = self._parts(self._checked_sums())
         n_samples, nll, brier = totals.tolist()
+        if math.isinf(nll):
+            _check.warn(
+                "meter: some labels have the probability 0, so the NLL is infinite;"
+                " logits_from_probabilities(p) puts a floor under it"
+            )
         _, confidences, hits = bins
         return {
             "error": 1 - float(hits.sum()) / n_samples,
@@ -283,8 +294,8 @@ class CalibrationMeter:
         Raises
         ------
         ValueError, TypeError
-            If it is no such meter, or if one of the two holds the samples of all
-            processes and the other those of one.
+            If it is no such meter, or this one, or if one of the two holds the samples
+            of all processes and the other those of one.
 
         Examples
         --------
@@ -298,6 +309,9 @@ class CalibrationMeter:
         if not isinstance(other, CalibrationMeter):
             problem = f"got {type(other).__name__}"
             _check.fail("other", problem, "pass a CalibrationMeter", TypeError)
+        if other is self:
+            cure = "pass another meter"
+            _check.fail("other", "is this meter: its samples would count twice", cure)
         if (other.n_classes, other.n_bins) != (self.n_classes, self.n_bins):
             problem = f"is {other!r}, this one {self!r}"
             _check.fail("other", problem, "merge meters of one kind")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import gcelib
-from gcelib import CALIBRATORS, advise, metrics, paired_differences
-from gcelib.advice import _warn_of_copies
+from gcelib import CALIBRATORS, advise, advise_confidences, metrics, paired_differences
+from gcelib.advice import _warn_of_copies, _warn_of_known_confidences
 from gcelib.calibrator import Calibrator
 
 QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
@@ -133,7 +133,7 @@ def test_samples_that_are_there_twice_are_told():
         advise(np.concatenate([z, z]), np.concatenate([y, y]), folds=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _warn_of_copies(torch.from_numpy(z), torch.from_numpy(y))
+        _warn_of_copies("val_logits", torch.from_numpy(z), torch.from_numpy(y))
     for seed in range(40):  # coarse scores, whose rows are often alike
         z, y = truth_and_labels(1000, seed=seed)
         coarse = np.exp(z - z.max(1, keepdims=True))
@@ -142,7 +142,7 @@ def test_samples_that_are_there_twice_are_told():
         drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(seed))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            _warn_of_copies(p.log(), drawn[:, 0])
+            _warn_of_copies("val_logits", p.log(), drawn[:, 0])
 
 
 @pytest.mark.filterwarnings("ignore:t_range")
@@ -250,6 +250,35 @@ def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gcelib.advise(*val, *test)
+
+
+def test_confidences_that_are_there_twice_or_tested_again_are_told():
+    rng = np.random.default_rng(3)
+    said = rng.uniform(0.3, 1, 100)
+    right = rng.random(100) < said
+    with pytest.warns(UserWarning, match=r"^confidences: 100 of 200 rows copy others"):
+        advise_confidences(np.tile(said, 2), np.tile(right, 2), folds=2)
+    with pytest.warns(UserWarning, match=r"^test_confidences: 100 of 100 are those of"):
+        advise_confidences(said, right, said[::-1], right[::-1], folds=2)
+    for seed in range(40):  # rounded ones are alike by chance
+        rng = np.random.default_rng(seed)
+        coarse = torch.from_numpy(rng.uniform(0.3, 1, (2, 1000)).round(2))
+        hits = torch.from_numpy(rng.random((2, 1000)) < coarse.numpy()).long()
+        val, test = torch.stack([1 - coarse, coarse], 2).log()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _warn_of_copies("confidences", val, hits[0])
+            _warn_of_known_confidences((val, hits[0]), (test, hits[1]))
+
+
+def test_an_advice_keeps_its_samples():
+    z, y = (value.copy() for value in truth_and_labels(100))
+    advice = advise(z, y, folds=2)
+    before, labels = torch.from_numpy(z.copy()), torch.from_numpy(y.copy())
+    z *= 0
+    y *= 0
+    assert torch.equal(advice.before, before)
+    assert torch.equal(advice.labels, labels)
 
 
 @pytest.mark.parametrize("with_test", [False, True])

@@ -125,6 +125,18 @@ def test_a_state_says_all_that_its_calibrator_does(name):
     assert torch.equal(one(3 * z), other(3 * z))
 
 
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_a_state_in_float32_is_applied_in_float64(name, fitted):
+    z, _ = sample()
+    state = fitted[name].state_dict()
+    narrow = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    copied, assigned = make_calibrator(name), make_calibrator(name)
+    copied.load_state_dict(narrow)
+    assigned.load_state_dict(narrow, assign=True)
+    assert same(copied, assigned)
+    assert torch.equal(copied(z), assigned(z))
+
+
 def test_isotonic_states_without_a_floor_are_read_as_they_were():
     pytest.importorskip("sklearn")
     z, y = sample()
@@ -164,6 +176,12 @@ def test_labels_at_chance_and_sets_without_errors_are_said(name):
         make_calibrator(name).fit(z, z.argmin(1))
     with pytest.warns(UserWarning, match="all samples are classified right"):
         make_calibrator(name).fit(z, z.argmax(1))
+
+
+def test_labels_of_one_class_alone_are_said():
+    z, _ = sample()
+    with pytest.warns(UserWarning, match="labels: all 300 are class 2, so nothing can"):
+        make_calibrator("isotonic").fit(z, torch.full((300,), 2))
 
 
 @pytest.mark.parametrize(

@@ -368,6 +368,46 @@ def test_an_index_in_another_order_is_told(name):
     assert not [w for w in caught if "index" in str(w.message)]
 
 
+class Labelled:
+    """What xarray's arrays have: numbers, dimensions, and an index of each."""
+
+    def __init__(self, values, index):
+        self.values = values
+        self.dims = ("sample", "class")[: values.ndim]
+        self.indexes = {"sample": index}
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def test_an_index_of_a_dimension_is_told_too():
+    scores, labels = table_and_labels()
+    logits = Labelled(scores.to_numpy(), scores.index[::-1])
+    with pytest.warns(UserWarning, match="index is another one than that of"):
+        gcelib.evaluate(logits, Labelled(labels.to_numpy(), labels.index))
+
+
+def test_columns_that_are_sorted_as_text_are_told():
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 12, 40)
+    scores = rng.normal(size=(40, 12)) + 4 * np.eye(12)[labels]
+    scale = gcelib.TemperatureScaling().fit(scores, labels)
+    for prefix, first in (("", 0), ("logit_", 0), ("class ", 1), ("p.", 0)):
+        names = [f"{prefix}{i + first}" for i in range(12)]
+        table = pandas.DataFrame(scores, columns=names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            gcelib.evaluate(table, labels)
+            gcelib.evaluate(table.rename(columns={names[-1]: "last"}), labels)
+            gcelib.evaluate(table.rename(columns=lambda n: f"{n}7"), labels)
+        told = pytest.warns(UserWarning, match="columns count the classes, and not in")
+        with told:
+            gcelib.evaluate(table[sorted(names)], labels)
+        with told:
+            scale(table[sorted(names)])
+
+
 def test_columns_that_are_no_class_s_are_told():
     logits, labels = table_and_labels()
     with pytest.warns(UserWarning, match="logits: column 'y' holds the labels; leave"):

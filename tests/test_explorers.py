@@ -51,6 +51,17 @@ def explorer(**options):
     )
 
 
+def test_an_explorer_keeps_its_samples():
+    given = {"ce": tuple(value.clone() for value in TEST["ce"])}
+    found = ReliabilityExplorer(given, val=given, calibrator="ts_nll")
+    expected = ReliabilityExplorer(
+        {"ce": TEST["ce"]}, val={"ce": TEST["ce"]}, calibrator="ts_nll"
+    )
+    for values in given["ce"]:
+        values.zero_()
+    assert found.answer["rows"] == expected.answer["rows"]
+
+
 # --- numbers --------------------------------------------------------------------------
 
 

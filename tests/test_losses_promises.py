@@ -8,7 +8,9 @@ import copy
 import inspect
 import math
 import pickle
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -125,6 +127,18 @@ def test_ignored_samples_are_as_if_they_were_not_there(name, ignored):
         torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_narrow_labels_are_not_taken_for_the_ignored_one(dtype):
+    """In eight bits -100 and 156 are the same."""
+    logits, labels = batch(12, 200)
+    labels = labels % 100 if dtype == torch.int8 else labels.clamp_min(150)
+    labels[3] = 99 if dtype == torch.int8 else 156
+    expected = GCELoss()(logits, labels)
+    for ignored in (-100, 412):
+        loss = GCELoss(ignore_index=ignored)
+        torch.testing.assert_close(loss(logits, labels.to(dtype)), expected)
+
+
 @EVERY
 def test_a_batch_without_any_sample_has_torch_s_mean_and_no_gradient(name):
     logits, labels = batch()
@@ -182,6 +196,18 @@ def test_torch_func_and_forward_mode_see_the_same_gce(shape, soft, options):
     torch.testing.assert_close(torch.vmap(torch.func.grad(of))(stack)[0], gradient)
     both = torch.vmap(loss)(stack, torch.stack([targets, targets.roll(1, 0)]))
     torch.testing.assert_close(both[1], loss(stack[1], targets.roll(1, 0)))
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_many_gradients_at_once_are_those_one_by_one(size):
+    logits, labels = batch(*size)
+    logits.requires_grad_()
+    losses = GCELoss(reduction="none")(logits, labels)[:3]
+    one_by_one = [torch.autograd.grad(v, logits, retain_graph=True)[0] for v in losses]
+    (found,) = torch.autograd.grad(
+        losses, logits, torch.eye(3).double(), is_grads_batched=True
+    )
+    torch.testing.assert_close(found, torch.stack(one_by_one))
 
 
 @EVERY
@@ -378,6 +404,44 @@ def test_dropout_is_replayed_and_batch_norm_counts_each_piece_once():
     assert torch.equal(drawn, torch.get_rng_state())
 
 
+class Draws(nn.Module):
+    """Draws from another generator than torch's, and counts in a new buffer."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.layer = nn.Linear(8, 5).double()
+        self.draw = draw
+        self.drawn = []
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mask", torch.ones(5).double().expand(3, 5))
+
+    def forward(self, inputs):
+        self.count = self.count + 1
+        self.drawn.append(float(self.draw()))
+        return self.layer(inputs) * self.mask[0] * (0.1 + self.drawn[-1])
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_other_generators_are_replayed_and_new_buffers_count_once(draw):
+    model = Draws(draw)
+    inputs, labels = torch.randn(40, 8).double(), batch(40, 5)[1]
+    accumulated_backward(model, GCELoss(), inputs, labels, 10)
+    found = gradients(model.layer)
+    assert model.drawn[:4] == model.drawn[4:]
+    assert model.count == 4
+    factors = torch.tensor(model.drawn[:4]).double().repeat_interleave(10) + 0.1
+    model.zero_grad()
+    GCELoss()(model.layer(inputs) * factors[:, None], labels).backward()
+    torch.testing.assert_close(found, gradients(model.layer))
+
+
+def test_a_second_pass_that_is_no_replay_is_told():
+    own = random.Random(0)
+    inputs, labels = torch.randn(40, 8).double(), batch(40, 5)[1]
+    with pytest.warns(UserWarning, match="model: gave other logits when it was run"):
+        accumulated_backward(Draws(own.random), GCELoss(), inputs, labels, 10)
+
+
 def test_autocast_does_not_lose_the_gradients_in_its_cache():
     model = network().float()
     inputs, labels = torch.randn(40, 8), batch(40, 5)[1]
@@ -387,6 +451,18 @@ def test_autocast_does_not_lose_the_gradients_in_its_cache():
         model.zero_grad()
         GCELoss()(model(inputs), labels).backward()
     torch.testing.assert_close(found, gradients(model), rtol=0.02, atol=0.002)
+
+
+def test_no_gradients_and_layers_without_a_shape_are_refused():
+    inputs, labels = torch.randn(40, 8).double(), batch(40, 5)[1]
+    with (
+        torch.no_grad(),
+        pytest.raises(ValueError, match=r"^accumulated_backward: grad"),
+    ):
+        accumulated_backward(network(), GCELoss(), inputs, labels, 10)
+    lazy = network(nn.LazyBatchNorm1d())
+    with pytest.raises(ValueError, match=r"^model: has buffers without a shape"):
+        accumulated_backward(lazy, GCELoss(), inputs, labels, 10)
 
 
 class Summed(nn.Module):

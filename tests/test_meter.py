@@ -96,6 +96,31 @@ def test_merged_pickled_and_copied_meters_hold_all_samples():
     check(filled(other, logits, labels), logits, labels)
 
 
+def test_a_copy_waits_for_its_own_batches_alone():
+    logits, labels = sample(20, 3)
+    for meter in (CalibrationMeter(3), filled(CalibrationMeter(3), logits, labels)):
+        other = copy.copy(meter)
+        before = 0 if meter._sums is None else 20
+        meter.update(logits[:5], labels[:5])
+        other.update(logits[:3], labels[:3])
+        assert meter.reliability().counts.sum() == before + 5
+        assert other.reliability().counts.sum() == before + 3
+    with pytest.raises(ValueError, match=r"^other: is this meter"):
+        meter.merge(meter)
+
+
+def test_a_label_of_probability_0_makes_the_nll_infinite_and_nothing_else():
+    p, labels = torch.tensor([[1.0, 0], [0.5, 0.5], [0, 1]]), torch.tensor([1, 0, 1])
+    meter = CalibrationMeter(2)
+    meter.update(p, labels, probabilities=True)
+    with pytest.warns(UserWarning, match="labels have the probability 0"):
+        expected = evaluate(p, labels, probabilities=True)
+    with pytest.warns(UserWarning, match="labels have the probability 0"):
+        found = meter.compute()
+    assert found == pytest.approx({name: expected[name] for name in NAMES})
+    assert meter.reliability().counts.sum() == 3
+
+
 def test_probabilities_and_empty_batches():
     logits, labels = sample(100, 4)
     meter = CalibrationMeter(4)

@@ -598,6 +598,16 @@ def test_confusion_matrix_shows_percent_of_each_row():
     np.testing.assert_allclose(values, [[75, 24.5, 0.5], [25, 50, 25], [np.nan] * 3])
 
 
+def test_confusion_matrix_takes_bfloat16():
+    scores = torch.eye(3, dtype=torch.bfloat16)
+    ax = plots.confusion_matrix(scores, torch.tensor([0, 0, 2]))
+    assert [text.get_text() for text in ax.texts if text.get_text()] == [
+        "50",
+        "50",
+        "100",
+    ]
+
+
 def test_confusion_matrix_of_many_classes_has_a_colour_bar_and_few_ticks():
     ax = plots.confusion_matrix(*sample(2000, 100))
     assert len(ax.texts) == 0
@@ -769,6 +779,29 @@ def test_bars_of_an_unknown_metric_and_missing_cells():
     ax = plots.bars_with_intervals(table, "seconds", x="dataset", hue="loss")
     assert ax.get_ylabel() == "seconds"
     assert [[b.get_height() for b in c] for c in bars(ax)] == [[3, 5], [4]]
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_bars_without_a_name_are_drawn(nothing):
+    fits = [nothing, "ts_nll"]
+    table = pd.DataFrame(
+        {"loss": ["ce", "ce", "gce", "gce"], "fit": 2 * fits, "ece": [4.0, 3, 2, 1]}
+    )
+    ax = plots.bars_with_intervals(table, hue="fit")
+    assert [[b.get_height() for b in c] for c in bars(ax)] == [[4, 2], [3, 1]]
+    ax = plots.bars_with_intervals(table, x="fit", hue="loss")
+    assert [[b.get_height() for b in c] for c in bars(ax)] == [[4, 3], [2, 1]]
+
+
+def test_bars_that_would_hide_others_are_refused():
+    seeds = pd.DataFrame({"loss": ["ce", "gce"] * 3, "ece": np.arange(6.0)})
+    with pytest.raises(ValueError, match=r"^table: has 3 rows for one bar; average"):
+        plots.bars_with_intervals(seeds)
+    ax = plots.bars_with_intervals(seeds, points=True)
+    assert len(ax.collections[0].get_offsets()) == 6
+    half = pd.DataFrame({"loss": ["ce"], "ece": [1.0], "ece_low": [0.5]})
+    with pytest.raises(ValueError, match=r"^table: unknown key 'ece_high'"):
+        plots.bars_with_intervals(half)
 
 
 def test_bars_refuse_a_missing_column():

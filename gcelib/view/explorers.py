@@ -111,7 +111,8 @@ def _pair(name: str, pair: object, form: str = "logits") -> tuple[Tensor, Tensor
         logits = metrics.logits_from_probabilities(logits)
     else:
         warn_of_probabilities(logits, name)
-    return _in_float32(logits).cpu(), labels.cpu()
+    # Copies: the caller may write to this memory later.
+    return _in_float32(logits).cpu().clone(), labels.cpu().clone()
 
 
 def _in_float32(logits: Tensor) -> Tensor:

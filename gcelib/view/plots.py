@@ -365,6 +365,8 @@ def confusion_matrix(
             "pass one name per column of logits",
         )
     written = [drawable(name) for name in names]
+    if scores.dtype.itemsize < 4:  # numpy has no bfloat16
+        scores = scores.float()
     percents = _row_percents(scores.cpu().numpy(), truth.cpu().numpy())
     if ax is None:
         side = 1.8 + 0.45 * min(k, 10)
@@ -625,7 +627,7 @@ def bars_with_intervals(
     Raises
     ------
     ValueError
-        If a column is missing.
+        If a column is missing, or if bars of several rows would hide each other.
 
     References
     ----------
@@ -638,17 +640,29 @@ def bars_with_intervals(
     >>> [text.get_text() for text in bars_with_intervals(table).get_xticklabels()]
     ['CE', 'GCE']
     """
+    import pandas as pd
+
     needed = [column for column in (x, hue, metric) if column]
+    if f"{metric}_low" in table or f"{metric}_high" in table:
+        needed += [f"{metric}_low", f"{metric}_high"]
     _check.known_keys("table", needed, list(table))
-    places = list(table[x].unique())
-    kinds = list(table[hue].unique()) if hue else [None]
+    # Without a name (None, NaN) is a place or a kind as well.
+    spots_of_rows, places = pd.factorize(table[x], use_na_sentinel=False)
+    kinds: list[Any] = [None]
+    kinds_of_rows = np.zeros(len(table), int)
+    if hue:
+        kinds_of_rows, found = pd.factorize(table[hue], use_na_sentinel=False)
+        kinds = list(found)
+    if not points:
+        _refuse_bars_in_one_place(spots_of_rows, kinds_of_rows)
     if ax is None:
         ax = _new_axes(max(5, 1.5 + 0.25 * len(places) * (len(kinds) + 1)), 3.6)
     width = 0.84 / max(len(kinds), 1.4)
     colors_tell_x = x == "loss" or not hue
     for j, kind in enumerate(kinds):
-        rows = table[table[hue] == kind] if hue else table
-        spots = np.array([places.index(place) for place in rows[x]])
+        of_kind = kinds_of_rows == j
+        rows = table[of_kind]
+        spots = spots_of_rows[of_kind]
         at = spots + (j - (len(kinds) - 1) / 2) * width
         colors = [loss_color(kind, j)] * len(rows)
         if colors_tell_x:
@@ -673,6 +687,14 @@ def bars_with_intervals(
     ax.set_xticks(range(len(places)), [_label(place) for place in places])
     legend = {"loc": "upper left", "bbox_to_anchor": (1, 1), "title": hue}
     return _finish(ax, x, metric, legend if hue else None)
+
+
+def _refuse_bars_in_one_place(spots: NDArray[np.intp], kinds: NDArray[np.intp]) -> None:
+    """Refuse rows of one place and kind: the highest bar would hide the others."""
+    _, counts = np.unique(np.stack([spots, kinds]), axis=1, return_counts=True)
+    if counts.size and counts.max() > 1:
+        problem = f"has {counts.max()} rows for one bar"
+        _check.fail("table", problem, "average them first, or pass points=True")
 
 
 def _pattern(j: int, n_kinds: int) -> dict[str, Any]:
