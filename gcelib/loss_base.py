@@ -25,6 +25,10 @@ FOREIGN_OPTIONS = {
     "size_average": "use reduction='mean' or 'sum'",
     "reduce": "use reduction='none'",
 }
+#: What to do where a loss is given probabilities.
+BEFORE_SOFTMAX = "pass the scores before the softmax, or the logarithm of probabilities"
+#: So many rows that sum to 1 are no accident.
+_ENOUGH_ROWS = 4
 _FOREIGN_INPUTS = {"input": "logits", "target": "labels"}
 
 
@@ -64,6 +68,7 @@ class Loss(nn.Module):
 
     reduction: str
     ignore_index: int | None
+    _has_looked = False
 
     def __new__(cls, *options: object, **named: object) -> Self:
         """Say what to do instead of the options that ``nn.CrossEntropyLoss`` has."""
@@ -135,8 +140,16 @@ class Loss(nn.Module):
             class or soft targets are no probabilities (elsewhere a look would stall the
             device). NaN and infinite logits are *not* refused: ``GradScaler`` must see
             that loss in order to skip a step.
+
+        Warns
+        -----
+        UserWarning
+            If the rows of the first batch on a CPU are probabilities: with a softmax in
+            the network, too, it hardly learns.
         """
         _check_tensors(logits, labels)
+        if not self._has_looked and values_can_be_read(logits):
+            self._look_for_probabilities(logits)
         # Cast by hand: there are no matrix products below, so that autocast leaves
         # float32 and float64 alone.
         if logits.dtype != torch.float64:
@@ -158,6 +171,17 @@ class Loss(nn.Module):
         if self.reduction != "none":
             return losses
         return losses.new_zeros(len(labels)).masked_scatter(kept, losses)
+
+    def _look_for_probabilities(self, logits: Tensor) -> None:
+        """Warn if the logits are probabilities; the first batch tells, later cost time.
+
+        Only rows that sum to 1 are told: what else a network says at first may be
+        anything.
+        """
+        self._has_looked = len(logits) >= _ENOUGH_ROWS
+        if self._has_looked and _check.are_probabilities(logits.detach()):
+            kind = "rows are >= 0 and sum to 1, as probabilities do"
+            _check.warn(f"logits: {kind}; {BEFORE_SOFTMAX}")
 
     def _check_soft_targets(self, logits: Tensor, labels: Tensor) -> None:
         """Refuse soft targets where the loss takes none, and rows that are none."""

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from gcelib import _check
 from gcelib.gce import GCELoss, GroupLoss, ProcessGroup, gce_log_ratio
 from gcelib.loss_base import (
+    BEFORE_SOFTMAX,
     FOREIGN_OPTIONS,
     NO_LABEL,
     Loss,
@@ -541,12 +542,18 @@ class AdaFocalLoss(GroupLoss):
         ------
         ValueError, TypeError
             If they are malformed; nothing has changed then.
+
+        Warns
+        -----
+        UserWarning
+            If they seem to be probabilities.
         """
         every = self.ignore_index is None
         logits, labels = _check.logits_and_labels(val_logits, val_labels, values=every)
         if not every:
             kept = labels != self.ignore_index
             logits, labels = _check.logits_and_labels(logits[kept], labels[kept])
+        _check.warn_of_probabilities(logits, "val_logits", BEFORE_SOFTMAX)
         if logits.dtype != torch.float64:
             logits = logits.float()
         log_confidence, predictions = F.log_softmax(logits, dim=1).max(1)

@@ -303,6 +303,7 @@ def test_run_folders_bring_validation_data_images_and_class_names(tmp_path):
     [
         ([{}], {}, "runs: must be a mapping and not empty"),
         ([[TEST["ce"]]], {}, "runs: must be a mapping"),
+        ([{1: TEST["ce"]}], {}, "runs: has the name 1, of type int; pass text, such"),
         (
             [{"ce": TEST["ce"], "gce": fake(1)}],
             {},

@@ -9,6 +9,7 @@ import inspect
 import math
 import pickle
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -196,6 +197,25 @@ def test_torch_func_and_forward_mode_see_the_same_gce(shape, soft, options):
     torch.testing.assert_close(torch.vmap(torch.func.grad(of))(stack)[0], gradient)
     both = torch.vmap(loss)(stack, torch.stack([targets, targets.roll(1, 0)]))
     torch.testing.assert_close(both[1], loss(stack[1], targets.roll(1, 0)))
+
+
+@EVERY
+def test_a_softmax_in_the_network_is_told_once(name):
+    logits, labels = batch()
+    loss = make_loss(name)
+    with pytest.warns(UserWarning, match=r"logits: rows are >= 0 and sum to 1, as pro"):
+        loss(logits.softmax(1), labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss(logits.softmax(1), labels)
+        make_loss(name)(logits.clamp_min(0), labels)  # as after a ReLU
+        make_loss(name)(logits.log_softmax(1), labels)
+
+
+def test_adafocal_tells_probabilities():
+    logits, labels = batch(60)
+    with pytest.warns(UserWarning, match=r"^val_logits: rows are >= 0 and sum to 1"):
+        AdaFocalLoss().update(logits.softmax(1), labels)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])

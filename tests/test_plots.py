@@ -704,6 +704,17 @@ def test_risk_curves_touch_zero_at_the_marked_minimiser():
     assert list(ax.lines[2].get_xdata()) == [0.7, 0.7]
 
 
+def test_a_risk_that_is_not_defined_somewhere_is_drawn_elsewhere():
+    p = np.linspace(0, 1, 11)
+    with np.errstate(all="ignore"):
+        risk = -(0 * np.log(p) + np.log(1 - p))  # 0 log 0 is nan
+    (line,) = plots.risk_curves(p, {"ce": risk}).lines
+    np.testing.assert_allclose(line.get_ydata(), risk - risk[1])
+    assert line.get_markevery() == [1]
+    with pytest.raises(ValueError, match=r"^risks: 'ce' has 0 risks"):
+        plots.risk_curves(p, {"ce": np.full(11, np.nan)})
+
+
 # Bars
 
 
@@ -791,6 +802,19 @@ def test_bars_without_a_name_are_drawn(nothing):
     assert [[b.get_height() for b in c] for c in bars(ax)] == [[4, 2], [3, 1]]
     ax = plots.bars_with_intervals(table, x="fit", hue="loss")
     assert [[b.get_height() for b in c] for c in bars(ax)] == [[4, 3], [2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("history", "axes", "message"),
+    [
+        ([pd.DataFrame({"epoch": [1]})], None, "^history: got list without a column"),
+        ({"ce": pd.DataFrame({"nll": [1]})}, None, "^history: got DataFrame without"),
+        (pd.DataFrame({"epoch": [1]}), [None, None], "^axes: are 2; pass three"),
+    ],
+)
+def test_curves_of_something_else_are_refused(history, axes, message):
+    with pytest.raises(ValueError, match=message):
+        plots.training_curves(history, axes)
 
 
 def test_bars_that_would_hide_others_are_refused():

@@ -423,6 +423,10 @@ class ReliabilityExplorer(_Explorer):
         if not isinstance(runs, Mapping) or not runs:
             cure = "pass {'gce': folder or (logits, labels)}"
             fail("runs", "must be a mapping and not empty", cure, TypeError)
+        for name in runs:
+            if not isinstance(name, str):
+                problem = f"has the name {name!r}, of type {type(name).__name__}"
+                fail("runs", problem, f"pass text, such as {str(name)!r}", TypeError)
         known_keys("val", val, runs)
         self._val = {name: _pair("val", pair, form) for name, pair in val.items()}
         test: dict[str, tuple[Tensor, Tensor]] = {}

@@ -434,6 +434,11 @@ def training_curves(
     -------
     sequence of three Axes
 
+    Raises
+    ------
+    ValueError
+        If a table has no epochs, or the axes are not three.
+
     Examples
     --------
     >>> import pandas as pd
@@ -444,9 +449,17 @@ def training_curves(
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
+    tables = [*history.values()] if isinstance(history, Mapping) else [history]
+    for table in tables:
+        if "epoch" not in getattr(table, "columns", ()):
+            problem = f"got {type(table).__name__} without a column 'epoch'"
+            cure = "pass runs.load_history(run_dir), or a mapping of such tables"
+            _check.fail("history", problem, cure)
     if axes is None:
         figure = plt.figure(figsize=(10, 3.2), layout="constrained")
         axes = list(figure.subplots(1, 3))
+    if len(axes) != 3:
+        _check.fail("axes", f"are {len(axes)}", "pass three: NLL, error, ECE")
     for ax, metric in zip(axes, ("nll", "error", "ece"), strict=True):
         if isinstance(history, Mapping):
             for index, (name, table) in enumerate(history.items()):
@@ -563,6 +576,11 @@ def risk_curves(
     -------
     Axes
 
+    Raises
+    ------
+    ValueError
+        If a curve has not one number for each p; nan (0 log 0) leaves a gap.
+
     Examples
     --------
     >>> p = np.array([0.2, 0.5, 0.8])
@@ -577,7 +595,11 @@ def risk_curves(
     frame = Rectangle((0, -0.1), 1, 1.1, transform=ax.transAxes)
     predicted = np.asarray(p)
     curves = {name: np.asarray(values) for name, values in risks.items()}
-    cheapest = [int(np.argmin(risk)) for risk in curves.values()]
+    for name, risk in curves.items():
+        if risk.shape != predicted.shape or np.isnan(risk).all():
+            problem = f"{name!r} has {np.isfinite(risk).sum()} risks of {risk.shape}"
+            _check.fail("risks", problem, "pass one number for each p")
+    cheapest = [int(np.nanargmin(risk)) for risk in curves.values()]
     for index, (name, risk) in enumerate(curves.items()):
         best = cheapest[index]
         line = _line(name, index)
