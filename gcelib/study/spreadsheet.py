@@ -615,31 +615,49 @@ class _Reader:
         """Tell of predictions, or hits, that are not those of the largest scores.
 
         Predictions by a threshold may be a few others; if most are, the columns are not
-        what their names say. Ties are on everybody's side.
+        what their names say.
         """
         if labels.min() < 0 or labels.max() >= scores.shape[1]:
             return  # refused where labels are checked
-        rows = np.arange(len(scores))
-        largest = scores.max(1)
         for role, at in self.beside_scores.items():
-            column = self.frame[at]
             if role == "prediction":
-                said = column.map(self._ids_of_cells(column, names, scores.shape[1]))
-                known = said.notna().to_numpy()
-                ids = said.fillna(0).to_numpy(int)
-                differs = known & (scores[rows, ids] < largest)
+                is_known, differs = self._other_predictions(at, scores, names)
             else:
-                words = column.map(lambda v: _YES_OR_NO.get(str(v).strip().casefold()))
-                known = words.notna().to_numpy()
-                others = scores.copy()
-                others[rows, labels] = -np.inf
-                own = scores[rows, labels]
-                is_wrong = own < largest
-                is_right = own > others.max(1)
-                said_right = words.map(lambda word: word is True).to_numpy()
-                differs = known & np.where(said_right, is_wrong, is_right)
+                is_known, differs = self._other_hits(at, scores, labels)
             if differs.any():
-                self._tell_contradiction(role, at, differs, int(known.sum()))
+                self._tell_contradiction(role, at, differs, int(is_known.sum()))
+
+    def _other_predictions(
+        self, at: int, scores: npt.NDArray[np.float64], names: tuple[str, ...] | None
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which lines predict a class that is known, and one without the top score."""
+        column = self.frame[at]
+        predicted = column.map(self._ids_of_cells(column, names, scores.shape[1]))
+        is_known = predicted.notna().to_numpy()
+        ids = predicted.fillna(0).to_numpy(int)
+        score_of_it = scores[np.arange(len(scores)), ids]
+        return is_known, is_known & (score_of_it < scores.max(1))
+
+    def _other_hits(
+        self,
+        at: int,
+        scores: npt.NDArray[np.float64],
+        labels: npt.NDArray[np.int64],
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which lines say right or wrong, and the other than the scores do.
+
+        Where two scores tie, both are right.
+        """
+        words = [_YES_OR_NO.get(str(v).strip().casefold()) for v in self.frame[at]]
+        is_known = np.array([word is not None for word in words])
+        said_right = np.array([word is True for word in words])
+        rows = np.arange(len(scores))
+        score_of_label = scores[rows, labels]
+        others = scores.copy()
+        others[rows, labels] = -np.inf
+        is_wrong = score_of_label < others.max(1)
+        is_right = score_of_label > others.max(1)
+        return is_known, is_known & np.where(said_right, is_wrong, is_right)
 
     def _ids_of_cells(
         self, column: "pd.Series[Any]", names: tuple[str, ...] | None, k: int
