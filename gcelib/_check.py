@@ -274,8 +274,9 @@ def _cure_of_shape(shape: torch.Size) -> str:
     """What to do with scores of another shape than (N, K)."""
     if len(shape) > 2:
         return (
-            "pass a row of K scores per sample; of dense ones"
-            " logits.movedim(1, -1).flatten(0, -2), with labels.flatten()"
+            "pass a row of K scores per sample; of dense ones (N, K, ...)"
+            " logits.movedim(1, -1).flatten(0, -2), of sequences (N, T, K)"
+            " logits.flatten(0, -2), with labels.flatten()"
         )
     if len(shape) == 1 or shape[1:] == (1,):
         first = "s = s[:, 0]; " if len(shape) == 2 else ""

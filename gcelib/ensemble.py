@@ -19,6 +19,8 @@ from gcelib.temperature import HIGHEST, LOWEST, one_for_equal_logits, warn_of_bo
 
 #: The published range of the temperature.
 _PUBLISHED_RANGE = (0.05, 5.0)
+#: About so many logits choose the valley in which the minimum is sought.
+_FEW = 500_000
 
 
 class EnsembleTemperatureScaling(Calibrator):
@@ -139,13 +141,16 @@ def _minimise_squared_error(
     """
     if not any(bool(distances.any()) for distances, _ in blocks):
         return one_for_equal_logits()
-    every = max(1, logits.numel() // 500_000)
+    every = max(1, logits.numel() // _FEW)
     few = _blocks_of(logits[::every], labels[::every]) if every > 1 else blocks
     all_right = bool((logits.argmax(1) == labels).all())
     low, best, high = _valley(few, beyond_the_range=not all_right)
     log_t = _newton(few, low, high, best)
     if every > 1:
         log_t = _newton(blocks, low, high, log_t)
+        if min(log_t - low, high - log_t) < 1e-3:  # these rows are not like the others
+            low, best, high = _valley(blocks, beyond_the_range=not all_right)
+            log_t = _newton(blocks, low, high, best)
     return math.exp(log_t)
 
 

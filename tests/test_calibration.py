@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from scipy import interpolate, optimize
 from torch import nn
 
-from gcelib import metrics
+from gcelib import ensemble, metrics
 from gcelib.calibration import (
     ALL_CALIBRATORS,
     CALIBRATORS,
@@ -389,6 +389,19 @@ def test_ets_finds_the_published_optimum(shape, noise):
         )
     )
     torch.testing.assert_close(calibrator(logits).exp(), expected)
+
+
+def test_ets_of_a_large_set_whose_rows_repeat_a_pattern(monkeypatch):
+    """The rows that choose the valley, every second one, want another temperature."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1000, 5, generator=generator) * 2
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    logits[1::2] *= 4
+    expected = fitted("ets", logits, labels).temperature
+    monkeypatch.setattr(ensemble, "_FEW", 2500)
+    found = fitted("ets", logits, labels).temperature
+    assert float(found) == pytest.approx(float(expected), rel=1e-3)
+    assert float(fitted("ets", logits[::2], labels[::2]).temperature) < 0.5 * expected
 
 
 def test_ets_leaves_a_saturated_start():

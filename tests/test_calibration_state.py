@@ -178,6 +178,13 @@ def test_labels_at_chance_and_sets_without_errors_are_said(name):
         make_calibrator(name).fit(z, z.argmax(1))
 
 
+@pytest.mark.filterwarnings("ignore")  # that nothing can be learnt is said
+@pytest.mark.parametrize("name", ["bias", "vector"])
+def test_equal_logits_with_equally_frequent_labels_stay_as_they_are(name):
+    calibrator = make_calibrator(name).fit(torch.ones(4, 2), torch.tensor([0, 1, 1, 0]))
+    assert calibrator(torch.ones(1, 2)).softmax(1).tolist() == [[0.5, 0.5]]
+
+
 def test_labels_of_one_class_alone_are_said():
     z, _ = sample()
     with pytest.warns(UserWarning, match="labels: all 300 are class 2, so nothing can"):
