@@ -208,6 +208,33 @@ def test_interval_is_students():
             paper.interval(wrong)
 
 
+def test_seeds_that_all_say_the_same_show_nothing_by_that():
+    # One sample more of 30, by chance for either loss: two of four draws are alike.
+    for alike in ([1 / 30, 1 / 30], [-0.1 - 0.2, -0.3]):
+        mean, low, high = paper.interval(alike)
+        assert mean == pytest.approx(alike[0])
+        assert np.isnan([low, high]).all()
+        claim = pd.Series({"op": ">" if mean > 0 else "<", "quotes": "means"})
+        gaps = pd.Series(alike)
+        assert paper.evidence_for(claim, gaps, "here to there").answer == "open"
+    assert paper.interval([0.0, 0.0]) == (0, 0, 0)  # the same predictions
+    # 2 of 2^5 patterns of signs, 6.25 %, are all alike; of six 3.1 %.
+    assert np.isnan(paper.interval([0.25] * 5).low)
+    assert paper.interval([0.25] * 6).low == 0.25
+    assert paper.interval([0.25] * 5, 0.9).low == 0.25
+
+
+def test_a_variant_without_runs_and_a_column_that_is_there_twice_are_told():
+    table = _trained()
+    with pytest.warns(UserWarning, match=r"no run of variant 'lng', but of \[''\]"):
+        assert paper.compare(table, variant="lng").empty
+    twice = pd.concat([table, table[["epochs"]]], axis=1)
+    with pytest.raises(ValueError, match=r"hold columns twice: \['epochs'\]"):
+        paper.compare(twice)
+    with pytest.raises(ValueError, match=r"export_to: .* is a file"):
+        paper.export({"table": table}, __file__)
+
+
 @pytest.mark.parametrize("name", ["dataset", "model", "loss", "seed"])
 def test_runs_without_a_name_are_refused_not_left_out(name):
     rows = [

@@ -559,6 +559,29 @@ def test_what_killed_writes_left_is_removed(tmp_path):
         assert not [name for name in litter if (tmp_path / name).exists()]
 
 
+def test_what_an_earlier_run_left_does_not_pass_for_this_ones(tmp_path, recwarn):
+    numbers = np.eye(3), np.arange(3)
+    with opened(tmp_path, ood=("noise",)) as run:
+        for split in ("val", "test", "noise", "digits"):
+            run.save_logits(split, *numbers)
+        run.write_history([{"epoch": 1}])
+        run.save_weights({"w": torch.zeros(1)})
+        run.finish({"ece": 0.5})
+    (tmp_path / "metrics.json").unlink()  # to be done again, by other settings
+    with opened(tmp_path, ood=("noise",), lr=0.5) as run:
+        with pytest.raises(FileNotFoundError, match=r"test\.npz: not found"):
+            runs.load_logits(tmp_path, "test")
+        with pytest.raises(FileNotFoundError):
+            runs.load_history(tmp_path)
+        run.save_checkpoint({"epoch": 1})
+        run.save_logits("test", *numbers)
+    (warning,) = recwarn.list
+    assert "logits/digits.npz, weights.pt there are an earlier" in str(warning.message)
+    with opened(tmp_path, ood=("noise",), lr=0.5):  # it goes on
+        assert runs.load_logits(tmp_path, "test")[1].tolist() == [0, 1, 2]
+    assert len(recwarn) == 1
+
+
 def test_no_runs_is_an_empty_table(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -476,12 +476,35 @@ def _tidy(run_dir: Path, found: _Found, record: Record, lock: locks.Lock) -> Non
     if found.result is not None:
         record = Record(found.result.settings, found.result.environment)
         discard_checkpoints(run_dir)
+    elif found.state is None:
+        _part_from_earlier_run(run_dir, record)
     if found.config is None or found.config.settings != record.settings:
         stored.write_record(run_dir / "config.json", record, before=lock.check)
     for pattern in _LITTER:
         for leftover in run_dir.glob(pattern):
             if leftover.is_file() or files.is_link(leftover):
                 leftover.unlink()
+
+
+def _part_from_earlier_run(run_dir: Path, record: Record) -> None:
+    """Remove what an earlier run left and this one will write; tell of the rest.
+
+    Until then it would pass for this run's, which may have other settings.
+    """
+    splits = ("val", "test", *record.settings.get("ood", ()))
+    ours = [split_file(name) for name in splits]
+    for path in (run_dir / "history.jsonl", *(run_dir / "logits" / n for n in ours)):
+        path.unlink(missing_ok=True)
+    left = sorted((run_dir / "logits").glob("*.npz"))
+    weights = run_dir / "weights.pt"
+    if weights.exists() and not record.environment.get("keep_weights"):
+        left.append(weights)
+    if left:
+        names = ", ".join(path.relative_to(run_dir).as_posix() for path in left[:4])
+        _check.warn(
+            f"{run_dir}: this run begins anew; {names} there are an earlier one's: "
+            "move them away if they are not wanted"
+        )
 
 
 def stated_settings(run_dir: AnyPath) -> dict[str, Any] | None:

@@ -240,9 +240,16 @@ def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
     lacking = sorted(set(KEYS) - set(results.columns))
     if lacking:
         _check.fail("results", f"lack the columns {lacking}", advice)
+    if not results.columns.is_unique:
+        twice = sorted(set(map(str, results.columns[results.columns.duplicated()])))
+        _check.fail("results", f"hold columns twice: {twice[:4]}", "keep one of each")
     kept: pd.DataFrame = results
     if "variant" in results:
-        kept = results[results["variant"].astype(object).fillna("") == variant]
+        variants = results["variant"].astype(object).fillna("")
+        kept = results[variants == variant]
+        if kept.empty:
+            there = sorted(set(map(str, variants)))
+            _check.warn(f"results: hold no run of variant {variant!r}, but of {there}")
     nameless = kept[KEYS].isna().any(axis=1)
     if nameless.any():  # pandas would leave them out of every group, or pair them
         problem = f"have no data set, network, loss or seed in {nameless.sum()} rows"

@@ -148,6 +148,11 @@ def export(
     folder : path or None
         Made if it is missing; files of these names are replaced. None: write nothing.
 
+    Raises
+    ------
+    ValueError
+        If there is a file in its place.
+
     Examples
     --------
     >>> export({}, None)
@@ -155,6 +160,8 @@ def export(
     if folder is None:
         return
     place = Path(folder)
+    if place.exists() and not place.is_dir():
+        _check.fail("export_to", f"{place} is a file", "name a folder")
     place.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         csv = table.to_csv(index=False)
