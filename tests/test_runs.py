@@ -582,6 +582,14 @@ def test_what_an_earlier_run_left_does_not_pass_for_this_ones(tmp_path, recwarn)
     assert len(recwarn) == 1
 
 
+def test_a_summary_of_a_split_that_was_not_measured_is_refused(tmp_path):
+    with opened(tmp_path) as run:
+        run.finish({"test_raw_nll": 0.5})
+    assert runs.summary(tmp_path).loc["raw", "NLL"] == 0.5
+    with pytest.raises(ValueError, match="split: 'tset' has no metrics; use 'test'"):
+        runs.summary(tmp_path, "tset")
+
+
 def test_no_runs_is_an_empty_table(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -178,6 +178,10 @@ def test_dual_focal_gamma_follows_its_authors_table():
         ({"ood": ["digitz"]}, r"ood: unknown 'digitz'; did you mean 'digits'"),
         ({"ood": 3}, r"ood: must be a list"),
         ({"ood": ["digits"]}, r"ood: 'digits' is the data set of the run"),
+        (
+            {"dataset": "fashion_mini_lt9", "ood": ["fashion_mnist"]},
+            "ood: 'fashion_mnist' and 'fashion_mini' are images of one",
+        ),
         ({"ood": ["noise", "noise"]}, r"ood: 'noise' is there twice"),
         ({"device": "cuda:99"}, r"device: 'cuda:99' cannot be used"),
         ({"device": "gpu"}, r"device: 'gpu' cannot be used"),
@@ -197,6 +201,22 @@ def test_bad_settings_are_refused_before_anything_is_written(
     with pytest.raises((ValueError, TypeError), match=message):
         small(tmp_path, **changed)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_misspelt_name_in_a_mapping_is_told_and_a_notebooks_are_left_alone(recwarn):
+    names = {"dataset": "digits", "device": "cpu", "seeds": [1, 2], "seed": 2}
+    TrainConfig.from_variables(names | {"unrelated": 1})
+    TrainConfig.from_variables({"__builtins__": {}} | names | {"epoch": 3})
+    assert not len(recwarn)
+    with pytest.warns(UserWarning, match="'epoch' is no setting; did you mean 'epochs"):
+        TrainConfig.from_variables(names | {"epoch": 3})
+
+
+def test_a_relative_folder_of_runs_stays_where_it_was_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig("digits", device="cpu", runs_dir="mine")
+    monkeypatch.chdir("/")
+    assert config.run_dir.parts[: len(tmp_path.parts)] == tmp_path.parts
 
 
 def test_days_of_work_are_refused_before_a_download(tmp_path):

@@ -6,6 +6,7 @@ step for each field, before any work.
 
 import copy
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -398,7 +399,8 @@ class TrainConfig:
         ----------
         variables : mapping
             By name; ``globals()`` in a notebook. Names that are no fields are left
-            alone, fields that are not there keep their defaults.
+            alone, fields that are not there keep their defaults. Of any other mapping,
+            such as a file's content, a name that seems misspelt is told.
 
         Returns
         -------
@@ -417,6 +419,8 @@ class TrainConfig:
         ('ce', 2, 'fashion_mini')
         """
         names = [known.name for known in dataclasses.fields(cls)]
+        if "__builtins__" not in variables:
+            _tell_misspelt(variables, names)
         return cls(**{name: variables[name] for name in names if name in variables})
 
     def __post_init__(self) -> None:
@@ -485,6 +489,15 @@ class TrainConfig:
             lr, divided by ten at every milestone that has passed.
         """
         return self.resolved().learning_rate(epoch)
+
+
+def _tell_misspelt(variables: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Warn of names that nearly are those of fields which are not given."""
+    missing = [name for name in names if name not in variables]
+    for given in variables:
+        if given not in names:
+            for meant in difflib.get_close_matches(str(given), missing, 1, 0.8):
+                warn(f"variables: {given!r} is no setting; did you mean {meant!r}?")
 
 
 def resolve(config: TrainConfig) -> Settings:
@@ -646,14 +659,22 @@ def _sequence(name: str, value: object, example: str) -> Sequence[Any]:
     return value
 
 
+#: The small one is drawn from the other.
+_FROM_ONE_SOURCE = {"fashion_mini", "fashion_mnist"}
+
+
 def _ood(
     given: Sequence[str] | None, source: data.Source, dataset: str
 ) -> tuple[str, ...]:
     """Return the out-of-distribution sets, without those that do not fit own data."""
     names = tuple(_sequence("ood", _or(given, source.ood), "['digits', 'noise']"))
+    base = data.parent(dataset)
     for name in names:
         data.check_ood(name)
-        if name == data.parent(dataset):
+        if {name, base} == _FROM_ONE_SOURCE:
+            problem = f"{name!r} and {base!r} are images of one data set"
+            fail("ood", problem, "name another one")
+        if name == base:
             problem = f"{name!r} is the data set of the run, whose test set this is"
             fail("ood", problem, "name another one")
         if names.count(name) > 1:
@@ -695,7 +716,8 @@ def _runs_dir(given: str | os.PathLike[str] | None) -> str:
     """Return the parent folder of all runs, which need not exist."""
     if not isinstance(given, (str, os.PathLike, type(None))):
         fail("runs_dir", f"{given!r} is no path", "pass a string", TypeError)
-    folder = os.path.expanduser(given) if given else str(places.runs_dir())
+    asked = os.path.expanduser(given) if given else places.runs_dir()
+    folder = os.path.abspath(asked)  # the same after a change of the working folder
     if os.path.exists(folder) and not os.path.isdir(folder):
         fail("runs_dir", f"{folder!r} is a file", "name a folder")
-    return str(folder)
+    return folder

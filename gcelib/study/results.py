@@ -217,7 +217,7 @@ def summary(run_dir: AnyPath, split: str = "test") -> "pd.DataFrame":
     OSError
         If the run has not finished.
     ValueError
-        If its results are damaged.
+        If its results are damaged, or have no metrics of this split.
     """
     import pandas as pd
 
@@ -230,6 +230,8 @@ def summary(run_dir: AnyPath, split: str = "test") -> "pd.DataFrame":
         for name in results
         if name.startswith(start) and name.endswith(end)
     ]
+    if not calibrators:
+        _check.fail("split", f"{split!r} has no metrics", "use 'test' or 'val'")
     rows = {}
     for calibrator in calibrators:
         row = {}
