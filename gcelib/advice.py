@@ -387,7 +387,16 @@ def advise(
         if test[0].shape[1] != logits.shape[1]:
             problem = f"have {test[0].shape[1]} classes, val_logits {logits.shape[1]}"
             _check.fail("test_logits", problem, "pass logits of one model")
-        _warn_of_overlap(logits, test[0])
+        both = ("val_logits", "test_logits")
+        given_dtypes = [
+            _check.as_tensor(name, scores).dtype
+            for name, scores in (
+                ("val_logits", val_logits),
+                ("test_logits", test_logits),
+            )
+        ]
+        coarser = min(given_dtypes, key=lambda dtype: dtype.itemsize)
+        _warn_of_tested_again(both, (logits, labels), test, coarser)
     given = _check.as_tensor("val_logits", val_logits).dtype
     tolerance = rounding(given, probabilities=probabilities)
     form = _logits_form()
@@ -463,7 +472,7 @@ def advise_confidences(
     _refuse_half_a_test((names[0], test_confidences), (names[1], test_correct))
     if test_confidences is not None and test_correct is not None:
         test = _wrong_or_right(test_confidences, test_correct, names)
-        _warn_of_known_confidences((logits, labels), test)
+        _warn_of_tested_again(("confidences", names[0]), (logits, labels), test)
     form = _confidences_form()
     given = _check.as_tensor("confidences", confidences).dtype
     tolerance = rounding(given, probabilities=True)
@@ -552,43 +561,43 @@ def _warn_of_copies(name: str, logits: Tensor, labels: Tensor) -> None:
         )
 
 
-def _warn_of_known_confidences(
-    val: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+def _warn_of_tested_again(
+    names: tuple[str, str],
+    val: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Say so if validation samples are tested: the same confidences and outcomes.
+    """Say so if validation samples are tested: rows and labels that are there again.
 
-    Equal confidences that are no more than rounded have other outcomes as often as they
-    say, so that ``_DOUBTS`` of them would not all agree.
+    ``dtype``: the rows are compared in it, the coarser one of the two that were given.
+    Equal rows that are no more than rounded have other labels as often as they say, so
+    that ``_DOUBTS`` of them would not all agree.
     """
-    outcomes: dict[bytes, set[int]] = {}
-    for row, hit in zip(val[0].numpy(), val[1].tolist(), strict=True):
-        outcomes.setdefault(row.tobytes(), set()).add(hit)
+    labels: dict[bytes, set[int]] = {}
+    for row, label in zip(_bytes_of_rows(val[0], dtype), val[1].tolist(), strict=True):
+        labels.setdefault(row, set()).add(label)
     again = []
-    for i, row in enumerate(test[0].numpy()):
-        known = outcomes.get(row.tobytes(), set())
+    agree = True
+    for i, row in enumerate(_bytes_of_rows(test[0], dtype)):
+        known = labels.get(row, set())
         if len(known) == 1:
             again.append(i)
-            if int(test[1][i]) not in known:
-                return
-    doubts = 1 - test[0][again].softmax(1).amax(1)
-    if again and float(doubts.sum()) > _DOUBTS:
+            agree = agree and int(test[1][i]) in known
+    doubts = 1 - test[0][again].double().softmax(1).amax(1)
+    many = len(again) > 0.02 * len(test[1])
+    fine = dtype is not None and dtype.itemsize >= 4  # no row is another's by chance
+    if many and (fine or (agree and float(doubts.sum()) > _DOUBTS)):
         _check.warn(
-            f"test_confidences: {len(again):,} of {len(test[1]):,} are those of "
-            "validation samples, with the same outcomes, on which the calibrators are "
-            "fitted; pass samples that had no say"
+            f"{names[1]}: {len(again):,} of {len(test[1]):,} rows are rows of "
+            f"{names[0]}, on which the calibrators are fitted; pass samples that had "
+            "no say"
         )
 
 
-def _warn_of_overlap(val: Tensor, test: Tensor) -> None:
-    """Say so if validation samples are tested: they had a say."""
-    dtype = torch.promote_types(val.dtype, test.dtype)
-    seen = {row.tobytes() for row in val.to(dtype).numpy()}
-    again = sum(row.tobytes() in seen for row in test.to(dtype).numpy())
-    if again > 0.02 * len(test):
-        _check.warn(
-            f"test_logits: {again:,} of {len(test):,} rows are rows of val_logits, on "
-            "which the calibrators are fitted; pass samples that had no say"
-        )
+def _bytes_of_rows(logits: Tensor, dtype: torch.dtype | None) -> list[bytes]:
+    """What is equal where rows are, in ``dtype``."""
+    rows = logits if dtype is None else logits.to(dtype)
+    return [row.tobytes() for row in rows.contiguous().view(torch.uint8).numpy()]
 
 
 def _checked(
@@ -1028,7 +1037,7 @@ class _Study:
         """What a busy person should know, most urgent first."""
         by_name = {row.name: row for row in rows}
         to_do = self._what_to_do(name, reference, by_name, calibrator)
-        said = [*self._of_labels(), to_do]
+        said = [*self._of_test_labels(test), *self._of_labels(), to_do]
         row = by_name[name]
         said.extend(self._of_rivals(name, rows))
         relation = "within" if row.ece <= row.ece_noise else "more than"
@@ -1084,6 +1093,20 @@ class _Study:
             f"{n_impossible:,} of {len(judged.nll):,} {what} labels had a probability "
             "of 0: the NLL is the price of these alone, and any number above a floor. "
             "Go by the ECE, or mix a little of 1/K into the probabilities first."
+        ]
+
+    def _of_test_labels(self, test: tuple[Tensor, Tensor] | None) -> list[str]:
+        """Test labels at chance where those of validation are not."""
+        if test is None or self.model_classes is None or self.at_chance:
+            return []
+        hits = int(self._judge(*test).correct.sum())
+        n = len(test[1])
+        if hits > n / self.model_classes:
+            return []
+        return [
+            f"Look at the test samples first: {hits:,} of {n:,} predictions are right, "
+            f"no more than chance (1 in {self.model_classes}), while those of "
+            "validation are better; are their classes in the same order?"
         ]
 
     def _of_labels(self) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 
 import gcelib
 from gcelib import CALIBRATORS, advise, advise_confidences, metrics, paired_differences
-from gcelib.advice import _warn_of_copies, _warn_of_known_confidences
+from gcelib.advice import _warn_of_copies, _warn_of_tested_again
 from gcelib.calibrator import Calibrator
 
 QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
@@ -247,6 +247,12 @@ def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
         gcelib.advise(*val, test[0].softmax(1), test[1])
     with pytest.warns(UserWarning, match="test_logits: 60 of 60 rows are rows of val"):
         gcelib.advise(*val, val[0].flip(0), val[1].flip(0))
+    with pytest.warns(UserWarning, match="test_logits: 60 of 60 rows are rows of val"):
+        gcelib.advise(val[0].double() + 1e-12, val[1], *val, folds=2)
+    with pytest.warns(UserWarning, match="test_logits: 60 of 60 rows are rows of val"):
+        gcelib.advise(*val, val[0].bfloat16(), val[1], folds=2)
+    at_chance = gcelib.advise(*val, test[0].roll(1, 1), test[1], folds=2).sentence
+    assert at_chance.startswith("Look at the test samples first: ")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gcelib.advise(*val, *test)
@@ -258,7 +264,9 @@ def test_confidences_that_are_there_twice_or_tested_again_are_told():
     right = rng.random(100) < said
     with pytest.warns(UserWarning, match=r"^confidences: 100 of 200 rows copy others"):
         advise_confidences(np.tile(said, 2), np.tile(right, 2), folds=2)
-    with pytest.warns(UserWarning, match=r"^test_confidences: 100 of 100 are those of"):
+    with pytest.warns(
+        UserWarning, match=r"^test_confidences: 100 of 100 rows are rows of con"
+    ):
         advise_confidences(said, right, said[::-1], right[::-1], folds=2)
     for seed in range(40):  # rounded ones are alike by chance
         rng = np.random.default_rng(seed)
@@ -268,7 +276,7 @@ def test_confidences_that_are_there_twice_or_tested_again_are_told():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             _warn_of_copies("confidences", val, hits[0])
-            _warn_of_known_confidences((val, hits[0]), (test, hits[1]))
+            _warn_of_tested_again(("a", "b"), (val, hits[0]), (test, hits[1]))
 
 
 def test_an_advice_keeps_its_samples():
