@@ -244,18 +244,17 @@ def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
     val = (logits[:60], labels[:60])
     test = (logits[60:], labels[60:])
     with pytest.warns(UserWarning, match="test_logits: rows are >= 0 and sum to 1"):
-        gcelib.advise(*val, test[0].softmax(1), test[1])
-    with pytest.warns(UserWarning, match="test_logits: 60 of 60 rows are rows of val"):
-        gcelib.advise(*val, val[0].flip(0), val[1].flip(0))
+        gcelib.advise(*val, test[0].softmax(1), test[1], folds=2)
     with pytest.warns(UserWarning, match="test_logits: 60 of 60 rows are rows of val"):
         gcelib.advise(val[0].double() + 1e-12, val[1], *val, folds=2)
-    with pytest.warns(UserWarning, match="test_logits: 60 of 60 rows are rows of val"):
-        gcelib.advise(*val, val[0].bfloat16(), val[1], folds=2)
+    with pytest.warns(UserWarning, match="b: 60 of 60 rows are rows of a"):
+        flipped = (val[0].flip(0).bfloat16(), val[1].flip(0))
+        _warn_of_tested_again(("a", "b"), val, flipped, torch.bfloat16)
     at_chance = gcelib.advise(*val, test[0].roll(1, 1), test[1], folds=2).sentence
     assert at_chance.startswith("Look at the test samples first: ")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        gcelib.advise(*val, *test)
+        gcelib.advise(*val, *test, folds=2)
 
 
 def test_confidences_that_are_there_twice_or_tested_again_are_told():
