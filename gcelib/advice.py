@@ -578,11 +578,12 @@ def _warn_of_tested_again(
         labels.setdefault(row, set()).add(label)
     again = []
     agree = True
-    for i, row in enumerate(_bytes_of_rows(test[0], dtype)):
+    tested = zip(_bytes_of_rows(test[0], dtype), test[1].tolist(), strict=True)
+    for i, (row, label) in enumerate(tested):
         known = labels.get(row, set())
         if len(known) == 1:
             again.append(i)
-            agree = agree and int(test[1][i]) in known
+            agree = agree and label in known
     doubts = 1 - test[0][again].double().softmax(1).amax(1)
     many = len(again) > 0.02 * len(test[1])
     fine = dtype is not None and dtype.itemsize >= 4  # no row is another's by chance

@@ -227,7 +227,11 @@ class Loss(nn.Module):
         -------
         scalar tensor, or (N,) with ``reduction="none"``
         """
-        return self.reduce(self.per_sample(F.log_softmax(logits, dim=1), labels))
+        losses = self.per_sample(F.log_softmax(logits, dim=1), labels)
+        if losses.shape != logits.shape[:1]:  # a mean over cells would look as good
+            problem = f"returned shape {tuple(losses.shape)} for {len(logits)} samples"
+            _check.fail("per_sample", problem, "return the loss of each sample, (N,)")
+        return self.reduce(losses)
 
     def per_sample(self, log_probs: Tensor, labels: Tensor) -> Tensor:
         """The losses of the samples, before the reduction; every loss has its own.

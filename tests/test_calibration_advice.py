@@ -247,8 +247,8 @@ def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
         gcelib.advise(*val, test[0].softmax(1), test[1], folds=2)
     with pytest.warns(UserWarning, match="test_logits: 60 of 60 rows are rows of val"):
         gcelib.advise(val[0].double() + 1e-12, val[1], *val, folds=2)
+    flipped = (val[0].flip(0).bfloat16(), val[1].flip(0))
     with pytest.warns(UserWarning, match="b: 60 of 60 rows are rows of a"):
-        flipped = (val[0].flip(0).bfloat16(), val[1].flip(0))
         _warn_of_tested_again(("a", "b"), val, flipped, torch.bfloat16)
     at_chance = gcelib.advise(*val, test[0].roll(1, 1), test[1], folds=2).sentence
     assert at_chance.startswith("Look at the test samples first: ")

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gcelib import accumulated_backward
-from gcelib.losses import LOSSES, AdaFocalLoss, GCELoss, MMCELoss, make_loss
+from gcelib.losses import LOSSES, AdaFocalLoss, GCELoss, Loss, MMCELoss, make_loss
 
 EVERY = pytest.mark.parametrize("name", LOSSES)
 SMALL, LARGE = (12, 5), (260, 400)  # the second has the written-out gradient
@@ -210,6 +210,16 @@ def test_a_softmax_in_the_network_is_told_once(name):
         loss(logits.softmax(1), labels)
         make_loss(name)(logits.clamp_min(0), labels)  # as after a ReLU
         make_loss(name)(logits.log_softmax(1), labels)
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+def test_an_own_loss_has_one_number_for_each_sample(axis):
+    class Cells(Loss):
+        def per_sample(self, log_probs, labels):
+            return -log_probs if axis is None else -log_probs.amax(axis)
+
+    with pytest.raises(ValueError, match=r"^per_sample: returned shape .* for 12 samp"):
+        Cells()(*batch())
 
 
 def test_adafocal_tells_probabilities():
