@@ -425,12 +425,13 @@ def test_holm_is_statsmodels_formula_spelt_out():
             paper.holm(wrong)
 
 
-def test_compare_knows_that_a_high_auroc_is_good():
+@pytest.mark.parametrize("metric", ["svhn_raw_auroc", "my_accuracy"])
+def test_compare_knows_that_a_high_auroc_is_good(metric):
     values = {
-        ("cifar10", "resnet50", loss): {"svhn_raw_auroc": 0.9 + 0.05 * (loss == "gce")}
+        ("cifar10", "resnet50", loss): {metric: 0.9 + 0.05 * (loss == "gce")}
         for loss in ("ce", "gce")
     }
-    assert paper.compare(runs_of(values), metric="svhn_raw_auroc").p.item() == 1 / 1024
+    assert paper.compare(runs_of(values), metric=metric).p.item() == 1 / 1024
 
 
 def test_variants_are_kept_apart_and_twins_are_refused():

@@ -590,6 +590,25 @@ def test_a_summary_of_a_split_that_was_not_measured_is_refused(tmp_path):
         runs.summary(tmp_path, "tset")
 
 
+def test_runs_that_may_not_be_read_are_told(tmp_path, monkeypatch):
+    for loss in ("ce", "gce"):
+        folder = runs.run_path(tmp_path, "digits", "convnet", loss, "", 1)
+        with opened(folder, loss=loss) as run:
+            run.finish({"test_raw_ece": 0.5})
+    assert len(runs.load_results(tmp_path)) == 2
+    closed = tmp_path / "digits" / "convnet" / "gce"
+    listdir = os.listdir
+
+    def refusing(place):
+        if place == closed:  # tests may run as root, who may read all
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return listdir(place)
+
+    monkeypatch.setattr(os, "listdir", refusing)
+    with pytest.warns(UserWarning, match=r"1 results are skipped: .*gce: may not be r"):
+        assert runs.load_results(tmp_path).loss.tolist() == ["ce"]
+
+
 def test_no_runs_is_an_empty_table(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,6 +1,7 @@
 """Reading runs back: one run's logits, history and results, or many as one table."""
 
-import contextlib
+import fnmatch
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -297,8 +298,8 @@ def load_records(runs_dir: AnyPath | None = None) -> dict[Path, stored.Record]:
     """
     folder = Path(runs_dir or places.runs_dir())
     records = {}
-    left_out = []
-    for run_dir in sorted(_finished(folder)):
+    run_dirs, left_out = _finished(folder)
+    for run_dir in run_dirs:
         try:
             records[run_dir] = _record(folder, run_dir)
         except (ValueError, OSError) as error:
@@ -312,12 +313,32 @@ def load_records(runs_dir: AnyPath | None = None) -> dict[Path, stored.Record]:
     return records
 
 
-def _finished(folder: Path) -> list[Path]:
-    """Give the folders of all runs in ``folder`` that have results."""
-    pattern = "*/*/*/seed-*/metrics.json"
-    with contextlib.suppress(OSError):
-        return [path.parent for path in folder.glob(pattern)]
-    return []
+def _finished(folder: Path) -> tuple[list[Path], list[str]]:
+    """Give the folders of all runs that have results, and where none may look."""
+    folders = [folder]
+    closed = []
+    for pattern in ("*", "*", "*", "seed-*"):
+        below = []
+        for place in folders:
+            try:
+                names = fnmatch.filter(os.listdir(place), pattern)
+                below += [place / name for name in sorted(names)]
+            except PermissionError:
+                closed.append(f"{place}: may not be read")
+            except OSError:  # a file, or nothing
+                continue
+        folders = below
+    return [place for place in folders if _has_results(place)], closed
+
+
+def _has_results(run_dir: Path) -> bool:
+    """Tell whether a run's folder holds results, or may not be looked into."""
+    try:
+        return (run_dir / "metrics.json").exists()
+    except PermissionError:  # told when they are read
+        return True
+    except OSError:
+        return False
 
 
 def _record(folder: Path, run_dir: Path) -> stored.Record:

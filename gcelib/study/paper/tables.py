@@ -78,7 +78,8 @@ def compare(
     baseline : str, default "gce"
         The loss that is compared with the others.
     metric : str, default "test_raw_error"
-        A column of ``results``. Lower is better, but for AUROC and temperatures.
+        A column of ``results``. Lower is better, but in columns that end in ``auroc``
+        or ``accuracy``; of temperatures p is that the baseline's are lower.
     variant : str, default ""
         Which runs.
     confidence : float, default 0.95
@@ -116,7 +117,7 @@ def compare(
     if len(study.runs):
         numeric = study.runs.select_dtypes("number").columns
         _check.choice("metric", metric, [name for name in numeric if name != "seed"])
-    better = 1 if metric.endswith("auroc") else -1
+    better = 1 if metric.endswith(("auroc", "accuracy")) else -1
     rows = []
     alone: list[str] = []
     for dataset, model in study.settings:
