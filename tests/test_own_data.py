@@ -1,9 +1,11 @@
 """Your own data and network in ``TrainConfig``: folders, npz files, functions, timm."""
 
 import importlib
+import linecache
 import os
 import sys
 import textwrap
+import types
 import zipfile
 
 import numpy as np
@@ -178,6 +180,57 @@ def test_data_and_networks_behind_a_function_are_another_result_once_changed(mod
     np.save(modules / "bright.npy", 91)  # what the function reads, not its own text
     with pytest.raises(ValueError, match=r"another result.*data_fingerprint"):
         list(fit(config))
+
+
+def test_a_network_that_changes_after_prepare_is_not_built_for_the_old_settings(
+    modules,
+):
+    options = {"runs_dir": modules, "ood": [], "device": "cpu", "loss": "ce"}
+    config = TrainConfig("digits", "my_own_net:build", epochs=2, **options)
+    job = training.prepare(config)
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    trainer = training.Trainer(job, on_batch=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(trainer))
+    (modules / "my_own_net.py").write_text(NETWORK.replace("0.2", "0.3"))
+    with pytest.raises(ValueError, match="has changed since the run was prepared"):
+        training.Trainer(job)
+    with pytest.raises(ValueError, match="has changed since the run was prepared"):
+        next(iter(trainer))
+
+
+CELL = """
+from torch import nn
+WIDTH = 8
+def activation(): return nn.ReLU()
+class Base(nn.Module):
+    @staticmethod
+    def scale(): return 3
+class Net(Base):
+    def forward(self, x): return self.scale() * activation()(x)
+def unrelated(): return 1
+def build(k, shape, n=2): return nn.Sequential(Net(), nn.Linear(WIDTH, k))
+"""
+
+
+def test_the_fingerprint_of_a_notebooks_network_covers_what_it_uses_there(monkeypatch):
+    def fingerprint(cell):
+        name = f"<cell {len(linecache.cache)}>"  # as IPython keeps its cells
+        lines = cell.splitlines(keepends=True)
+        monkeypatch.setitem(linecache.cache, name, (len(cell), None, lines, name))
+        notebook = types.ModuleType("my_notebook")
+        monkeypatch.setitem(sys.modules, "my_notebook", notebook)
+        exec(compile(cell, name, "exec"), vars(notebook))
+        return networks.fingerprint("my_notebook:build")
+
+    before = fingerprint(CELL)
+    assert before == fingerprint(CELL.replace("unrelated(): return 1", "other(): 2"))
+    for line in ("ReLU", "WIDTH = 8", "return 3", "scale() *", "n=2"):
+        changed = {"ReLU": "Tanh", "scale() *": "scale() +"}.get(line, f"{line}1")
+        assert fingerprint(CELL.replace(line, changed, 1)) != before
 
 
 def test_a_network_in_a_package_has_the_fingerprint_of_its_file(modules):

@@ -179,8 +179,8 @@ def fingerprint(argument: str, text: str) -> str | None:
     -------
     str or None
         The SHA-256 of the file that the function is in, with the files beside it that
-        it imports; of a notebook's function, of its own lines. None for what is
-        installed, which has a version.
+        it imports; of a notebook's function, of its lines and of those that it uses
+        there. None for what is installed, which has a version.
 
     Raises
     ------
@@ -198,21 +198,67 @@ def fingerprint(argument: str, text: str) -> str | None:
     return _digest_of_source(load_function(argument, text))
 
 
-@functools.lru_cache(maxsize=64)
 def _digest_of_source(function: Callable[..., Any]) -> str | None:
-    """Digest the source when a function is first seen: a module is not read anew."""
+    """Digest the source of a function's module, or of its part of a notebook."""
     module = inspect.getmodule(function)
     file = getattr(module, "__file__", None)
-    if file is not None and _is_installed(Path(file)):
-        return None
     try:
-        if module is None or file is None:  # of a notebook
-            source = inspect.getsource(function)
-        else:
-            source = inspect.getsource(module)
+        if module is not None and file is not None:
+            return None if _is_installed(Path(file)) else _digest_of_module(module)
+        source = _source_in_notebook(function)
     except (OSError, TypeError):  # compiled, or typed into a prompt
         return None
     return hashlib.sha256(source.encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of_module(module: types.ModuleType) -> str:
+    """Digest a module when it is first seen: it is not read anew."""
+    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+
+
+def _source_in_notebook(function: Callable[..., Any]) -> str:
+    """Give the lines of a function, and of what it uses of its notebook."""
+    parts = []
+    seen: list[object] = []
+    waiting: list[object] = [function]
+    while waiting:
+        found = waiting.pop(0)
+        home = getattr(found, "__module__", function.__module__)
+        if home != function.__module__ or any(found is other for other in seen):
+            continue
+        seen.append(found)
+        if isinstance(found, type):
+            parts.append(found.__qualname__)
+            waiting += [*found.__bases__, *_members(found)]
+        elif isinstance(found, (staticmethod, classmethod)):
+            waiting.append(found.__func__)
+        elif isinstance(found, types.FunctionType):
+            parts.append(inspect.getsource(found))
+            used = [found.__globals__.get(name) for name in _names_in(found.__code__)]
+            waiting += [*used, *(found.__defaults__ or ())]
+        elif isinstance(found, (bool, int, float, str)):
+            parts.append(repr(found))
+    return "\n".join(parts)
+
+
+def _members(kind: type) -> list[object]:
+    """Return a class's functions and values, but for what Python adds."""
+    of_class = (types.FunctionType, staticmethod, classmethod)
+    return [
+        member
+        for name, member in vars(kind).items()
+        if isinstance(member, of_class) or not name.startswith("__")
+    ]
+
+
+def _names_in(code: types.CodeType) -> list[str]:
+    """Return the global names that code uses, also in functions within it."""
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names += _names_in(constant)
+    return names
 
 
 def _is_installed(file: Path) -> bool:
@@ -270,7 +316,8 @@ def _neighbours(path: Path) -> list[Path]:
     waiting = [path]
     while waiting:
         # gcelib may lie beside it in a checkout; a run records its commit.
-        for name in _imported_names(waiting.pop()) - {"gcelib"}:
+        others = sys.stdlib_module_names | {"gcelib"}
+        for name in _imported_names(waiting.pop()) - others:
             package = folder / name
             beside = [folder / f"{name}.py"]
             if (package / "__init__.py").is_file():  # which Python prefers

@@ -339,6 +339,9 @@ class Trainer:
     def _build(self) -> None:
         """Make network, loss and optimiser."""
         settings = self.settings
+        if networks.fingerprint(settings.model) != settings.model_fingerprint:
+            problem = f"{settings.model} has changed since the run was prepared"
+            fail("model", problem, "prepare it again")
         self.has_images = len(self.splits.input_shape) == 3
         self.layout = torch.contiguous_format
         if self.has_images and self.device.type == "cuda":
