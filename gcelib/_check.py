@@ -14,7 +14,7 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import (
     Literal,
     NamedTuple,
@@ -100,6 +100,16 @@ def known_keys(name: str, given: Iterable[object], allowed: Iterable[object]) ->
     for key in given:
         if key not in allowed:
             fail(name, f"unknown key {key!r}", did_you_mean(key, allowed))
+
+
+def listed(name: str, values: object) -> list[object]:
+    """The values in their order; refused where they have none, as a dict or a set."""
+    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(
+        values, Iterable
+    ):
+        problem = f"must be a list of names, got {type(values).__name__}"
+        fail(name, problem, "pass one for each class, class 0 first", TypeError)
+    return list(values)
 
 
 def boolean(name: str, value: object) -> bool:

@@ -880,6 +880,7 @@ def logits_from_probabilities(p: Array) -> Tensor:
     [[0.5, 0.5], [1.0, 0.0]]
     """
     values = _check.as_tensor("p", p)
+    _check.warn_of_order("p", p)
     _check.check_has_values("p", values)
     _check.check_logits(values, "p", values=False)
     if values.device.type == "cpu":

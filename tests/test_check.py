@@ -406,6 +406,9 @@ def test_columns_that_are_sorted_as_text_are_told():
             gcelib.evaluate(table[sorted(names)], labels)
         with told:
             scale(table[sorted(names)])
+        p = np.exp(table) / np.exp(table).sum(axis=1).to_numpy()[:, None]
+        with pytest.warns(UserWarning, match="p: columns count the classes, and not"):
+            gcelib.logits_from_probabilities(p[sorted(names)])
 
 
 def test_columns_that_are_no_class_s_are_told():

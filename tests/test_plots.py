@@ -598,6 +598,12 @@ def test_confusion_matrix_shows_percent_of_each_row():
     np.testing.assert_allclose(values, [[75, 24.5, 0.5], [25, 50, 25], [np.nan] * 3])
 
 
+@pytest.mark.parametrize("names", [{2: "c", 0: "a", 1: "b"}, {"a", "b", "c"}, "abc"])
+def test_confusion_matrix_refuses_names_without_an_order(names):
+    with pytest.raises(TypeError, match=r"^class_names: must be a list of names"):
+        plots.confusion_matrix(np.eye(3), np.arange(3), names)
+
+
 def test_confusion_matrix_takes_bfloat16():
     scores = torch.eye(3, dtype=torch.bfloat16)
     ax = plots.confusion_matrix(scores, torch.tensor([0, 0, 2]))
@@ -823,6 +829,11 @@ def test_bars_that_would_hide_others_are_refused():
         plots.bars_with_intervals(seeds)
     ax = plots.bars_with_intervals(seeds, points=True)
     assert len(ax.collections[0].get_offsets()) == 6
+    turned = pd.DataFrame({"loss": ["ce"], "ece": 1.0, "ece_low": 2.0, "ece_high": 1})
+    with pytest.raises(ValueError, match=r"^table: has an interval from 2 down to 1"):
+        plots.bars_with_intervals(turned)
+    with pytest.raises(TypeError, match=r"^table: must be a DataFrame of pandas"):
+        plots.bars_with_intervals({"loss": ["ce"], "ece": [1.0]})
     half = pd.DataFrame({"loss": ["ce"], "ece": [1.0], "ece_low": [0.5]})
     with pytest.raises(ValueError, match=r"^table: unknown key 'ece_high'"):
         plots.bars_with_intervals(half)

@@ -17,7 +17,7 @@ import os
 import uuid
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
@@ -35,6 +35,7 @@ from gcelib._check import (
     choice,
     fail,
     known_keys,
+    listed,
     logits_and_labels,
     number,
     warn_of_probabilities,
@@ -152,16 +153,6 @@ def _common_labels(test: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
             problem = f"{first!r} and {name!r} were tested on different samples"
             fail("runs", problem, "compare runs of one test set")
     return labels
-
-
-def _listed(name: str, values: Any) -> list[object]:  # noqa: ANN401 - sequence
-    """The values in their order, refused where they have none."""
-    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(
-        values, Iterable
-    ):
-        problem = f"must be a list of names, got {type(values).__name__}"
-        fail(name, problem, "pass one for each class, class 0 first", TypeError)
-    return list(values)
 
 
 def _refuse_other_length(name: str, values: Sized, n: int) -> None:
@@ -389,7 +380,7 @@ class ReliabilityExplorer(_Explorer):
     ) -> None:
         form = "logits"
         if class_names is not None:
-            class_names = _listed("class_names", class_names)
+            class_names = listed("class_names", class_names)
         if boolean("probabilities", probabilities):
             form = "probabilities"
         if boolean("confidences", confidences):

@@ -357,7 +357,9 @@ def confusion_matrix(
     else:
         _check.warn_of_probabilities(scores)
     k = scores.shape[1]
-    names = list(range(k)) if class_names is None else list(class_names)
+    names: list[object] = list(range(k))
+    if class_names is not None:
+        names = _check.listed("class_names", class_names)
     if len(names) != k:
         _check.fail(
             "class_names",
@@ -648,8 +650,9 @@ def bars_with_intervals(
 
     Raises
     ------
-    ValueError
-        If a column is missing, or if bars of several rows would hide each other.
+    ValueError, TypeError
+        If a column is missing, bars of several rows would hide each other, an interval
+        ends below its beginning, or ``table`` is no DataFrame of pandas.
 
     References
     ----------
@@ -664,6 +667,9 @@ def bars_with_intervals(
     """
     import pandas as pd
 
+    if not isinstance(table, pd.DataFrame):
+        problem = f"must be a DataFrame of pandas, got {type(table).__name__}"
+        _check.fail("table", problem, "pass pandas.DataFrame(table)", TypeError)
     needed = [column for column in (x, hue, metric) if column]
     if f"{metric}_low" in table or f"{metric}_high" in table:
         needed += [f"{metric}_low", f"{metric}_high"]
@@ -733,6 +739,11 @@ def _draw_intervals(
     """The intervals at their places: behind markers, in front of bars."""
     low = rows[f"{metric}_low"].to_numpy(float)
     high = rows[f"{metric}_high"].to_numpy(float)
+    if bool((low > high).any()):
+        at_row = int(np.argmax(low > high))
+        problem = f"has an interval from {low[at_row]:g} down to {high[at_row]:g}"
+        cure = f"look whether {metric}_low and {metric}_high are exchanged"
+        _check.fail("table", problem, cure)
     middle = (low + high) / 2
     ax.errorbar(at, middle, (high - low) / 2, zorder=0 if behind else 3, **_SPAN)
 
