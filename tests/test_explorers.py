@@ -60,6 +60,9 @@ def test_an_explorer_keeps_its_samples():
     for values in given["ce"]:
         values.zero_()
     assert found.answer["rows"] == expected.answer["rows"]
+    found.answer["rows"][0]["numbers"]["ece"] *= 100  # in percent
+    found.answer["question"]["losses"].clear()
+    assert found.answer["rows"] == expected.answer["rows"]
 
 
 # --- numbers --------------------------------------------------------------------------

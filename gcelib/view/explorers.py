@@ -10,6 +10,7 @@ Python's ``metrics`` are the reference; the browser's engine is tested against t
 from __future__ import annotations
 
 import base64
+import copy
 import html
 import io
 import math
@@ -191,7 +192,7 @@ class _Explorer(anywidget.AnyWidget):
     @property
     def question(self) -> dict[str, Any]:
         """The present settings, as the browser asks them."""
-        return {name: getattr(self, name) for name in self.settings}
+        return {name: copy.deepcopy(getattr(self, name)) for name in self.settings}
 
     def _content(self, image_bytes: int) -> dict[str, object]:
         """What the page's script reads, with at most so many bytes of images."""
@@ -622,7 +623,8 @@ class ReliabilityExplorer(_Explorer):
         """
         return {
             "question": self.question,
-            "rows": [self._row(name) for name in self.losses],
+            # Copies: a row is kept for the next answer.
+            "rows": [copy.deepcopy(self._row(name)) for name in self.losses],
             "samples": self._samples(),
             "agreement": self._agreement(),
             "detail": self._detail(),
