@@ -361,6 +361,16 @@ def test_a_grid_from_a_file(tmp_path):
         sweeps.expand(tmp_path / "other.yaml")
 
 
+def test_seeds_of_two_recipes_under_one_name_are_told(tmp_path, recwarn):
+    part = {"dataset": "digits", "loss": ["ce", "gce"], "seed": [1, 2]}
+    more = part | {"seed": [3], "epochs": 3}
+    sweeps.expand([part, more | {"variant": "short"}], tmp_path)
+    assert not len(recwarn)
+    told = r"grid: seeds 1 and 3 of ce on digits differ in epochs, milestones: .* mean"
+    with pytest.warns(UserWarning, match=told):
+        sweeps.expand([part, more], tmp_path)
+
+
 def test_a_folder_with_another_result_is_refused_whatever_precision_it_was_run_in(
     tmp_path,
 ):

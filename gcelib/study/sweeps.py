@@ -250,7 +250,26 @@ def _look_into(
         except ValueError as refusal:
             others[run_dir] = refusal
         cells[run_dir] = cell
+    _tell_mixed_seeds(claims)
     return cells, others
+
+
+def _tell_mixed_seeds(settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn where seeds of one loss and variant would be runs of two recipes."""
+    first: dict[Path, Mapping[str, Any]] = {}
+    for run_dir, asked in settings.items():
+        other = first.setdefault(Path(run_dir).parent, asked)
+        names = sorted(set(asked) | set(other))
+        differing = [name for name in names if asked.get(name) != other.get(name)]
+        mixed = set(differing) - {"seed", "precision", "data_fingerprint"}
+        if mixed:
+            seeds = f"seeds {other['seed']} and {asked['seed']}"
+            place = f"{asked['loss']} on {asked['dataset']}"
+            _check.warn(
+                f"grid: {seeds} of {place} differ in {', '.join(sorted(mixed))}: their "
+                "mean mixes two recipes; give each a variant"
+            )
+            return
 
 
 def _cell(parameters: dict[str, Any], runs_dir: str | Path | None) -> Cell:
