@@ -268,7 +268,7 @@ def _trained():
         ("epochs", [2], 3, r"seeds of ce on d m in epochs \(12, 3\)"),
         ("epochs", [0, 1, 2], 3, r"losses on d m in epochs \(3, 12\)"),
         ("lr", [0, 5], 0.2, "seeds of ce on d m in lr .*, seeds of gce on d m in lr"),
-        ("clip_norm", [1], 2.0, r"in clip_norm \(none, 2.0\)"),
+        ("clip_norm", [1], 2.0, r"in clip_norm \(none, 2\)"),
         ("dataset", [0, 1, 2, 3, 4, 5], "npz:/x.npz", "npz:/x.npz m in the data"),
         ("data_fingerprint", [1], "new", None),  # a function may read by the seed
     ],
@@ -287,6 +287,9 @@ def test_runs_that_were_trained_alike_are_not_told(recwarn):
     table = _trained()
     table["data_fingerprint"] = ["a", "b", "c"] * 2
     paper.Study(table)
+    other_kind = table.astype({"epochs": object, "lr": object})
+    other_kind.loc[:1, ["epochs", "lr"]] = [12.0, float(np.float32(0.1))]
+    paper.Study(other_kind)
     published = table.assign(recipe="published_code")  # treats the Brier loss apart
     published.loc[:2, "lr"] = 0.035
     paper.Study(published)

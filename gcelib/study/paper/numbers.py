@@ -333,11 +333,17 @@ def _differing(rows: pd.DataFrame, names: Iterable[str]) -> list[str]:
         values = rows[name]
         if name == "clip_norm":  # None is a value here
             values = values.astype(object).where(values.notna(), "none")
-        there = list(dict.fromkeys(values.dropna().map(str)))
+        there = list(dict.fromkeys(values.dropna().map(_as_text)))
         if len(there) > 1:
             shown = "" if "fingerprint" in name else f" ({', '.join(there[:3])})"
             found.append(f"{name}{shown}")
     return found
+
+
+def _as_text(value: object) -> str:
+    """A setting as text: 350 and 350.0, or a rate in float32, are the same."""
+    is_number = isinstance(value, (int, float, np.number))
+    return f"{value:.7g}" if is_number else str(value)
 
 
 def _on_other_data(dataset: str, rows: pd.DataFrame) -> bool:
