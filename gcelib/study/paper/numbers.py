@@ -342,8 +342,9 @@ def _differing(rows: pd.DataFrame, names: Iterable[str]) -> list[str]:
 
 def _as_text(value: object) -> str:
     """A setting as text: 350 and 350.0, or a rate in float32, are the same."""
-    is_number = isinstance(value, (int, float, np.number))
-    return f"{value:.7g}" if is_number else str(value)
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        return f"{value:.7g}"
+    return str(value)
 
 
 def _on_other_data(dataset: str, rows: pd.DataFrame) -> bool:
