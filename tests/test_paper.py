@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import scipy.stats
 import torch
 from hypothesis import given, settings, strategies as st
 
+import gcelib
 from gcelib import calibration, losses, metrics, paper, runs, sweeps
 from gcelib.study.stored import write_record
 
@@ -257,7 +259,13 @@ def test_runs_without_a_name_are_refused_not_left_out(name):
 def _trained():
     """Runs of two losses with three seeds, and what load_results says of them."""
     means = {("d", "m", loss): {"test_raw_error": 0.1} for loss in ("ce", "gce")}
-    usual = {"recipe": "paper", "epochs": 12, "lr": 0.1, "clip_norm": None}
+    usual = {
+        "recipe": "paper",
+        "epochs": 12,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "clip_norm": None,
+    }
     table = runs_of(means, seeds=3, **usual | {"data_fingerprint": None})
     return table.astype({"clip_norm": object, "data_fingerprint": object})
 
@@ -269,6 +277,8 @@ def _trained():
         ("epochs", [0, 1, 2], 3, r"losses on d m in epochs \(3, 12\)"),
         ("lr", [0, 5], 0.2, "seeds of ce on d m in lr .*, seeds of gce on d m in lr"),
         ("clip_norm", [1], 2.0, r"in clip_norm \(none, 2\)"),
+        ("recipe", [3, 4, 5], "published_code", r"losses on d m in recipe \(paper, p"),
+        ("momentum", [0, 1, 2], 0.5, r"losses on d m in momentum \(0.5, 0.9\)"),
         ("dataset", [0, 1, 2, 3, 4, 5], "npz:/x.npz", "npz:/x.npz m in the data"),
         ("data_fingerprint", [1], "new", None),  # a function may read by the seed
     ],
@@ -290,7 +300,8 @@ def test_runs_that_were_trained_alike_are_not_told(recwarn):
     other_kind = table.astype({"epochs": object, "lr": object})
     other_kind.loc[:1, ["epochs", "lr"]] = [12.0, float(np.float32(0.1))]
     paper.Study(other_kind)
-    published = table.assign(recipe="published_code")  # treats the Brier loss apart
+    published = table.assign(recipe="published_code", loss=["brier"] * 3 + ["gce"] * 3)
+    published["dataset"] = "tiny_imagenet"  # where it treats the Brier loss apart
     published.loc[:2, "lr"] = 0.035
     paper.Study(published)
     results = paper.committed_results()
@@ -313,6 +324,29 @@ def test_runs_in_the_papers_place_that_are_shorter_are_told(recwarn):
     ):
         with pytest.warns(UserWarning, match="gce on cifar10 resnet50 has epochs 35 f"):
             look()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weight_decay", 0),
+        ("momentum", 0),
+        ("augment", False),
+        ("milestones", ()),
+        ("reduction", "sum"),
+        ("clip_norm", 1),
+        ("drop_last", True),
+        ("loss_options", {"regularizer_weight": 0.5}),
+    ],
+)
+def test_any_setting_that_is_not_the_papers_is_told_of_a_run_in_its_place(name, value):
+    config = gcelib.TrainConfig("cifar10", loss="gce", device="cpu")
+    run = {**config.settings(), "test_raw_error": 0.05}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        paper.table(1, pd.DataFrame([run]))
+    with pytest.warns(UserWarning, match=f"gce on cifar10 resnet50 has {name} "):
+        paper.table(1, pd.DataFrame([run | {name: value}]))
 
 
 def test_seeds_that_cannot_be_paired_are_told():

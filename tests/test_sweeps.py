@@ -371,6 +371,16 @@ def test_seeds_of_two_recipes_under_one_name_are_told(tmp_path, recwarn):
         sweeps.expand([part, more], tmp_path)
 
 
+def test_losses_of_two_recipes_under_one_name_are_told(tmp_path, recwarn):
+    part = {"dataset": "digits", "seed": 1, "recipe": "published_code"}
+    sweeps.expand(part | {"loss": ["brier", "gce"]}, tmp_path)  # its own exception
+    assert not len(recwarn)
+    told = "grid: gce and ce on digits differ in clip_norm, milestones, recipe, red"
+    with pytest.warns(UserWarning, match=told):
+        other = {"dataset": "digits", "loss": "ce"}
+        sweeps.expand([part | {"loss": "gce"}, other], tmp_path)
+
+
 def test_a_folder_with_another_result_is_refused_whatever_precision_it_was_run_in(
     tmp_path,
 ):

@@ -112,7 +112,11 @@ PUBLISHED_BRIER_LR = {"tiny_imagenet": 0.035}
 
 
 def recipe(
-    dataset: str, model: str | None = None, loss: str = "ce", name: str = "paper"
+    dataset: str,
+    model: str | None = None,
+    loss: str = "ce",
+    name: str = "paper",
+    epochs: int | None = None,
 ) -> dict[str, Any]:
     """Return the settings for a data set.
 
@@ -131,6 +135,8 @@ def recipe(
         at 2, the rate dropped one epoch early, Tiny-ImageNet in batches of 64; the
         Brier loss averaged all the same, with 550 epochs for WRN on CIFAR-10, 430 for
         ResNet-110 on CIFAR-100 and lr 0.035 on Tiny-ImageNet.
+    epochs : int, optional
+        Of a shorter or longer run, whose milestones keep the recipe's shape.
 
     Returns
     -------
@@ -157,6 +163,9 @@ def recipe(
         row = dataclasses.replace(row, model=model)
     if name == "published_code":
         row = _published(row, base, loss)
+    if epochs is not None:
+        scaled = _scaled_milestones(row, epochs)
+        row = dataclasses.replace(row, epochs=epochs, milestones=scaled)
     return dict(vars(row))
 
 
@@ -642,14 +651,19 @@ def _milestones(
 ) -> tuple[int, ...]:
     """Return the milestones; a shortened run keeps the shape of its recipe."""
     if given is None and asked_epochs is not None:
-        scaled = sorted({round(m * epochs / row.epochs) for m in row.milestones})
-        return tuple(m for m in scaled if 0 < m < epochs)
+        return _scaled_milestones(row, epochs)
     chosen = _sequence("milestones", _or(given, row.milestones), "[150, 250]")
     found = tuple(number("milestones", m, 1, integer=True) for m in chosen)
     if sorted(set(found)) != list(found):
         cure = "list each epoch once, in order"
         fail("milestones", f"{found} do not increase", cure)
     return found
+
+
+def _scaled_milestones(row: Recipe, epochs: int) -> tuple[int, ...]:
+    """Return a recipe's milestones in a run of another length."""
+    scaled = sorted({round(m * epochs / row.epochs) for m in row.milestones})
+    return tuple(m for m in scaled if 0 < m < epochs)
 
 
 def _sequence(name: str, value: object, example: str) -> Sequence[Any]:

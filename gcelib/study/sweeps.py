@@ -19,7 +19,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
@@ -250,26 +250,49 @@ def _look_into(
         except ValueError as refusal:
             others[run_dir] = refusal
         cells[run_dir] = cell
-    _tell_mixed_seeds(claims)
+    _tell_mixed(claims)
     return cells, others
 
 
-def _tell_mixed_seeds(settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Warn where seeds of one loss and variant would be runs of two recipes."""
-    first: dict[Path, Mapping[str, Any]] = {}
+#: What losses that are compared share.
+_PLACE = ("dataset", "model", "variant")
+
+
+def _tell_mixed(settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn where seeds of one loss, or losses of one setting, are of two recipes."""
+    seeds: dict[Path, Mapping[str, Any]] = {}
+    losses: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for run_dir, asked in settings.items():
-        other = first.setdefault(Path(run_dir).parent, asked)
-        names = sorted(set(asked) | set(other))
-        differing = [name for name in names if asked.get(name) != other.get(name)]
-        mixed = set(differing) - {"seed", "precision", "data_fingerprint"}
+        other = seeds.setdefault(Path(run_dir).parent, asked)
+        names = {*asked, *other} - {"seed", "precision", "data_fingerprint"}
+        mixed = _differing(asked, other, names)
+        who = f"seeds {other['seed']} and {asked['seed']} of {asked['loss']}"
+        if not mixed:
+            place = tuple(str(asked[name]) for name in _PLACE)
+            other = losses.setdefault(place, asked)
+            mixed = _differing_losses(asked, other)
+            who = f"{other['loss']} and {asked['loss']}"
         if mixed:
-            seeds = f"seeds {other['seed']} and {asked['seed']}"
-            place = f"{asked['loss']} on {asked['dataset']}"
             _check.warn(
-                f"grid: {seeds} of {place} differ in {', '.join(sorted(mixed))}: their "
-                "mean mixes two recipes; give each a variant"
+                f"grid: {who} on {asked['dataset']} differ in {', '.join(mixed)}: "
+                "their mean or difference mixes two recipes; give each a variant"
             )
             return
+
+
+def _differing(
+    one: Mapping[str, Any], other: Mapping[str, Any], names: Iterable[str]
+) -> list[str]:
+    """The settings of these names in which two runs differ."""
+    return [name for name in sorted(names) if one.get(name) != other.get(name)]
+
+
+def _differing_losses(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What two losses differ in, but for what their recipe gives to one alone."""
+    from gcelib.study.alike import OF_TRAINING, as_other_losses
+
+    apart = _differing(one, other, OF_TRAINING)
+    return _differing(as_other_losses(one), as_other_losses(other), apart)
 
 
 def _cell(parameters: dict[str, Any], runs_dir: str | Path | None) -> Cell:

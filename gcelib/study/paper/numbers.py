@@ -15,28 +15,18 @@ import pandas as pd
 from gcelib import _check
 from gcelib.losses import LOSSES
 from gcelib.study import runs
+from gcelib.study.alike import (
+    OF_TRAINING,
+    as_other_losses,
+    setting_as_text,
+    unlike_recipe,
+)
 from gcelib.study.data.long_tails import split_name
 
 #: What names a run, apart from its variant.
 KEYS = ["dataset", "model", "loss", "seed"]
 #: Where the paper's numbers and claims lie.
 FOLDER = runs.PROJECT / "data" / "paper"
-#: Settings of the training, which are those of all seeds of a loss and of all losses
-#: that are compared; the loss's own options come on top.
-_OF_TRAINING = (
-    "recipe",
-    "epochs",
-    "batch_size",
-    "lr",
-    "momentum",
-    "weight_decay",
-    "milestones",
-    "reduction",
-    "clip_norm",
-    "drop_last",
-    "augment",
-    "model_fingerprint",
-)
 #: What ``cifar10_c`` means when nothing more is said: see ``data.check_ood``.
 _PAPERS_CORRUPTION = re.compile("cifar10_c:gaussian_noise(:5)?_")
 
@@ -270,16 +260,17 @@ def _tell_mixed(table: pd.DataFrame) -> None:
     for dataset, model in settings:
         here = table[(table["dataset"] == dataset) & (table["model"] == model)]
         place = f"{dataset} {model}"
-        mixed = []
+        mixed: list[str] = []
         for loss, rows in here.groupby("loss", sort=False):
-            own = _differing(rows, [*_OF_TRAINING, "loss_options"])
-            told += [f"seeds of {loss} on {place} in {name}" for name in own]
+            own = _differing(rows, [*OF_TRAINING, "loss_options"])
+            told += [f"seeds of {loss} on {place} in {shown}" for shown in own.values()]
             mixed += own
-        alike = here
-        if "recipe" in here:  # the published one treats some losses apart
-            alike = here[here["recipe"].isin(["paper"]) | here["recipe"].isna()]
-        apart = [name for name in _differing(alike, _OF_TRAINING) if name not in mixed]
-        told += [f"losses on {place} in {name}" for name in apart]
+        apart = _differing_by_loss(here)
+        told += [
+            f"losses on {place} in {shown}"
+            for name, shown in apart.items()
+            if name not in mixed
+        ]
         if _on_other_data(str(dataset), here):
             told.append(f"runs on {place} in the data, whose content has changed")
     if told:
@@ -291,6 +282,17 @@ def _tell_mixed(table: pd.DataFrame) -> None:
         )
 
 
+def _differing_by_loss(rows: pd.DataFrame) -> dict[str, str]:
+    """What losses differ in, but for what their recipe gives to one of them alone."""
+    apart = _differing(rows, OF_TRAINING)
+    if not apart:
+        return {}
+    there = rows[[name for name in rows if name in {*KEYS, *OF_TRAINING}]]
+    alike = [as_other_losses(run) for run in there.to_dict("records")]
+    in_spite = _differing(pd.DataFrame(alike, index=rows.index), apart)
+    return {name: shown for name, shown in apart.items() if name in in_spite}
+
+
 def tell_other_recipes(study: Study) -> None:
     """Warn of runs in the place of the paper's that were trained by another recipe.
 
@@ -299,52 +301,40 @@ def tell_other_recipes(study: Study) -> None:
     study : Study
         Runs of a variant are other runs by their name, and are not looked at.
     """
-    from gcelib.study.config import recipe
-
     printed = published()
     papers = set(zip(printed.dataset, printed.model, strict=True))
-    names = [name for name in ("epochs", "batch_size", "lr") if name in study.runs]
-    asked = [*KEYS[:3], *(name for name in ("recipe", "variant") if name in study.runs)]
-    told = []
-    for run in study.runs[[*asked, *names]].drop_duplicates().to_dict("records"):
-        dataset, model, loss = (str(run[name]) for name in KEYS[:3])
-        if (dataset, model) not in papers or run.get("variant") or loss not in LOSSES:
+    told: dict[str, None] = {}  # each once, in order
+    read = {*KEYS[:3], *OF_TRAINING, "loss_options", "variant"}
+    table = study.runs[[name for name in study.runs if name in read]]
+    for run in table.to_dict("records"):
+        place = (str(run["dataset"]), str(run["model"]))
+        if place not in papers or run.get("variant") or run["loss"] not in LOSSES:
             continue
-        which = run.get("recipe")
-        usual = recipe(dataset, model, loss, "paper" if pd.isna(which) else str(which))
-        for name in names:
-            if not pd.isna(run[name]) and run[name] != usual[name]:
-                what = f"{name} {run[name]:g} for {usual[name]:g}"
-                told.append(f"{loss} on {dataset} {model} has {what}")
+        for what in unlike_recipe(run):
+            told[f"{run['loss']} on {' '.join(place)} has {what}"] = None
     if told:
         more = f", and {len(told) - 4} more" if len(told) > 4 else ""
         _check.warn(
             f"results: runs stand for the paper's that are not by its recipe: "
-            f"{', '.join(told[:4])}{more}; give such runs a variant"
+            f"{', '.join([*told][:4])}{more}; give such runs a variant"
         )
 
 
-def _differing(rows: pd.DataFrame, names: Iterable[str]) -> list[str]:
+def _differing(rows: pd.DataFrame, names: Iterable[str]) -> dict[str, str]:
     """The columns of these names in which runs differ, each with its values."""
-    found = []
+    found = {}
     for name in names:
         if name not in rows:
             continue
         values = rows[name]
-        if name == "clip_norm":  # None is a value here
+        if name == "clip_norm":  # None is a value, where a run recorded its settings
             values = values.astype(object).where(values.notna(), "none")
-        there = list(dict.fromkeys(values.dropna().map(_as_text)))
+            values = values[rows["recipe"].notna()] if "recipe" in rows else values
+        there = list(dict.fromkeys(values.dropna().map(setting_as_text)))
         if len(there) > 1:
             shown = "" if "fingerprint" in name else f" ({', '.join(there[:3])})"
-            found.append(f"{name}{shown}")
+            found[name] = f"{name}{shown}"
     return found
-
-
-def _as_text(value: object) -> str:
-    """A setting as text: 350 and 350.0, or a rate in float32, are the same."""
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
-        return f"{value:.7g}"
-    return str(value)
 
 
 def _on_other_data(dataset: str, rows: pd.DataFrame) -> bool:
