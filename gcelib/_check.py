@@ -42,6 +42,8 @@ PROBABILITIES = (
 )
 _SLACK = 0.004  # how far a softmax's row may be from 1: bfloat16 has 8 bits
 _LOOKED_AT = 64  # rows, spread over the set
+#: The types that log(p) of probabilities is computed in.
+_TYPES_OF_LOGARITHMS = (torch.float32, torch.float64)
 
 
 def fail(
@@ -573,6 +575,32 @@ def warn_of_probabilities(
     if suspicion is not None:
         last_step = cure if suspicion.last_step else ""
         warn(f"{name}: {suspicion.kind}; {suspicion.first_step}{last_step}")
+
+
+def logarithm(p: Tensor) -> Tensor:
+    """The logarithm of probabilities, in at least float32, with a floor for zeros."""
+    values = p.to(torch.promote_types(p.dtype, torch.float32))
+    return values.clamp(torch.finfo(values.dtype).tiny, 1).log()
+
+
+def warn_of_impossible_labels(
+    logits: Tensor, labels: Tensor, name: str = "labels"
+) -> None:
+    """Warn where labels had the probability 0: their logits are ``logarithm``'s floor.
+
+    No network's logits are that very number.
+    """
+    of_labels = logits.gather(1, labels[:, None])[:, 0].double()
+    zero = torch.zeros(1)
+    floors = [logarithm(zero.to(dtype)).double() for dtype in _TYPES_OF_LOGARITHMS]
+    n_impossible = int(torch.isin(of_labels, torch.cat(floors)).sum())
+    if n_impossible:
+        warn(
+            f"{name}: {n_impossible:,} of {len(labels):,} labels had a probability of "
+            "0, which counts as the smallest number of its type: an NLL, and what is "
+            "fitted by it, is the price of these alone; use unrounded probabilities, "
+            "or mix a little of 1/K into them first"
+        )
 
 
 # --------------------------------------------------------------------------------------

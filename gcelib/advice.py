@@ -570,17 +570,18 @@ def _warn_of_tested_again(
     """Say so if validation samples are tested: rows and labels that are there again.
 
     ``dtype``: the rows are compared in it, the coarser one of the two that were given.
-    Equal rows that are no more than rounded have other labels as often as they say, so
-    that ``_DOUBTS`` of them would not all agree.
+    Rows that are several times in validation are alike by rounding. So may others be,
+    but then their labels differ as often as they say, so that ``_DOUBTS`` of them would
+    not all agree.
     """
-    labels: dict[bytes, set[int]] = {}
+    labels: dict[bytes, list[int]] = {}
     for row, label in zip(_bytes_of_rows(val[0], dtype), val[1].tolist(), strict=True):
-        labels.setdefault(row, set()).add(label)
+        labels.setdefault(row, []).append(label)
     again = []
     agree = True
     tested = zip(_bytes_of_rows(test[0], dtype), test[1].tolist(), strict=True)
     for i, (row, label) in enumerate(tested):
-        known = labels.get(row, set())
+        known = labels.get(row, [])
         if len(known) == 1:
             again.append(i)
             agree = agree and label in known
@@ -770,6 +771,7 @@ def paired_differences(
             z = logits_from_probabilities(z)
         else:
             _check.warn_of_probabilities(z)
+        _check.warn_of_impossible_labels(z.cpu(), y.cpu(), f"calibrated[{name!r}]")
         judged[name] = _judge(z.cpu(), y.cpu(), tolerance)
     draws = _resampled_eces(judged, np.random.default_rng(seed), resamples)
     found = []
@@ -972,6 +974,7 @@ class _Study:
             with warnings.catch_warnings():
                 # advise has said so of its own arguments.
                 warnings.filterwarnings("ignore", "logits: (rows|all values)")
+                warnings.filterwarnings("ignore", r"labels: .* a probability of 0")
                 if self.form.top is not None:
                     # What it would say of predictions is said of wrong and right.
                     warnings.filterwarnings("ignore", message="labels: ")
@@ -1080,20 +1083,21 @@ class _Study:
         ]
 
     def _of_impossible(self, test: tuple[Tensor, Tensor] | None) -> list[str]:
-        """Labels to which the model gave no probability at all."""
-        if test is None:
-            what = "validation"
-            judged = self.judged["raw"]
-        else:
-            what = "test"
-            judged = self._judge(*test)
-        n_impossible = int((judged.nll > IMPOSSIBLE).sum())
-        if not n_impossible:
+        """Labels to which the model gave no probability at all, in either part."""
+        parts = {"validation": self.judged["raw"]}
+        if test is not None:
+            parts["test"] = self._judge(*test)
+        found = []
+        for part, judged in parts.items():
+            n_impossible = int((judged.nll > IMPOSSIBLE).sum())
+            if n_impossible:
+                found.append(f"{n_impossible:,} of {len(judged.nll):,} {part} labels")
+        if not found:
             return []
         return [
-            f"{n_impossible:,} of {len(judged.nll):,} {what} labels had a probability "
-            "of 0: the NLL is the price of these alone, and any number above a floor. "
-            "Go by the ECE, or mix a little of 1/K into the probabilities first."
+            f"{' and '.join(found)} had a probability of 0: the NLL is the price of "
+            "these alone, and any number above a floor. Go by the ECE, or mix a little "
+            "of 1/K into the probabilities first."
         ]
 
     def _of_test_labels(self, test: tuple[Tensor, Tensor] | None) -> list[str]:

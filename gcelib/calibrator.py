@@ -127,8 +127,8 @@ class Calibrator(nn.Module):
         -----
         UserWarning
             If the samples cannot tell what was asked: accuracy at chance, no error at
-            all, probabilities in the place of logits, or a temperature that ended at
-            the end of its range.
+            all, probabilities in the place of logits, labels that had the probability
+            0, or a temperature that ended at the end of its range.
         """
         scores = _check.as_tensor("logits", logits)
         classes = _check.as_tensor("labels", labels)
@@ -246,6 +246,7 @@ class Calibrator(nn.Module):
                 "labels: all samples are classified right, so "
                 f"{self._without_errors()}; fit on held-out samples"
             )
+        _check.warn_of_impossible_labels(logits, labels)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move to another device; half() and its like are meant for weights.

@@ -866,7 +866,8 @@ def logits_from_probabilities(p: Array) -> Tensor:
     -------
     (N, K) tensor
         ``log(p)`` in the type of ``p``, at least float32. A zero becomes the logarithm
-        of the type's smallest normal number: -87.3 in float32, -708.4 in float64.
+        of the type's smallest normal number: -87.3 in float32, -708.4 in float64. One
+        that is a label's decides an NLL, and a temperature fitted by it, alone.
 
     Raises
     ------
@@ -885,8 +886,7 @@ def logits_from_probabilities(p: Array) -> Tensor:
     _check.check_logits(values, "p", values=False)
     if values.device.type == "cpu":
         _check.check_probabilities(values, "p")
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
-    return values.clamp(torch.finfo(values.dtype).tiny, 1).log()
+    return _check.logarithm(values)
 
 
 # --------------------------------------------------------------------------------------

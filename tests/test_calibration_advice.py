@@ -8,7 +8,15 @@ import pytest
 import torch
 
 import gcelib
-from gcelib import CALIBRATORS, advise, advise_confidences, metrics, paired_differences
+from gcelib import (
+    CALIBRATORS,
+    ReliabilityExplorer,
+    TemperatureScaling,
+    advise,
+    advise_confidences,
+    metrics,
+    paired_differences,
+)
 from gcelib.advice import _warn_of_copies, _warn_of_tested_again
 from gcelib.calibrator import Calibrator
 
@@ -16,10 +24,14 @@ QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "v
 
 
 @pytest.fixture(autouse=True)
-def without_optional_libraries(monkeypatch):
+def without_optional_libraries():
     """The answer must not depend on what happens to be installed."""
-    for name in set(CALIBRATORS) - set(QUICK):
-        monkeypatch.delitem(CALIBRATORS, name)
+    before = dict(CALIBRATORS)
+    for name in before.keys() - {*QUICK}:
+        del CALIBRATORS[name]
+    yield
+    CALIBRATORS.clear()
+    CALIBRATORS.update(before)  # in their order
 
 
 def truth_and_labels(n, k=4, seed=3, spread=2.0):
@@ -320,3 +332,23 @@ def test_labels_that_were_called_impossible_are_told():
     told = advise(metrics.logits_from_probabilities(p), y).sentence
     assert "1 of 600 validation labels had a probability of 0" in told
     assert "had a probability of 0" not in advise(z[1:], y[1:]).sentence
+    told = advise(p[:400], y[:400], p[400:], y[400:], probabilities=True).sentence
+    assert "1 of 400 validation labels had a probability of 0" in told
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_label_of_probability_0_is_told_where_it_decides_alone(dtype):
+    z, y = truth_and_labels(600)
+    p = torch.from_numpy(z).to(dtype).softmax(1)
+    fitted = TemperatureScaling().fit(p.log(), y)
+    p[0] = torch.nn.functional.one_hot(torch.tensor((y[0] + 1) % 4), 4)
+    said = "1 of 600 labels had a probability of 0"
+    with pytest.warns(UserWarning, match=f"^labels: {said}"):
+        other = TemperatureScaling().fit(metrics.logits_from_probabilities(p), y)
+    assert other.temperature > 1.1 * fitted.temperature
+    mixed = 0.9 * p + 0.1 / 4
+    both = {"a": mixed, "b": p}
+    with pytest.warns(UserWarning, match=rf"^calibrated\['b'\]: {said}"):
+        paired_differences(both, y, "a", probabilities=True, resamples=100)
+    with pytest.warns(UserWarning, match=f"^runs: {said}"):
+        ReliabilityExplorer({"b": (p, y)}, probabilities=True)

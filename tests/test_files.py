@@ -653,11 +653,15 @@ def test_cells_that_cannot_be_read_are_refused_by_column_and_line(tmp_path, rows
             ["a,b,0.9", "Mean,Mean,0.9"],
             "'Mean' in",
         ),
-        ("label,prediction,confidence", ["Cat,cat,0.9"], "'Cat' as label, 'cat' as pr"),
+        (
+            "label,prediction,confidence",
+            ["Cat,cat,0.9"],
+            "hold one class as 'Cat' and 'cat'",
+        ),
         (
             "label,prediction,confidence",
             ["1.0,1,0.9", "x,x,0.9"],
-            "'1.0' as label",
+            "hold one class as '1' and '1.0'",
         ),
         (
             "label,prediction,correct,confidence",
@@ -736,6 +740,24 @@ def test_the_probability_of_one_class_is_no_confidence(tmp_path):
         written([*both, 1 - p], "y_true,y_pred,score")
     with pytest.raises(BadParameter, match="is higher for every right prediction"):
         written([label == prediction, of_truth], "correct,score")
+    p = rng.dirichlet(np.full(5, 0.5), 400)  # of five classes
+    label = [rng.choice(5, p=row) for row in p]
+    both = [label, p.argmax(1)]
+    assert np.allclose(written([*both, p.max(1)], "y_true,y_pred,score"), p.max(1))
+    with pytest.raises(BadParameter, match="confidence: is below 1/5 for"):
+        written([*both, p[np.arange(400), label]], "y_true,y_pred,score")
+
+
+@pytest.mark.parametrize(
+    "other", ["Ka\u0308se", "K\u00e4\u00adse", "K\u00e4se\u200b", "\uff2b\u00e4se"]
+)
+def test_letters_that_look_alike_are_one_class(other, tmp_path):
+    path = tmp_path / "mine.csv"
+    lines = [f"K\u00e4se,{other},0.75", "Brot,Brot,0.5"]
+    text = "\n".join(["label,prediction,confidence", *lines, ""])
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(BadParameter, match="columns: hold one class as"):
+        load_logits_file(path)
 
 
 def test_right_or_wrong_may_stand_in_the_place_of_two_labels(tmp_path):

@@ -10,6 +10,7 @@ import difflib
 import io
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +115,8 @@ _YES_OR_NO = {
     "1.0": True,
     "0.0": False,
 }
+#: Curved apostrophes, and dashes that are no hyphen.
+_STRAIGHT = str.maketrans("\u2018\u2019\u02bc\u2010\u2011\u2013\u2014", "'''----")
 #: Samples from which a pattern without exception is no chance.
 _MANY = 20
 _WAYS = (
@@ -720,6 +723,8 @@ class _Reader:
         self._refuse_second_opinion(hits)
         self._refuse_of_one_class(values, predictions, names)
         _refuse_of_true_class(values, hits)
+        n_seen = len(np.unique(np.concatenate([labels, predictions])))
+        _refuse_below_chance(values, hits, n_seen)
         parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
         predicted = {
             name: (labels[rows], predictions[rows]) for name, rows in splits.items()
@@ -793,14 +798,15 @@ class _Reader:
         return labels, predictions, tuple(names)
 
     def _refuse_other_spelling(self, true: set[str], said: set[str]) -> None:
-        """Refuse one class written in two ways: ``Cat`` and ``cat``, 1 and 1.0."""
-        spelt = {_value_or_plain(name): name for name in said - true}
-        for name in sorted(true - said):
-            other = spelt.get(_value_or_plain(name))
-            if other is not None:
-                problem = (
-                    f"hold {_quoted(name)} as label, {_quoted(other)} as prediction"
-                )
+        """Refuse one class written in two ways: ``Cat`` and ``cat``, 1 and 1.0.
+
+        Two that are both labels and both predictions are two classes.
+        """
+        spelt: dict[float | str, str] = {}
+        for name in sorted(true | said):
+            other = spelt.setdefault(_value_or_plain(name), name)
+            if other != name and {name, other} - (true & said):
+                problem = f"hold one class as {_quoted(other)} and {_quoted(name)}"
                 fail("columns", problem, "write a class in one way")
 
     def _refuse_total(self, names: Sequence[str]) -> None:
@@ -874,6 +880,25 @@ def _refuse_of_true_class(
         fail("confidence", problem, cure)
 
 
+def _refuse_below_chance(
+    values: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_], n_classes: int
+) -> None:
+    """Refuse numbers that the largest of so many probabilities cannot be.
+
+    Those of the true class are below 1/K where the prediction is wrong, and never above
+    one half there. Classes that no line holds may push a few below 1/K.
+    """
+    wrong = values[~hits]
+    n_below = int((wrong < 0.99 / n_classes).sum())
+    if n_below >= _MANY / 4 and wrong.max() <= 0.5:
+        problem = (
+            f"is below 1/{n_classes} for {n_below:,} wrong predictions, which the "
+            f"largest of {n_classes} probabilities cannot be"
+        )
+        cure = "write the probability of the predicted class, not of the true one"
+        fail("confidence", problem, cure)
+
+
 def _is_like_scores(plain: str) -> bool:
     """Tell whether a plain name looks like that of a column of scores, misspelt."""
     if plain.startswith(("logit", "prob")):
@@ -894,8 +919,15 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """A name written small, with "_" for spaces and hyphens."""
-    return re.sub(r"[\s\-]+", "_", name.strip()).casefold()
+    """A name written small, with "_" for spaces and hyphens.
+
+    Letters that look alike are alike: composed or not, wide or not, with soft hyphens
+    and marks without width or without.
+    """
+    alike = unicodedata.normalize("NFKC", name)
+    visible = "".join(c for c in alike if unicodedata.category(c) != "Cf")
+    straight = visible.translate(_STRAIGHT)
+    return re.sub(r"[\s\-]+", "_", straight.strip()).casefold()
 
 
 def _safe(name: str) -> str:

@@ -39,6 +39,7 @@ from gcelib._check import (
     listed,
     logits_and_labels,
     number,
+    warn_of_impossible_labels,
     warn_of_probabilities,
 )
 from gcelib.bins import Binning, bin_scale, check_confidences, cut_sorted
@@ -113,6 +114,7 @@ def _pair(name: str, pair: object, form: str = "logits") -> tuple[Tensor, Tensor
         logits = metrics.logits_from_probabilities(logits)
     else:
         warn_of_probabilities(logits, name)
+    warn_of_impossible_labels(logits.cpu(), labels.cpu(), name)
     # Copies: the caller may write to this memory later.
     return _in_float32(logits).cpu().clone(), labels.cpu().clone()
 
