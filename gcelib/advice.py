@@ -1,5 +1,6 @@
 """Which calibrator for these logits, and how sure: chosen by cross-validation."""
 
+import functools
 import io
 import math
 import os
@@ -20,7 +21,7 @@ from gcelib._check import Array
 from gcelib.bins import Floats, bin_scale, check_confidences
 from gcelib.blocks import rounding
 from gcelib.calibration import CALIBRATORS, TemperatureScaling, make_calibrator
-from gcelib.calibrator import Calibrator
+from gcelib.calibrator import Calibrator, are_unrelated
 from gcelib.metrics import logits_from_probabilities
 
 #: So many errors, seen or expected, before anything can be clear.
@@ -884,11 +885,23 @@ class _Study:
 
     @property
     def at_chance(self) -> bool:
-        """Whether no more predictions are right than guessing would give."""
+        """Whether the logits say nothing of the labels."""
         if self.model_classes is None:
             return False
-        chance = len(self.labels) / self.model_classes
+        return self.guesses or self.is_unrelated
+
+    @property
+    def guesses(self) -> bool:
+        """Whether no more predictions are right than guessing would give."""
+        chance = len(self.labels) / (self.model_classes or 1)
         return bool(self.judged["raw"].correct.sum() <= chance)
+
+    @functools.cached_property
+    def is_unrelated(self) -> bool:
+        """Whether the labels would be as probable in any other order."""
+        is_right = bool(self.judged["raw"].correct.all())
+        of_classes = self.form.top is None
+        return of_classes and not is_right and are_unrelated(self.logits, self.labels)
 
     def nll_change(self, name: str, reference: str, tries: int) -> _Change:
         """The difference in NLL and the ends of its interval."""
@@ -1120,10 +1133,14 @@ class _Study:
         hits = int(self.judged["raw"].correct.sum())
         said = []
         if self.at_chance:
+            why = (
+                f"no more than chance (1 in {self.model_classes})"
+                if self.guesses
+                else "and the labels are no more probable than in any other order"
+            )
             said.append(
                 f"Look at the labels first: {hits:,} of {n:,} predictions are right, "
-                f"no more than chance (1 in {self.model_classes}); nothing else counts "
-                "until this is explained."
+                f"{why}; nothing else counts until this is explained."
             )
         if self.errors("raw") < ERRORS_NEEDED:
             wrong = n - hits

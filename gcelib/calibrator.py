@@ -28,6 +28,10 @@ from gcelib.bins import Floats, bin_scale
 TIE = 1e-12
 #: So many labels of a single class are no accident where some are predicted wrongly.
 _MANY = 10
+#: Samples, spread over the set, that tell whether labels and logits belong together;
+#: and how many it takes.
+_LOOKED_AT = 4000
+_NEEDED = 100
 #: How far above a bin's edge a confidence still counts as on it, relative: these come
 #: from a softmax in float64.
 _EDGE_TOLERANCE = 1e-12
@@ -241,6 +245,11 @@ class Calibrator(nn.Module):
                 f"more than chance (1 in {n_classes}); look whether labels and logits "
                 "belong together"
             )
+        elif hits < n_samples and are_unrelated(logits, labels):
+            _check.warn(
+                "labels: are no more probable than they would be in any other order; "
+                "look whether labels and logits belong together"
+            )
         if hits == n_samples:
             _check.warn(
                 "labels: all samples are classified right, so "
@@ -414,6 +423,26 @@ def with_predictions_of(logits: Tensor, calibrated: Tensor) -> Tensor:
     next_above = highest + 2 * limits.eps * highest.abs() + limits.tiny
     lift = torch.where(moved, next_above - reached.gather(1, top), 0.0)
     return calibrated.scatter_add(1, top, lift.to(calibrated.dtype))
+
+
+def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
+    """Tell whether labels are no more probable than they would be in another order.
+
+    Mean and standard error are those of p(label) - sum_k p(k) share(k), which is 0 in
+    the mean over all orders; two standard errors are the limit. Even where one class is
+    nearly always predicted rightly, logits that know something of the others pass.
+    """
+    step = max(1, len(labels) // _LOOKED_AT)
+    probs = logits[::step].double().softmax(1)
+    classes = labels[::step]
+    n_samples, n_classes = probs.shape
+    if n_samples < _NEEDED:
+        return False
+    shares = torch.bincount(classes, minlength=n_classes).double() / n_samples
+    own = probs.gather(1, classes[:, None])[:, 0]
+    gains = own - probs @ shares
+    standard_error = float(gains.std()) / math.sqrt(n_samples)
+    return float(gains.mean()) <= 2 * standard_error
 
 
 def confidence_of(logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from gcelib import (
     paired_differences,
 )
 from gcelib.advice import _warn_of_copies, _warn_of_tested_again
-from gcelib.calibrator import Calibrator
+from gcelib.calibrator import Calibrator, are_unrelated
 
 QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
 
@@ -108,6 +108,37 @@ def test_a_handful_of_errors_makes_nothing_clear(errors, choose_by):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("favoured", [0.0, 2.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_in_another_order_are_said_first(seed, favoured):
+    """Where one class is frequent, a model is often right by chance."""
+    rng = np.random.default_rng(seed)
+    z = 2 * rng.normal(size=(2000, 4)) + favoured * np.array([2, 0, 0, 0])
+    y = (z + rng.gumbel(size=z.shape)).argmax(1)
+    wrong = y[rng.permutation(2000)]
+    probs = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    gains = probs[np.arange(2000), wrong] - probs @ (np.bincount(wrong) / 2000)
+    told = gains.mean() <= 2 * gains.std(ddof=1) / 2000**0.5
+    assert are_unrelated(torch.from_numpy(z), torch.from_numpy(wrong)) == told
+    assert not are_unrelated(torch.from_numpy(z), torch.from_numpy(y))
+    if seed == 0:
+        sentence = advise(z, wrong, folds=2).sentence
+        assert sentence.startswith("Look at the labels first: ")
+        assert not advise(z, y, folds=2).sentence.startswith("Look at the labels")
+        with pytest.warns(UserWarning, match="^labels: .*(chance|any other order)"):
+            TemperatureScaling().fit(z, wrong)
+
+
+def test_a_rare_class_that_is_never_predicted_may_still_be_known():
+    """Of 5 %: all predictions are the other class, and the scores know who is ill."""
+    rng = np.random.default_rng(0)
+    score = 1.5 * rng.normal(size=3000) - 4
+    ill = rng.random(3000) < 1 / (1 + np.exp(-score))
+    z = torch.from_numpy(np.stack([np.zeros(3000), score.clip(max=-0.1)], 1))
+    assert int(z.argmax(1).sum()) == 0
+    assert not are_unrelated(z, torch.from_numpy(ill.astype(int)))
+
+
 def test_labels_at_chance_are_said_first():
     z, y = truth_and_labels(500, spread=4.0)
     advice = advise(z, (y + 1) % 4)

@@ -186,6 +186,26 @@ def test_two_hundred_questions_have_the_same_answers(browser, case):
         close(ours, theirs, str(asked))
 
 
+@pytest.mark.parametrize("binning", ["width", "mass", "equal"])
+def test_a_clicked_bar_lists_as_many_samples_as_it_counts(browser, binning):
+    explorer = explorer_of("sure", 400, 3, 3)
+    browser.call("load", json.dumps(as_data(explorer)))
+    explorer.binning = binning
+    explorer.n_bins = 5
+
+    def ask():
+        return json.loads(browser.call("ask", json.dumps(explorer.question)))
+
+    row = next(row for row in ask()["rows"] if row["name"] == "ce")
+    ranges = list(zip(row["edges"][:-1], row["edges"][1:], strict=True))
+    for low, high in ranges:
+        explorer.selected = {"kind": "bar", "run": "ce", "low": low, "high": high}
+        alike = [at for at, other in enumerate(ranges) if other == (low, high)]
+        counted = sum(row["counts"][at] for at in alike)
+        assert ask()["samples"]["count"] == counted
+        assert explorer.answer["samples"]["count"] == counted
+
+
 def test_a_matrix_is_applied_as_structured_matrix_scaling_does(browser):
     """Its library takes long to load, so the state is made up."""
     g = torch.Generator().manual_seed(0)

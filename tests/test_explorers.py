@@ -154,7 +154,7 @@ def test_calibrators_are_fitted_once_and_need_validation_data_of_every_run(monke
 @given(
     name=st.sampled_from(list(TEST)),
     n_bins=st.integers(1, 30),
-    binning=st.sampled_from(["width", "mass"]),
+    binning=st.sampled_from(["width", "mass", "equal"]),
     class_index=st.sampled_from([None, 0, 3]),
     temperature=st.sampled_from([0.3, 1.0, 4.0]),
     data=st.data(),
@@ -166,8 +166,7 @@ def test_a_bar_lists_its_own_samples_worst_first(
     e = explorer(losses=[name], temperature=temperature, n_images=500, **look)
     row = e.answer["rows"][0]
     at = data.draw(st.sampled_from([b for b in range(n_bins) if row["counts"][b]]))
-    low = 0.0 if at == 0 else row["edges"][at]
-    high = 1.0 if at == n_bins - 1 else row["edges"][at + 1]
+    low, high = row["edges"][at : at + 2]
     e.selected = {"kind": "bar", "run": name, "low": low, "high": high}
     got = e.answer["samples"]
     assert got["count"] == row["counts"][at]

@@ -748,6 +748,25 @@ def test_the_probability_of_one_class_is_no_confidence(tmp_path):
         written([*both, p[np.arange(400), label]], "y_true,y_pred,score")
 
 
+@pytest.mark.parametrize("column", ["label", "prediction"])
+@pytest.mark.parametrize("nothing", ["-1", "-100", "nan", "?", "N/A"])
+def test_samples_without_a_class_are_not_errors(nothing, column, tmp_path):
+    path = tmp_path / "mine.csv"
+    number = nothing.startswith("-")
+    rows = [["0", "0"], ["1", "1"]] if number else [["a", "a"], ["b", "b"]]
+    rows.append([nothing, rows[0][0]] if column == "label" else [rows[0][0], nothing])
+    lines = [",".join([*row, "0.75"]) for row in rows]
+    path.write_text("\n".join(["label,prediction,confidence", *lines, ""]))
+    if number:
+        with pytest.raises(BadParameter, match=f"{column}: holds {nothing} in line 4"):
+            load_logits_file(path)
+    else:
+        with pytest.warns(UserWarning, match=f"^{column}: '.*', first in line 4"):
+            load_logits_file(path)
+    path.write_text("label,prediction,confidence\n-1,-1,0.75\n1,-1,0.5\n")
+    assert load_logits_file(path).parts["test"][1].tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     "other", ["Ka\u0308se", "K\u00e4\u00adse", "K\u00e4se\u200b", "\uff2b\u00e4se"]
 )
@@ -792,6 +811,7 @@ def test_classes_may_have_names_and_the_reader_says_which_is_which(tmp_path):
         load_logits_file(path)
 
 
+@pytest.mark.filterwarnings("ignore:prediction. 'NA'")
 def test_names_that_look_like_holes_or_truth_are_names(tmp_path):
     path = tmp_path / "mine.csv"
     rows = [

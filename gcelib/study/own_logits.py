@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from gcelib.advice import Advice, advise, advise_confidences
 from gcelib.metrics import Reliability, reliability
@@ -164,6 +165,9 @@ class OwnLogits:
     def samples(self, advice: Advice) -> "pd.DataFrame":
         """Give every sample's label, prediction and confidence before and after.
 
+        ``prediction`` is that after calibration, and both confidences are of that
+        class; where a calibrator has changed some, ``prediction before`` stands beside.
+
         Parameters
         ----------
         advice : Advice
@@ -178,6 +182,7 @@ class OwnLogits:
         import pandas as pd
 
         stages = self.stages(advice)
+        changed = None
         if self.form == "confidences":
             known = self.predicted.get("val" if self.test is None else "test")
             claims = {name: claimed for name, (claimed, _) in stages.items()}
@@ -186,12 +191,16 @@ class OwnLogits:
             logits, labels = stages["after"]
             predictions = logits.argmax(1)
             known = labels.numpy(), predictions.numpy()
-            claims = {n: z.double().softmax(1).amax(1) for n, (z, _) in stages.items()}
+            claims = {n: _claimed(z, predictions) for n, (z, _) in stages.items()}
             right = labels == predictions
+            before = stages["before"][0].argmax(1)
+            changed = None if torch.equal(before, predictions) else before.numpy()
         columns: dict[str, npt.NDArray[np.generic]] = {}
         if known is not None:
             columns["label"] = self._written(known[0])
             columns["prediction"] = self._written(known[1])
+        if changed is not None:
+            columns["prediction before"] = self._written(changed)
         columns["right"] = right.numpy()
         for name, claimed in claims.items():
             columns[f"confidence {name}"] = claimed.numpy()
@@ -239,6 +248,11 @@ class OwnLogits:
         apart = table["samples"] * (table["claimed after"] - table["right"]).abs()
         order = np.argsort(-apart.to_numpy(), kind="stable")
         return table.iloc[order].rename_axis("predicted class")
+
+
+def _claimed(logits: Tensor, classes: Tensor) -> Tensor:
+    """The probability of a class for each sample."""
+    return logits.double().softmax(1).gather(1, classes[:, None])[:, 0]
 
 
 def load_own_logits(

@@ -98,6 +98,8 @@ _SCORES = re.compile(
 _TOTALS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
 #: Endings of columns beside those of the classes, unless a label says so.
 _NO_CLASSES = _TOTALS | {"max", "min", "margin", "top", "entropy", "std", "value"}
+#: What stands where nothing is known.
+_NOTHING = {"", "?", "-", "na", "n/a", "#n/a", "nan", "none", "null", "missing"}
 _SPLITS = {
     "val": "val",
     "valid": "val",
@@ -780,7 +782,9 @@ class _Reader:
         pair = [self.roles["label"], self.roles["prediction"]]
         are_names = [not _is_numeric(self.frame[at]) for at in pair]
         if not any(are_names):
-            return self._class_ids(pair[0]), self._class_ids(pair[1]), None
+            ids_of_both = [self._class_ids(at) for at in pair]
+            self._refuse_negative(pair, ids_of_both)
+            return ids_of_both[0], ids_of_both[1], None
         if not all(are_names):
             at = pair[are_names.index(False)]
             other = pair[are_names.index(True)]
@@ -790,12 +794,40 @@ class _Reader:
         said_names = [str(value).strip() for value in self.frame[pair[1]]]
         self._refuse_other_spelling({*true_names}, {*said_names})
         self._refuse_total(true_names)
+        self._tell_nameless("label", true_names, said_names)
+        self._tell_nameless("prediction", said_names, true_names)
         names = sorted({*true_names, *said_names})
         ids = {name: k for k, name in enumerate(names)}
         labels = np.array([ids[name] for name in true_names])
         predictions = np.array([ids[name] for name in said_names])
         self._say_names(names, "by the alphabet")
         return labels, predictions, tuple(names)
+
+    def _refuse_negative(
+        self, places: list[int], ids_of_both: list[npt.NDArray[np.int64]]
+    ) -> None:
+        """Refuse -1 as a sign for no label, or for a rejected sample."""
+        if {*np.concatenate(ids_of_both).tolist()} == {-1, 1}:  # the two classes
+            return
+        for at, ids in zip(places, ids_of_both, strict=True):
+            if ids.min() < 0:
+                row = int((ids < 0).argmax())
+                problem = f"holds {ids[row]} in line {self._line(row)}"
+                cure = "count classes from 0, and leave out samples without a class"
+                fail(self._role(at), problem, cure)
+
+    def _tell_nameless(
+        self, role: str, names: Sequence[str], others: Sequence[str]
+    ) -> None:
+        """Warn of words for no class that only one of the two columns has."""
+        for word in sorted({*names} - {*others}):
+            if word.casefold() in _NOTHING:
+                row = names.index(word)
+                _check.warn(
+                    f"{role}: {_quoted(word)}, first in line {self._line(row)}, counts "
+                    f"as a class, so that {names.count(word):,} samples are errors; "
+                    "leave out samples without a class"
+                )
 
     def _refuse_other_spelling(self, true: set[str], said: set[str]) -> None:
         """Refuse one class written in two ways: ``Cat`` and ``cat``, 1 and 1.0.
@@ -819,9 +851,9 @@ class _Reader:
     def _class_ids(self, at: int) -> npt.NDArray[np.int64]:
         """Class ids, which spreadsheets write as 3.0, too."""
         values = self.frame[at].to_numpy()
-        fractional = np.asarray(values != np.floor(values))
-        if fractional.any():
-            row = int(fractional.argmax())
+        is_no_id = np.asarray(values != np.floor(values)) | (np.abs(values) > 2**53)
+        if is_no_id.any():
+            row = int(is_no_id.argmax())
             problem = f"holds {values[row]} in line {self._line(row)}"
             cure = "write class ids as whole numbers, counted from 0"
             fail(self._role(at), problem, cure)

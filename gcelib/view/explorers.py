@@ -690,12 +690,9 @@ class ReliabilityExplorer(_Explorer):
 
     def _of_bar(self) -> _Found:
         """The samples of the selected bar."""
-        bar = self.selected
-        run = bar["run"]
+        run = self.selected["run"]
         index, values, hits = self._binned(run, self.class_index)
-        shrunk = values * (1 - _TOLERANCE)
-        inside = shrunk >= bar["low"]
-        inside &= (shrunk < bar["high"]) | (bar["high"] >= 1)
+        inside = self._is_in_bar(values)
         if self.errors_only:
             inside &= ~self._are_right(run)[index]
         if self.class_index is None:
@@ -703,6 +700,24 @@ class ReliabilityExplorer(_Explorer):
         else:
             surprise = np.abs(hits - values)
         return _Found(index[inside], values[inside], surprise[inside])
+
+    def _is_in_bar(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Which of the sorted values the selected bar holds.
+
+        If the range is that of a bar in view, those that were counted there: bars of
+        equal values have the same range, and go together.
+        """
+        low = self.selected["low"]
+        high = self.selected["high"]
+        edges, cuts = cut_sorted(values, self.n_bins, self.binning, _TOLERANCE)
+        bars = np.flatnonzero((edges[:-1] == low) & (edges[1:] == high))
+        inside = np.zeros(len(values), dtype=bool)
+        if len(bars):
+            inside[cuts[bars[0]] : cuts[bars[-1] + 1]] = True
+        else:
+            shrunk = values * (1 - _TOLERANCE)
+            inside[:] = (shrunk >= low) & ((shrunk < high) | (high >= 1))
+        return inside
 
     def _of_disagreement(self) -> _Found:
         """The samples that one run gets right and another wrong."""

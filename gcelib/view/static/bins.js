@@ -54,7 +54,7 @@ const means = (totals, counts) =>
  * @param {Binning} binning
  * @param {number} tolerance
  * @returns {Cut} */
-function cut(view, nBins, binning, tolerance) {
+export function cut(view, nBins, binning, tolerance) {
   if (binning === "width") return cutByWidth(view, nBins, tolerance);
   if (binning === "mass") return cutByMass(view, nBins);
   return cutEqually(view, nBins);
@@ -118,6 +118,23 @@ function cutEqually(view, nBins) {
 function sortedOf(view) {
   view.sorted ??= view.values.slice().sort();
   return view.sorted;
+}
+
+/** Tell whether a sample is in the bar from `low` to `high`. If that is the range of a
+ * bin, those that were counted there are; bins of equal values have the same range, and
+ * go together.
+ * @param {View} view
+ * @param {Cut} bins
+ * @param {{low: number, high: number}} bar
+ * @param {number} tolerance
+ * @returns {(i: number) => boolean} */
+export function inBar({ values }, { edges, places }, { low, high }, tolerance) {
+  const isBar = edges.map((edge, bin) => edge === low && edges[bin + 1] === high);
+  if (isBar.includes(true)) return (i) => isBar[places[i]];
+  return (i) => {
+    const at = values[i] * (1 - tolerance);
+    return at >= low && (at < high || high >= 1);
+  };
 }
 
 /** The samples by rising value; of equal ones the first comes first.

@@ -2,7 +2,7 @@
 // here. It knows no page and no network; tests/test_engine.py compares it with Python.
 
 import { band } from "./band.js";
-import { eceOf, makeBins } from "./bins.js";
+import { cut, eceOf, inBar, makeBins } from "./bins.js";
 import { calibrate } from "./formulas.js";
 import { emptyScores, numbersOf, score, viewOf } from "./scores.js";
 
@@ -158,17 +158,18 @@ export class Engine {
   /** @param {SelectedBar} bar
    * @param {Question} question
    * @returns {Selection} */
-  ofBar({ run, low, high }, question) {
+  ofBar(bar, question) {
     const { class_index: k, errors_only: errorsOnly } = question;
+    const { n_bins: nBins, binning } = question;
     const { labels, tolerance } = this.data;
-    const scores = this.scores(run, question);
-    const { values, hits } = viewOf(this.data, scores, k);
+    const scores = this.scores(bar.run, question);
+    const view = viewOf(this.data, scores, k);
+    const { values, hits } = view;
+    const isInside = inBar(view, cut(view, nBins, binning, tolerance), bar, tolerance);
     const found = [];
     let wrong = 0;
     for (let i = 0; i < values.length; i++) {
-      const at = values[i] * (1 - tolerance);
-      const inside = at >= low && (at < high || high >= 1);
-      if (!inside) continue;
+      if (!isInside(i)) continue;
       const isWrong = scores.prediction[i] !== labels[i];
       if (errorsOnly && !isWrong) continue;
       if (isWrong) wrong++;
