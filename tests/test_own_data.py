@@ -544,6 +544,16 @@ def test_folders_of_mixed_or_unreadable_images_are_refused(tmp_path):
         ("train/dog/more/0.png", "more is a folder in the folder of a class"),
         ("validation/dog/0.png", "validation is not read; call it val"),
         ("Test/dog/0.png", "Test is not read; call it test"),
+        ("train/dog/99.jfif", "99.jfif is neither png nor jpg"),
+        ("train/dog/99.heic", "99.heic is neither png nor jpg"),
+        ("train/dog/99", "99 is neither png nor jpg"),
+        ("train/0.png", "0.png lies in no folder of a class"),
+        ("test/0.jpe", "0.jpe lies in no folder of a class"),
+        ("Test set/dog/0.png", "Test set is not read; call it test"),
+        ("test_images/0.png", "test_images is not read; call it test"),
+        ("hold-out/dog/0.png", "hold-out is not read; call it test"),
+        ("val1/dog/0.jfif", "val1 is not read; call it val"),
+        ("test/dog/.0.png", "test holds no png or jpg; fill it, or remove it"),
     ],
 )
 def test_images_that_would_be_left_out_are_told(tmp_path, there, message):
@@ -553,6 +563,40 @@ def test_images_that_would_be_left_out_are_told(tmp_path, there, message):
     Image.new("L", (8, 8)).save(place, "png")
     with pytest.raises(ValueError, match=f"^dataset: .*{message}"):
         data.load(dataset)
+
+
+def test_other_images_beside_train_are_told_where_one_may_be_the_test_set(tmp_path):
+    dataset = write_folder(tmp_path, ("train", "unseen"))
+    with pytest.warns(UserWarning, match=r"folders with images .* not read: unseen;"):
+        data.load(dataset)
+
+
+def test_what_lies_beside_images_usually_is_no_image(tmp_path, recwarn):
+    dataset = write_folder(tmp_path, ("train", "test"))
+    litter = {".DS_Store": b"\0\0\0\1Bud1", "Thumbs.db": b"\xd0\xcf\x11\xe0\0"}
+    litter |= {
+        "README": b"Cats.",
+        "LICENSE": b"\xa9 me",
+        "a.csv": "1,2".encode("utf-16"),
+    }
+    litter |= {"a.json": b"{}", "a.txt": b"", "a.xml": b"<a/>", "labels.xlsx": b"PK\0"}
+    for folder in (tmp_path, tmp_path / "train", tmp_path / "train" / "cat"):
+        for name, content in litter.items():
+            (folder / name).write_bytes(content)
+    (tmp_path / "logs").mkdir()
+    write_folder(tmp_path / "originals")  # with a test set, nothing is drawn for one
+    assert data.load(dataset).class_names == ("cat", "dog")
+    assert not len(recwarn)
+
+
+def test_classes_that_are_numbers_are_numbered_by_value(tmp_path):
+    for k in range(1, 12):
+        (tmp_path / "train" / str(k)).mkdir(parents=True)
+        for i in range(5):
+            pixels = np.full((2, 2), 20 * k + i, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "train" / str(k) / f"{i}.png")
+    samples, labels = data.load(f"folder:{tmp_path}").train
+    assert np.array_equal(samples[:, 0, 0, 0] // 20 - 1, labels)
 
 
 def test_hidden_folders_are_no_classes(tmp_path):

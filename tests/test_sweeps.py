@@ -376,8 +376,8 @@ def test_losses_of_two_recipes_under_one_name_are_told(tmp_path, recwarn):
     sweeps.expand(part | {"loss": ["brier", "gce"]}, tmp_path)  # its own exception
     assert not len(recwarn)
     told = "grid: gce and ce on digits differ in clip_norm, milestones, recipe, red"
+    other = {"dataset": "digits", "loss": "ce"}
     with pytest.warns(UserWarning, match=told):
-        other = {"dataset": "digits", "loss": "ce"}
         sweeps.expand([part | {"loss": "gce"}, other], tmp_path)
 
 

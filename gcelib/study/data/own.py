@@ -1,8 +1,9 @@
 """Your own data: ``"folder:/path"``, ``"npz:/path.npz"`` or ``"module:function"``.
 
 ``folder:`` holds ``train/<class>/*.png`` (or jpg) and, if there, ``val/`` and ``test/``
-with the same classes. All images have one size; if any has colours, all are read as
-RGB, and transparency is dropped.
+with the same classes: class ids count these in the order of their names, or by value
+if all are whole numbers (2 before 10). All images have one size; if any has colours,
+all are read as RGB, and transparency is dropped.
 
 ``npz:`` (``numpy.savez``) holds ``train_images`` and ``train_labels`` and, better with
 than without, ``val_images``, ``val_labels``, ``test_images``, ``test_labels``: uint8
@@ -24,7 +25,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,20 +37,15 @@ from gcelib.study import functions
 from gcelib.study.data import download
 from gcelib.study.data.sources import Constants, Size, Source
 from gcelib.study.data.splits import Array, ArrayPair, Raw, Splits, divide
+from gcelib.study.data.unread import (
+    PARTS,
+    SUFFIXES,
+    is_hidden,
+    meant_part,
+    refuse_unread,
+)
 from gcelib.study.logits_file import shared_rows
 
-_PARTS = ("train", "val", "test")
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-#: Images that are not read: to leave them out in silence would lose samples.
-_OTHER_IMAGES = (".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".avif")
-#: What people call the parts.
-_NOT_PARTS = {
-    "training": "train",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "testing": "test",
-}
 #: Samples in each part: a calibrator cannot be fitted, nor judged, on fewer.
 _FEWEST = 10
 _MOST_CLASSES = 2**31
@@ -196,7 +192,7 @@ def _completed(found: _Found, seed: int, name: str) -> Raw:
         train, test = divide(train, n_all / 5, seed)
     if val is None:
         train, val = divide(train, max(n_all / 10, _FEWEST), seed)
-    for part, (_, labels) in zip(_PARTS, (train, val, test), strict=True):
+    for part, (_, labels) in zip(PARTS, (train, val, test), strict=True):
         if len(labels) < _FEWEST:
             problem = f"{name} has {len(labels)} samples for {part}"
             fail(
@@ -239,15 +235,15 @@ def _read_folder(place: str) -> _Found:
     if not (root / "train").is_dir():
         cure = f"put the folders of its classes into {root / 'train'}"
         fail("dataset", f"{root} has no folder train", cure + ": train/<class>/*.png")
-    _refuse_unread(root)
+    refuse_unread(root)
     files = sorted(
         path
-        for part in _PARTS
+        for part in PARTS
         for path in (root / part).glob("*/*")
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in SUFFIXES
         and path.is_file()
-        and not _is_hidden(path.name)
-        and not _is_hidden(path.parent.name)
+        and not is_hidden(path.name)
+        and not is_hidden(path.parent.name)
     )
     signature = tuple(_version(path.stat()) for path in files)
     return _read_images(root, tuple(files), signature)
@@ -258,46 +254,17 @@ def _version(stat: os.stat_result) -> tuple[int, ...]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-def _is_hidden(name: str) -> bool:
-    """Tell whether a name is one that programs keep for themselves."""
-    return name.startswith(".")
-
-
-def _refuse_unread(root: Path) -> None:
-    """Refuse what looks like a part, a class or an image, and would not be read."""
-    for entry in sorted(root.iterdir()):
-        known = entry.name.casefold()
-        meant = _NOT_PARTS.get(known, known)
-        if entry.is_dir() and meant in _PARTS and entry.name not in _PARTS:
-            fail("dataset", f"{entry} is not read", f"call it {meant}")
-    for part in _PARTS:
-        for folder in sorted((root / part).glob("*")):
-            if folder.is_dir() and not _is_hidden(folder.name):
-                _refuse_unread_images(folder, is_train=part == "train")
-
-
-def _refuse_unread_images(folder: Path, is_train: bool) -> None:
-    """Refuse a class's folder of which some or all images would be left out."""
-    there = sorted(path for path in folder.iterdir() if not _is_hidden(path.name))
-    for path in there:
-        if path.is_dir():
-            cure = f"put its images into {folder}, or move it away"
-            fail("dataset", f"{path} is a folder in the folder of a class", cure)
-        if path.suffix.lower() in _OTHER_IMAGES:
-            cure = "convert such images to png, or move them away"
-            fail("dataset", f"{path} is neither png nor jpg", cure)
-    if is_train and not any(path.suffix.lower() in _SUFFIXES for path in there):
-        fail("dataset", f"{folder} holds no png or jpg", "fill or remove it")
-
-
 @functools.lru_cache(maxsize=1)
 def _read_images(root: Path, files: Sequence[Path], signature: object) -> _Found:
     """Decode every image; all in one shape."""
-    names = sorted({path.parent.name for path in files if path.parts[-3] == "train"})
+    there = {path.parent.name for path in files if path.parts[-3] == "train"}
+    names = _numbered(there)
     _check_classes(str(root), names)
     digest = hashlib.sha256()
-    pictures: dict[str, list[Array]] = {part: [] for part in _PARTS}
-    labels: dict[str, list[int]] = {part: [] for part in _PARTS}
+    if names != sorted(there):  # class ids that another version numbered otherwise
+        digest.update(b"classes by value\0")
+    pictures: dict[str, list[Array]] = {part: [] for part in PARTS}
+    labels: dict[str, list[int]] = {part: [] for part in PARTS}
     for path in files:
         part, class_name, _ = path.parts[-3:]
         if class_name not in names:
@@ -308,16 +275,24 @@ def _read_images(root: Path, files: Sequence[Path], signature: object) -> _Found
         digest.update(hashlib.sha256(content).digest())
         pictures[part].append(_decode(path, content))
         labels[part].append(names.index(class_name))
-    everything = [picture for part in _PARTS for picture in pictures[part]]
+    everything = [picture for part in PARTS for picture in pictures[part]]
     _check_sizes(files, everything)
     in_colour = any(picture.ndim == 3 for picture in everything)
     pairs = {}
-    for part in _PARTS:
+    for part in PARTS:
         if pictures[part]:
             images = np.stack([_channels_first(p, in_colour) for p in pictures[part]])
             pairs[part] = images, np.array(labels[part], np.int64)
     raw = Raw(pairs["train"], pairs.get("val"), pairs.get("test"), names)
     return _Found(raw, digest.hexdigest())
+
+
+def _numbered(names: Iterable[str]) -> list[str]:
+    """Return class names in the order of their ids: by value if all are numbers."""
+    in_order = sorted(names)
+    if all(re.fullmatch("[0-9]+", name) for name in in_order):
+        in_order.sort(key=int)
+    return in_order
 
 
 def _decode(path: Path, content: bytes) -> Array:
@@ -390,7 +365,7 @@ def _read_arrays(path: Path, signature: object) -> _Found:
 def _pairs(arrays: dict[str, Array], path: Path) -> dict[str, ArrayPair]:
     """Return the samples and labels of each part that is there, checked alone."""
     pairs: dict[str, ArrayPair] = {}
-    for part in _PARTS:
+    for part in PARTS:
         images = arrays.get(f"{part}_images")
         labels = arrays.get(f"{part}_labels")
         if (images is None) != (labels is None):
@@ -407,11 +382,10 @@ def _refuse_misnamed_parts(
 ) -> None:
     """Refuse arrays that seem to be a part for which another one would be drawn."""
     for name in arrays:
-        for word in re.split(r"[^a-z]+", name.casefold()):
-            meant = _NOT_PARTS.get(word, word)
-            if meant in _PARTS and meant not in pairs:
-                cure = f"call them {meant}_images and {meant}_labels"
-                fail("dataset", f"{name!r} in {path} is not read", cure)
+        meant = meant_part(name)
+        if meant is not None and meant not in pairs:
+            cure = f"call them {meant}_images and {meant}_labels"
+            fail("dataset", f"{name!r} in {path} is not read", cure)
 
 
 def _check_parts_agree(pairs: dict[str, ArrayPair], n_classes: int, path: Path) -> None:
@@ -577,7 +551,7 @@ def _read_function(function: Callable[[int], object], name: str, seed: int) -> _
         fail("dataset", problem, "return gcelib.data.Splits", TypeError)
     digest = hashlib.sha256(repr((splits.class_names, splits.augment)).encode())
     pairs = []
-    for part in _PARTS:
+    for part in PARTS:
         samples, labels = getattr(splits, part)
         _check_part(f"{part} of {name}", samples, labels, splits)
         pairs.append((samples.numpy(), labels.numpy()))
