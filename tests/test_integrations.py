@@ -274,6 +274,23 @@ def test_labels_that_are_names_go_through_the_line_of_the_page(run):
     )
 
 
+def test_a_forest_that_calls_labels_impossible_is_calibrated_by_the_page(run):
+    """Nine of the 2,000 labels have a probability of 0; silently T would be 161."""
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    datasets = pytest.importorskip("sklearn.datasets")
+    names = run("scikit-learn", "sklearn")
+    X, y = datasets.make_classification(
+        6000, 20, n_informative=8, n_classes=4, random_state=0
+    )
+    forest = ensemble.RandomForestClassifier(20, random_state=0).fit(X[:2000], y[:2000])
+    p = forest.predict_proba(X[2000:4000])
+    assert (p[np.arange(2000), y[2000:4000]] == 0).any()
+    calibrated = names["Calibrated"](forest, X[2000:4000], y[2000:4000])
+    before = nll_and_ece_by_hand(forest.predict_proba(X[4000:]), y[4000:])[1]
+    after = nll_and_ece_by_hand(calibrated.predict_proba(X[4000:]), y[4000:])[1]
+    assert after < before / 3
+
+
 def test_scikit_learn(run):
     names = run("scikit-learn", "sklearn")
     assert names["scores"].shape == (2,)
@@ -286,7 +303,8 @@ def test_scikit_learn(run):
     np.testing.assert_allclose(names["scores"], by_hand, atol=1e-9)
     np.testing.assert_allclose(names["probabilities"].sum(1), 1, rtol=1e-6)
     fitted, calibrated = names["fitted"], names["calibrated"]
-    before = fitted.predict_proba(names["X"])
+    given = fitted.predict_proba(names["X"])
+    before = 0.999 * given + 0.001 / given.shape[1]
     temperature = calibrated.calibrator.temperature.item()
     expected = torch.as_tensor(np.log(before) / temperature).softmax(1)
     np.testing.assert_allclose(names["probabilities"], expected, rtol=1e-6)
