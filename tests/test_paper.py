@@ -1323,3 +1323,18 @@ def test_a_table_on_a_page_makes_bold_and_shows_every_other_mark_as_it_is():
     assert "metric" not in html
     assert "metric" in paper.to_html(table.assign(metric=["ece", "nll"]))
     assert html.endswith("a note")
+
+
+def test_own_data_keep_their_own_scarcest_classes_and_paths():
+    """Which classes are rare there is not known; a path may hold an arrow."""
+    rng = np.random.default_rng(0)
+    names = [f"test_raw_error_class{k}" for k in range(10)]
+    rows = pd.DataFrame(rng.random((2, 10)), columns=names)
+    rows["dataset"] = ["fashion_mini_lt10", "npz:/x/a->b.npz"]
+    rows[["model", "loss", "seed"]] = ["mlp", "ce", 1]
+    study = paper.Study(rows)
+    scarce = study.runs["test_raw_scarce_error"]
+    assert scarce[0] == pytest.approx(rows.loc[0, names[7:]].mean())
+    assert np.isnan(scarce[1])
+    found = study.numbers("npz:/x/a->b.npz", "mlp", "ce", names[0])
+    assert found.tolist() == [rows.loc[1, names[0]]]

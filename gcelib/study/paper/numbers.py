@@ -187,7 +187,7 @@ class Study:
         ValueError
             If the column holds text that is no number.
         """
-        if "->" in dataset:
+        if "->" in dataset and ":" not in dataset:  # own data have a path
             before, after = dataset.split("->")
             change = self.numbers(after, model, loss, metric)
             return (change - self.numbers(before, model, loss, metric)).dropna()
@@ -363,7 +363,8 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
         With, where their sources are there: ``test_raw_worst_class_error``, the largest
         ``test_raw_error_class<k>``; of ten classes ``test_raw_scarce_error`` and
         ``test_raw_other_error``, the means of classes 7 to 9 (the scarcest three of a
-        long tail) and of the other seven. What was measured on
+        long tail) and of the other seven; of the user's own data, whose scarcest may be
+        others, neither. What was measured on
         ``cifar10_c:gaussian_noise:5`` is called ``cifar10_c``, which is the same.
 
     Examples
@@ -385,6 +386,10 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
         "test_raw_scarce_error": by_class[of_class[7:]].mean(axis=1, skipna=False),
         "test_raw_other_error": by_class[of_class[:7]].mean(axis=1, skipna=False),
     }
+    if "dataset" in results:
+        is_own = results["dataset"].astype(str).str.contains(":")
+        for name in ("test_raw_scarce_error", "test_raw_other_error"):
+            columns[name] = columns[name].mask(is_own)
     fresh = results.drop(columns=list(columns), errors="ignore")
     return pd.concat([fresh, pd.DataFrame(columns, index=results.index)], axis=1)
 
