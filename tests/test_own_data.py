@@ -203,34 +203,80 @@ def test_a_network_that_changes_after_prepare_is_not_built_for_the_old_settings(
 
 
 CELL = """
+import dataclasses, functools, torch
 from torch import nn
-WIDTH = 8
+WIDTH, SIZES, TABLE = 8, [8, {"a": (1,)}], torch.ones(2)
+KIND = nn.ReLU
+@dataclasses.dataclass
+class Options:
+    depth: int = 5
+OPTIONS = Options(depth=6)
 def activation(): return nn.ReLU()
+def twice(function):
+    @functools.wraps(function)
+    def called(*args): return [function(*args), 4]
+    return called
 class Base(nn.Module):
     @staticmethod
     def scale(): return 3
 class Net(Base):
     def forward(self, x): return self.scale() * activation()(x)
 def unrelated(): return 1
-def build(k, shape, n=2): return nn.Sequential(Net(), nn.Linear(WIDTH, k))
+@functools.lru_cache
+def cached(): return OPTIONS, SIZES, TABLE, KIND, None
+@twice
+def wrapped(k, shape, n=2, *, m=7): return nn.Sequential(Net(), nn.Linear(WIDTH, k))
+def closing(w):
+    def inner(k, shape, v): return wrapped(k, shape), cached(), w, v
+    return inner
+build = functools.partial(closing(10), v=11)
 """
+SPOILED = {
+    **{"nn.ReLU()": "nn.Tanh()", "KIND = nn.ReLU": "KIND = nn.Tanh"},
+    **{"scale() *": "scale() +", "return 3": "return 31", "n=2": "n=21", "m=7": "m=71"},
+    **{"8, [8": "81, [8", "[8, {": "[81, {", "(1,)": "(1, 1)", "ones": "zeros"},
+    **{"depth=6": "depth=61", "int = 5": "int = 51", "None": "0", ", 4]": ", 41]"},
+    **{"closing(10)": "closing(101)", "v=11": "v=111"},
+}
 
 
-def test_the_fingerprint_of_a_notebooks_network_covers_what_it_uses_there(monkeypatch):
+@pytest.fixture
+def notebook(monkeypatch):
+    """The fingerprint of a network in a cell that has just run."""
+
     def fingerprint(cell):
         name = f"<cell {len(linecache.cache)}>"  # as IPython keeps its cells
         lines = cell.splitlines(keepends=True)
         monkeypatch.setitem(linecache.cache, name, (len(cell), None, lines, name))
-        notebook = types.ModuleType("my_notebook")
-        monkeypatch.setitem(sys.modules, "my_notebook", notebook)
-        exec(compile(cell, name, "exec"), vars(notebook))
+        module = types.ModuleType("my_notebook")
+        monkeypatch.setitem(sys.modules, "my_notebook", module)
+        exec(compile(cell, name, "exec"), vars(module))
         return networks.fingerprint("my_notebook:build")
 
-    before = fingerprint(CELL)
-    assert before == fingerprint(CELL.replace("unrelated(): return 1", "other(): 2"))
-    for line in ("ReLU", "WIDTH = 8", "return 3", "scale() *", "n=2"):
-        changed = {"ReLU": "Tanh", "scale() *": "scale() +"}.get(line, f"{line}1")
-        assert fingerprint(CELL.replace(line, changed, 1)) != before
+    return fingerprint
+
+
+def test_the_fingerprint_of_a_notebooks_network_covers_what_it_uses_there(notebook):
+    before = notebook(CELL)
+    assert before == notebook(CELL)
+    assert before == notebook(CELL.replace("unrelated(): return 1", "other(): 2"))
+    seen = {notebook(CELL.replace(line, new, 1)) for line, new in SPOILED.items()}
+    assert before not in seen
+    assert len(seen) == len(SPOILED)
+
+
+def test_the_fingerprint_of_a_notebooks_network_covers_the_files_it_uses(
+    modules, notebook
+):
+    cell = "from my_own_layers import Net\ndef build(k, shape): return Net(k)\n"
+    seen = set()
+    for layer in ("Tanh", "ReLU"):
+        text = f"from torch import nn\ndef Net(k): return nn.{layer}()\n"
+        (modules / "my_own_layers.py").write_text(text)
+        sys.modules.pop("my_own_layers", None)  # as in a new process
+        importlib.invalidate_caches()
+        seen.add(notebook(cell))
+    assert len(seen) == 2
 
 
 def test_a_network_in_a_package_has_the_fingerprint_of_its_file(modules):
@@ -247,6 +293,49 @@ def test_a_network_in_a_package_has_the_fingerprint_of_its_file(modules):
     assert len(seen) == 2
     assert None not in seen
     assert networks.fingerprint("torchvision.models:resnet18") is None
+
+
+def test_relative_imports_in_a_package_are_in_its_fingerprint(modules):
+    package = modules / "my_own_package"
+    (package / "deep").mkdir(parents=True)
+    files = {
+        "nets.py": "from .deep import net\ndef build(k, shape): return net.Net()\n",
+        "deep/net.py": "from ..acts import Act as Net\n",
+        "acts.py": "import my_own_beside\nfrom torch.nn import ReLU as Act\n",
+        "__init__.py": "WIDTH = 1\n",
+        "../my_own_beside.py": "DEPTH = 1\n",
+        "unrelated.py": "WIDTH = 1\n",
+    }
+
+    def fingerprint(changed=None):
+        for name, text in files.items():
+            (package / name).write_text(text + "#" * (name == changed))
+        for name in [m for m in sys.modules if m.startswith("my_own_")]:
+            del sys.modules[name]  # as a new process would
+        importlib.invalidate_caches()
+        return networks.fingerprint("my_own_package.nets:build")
+
+    before = fingerprint()
+    assert fingerprint() == fingerprint("unrelated.py") == before
+    used = [name for name in files if name != "unrelated.py"]
+    assert len({before, *map(fingerprint, used)}) == 1 + len(used)
+
+
+def test_a_folder_without_init_beside_a_network_is_in_its_fingerprint(tmp_path):
+    (tmp_path / "my_parts").mkdir()
+    (tmp_path / "torch").mkdir()  # Python prefers the installed one
+    net = tmp_path / "net.py"
+    net.write_text("import torch\nfrom my_parts.acts import Act as build\n")
+    seen = []
+    for layer in ("ReLU", "Tanh"):
+        text = f"def Act(k, shape): import torch; return torch.nn.{layer}()\n"
+        (tmp_path / "my_parts" / "acts.py").write_text(text)
+        (tmp_path / "torch" / "notes.py").write_text(text)
+        name = networks.check_name(f"{net}:build")
+        network = networks.build(name, 2, (4,))
+        seen.append((type(network), networks.fingerprint(name)))
+    assert [kind for kind, _ in seen] == [torch.nn.ReLU, torch.nn.Tanh]
+    assert seen[0][1] != seen[1][1]
 
 
 def test_files_that_a_network_imports_are_its_own_and_in_its_fingerprint(tmp_path):

@@ -1,21 +1,26 @@
 """``"module:function"``: a function of the user's, found by its name."""
 
-import ast
 import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import os
 import sys
 import types
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gcelib._check import fail
+from gcelib.study.fingerprints import (
+    digest_of_files,
+    digest_of_module,
+    digest_of_use,
+    imported_files,
+    is_installed,
+)
 
 _FORM = "write module:function, or path/to/file.py:function"
 
@@ -178,9 +183,10 @@ def fingerprint(argument: str, text: str) -> str | None:
     Returns
     -------
     str or None
-        The SHA-256 of the file that the function is in, with the files beside it that
-        it imports; of a notebook's function, of its lines and of those that it uses
-        there. None for what is installed, which has a version.
+        The SHA-256 of the file that the function is in, with the files of its folder or
+        package that it imports; of a function in a notebook or in the script that runs,
+        of its lines and of what it uses there. None for what is installed, which has a
+        version.
 
     Raises
     ------
@@ -191,80 +197,14 @@ def fingerprint(argument: str, text: str) -> str | None:
     --------
     >>> fingerprint("model", "json:loads")
     """
-    place = text.rpartition(":")[0]
+    place, _, _ = text.rpartition(":")
     if place.endswith(".py"):
         path = Path(place).expanduser()
-        return _digest_of_files(path, _neighbours(path))
-    return _digest_of_source(load_function(argument, text))
-
-
-def _digest_of_source(function: Callable[..., Any]) -> str | None:
-    """Digest the source of a function's module, or of its part of a notebook."""
-    module = inspect.getmodule(function)
-    file = getattr(module, "__file__", None)
-    try:
-        if module is not None and file is not None:
-            return None if _is_installed(Path(file)) else _digest_of_module(module)
-        source = _source_in_notebook(function)
-    except (OSError, TypeError):  # compiled, or typed into a prompt
-        return None
-    return hashlib.sha256(source.encode()).hexdigest()
-
-
-@functools.lru_cache(maxsize=64)
-def _digest_of_module(module: types.ModuleType) -> str:
-    """Digest a module when it is first seen: it is not read anew."""
-    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
-
-
-def _source_in_notebook(function: Callable[..., Any]) -> str:
-    """Give the lines of a function, and of what it uses of its notebook."""
-    parts = []
-    seen: list[object] = []
-    waiting: list[object] = [function]
-    while waiting:
-        found = waiting.pop(0)
-        home = getattr(found, "__module__", function.__module__)
-        if home != function.__module__ or any(found is other for other in seen):
-            continue
-        seen.append(found)
-        if isinstance(found, type):
-            parts.append(found.__qualname__)
-            waiting += [*found.__bases__, *_members(found)]
-        elif isinstance(found, (staticmethod, classmethod)):
-            waiting.append(found.__func__)
-        elif isinstance(found, types.FunctionType):
-            parts.append(inspect.getsource(found))
-            used = [found.__globals__.get(name) for name in _names_in(found.__code__)]
-            waiting += [*used, *(found.__defaults__ or ())]
-        elif isinstance(found, (bool, int, float, str)):
-            parts.append(repr(found))
-    return "\n".join(parts)
-
-
-def _members(kind: type) -> list[object]:
-    """Return a class's functions and values, but for what Python adds."""
-    of_class = (types.FunctionType, staticmethod, classmethod)
-    return [
-        member
-        for name, member in vars(kind).items()
-        if isinstance(member, of_class) or not name.startswith("__")
-    ]
-
-
-def _names_in(code: types.CodeType) -> list[str]:
-    """Return the global names that code uses, also in functions within it."""
-    names = list(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names += _names_in(constant)
-    return names
-
-
-def _is_installed(file: Path) -> bool:
-    """Tell whether a module is Python's own, or from a package that pip installed."""
-    packages = {"site-packages", "dist-packages"} & {*file.parts}
-    return bool(packages) or file.is_relative_to(Path(os.__file__).parent)
+        return digest_of_files(path, _neighbours(path), path.parent)
+    function = load_function(argument, text)
+    module = _imported(argument, place)
+    is_running = place == "__main__" or getattr(module, "__spec__", None) is None
+    return digest_of_use(function, place) if is_running else digest_of_module(module)
 
 
 def _imported(argument: str, name: str) -> types.ModuleType:
@@ -303,7 +243,7 @@ def _single_file(argument: str, name: str) -> Path | None:
     if is_package_part or not spec.has_location or spec.origin is None:
         return None
     file = Path(spec.origin)
-    return None if _is_installed(file) or file.suffix != ".py" else file.absolute()
+    return None if is_installed(file) or file.suffix != ".py" else file.absolute()
 
 
 # --- a file and its neighbours --------------------------------------------------------
@@ -311,46 +251,7 @@ def _single_file(argument: str, name: str) -> Path | None:
 
 def _neighbours(path: Path) -> list[Path]:
     """Return the files beside a file that it imports, also through each other."""
-    folder = path.parent
-    found: list[Path] = []
-    waiting = [path]
-    while waiting:
-        # gcelib may lie beside it in a checkout; a run records its commit.
-        others = sys.stdlib_module_names | {"gcelib"}
-        for name in _imported_names(waiting.pop()) - others:
-            package = folder / name
-            beside = [folder / f"{name}.py"]
-            if (package / "__init__.py").is_file():  # which Python prefers
-                beside = sorted(package.rglob("*.py"))
-            for file in beside:
-                if file.is_file() and file != path and file not in found:
-                    found.append(file)
-                    waiting.append(file)
-    return sorted(found)
-
-
-def _imported_names(path: Path) -> set[str]:
-    """Return the first parts of the names that a file imports."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # told when it is imported
-        return set()
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
-    return names
-
-
-def _digest_of_files(path: Path, neighbours: Sequence[Path]) -> str:
-    """Digest a file and its neighbours; one that stands alone as it is."""
-    digest = hashlib.sha256(path.read_bytes())
-    for file in neighbours:
-        digest.update(f"\0{file.relative_to(path.parent).as_posix()}\0".encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return imported_files(path, path.parent)
 
 
 @dataclass(eq=False)
@@ -404,7 +305,7 @@ def _from_file(argument: str, path: Path) -> _Loaded:
     if not path.is_file():
         fail(argument, f"there is no file {path}", _FORM)
     neighbours = _neighbours(path)
-    content = _digest_of_files(path, neighbours).encode()
+    content = digest_of_files(path, neighbours, path.parent).encode()
     digest = hashlib.sha256(bytes(path) + content).hexdigest()[:16]
     name = f"gcelib_user_{path.stem}_{digest}"
     if name in _loaded:

@@ -1,0 +1,362 @@
+"""What a user's own function is made of, as one digest.
+
+Of a function in a file: the file, and those that it imports from its own folder or
+package, also through each other. Of a function in a notebook or a script that runs: its
+source, and that and the values of all that it reads there, and of what those read.
+What is installed counts by its name: it has a version.
+"""
+
+import ast
+import dis
+import functools
+import hashlib
+import importlib.util
+import inspect
+import linecache
+import os
+import sys
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+#: Not looked into. gcelib may lie beside it in a checkout; a run records its commit.
+_OTHERS = sys.stdlib_module_names | {"gcelib"}
+
+
+def is_installed(file: Path) -> bool:
+    """Tell whether a module is Python's own, or from a package that pip installed.
+
+    Parameters
+    ----------
+    file : Path
+        Where its source lies.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_installed(Path(os.__file__)), is_installed(Path("/home/me/nets.py"))
+    (True, False)
+    """
+    packages = {"site-packages", "dist-packages"} & {*file.parts}
+    return bool(packages) or file.is_relative_to(Path(os.__file__).parent)
+
+
+# --- files ----------------------------------------------------------------------------
+
+
+def imported_files(path: Path, folder: Path) -> list[Path]:
+    """Return the files in a folder that a file imports, also through each other.
+
+    Parameters
+    ----------
+    path : Path
+        A file in the folder, or in a package there.
+    folder : Path
+        Where its absolute imports begin.
+
+    Returns
+    -------
+    list of Path
+        In order; without ``path``. Of the package that ``path`` is in, what is imported
+        by name; of others in the folder, all.
+    """
+    *packages, _ = path.relative_to(folder).parts
+    seen: dict[Path, None] = {}
+    waiting = [path, *_along(folder, packages)]
+    while waiting:
+        file = waiting.pop(0)
+        if file in seen:
+            continue
+        seen[file] = None
+        for name in _imported_names(file, folder):
+            parts = name.split(".")
+            if parts[0] in packages[:1]:
+                waiting += _along(folder, parts)
+            elif parts[0] not in _OTHERS:
+                waiting += _whole(folder, parts[0])
+    return sorted(file for file in seen if file != path and file.stat().st_size)
+
+
+def _along(folder: Path, parts: Sequence[str]) -> list[Path]:
+    """Return the files that an import of a dotted name, in its parts, reads there."""
+    files = []
+    place = folder
+    for part in parts:
+        module, place = place / f"{part}.py", place / part
+        package = place / "__init__.py"
+        files.append(package if package.is_file() else module)  # as Python prefers
+    return [file for file in files if file.is_file()]
+
+
+def _whole(folder: Path, name: str) -> list[Path]:
+    """Return the files of a package beside a file, or the one of a module."""
+    package = folder / name
+    module = folder / f"{name}.py"
+    if not (package / "__init__.py").is_file():
+        if module.is_file():
+            return [module]
+        if not package.is_dir() or _is_found_elsewhere(name):
+            return []
+    return sorted(file for file in package.rglob("*.py") if file.is_file())
+
+
+def _is_found_elsewhere(name: str) -> bool:
+    """Tell whether Python prefers another module to a folder without __init__.py."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # made by hand
+        return True
+    return spec is not None and spec.origin is not None
+
+
+def _imported_names(path: Path, folder: Path) -> list[str]:
+    """Return the dotted names that a file imports, relative ones written out."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # told when it is imported
+        return []
+    names: list[str] = []
+    parents = path.relative_to(folder).parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = parents[: len(parents) + 1 - node.level] if node.level else ()
+            start = [*above, *([node.module] if node.module else [])]
+            names += [".".join([*start, alias.name]) for alias in node.names]
+    return sorted({*names})
+
+
+def digest_of_files(path: Path, others: Sequence[Path], folder: Path) -> str:
+    """Digest a file and others; one that stands alone as it is.
+
+    Parameters
+    ----------
+    path : Path
+        The first file.
+    others : sequence of Path
+        In the folder.
+    folder : Path
+        Names of the others count from here.
+
+    Returns
+    -------
+    str
+        SHA-256, in hexadecimal digits.
+    """
+    digest = hashlib.sha256(path.read_bytes())
+    for file in others:
+        digest.update(f"\0{file.relative_to(folder).as_posix()}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+#: By module: the specification it was loaded by, and its files at first sight.
+_first_seen: dict[types.ModuleType, tuple[object, str]] = {}
+
+
+def digest_of_module(module: types.ModuleType) -> str | None:
+    """Digest a module's files as they were when it was first seen: it is not read anew.
+
+    Parameters
+    ----------
+    module : module
+        As it was imported.
+
+    Returns
+    -------
+    str or None
+        None for what is installed, compiled, or has no file.
+    """
+    file = getattr(module, "__file__", None)
+    is_other = module.__name__.partition(".")[0] in _OTHERS
+    if file is None or is_other or not file.endswith(".py") or is_installed(Path(file)):
+        return None
+    spec = module.__spec__  # another one after importlib.reload
+    seen, digest = _first_seen.get(module, (None, ""))
+    if seen is not spec or not digest:
+        path = Path(file).absolute()
+        depth = len(module.__name__.split(".")) - (path.name != "__init__.py")
+        folder = path.parents[min(depth, len(path.parents) - 1)]
+        digest = digest_of_files(path, imported_files(path, folder), folder)
+        _first_seen[module] = (spec, digest)
+    return digest
+
+
+# --- what is in memory ----------------------------------------------------------------
+
+
+def digest_of_use(function: object, home: str) -> str:
+    """Digest a function of a notebook or a running script, and all that it uses.
+
+    Parameters
+    ----------
+    function : object
+        What is called: a function, a class, a ``functools.partial``, an object.
+    home : str
+        Name of the module that is digested in parts: ``"__main__"``.
+
+    Returns
+    -------
+    str
+        SHA-256, in hexadecimal digits.
+    """
+    uses = _Uses(home)
+    uses.add(function)
+    return hashlib.sha256("\n".join(uses.parts).encode(errors="replace")).hexdigest()
+
+
+class _Uses:
+    """Writes down, one part below the other, what a value is made of."""
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+        self.parts: list[str] = []
+        # By id, the number and the object, which is held so that no id is used again.
+        self._seen: dict[int, tuple[int, object]] = {}
+
+    def add(self, value: object) -> None:
+        """Write down one value, each object once."""
+        if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+            self.parts.append(repr(value))
+        elif id(value) in self._seen:
+            self.parts.append(f"again {self._seen[id(value)][0]}")
+        else:
+            self._seen[id(value)] = (len(self._seen), value)
+            self._add_object(value)
+
+    def _add_all(self, values: Iterable[object]) -> None:
+        """Write down values one after the other."""
+        for value in values:
+            self.add(value)
+
+    def _add_object(self, value: object) -> None:
+        """Write down what is no plain value, by its kind."""
+        if isinstance(value, (list, tuple, set, frozenset, dict)):
+            self._add_container(value)
+        elif isinstance(value, types.ModuleType):
+            self.parts.append(digest_of_module(value) or value.__name__)
+        elif isinstance(value, functools.partial):
+            self._add_all((value.func, value.args, value.keywords))
+        elif isinstance(value, (staticmethod, classmethod, types.MethodType)):
+            self._add_all((value.__func__, getattr(value, "__self__", None)))
+        elif isinstance(value, property):
+            self._add_all((value.fget, value.fset))
+        elif hasattr(value, "__qualname__"):
+            self._add_definition(value)
+        elif isinstance(value, (torch.Tensor, np.ndarray)):
+            self._add_numbers(value)
+        elif isinstance(value, torch.nn.Module):
+            self._add_all((type(value), repr(value)))
+            self._add_all({type(part): None for part in value.modules()})
+        else:
+            self._add_instance(value)
+
+    def _add_container(self, value: Collection[object]) -> None:
+        """Write down what is in a container; of a set in the order of its text."""
+        self.parts.append(f"{type(value).__name__} of {len(value)}")
+        if isinstance(value, Mapping):
+            self._add_all(part for item in value.items() for part in item)
+        elif isinstance(value, (set, frozenset)):
+            self._add_all(sorted(value, key=repr))
+        else:
+            self._add_all(value)
+
+    def _add_numbers(self, value: torch.Tensor | NDArray[Any]) -> None:
+        """Write down the form and content of a tensor or an array."""
+        self.parts.append(f"{type(value).__name__} {value.dtype} {tuple(value.shape)}")
+        if isinstance(value, torch.Tensor):
+            dense = value.detach().to_dense() if value.is_sparse else value.detach()
+            flat = dense.cpu().contiguous().reshape(-1)
+            value = flat.view(torch.uint8).numpy()
+        if value.dtype.hasobject:
+            self._add_all(value.ravel().tolist())
+        else:
+            self.parts.append(hashlib.sha256(value.tobytes()).hexdigest())
+
+    def _add_definition(self, value: object) -> None:
+        """Write down a function or class: its source here, its file, or its name."""
+        module = getattr(value, "__module__", None) or ""
+        if module != self.home:
+            there = sys.modules.get(module)
+            name = f"{module}.{getattr(value, '__qualname__', '')}"
+            self.parts.append((there and digest_of_module(there)) or name)
+            if isinstance(value, types.FunctionType):  # a decorator's, for example
+                self._add_bindings(value)
+        elif isinstance(value, type):
+            self.parts.append(value.__qualname__)
+            self._add_all((*value.__bases__, *_members(value)))
+        elif isinstance(value, types.FunctionType):
+            self.parts.append(_source(value.__code__))
+            names = dict.fromkeys(_globals_read(value.__code__))
+            known = value.__globals__
+            self._add_all(known[name] for name in names if name in known)
+            self._add_bindings(value)
+        elif hasattr(value, "__wrapped__"):  # functools.lru_cache
+            self.add(value.__wrapped__)
+
+    def _add_bindings(self, value: types.FunctionType) -> None:
+        """Write down what a function holds: defaults, and what it closes over."""
+        self._add_all(value.__defaults__ or ())
+        if value.__kwdefaults__:
+            self.add(value.__kwdefaults__)
+        for cell in value.__closure__ or ():
+            try:
+                self.add(cell.cell_contents)
+            except ValueError:  # not filled yet
+                self.parts.append("empty")
+
+    def _add_instance(self, value: object) -> None:
+        """Write down any other object: its class, and what it holds or how it reads."""
+        self.add(type(value))
+        module = sys.modules.get(type(value).__module__)
+        is_here = type(value).__module__ == self.home
+        if is_here or (module is not None and digest_of_module(module)):
+            slots = [
+                (name, getattr(value, name, None))
+                for kind in type(value).__mro__
+                for name in kind.__dict__.get("__slots__", ())
+            ]
+            self.add([*getattr(value, "__dict__", {}).items(), *slots])
+        elif " at 0x" not in (text := repr(value)):
+            self.parts.append(text)
+
+
+def _members(kind: type) -> list[object]:
+    """Return a class's functions and values, but for what Python adds."""
+    of_class = (types.FunctionType, staticmethod, classmethod)
+    return [
+        member
+        for name, member in vars(kind).items()
+        if isinstance(member, of_class) or not name.startswith("__")
+    ]
+
+
+def _source(code: types.CodeType) -> str:
+    """Return the lines of a function, or what was compiled where none are kept."""
+    lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :]
+    if lines:
+        return "".join(inspect.getblock(lines))
+    inner = [
+        _source(part) if isinstance(part, types.CodeType) else repr(part)
+        for part in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {inner}"
+
+
+def _globals_read(code: types.CodeType) -> Iterator[str]:
+    """Yield the global names that code reads, also in functions within it."""
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield str(step.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _globals_read(constant)
