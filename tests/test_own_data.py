@@ -716,3 +716,26 @@ def test_an_array_that_is_there_twice_is_refused(tmp_path):
             archive.writestr("train_labels.npy", member)
     with pytest.raises(ValueError, match=r"^dataset: .* holds an array twice"):
         data.load(f"npz:{tmp_path / 'x.npz'}")
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder", "function"])
+def test_what_is_written_into_loaded_data_stays_there(kind, tmp_path, modules):
+    """The readers keep what they read, for the next run of the process."""
+    if kind == "npz":
+        dataset = write_npz(tmp_path / "mine.npz")
+    elif kind == "folder":
+        dataset = write_folder(tmp_path / "mine", n=60)
+    else:
+        npz = write_npz(tmp_path / "of_function.npz")
+        (modules / "my_own_copy.py").write_text(
+            f"import gcelib\ndef load(seed): return gcelib.data.load({npz!r})\n"
+        )
+        dataset = "my_own_copy:load"
+    before = data.load(dataset)
+    kept = [tensor.clone() for part in (before.train, before.test) for tensor in part]
+    for part in (before.train, before.test):
+        for tensor in part:
+            tensor.zero_()
+    after = data.load(dataset)
+    again = [tensor for part in (after.train, after.test) for tensor in part]
+    assert all(torch.equal(*pair) for pair in zip(kept, again, strict=True))

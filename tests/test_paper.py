@@ -1338,3 +1338,22 @@ def test_own_data_keep_their_own_scarcest_classes_and_paths():
     assert np.isnan(scarce[1])
     found = study.numbers("npz:/x/a->b.npz", "mlp", "ce", names[0])
     assert found.tolist() == [rows.loc[1, names[0]]]
+
+
+@pytest.mark.parametrize(
+    ("metric", "condition", "values"),
+    [
+        ("early_val_error", "eval_every", [1, 4]),
+        ("seconds_per_epoch", "device", ["cuda (H100)", "cuda (A100)"]),
+    ],
+)
+def test_numbers_that_were_measured_otherwise_are_told(metric, condition, values):
+    rows = pd.DataFrame({"loss": ["gce", "ce"], metric: [0.5, 0.25]})
+    rows[["dataset", "model", "seed"]] = ["digits", "mlp", 1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        paper.Study(rows.assign(**{condition: values[0]}))
+    with pytest.warns(UserWarning, match=f"{metric} of digits mlp .* in {condition}"):
+        paper.Study(rows.assign(**{condition: values}))
+    with pytest.warns(UserWarning, match="losses on digits mlp in precision"):
+        paper.Study(rows.assign(precision=["fp32", "bf16"]))

@@ -24,6 +24,7 @@ OF_TRAINING = (
     "clip_norm",
     "drop_last",
     "augment",
+    "precision",
     "model_fingerprint",
 )
 

@@ -141,8 +141,11 @@ def load(
         if source.n_validation is not None and rho is None:
             n_validation = source.n_validation
         train, val = divide(train, n_validation, seed)
+    parts: Sequence[ArrayPair] = (train, val, raw.test)
+    if own.is_own(base):
+        # Its readers keep what they read: who writes into a tensor must not reach that.
+        parts = [(x.copy(), y.copy()) for x, y in parts]
     full_name = base if own.is_own(base) else name
-    parts = (train, val, raw.test)
     return _assembled(full_name, source, parts, raw.class_names)
 
 

@@ -27,6 +27,8 @@ from gcelib.study.data.long_tails import split_name
 KEYS = ["dataset", "model", "loss", "seed"]
 #: Where the paper's numbers and claims lie.
 FOLDER = runs.PROJECT / "data" / "paper"
+#: What numbers hang on that are not of the training.
+_CONDITIONS = {"early_val_error": "eval_every", "seconds_per_epoch": "device"}
 #: What ``cifar10_c`` means when nothing more is said: see ``data.check_ood``.
 _PAPERS_CORRUPTION = re.compile("cifar10_c:gaussian_noise(:5)?_")
 
@@ -112,7 +114,8 @@ class Study:
     -----
     UserWarning
         If seeds of one loss, or losses of one setting, were not trained alike, or not
-        on the same data of the user's.
+        on the same data of the user's; if errors early in training were looked at, or
+        times were taken, in another way.
 
     Examples
     --------
@@ -125,6 +128,7 @@ class Study:
     def __init__(self, results: pd.DataFrame | None = None, variant: str = "") -> None:
         kept = _one_variant(results, variant)
         _tell_mixed(kept)
+        _tell_other_conditions(kept)
         self.runs = derived(kept)
         self._cells: dict[tuple[str, str, str], pd.DataFrame] = {}
         for key, rows in self.runs.groupby(KEYS[:3], sort=False):
@@ -280,6 +284,21 @@ def _tell_mixed(table: pd.DataFrame) -> None:
             "difference of such runs mixes experiments: keep those that belong "
             "together, or give each recipe a variant"
         )
+
+
+def _tell_other_conditions(table: pd.DataFrame) -> None:
+    """Warn of numbers that hang on how often, or on what, they were measured."""
+    for metric, condition in _CONDITIONS.items():
+        if not {metric, condition} <= set(table.columns):
+            continue
+        measured = table[table[metric].notna()]
+        for (dataset, model), rows in measured.groupby(KEYS[:2], sort=False):
+            found = _differing(rows, [condition])
+            if found:
+                _check.warn(
+                    f"results: {metric} of {dataset} {model} cannot be compared, since "
+                    f"runs differ in {found[condition]}, on which it hangs"
+                )
 
 
 def _differing_by_loss(rows: pd.DataFrame) -> dict[str, str]:
