@@ -460,6 +460,39 @@ def test_functions_bring_data_and_network_and_resume_with_dropout(modules):
     assert len(runs.load_results(modules / "whole")) == 1
 
 
+SHARED = """
+import copy
+from torch import nn
+BACKBONE = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3))
+def shared(k, shape): return nn.Sequential(BACKBONE, nn.Linear(3, k))
+def copied(k, shape): return nn.Sequential(copy.deepcopy(BACKBONE), nn.Linear(3, k))
+def reset(k, shape):
+    for layer in BACKBONE[1:]: layer.reset_parameters()
+    return shared(k, shape)
+"""
+
+
+def test_a_network_that_begins_with_what_another_run_learnt_is_refused(modules):
+    (modules / "my_own_shared.py").write_text(SHARED)
+
+    def built(which):
+        name = networks.check_name(f"my_own_shared:{which}")
+        network = networks.build(name, 2, (4,))
+        return network, torch.optim.SGD(network.parameters(), lr=0.1)
+
+    built("shared")  # looked at and not trained
+    network, optimizer = built("shared")
+    network(torch.randn(8, 4)).sum().backward()
+    optimizer.step()
+    with pytest.raises(
+        ValueError, match=r"^model: 0\.1\.weight of .*shared is shared w"
+    ):
+        built("shared")
+    built("copied")
+    built("reset")
+    built("shared")
+
+
 def test_timm_networks_train(tmp_path):
     timm = pytest.importorskip("timm")
     assert timm

@@ -1,6 +1,10 @@
 """The network of a run: of ``models.MODELS``, of timm, or a function of the user's."""
 
+from collections.abc import Mapping, MutableMapping
+from itertools import chain
+
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from gcelib import models
 from gcelib._check import choice, fail
@@ -134,7 +138,8 @@ def build(name: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     Raises
     ------
     ValueError, TypeError
-        If it cannot be built for such data.
+        If it cannot be built for such data, or shares weights with a network that was
+        built before and has been trained since.
 
     Examples
     --------
@@ -144,6 +149,7 @@ def build(name: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     """
     if not is_own(name):
         return models.make_model(name, n_classes, input_shape)
+    trained = _changed_since_built()
     try:
         if name.startswith(_TIMM):
             network = _build_timm(name.removeprefix(_TIMM), n_classes, input_shape)
@@ -162,7 +168,39 @@ def build(name: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     if not isinstance(network, nn.Module):
         problem = f"{name} returned {type(network).__name__}"
         fail("model", problem, "return a torch.nn.Module", TypeError)
+    _refuse_trained(name, network, trained)
     return network
+
+
+#: The weights and buffers of networks of the user's, and their versions when they were
+#: built: PyTorch counts the changes of a tensor in place.
+_built: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
+
+
+def _changed_since_built() -> MutableMapping[Tensor, int]:
+    """Return what was changed since it was built, with its version of now."""
+    changed: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
+    for tensor, version in _built.items():
+        if tensor._version != version:
+            changed[tensor] = tensor._version
+    return changed
+
+
+def _refuse_trained(
+    name: str, network: nn.Module, trained: Mapping[Tensor, int]
+) -> None:
+    """Refuse a network that begins with what another run has learnt."""
+    parts = chain(network.named_parameters(), network.named_buffers())
+    for part, tensor in parts:
+        if tensor.is_inference():  # nobody counts its versions
+            continue
+        if trained.get(tensor) == tensor._version:  # else its function has reset it
+            problem = (
+                f"{part} of {name} is shared with a network that was trained since"
+            )
+            cure = "make it anew in the function, or return copy.deepcopy of it"
+            fail("model", problem, cure)
+        _built[tensor] = tensor._version
 
 
 def check_output(name: str, logits: object, n_samples: int, n_classes: int) -> None:

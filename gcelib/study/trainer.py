@@ -6,6 +6,7 @@ both.
 """
 
 import contextlib
+import copy
 import datetime
 import math
 import os
@@ -907,6 +908,8 @@ def _estimate(settings: Settings, size: data.Size) -> float:
     device = torch.device(settings.device)
     with torch_defaults(), torch.random.fork_rng(devices=[]):
         network = networks.build(settings.model, size.n_classes, size.input_shape)
+        with contextlib.suppress(RuntimeError, TypeError):  # what cannot be copied
+            network = copy.deepcopy(network)  # may be shared: it stays as it is
         network = network.to(device)
         n = settings.batch_size
         if device.type == "cpu":
