@@ -571,25 +571,28 @@ def _warn_of_tested_again(
     """Say so if validation samples are tested: rows and labels that are there again.
 
     ``dtype``: the rows are compared in it, the coarser one of the two that were given.
-    Rows that are several times in validation are alike by rounding. So may others be,
-    but then their labels differ as often as they say, so that ``_DOUBTS`` of them would
-    not all agree.
+    Equal rows may be no more than rounded, but then their labels differ as often as
+    they say, so that ``_DOUBTS`` of them would not all agree. Rows that are there once
+    in validation, and in a fine type, are nobody else's.
     """
     labels: dict[bytes, list[int]] = {}
     for row, label in zip(_bytes_of_rows(val[0], dtype), val[1].tolist(), strict=True):
         labels.setdefault(row, []).append(label)
+    once = 0
     again = []
     agree = True
     tested = zip(_bytes_of_rows(test[0], dtype), test[1].tolist(), strict=True)
     for i, (row, label) in enumerate(tested):
         known = labels.get(row, [])
-        if len(known) == 1:
+        once += len(known) == 1
+        if len({*known}) == 1:
             again.append(i)
             agree = agree and label in known
     doubts = 1 - test[0][again].double().softmax(1).amax(1)
-    many = len(again) > 0.02 * len(test[1])
-    fine = dtype is not None and dtype.itemsize >= 4  # no row is another's by chance
-    if many and (fine or (agree and float(doubts.sum()) > _DOUBTS)):
+    surely = agree and float(doubts.sum()) > _DOUBTS
+    fine = dtype is not None and dtype.itemsize >= 4
+    few = 0.02 * len(test[1])
+    if (fine and once > few) or (surely and len(again) > few):
         _check.warn(
             f"{names[1]}: {len(again):,} of {len(test[1]):,} rows are rows of "
             f"{names[0]}, on which the calibrators are fitted; pass samples that had "

@@ -29,9 +29,9 @@ TIE = 1e-12
 #: So many labels of a single class are no accident where some are predicted wrongly.
 _MANY = 10
 #: Samples, spread over the set, that tell whether labels and logits belong together;
-#: and how many it takes.
+#: and how many of them must be of another class than the most frequent one.
 _LOOKED_AT = 4000
-_NEEDED = 100
+_NEEDED = 50
 #: How far above a bin's edge a confidence still counts as on it, relative: these come
 #: from a softmax in float64.
 _EDGE_TOLERANCE = 1e-12
@@ -428,21 +428,32 @@ def with_predictions_of(logits: Tensor, calibrated: Tensor) -> Tensor:
 def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
     """Tell whether labels are no more probable than they would be in another order.
 
-    Mean and standard error are those of p(label) - sum_k p(k) share(k), which is 0 in
-    the mean over all orders; two standard errors are the limit. Even where one class is
-    nearly always predicted rightly, logits that know something of the others pass.
+    The mean of p(label) is compared with its mean over all orders of the labels: no
+    more than two of its standard deviations above, where the probabilities claim four
+    or more. Even where one class is nearly always predicted, logits that know something
+    of the others pass.
+
+    References
+    ----------
+    W. Hoeffding, "A combinatorial central limit theorem", Annals of Mathematical
+    Statistics 22, 1951: the variance over the orders.
     """
     step = max(1, len(labels) // _LOOKED_AT)
     probs = logits[::step].double().softmax(1)
     classes = labels[::step]
     n_samples, n_classes = probs.shape
-    if n_samples < _NEEDED:
+    counts = torch.bincount(classes, minlength=n_classes).double()
+    if n_samples - float(counts.max()) < _NEEDED:
         return False
-    shares = torch.bincount(classes, minlength=n_classes).double() / n_samples
+    of_rows = probs @ counts / n_samples
+    by_chance = of_rows.mean()
     own = probs.gather(1, classes[:, None])[:, 0]
-    gains = own - probs @ shares
-    standard_error = float(gains.std()) / math.sqrt(n_samples)
-    return float(gains.mean()) <= 2 * standard_error
+    gain = float(own.mean() - by_chance)
+    claimed_gain = float(probs.square().sum(1).mean() - by_chance)
+    centred = probs - of_rows[:, None] - probs.mean(0) + by_chance
+    variance = float((centred.square() @ counts).sum())
+    deviation = math.sqrt(variance / (n_samples - 1)) / n_samples
+    return gain <= 2 * deviation and claimed_gain >= 4 * deviation
 
 
 def confidence_of(logits: Tensor) -> Tensor:
