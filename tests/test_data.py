@@ -22,7 +22,7 @@ from hypothesis import assume, given, settings, strategies as st
 from PIL import Image
 from torchvision.transforms import functional as tvf
 
-from gcelib import data
+from gcelib import TrainConfig, data, runs, sweeps
 from gcelib.study.data import download, ood, sources, splits as drawing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -1161,6 +1161,34 @@ def test_av1451_splits_by_subject_and_standardises_by_train(tmp_path):
     assert tests[0] != tests[1]
     tail = data.load("av1451_lt3", root=tmp_path).train[1].bincount()
     assert tail.tolist() == data.long_tail_counts(int(tail[0]), 3, 3)
+
+
+def test_another_file_of_av1451_is_another_result(tmp_path, monkeypatch):
+    monkeypatch.setenv("GCELIB_DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+
+    def asked():
+        return TrainConfig("av1451", device="cpu", runs_dir=tmp_path).settings()
+
+    assert "data_fingerprint" not in asked()
+    header, table = adni_table()
+    seen = []
+    for value in ("1.25", "1.5"):
+        table[3][5] = value
+        write_csv(tmp_path / "data", header, table)
+        content = (tmp_path / "data" / "av1451" / "av1451.csv").read_bytes()
+        assert asked()["data_fingerprint"] == hashlib.sha256(content).hexdigest()
+        seen.append(asked())
+    grid = {"dataset": "av1451"}
+    (run_dir,) = sweeps.expand(grid, tmp_path)
+    with runs.open_run(run_dir, seen[1], {}) as run:
+        run.save_checkpoint({})
+    assert list(sweeps.expand(grid, tmp_path)) == [run_dir]
+    (tmp_path / "data" / "av1451" / "av1451.csv").unlink()  # looked at elsewhere
+    assert list(sweeps.expand(grid, tmp_path)) == [run_dir]
+    write_csv(tmp_path / "data", header, table[1:])
+    with pytest.raises(ValueError, match="differs in data_fingerprint"):
+        sweeps.expand(grid, tmp_path)
 
 
 def test_av1451_without_the_licensed_file_names_the_steps(tmp_path):

@@ -280,6 +280,7 @@ def _trained():
         ("recipe", [3, 4, 5], "published_code", r"losses on d m in recipe \(paper, p"),
         ("momentum", [0, 1, 2], 0.5, r"losses on d m in momentum \(0.5, 0.9\)"),
         ("dataset", [0, 1, 2, 3, 4, 5], "npz:/x.npz", "npz:/x.npz m in the data"),
+        ("dataset", [0, 1, 2, 3, 4, 5], "av1451", "av1451 m in the data"),
         ("data_fingerprint", [1], "new", None),  # a function may read by the seed
     ],
 )
@@ -302,6 +303,7 @@ def test_runs_that_were_trained_alike_are_not_told(recwarn):
     paper.Study(other_kind)
     published = table.assign(recipe="published_code", loss=["brier"] * 3 + ["gce"] * 3)
     published["dataset"] = "tiny_imagenet"  # where it treats the Brier loss apart
+    published["data_fingerprint"] = None
     published.loc[:2, "lr"] = 0.035
     paper.Study(published)
     results = paper.committed_results()

@@ -696,7 +696,7 @@ def _ood(
     if not names or not source.is_table:
         return names
     problem = f"{list(names)} are images and {dataset} is a table"
-    if source.fingerprint is None:
+    if not own.is_own(base):
         fail("ood", problem, "leave it out")
     warn(f"ood: {problem}; they are skipped")
     return ()

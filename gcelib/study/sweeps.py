@@ -242,6 +242,8 @@ def _look_into(
         if cell.given.get("precision", "auto") == "auto":
             # The machine that ran it may have chosen another one than this would.
             asked["precision"] = there.get("precision", asked["precision"])
+        if "data_fingerprint" in there:  # of a file that is not on this machine
+            asked.setdefault("data_fingerprint", there["data_fingerprint"])
         if run_dir in claims:  # two runs of the grid itself
             runs.refuse_other_result(run_dir, claims[run_dir], asked, settings.defaults)
         claims[run_dir] = asked

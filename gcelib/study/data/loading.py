@@ -1,5 +1,7 @@
 """``load(name, seed)``: any data set, known or your own, as ``Splits``."""
 
+import dataclasses
+import hashlib
 import os
 from collections.abc import Sequence
 
@@ -64,7 +66,8 @@ def source_of(dataset: str, seed: int = 1, argument: str = "dataset") -> Source:
     Returns
     -------
     Source
-        The row of ``DATASETS``, or one made for your data.
+        The row of ``DATASETS``, with the fingerprint of a file that you made for it; or
+        one made for your data.
 
     Raises
     ------
@@ -77,7 +80,14 @@ def source_of(dataset: str, seed: int = 1, argument: str = "dataset") -> Source:
     1000
     """
     name = parent(dataset, argument)
-    return own.source(name, seed) if own.is_own(name) else DATASETS[name]
+    if own.is_own(name):
+        return own.source(name, seed)
+    source = DATASETS[name]
+    file = places.data_dir() / (source.by_hand or "")
+    if source.by_hand is None or not file.is_file():
+        return source
+    content = hashlib.sha256(file.read_bytes()).hexdigest()
+    return dataclasses.replace(source, fingerprint=content)
 
 
 def load(

@@ -75,6 +75,9 @@ class Source:
         In a few words; ``data/README.md`` has the rest.
     fingerprint : str or None
         SHA-256 of data that may change, the user's own; None: published and fixed.
+    by_hand : str or None
+        The file below the data folder that the user makes, of which no MD5 is
+        published: ``source_of`` takes its fingerprint.
 
     Examples
     --------
@@ -91,6 +94,7 @@ class Source:
     is_table: bool = False
     licence: str = ""
     fingerprint: str | None = None
+    by_hand: str | None = None
 
 
 # --- fashion_mini, fashion_mnist ------------------------------------------------------
@@ -288,9 +292,12 @@ def _decoded(jpegs: Sequence[bytes]) -> Array:
 _DIAGNOSES = {"CN": 0, "MCI": 1, "AD": 2, "Dementia": 2}
 
 
+_AV1451 = "av1451/av1451.csv"
+
+
 def _av1451(folder: Path, seed: int) -> Raw:
     """Read ADNI's table; a subject's scans are in one split, and the seed draws all."""
-    path = folder / "av1451" / "av1451.csv"
+    path = folder / _AV1451
     table = _read_adni(path)
     regions = _regions(path, table)
     values = _numbers_of_adni(path, table, regions)
@@ -419,5 +426,6 @@ DATASETS: dict[str, Source] = {
         None,
         is_table=True,
         licence="ADNI's data use agreement; may not be passed on",
+        by_hand=_AV1451,
     ),
 }

@@ -22,6 +22,7 @@ from gcelib.study.alike import (
     unlike_recipe,
 )
 from gcelib.study.data.long_tails import split_name
+from gcelib.study.data.sources import DATASETS
 
 #: What names a run, apart from its variant.
 KEYS = ["dataset", "model", "loss", "seed"]
@@ -363,7 +364,8 @@ def _on_other_data(dataset: str, rows: pd.DataFrame) -> bool:
     """
     if "data_fingerprint" not in rows:
         return False
-    if dataset.startswith(("npz:", "folder:")):
+    by_name = split_name(dataset)[0] in DATASETS
+    if by_name or dataset.startswith(("npz:", "folder:")):
         return bool(rows["data_fingerprint"].nunique() > 1)
     return bool((rows.groupby("seed")["data_fingerprint"].nunique() > 1).any())
 
