@@ -31,8 +31,6 @@ ERRORS_NEEDED = 10
 ERRORS_TELLING = 40
 #: The chance that any calibrator is called clearly better where none is.
 FALSE_ALARMS = 0.025
-#: A larger NLL of one sample says that its label was given a probability of 0.
-IMPOSSIBLE = 80.0
 _N_BINS = 20
 _RESAMPLES = 400
 #: So many labels of rows that are there twice, expected to differ and alike all the
@@ -552,7 +550,9 @@ def _warn_of_copies(name: str, logits: Tensor, labels: Tensor) -> None:
             copies.append(i)
             originals.append(before)
     if not copies or not torch.equal(labels[copies], labels[originals]):
-        return
+        if not _is_one_set_twice(logits, labels):
+            return
+        copies = list(range(len(labels) // 2))
     doubts = 1 - logits[copies].double().softmax(1).amax(1)
     if float(doubts.sum()) > _DOUBTS:
         _check.warn(
@@ -560,6 +560,13 @@ def _warn_of_copies(name: str, logits: Tensor, labels: Tensor) -> None:
             "with the same labels, so that cross-validation judges calibrators by "
             "samples they were fitted on; pass each sample once"
         )
+
+
+def _is_one_set_twice(logits: Tensor, labels: Tensor) -> bool:
+    """Tell whether the second half of the samples is the first, line by line."""
+    half, rest = divmod(len(labels), 2)
+    alike = torch.equal(logits[:half], logits[half:]) if rest == 0 else False
+    return alike and torch.equal(labels[:half], labels[half:])
 
 
 def _warn_of_tested_again(
@@ -1105,7 +1112,7 @@ class _Study:
             parts["test"] = self._judge(*test)
         found = []
         for part, judged in parts.items():
-            n_impossible = int((judged.nll > IMPOSSIBLE).sum())
+            n_impossible = int((judged.nll > _check.IMPOSSIBLE).sum())
             if n_impossible:
                 found.append(f"{n_impossible:,} of {len(judged.nll):,} {part} labels")
         if not found:

@@ -321,6 +321,9 @@ def test_confidences_that_are_there_twice_or_tested_again_are_told():
         pytest.warns(UserWarning, match=r"^test_confidences: 100 of 100 rows are rows"),
     ):
         advise_confidences(*known, said, right, folds=2)
+    coarse = said.round(1)  # many are alike, with other outcomes
+    with pytest.warns(UserWarning, match=r"^confidences: 100 of 200 rows copy others"):
+        advise_confidences(np.tile(coarse, 2), np.tile(right, 2), folds=2)
     for seed in range(40):  # rounded ones are alike by chance
         rng = np.random.default_rng(seed)
         coarse = torch.from_numpy(rng.uniform(0.3, 1, (2, 1000)).round(2))
@@ -387,6 +390,8 @@ def test_a_label_of_probability_0_is_told_where_it_decides_alone(dtype):
     said = "1 of 600 labels had a probability of 0"
     with pytest.warns(UserWarning, match=f"^labels: {said}"):
         other = TemperatureScaling().fit(metrics.logits_from_probabilities(p), y)
+    with pytest.warns(UserWarning, match=f"^labels: {said}"):
+        TemperatureScaling().fit(metrics.logits_from_probabilities(p).float(), y)
     assert other.temperature > 1.1 * fitted.temperature
     mixed = 0.9 * p + 0.1 / 4
     both = {"a": mixed, "b": p}

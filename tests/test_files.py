@@ -643,6 +643,11 @@ def test_cells_that_cannot_be_read_are_refused_by_column_and_line(tmp_path, rows
             "classes 0, 1, max",
         ),
         (
+            "label,logit_a,logit_b,logit_true",
+            ["a,1,0,1", "b,0,1,1"],
+            "'logit_true' reads as",
+        ),
+        (
             "label,logit_a,logit_b,logit_max",
             ["a,3,9,9"],
             "'logit_max' reads as",

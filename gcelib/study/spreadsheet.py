@@ -97,7 +97,12 @@ _SCORES = re.compile(
 #: What spreadsheets write below a column, and before the number there.
 _TOTALS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
 #: Endings of columns beside those of the classes, unless a label says so.
-_NO_CLASSES = _TOTALS | {"max", "min", "margin", "top", "entropy", "std", "value"}
+_NO_CLASSES = _TOTALS | {
+    *("max", "min", "margin", "top", "top1", "top2", "second", "gap", "diff", "rank"),
+    *("entropy", "std", "var", "value", "scale", "temperature", "loss", "nll", "score"),
+    *("true", "label", "target", "truth", "gt", "pred", "predicted", "prediction"),
+    *("confidence", "correct"),
+}
 #: What stands where nothing is known.
 _NOTHING = {"", "?", "-", "na", "n/a", "#n/a", "nan", "none", "null", "missing"}
 _SPLITS = {
@@ -516,6 +521,11 @@ class _Reader:
         if self.kind != "confidences" and "val" not in which:
             fail("split", "no line says val", "calibrators are fitted on such samples")
         there = [split for split in ("val", "test") if split in which]
+        if there == ["test"]:
+            self.notes.append(
+                "no line says val: calibrators are fitted on the test samples, and "
+                "judged by cross-validation"
+            )
         return {split: which == split for split in there}
 
     def _classes(self) -> tuple[list[int], list[str] | None]:
