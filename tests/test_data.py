@@ -442,6 +442,9 @@ def test_normalize_agrees_with_torchvision_and_refuses_another_shape():
     ):
         with pytest.raises(ValueError, match="images: shape"):
             data.normalize(wrong, splits)
+    for wrong in (splits.train[0] / 255, splits.train[0].short()):
+        with pytest.raises(TypeError, match=r"^images: must be uint8"):
+            data.normalize(wrong, splits)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 6), (7,)])

@@ -689,6 +689,11 @@ class Trainer:
         -------
         float32 (N, K) tensor
             On the CPU.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the shape is another one, or images are no uint8.
         """
         if batch_size is None:
             batch_size = 250 if self.device.type == "cpu" else 500

@@ -30,8 +30,8 @@ def normalize(images: torch.Tensor, splits: Splits) -> torch.Tensor:
 
     Raises
     ------
-    ValueError
-        If the shape is another one.
+    ValueError, TypeError
+        If the shape is another one, or images are no uint8.
 
     Examples
     --------
@@ -46,6 +46,10 @@ def normalize(images: torch.Tensor, splits: Splits) -> torch.Tensor:
             f"shape {tuple(images.shape)}, {splits.name} has (N, *{splits.input_shape})"
         )
         fail("images", shape, "convert them")
+    if images.ndim == 4 and images.dtype != torch.uint8:
+        kind = str(images.dtype).removeprefix("torch.")
+        cure = "pass pixels of 0 to 255: of floats in [0, 1] (255 * x).round().byte()"
+        fail("images", f"must be uint8 and not normalised, got {kind}", cure, TypeError)
     mean = splits.mean.to(images.device)
     std = splits.std.to(images.device)
     if images.ndim == 4:
