@@ -321,6 +321,40 @@ def test_relative_imports_in_a_package_are_in_its_fingerprint(modules):
     assert len({before, *map(fingerprint, used)}) == 1 + len(used)
 
 
+def test_a_package_that_changed_since_its_import_is_refused(modules):
+    package = modules / "my_own_package"
+    package.mkdir()
+    (package / "acts.py").write_text(
+        "from torch import nn\ndef act(): return nn.ReLU()\n"
+    )
+    (package / "nets.py").write_text(
+        "from .acts import act\ndef build(*_): return act()\n"
+    )
+    module = importlib.import_module("my_own_package.nets")
+    (package / "acts.py").write_text(
+        "from torch import nn\ndef act(): return nn.Tanh()\n"
+    )
+    with pytest.raises(ValueError, match=r"^model: .*acts.py has changed since it was"):
+        networks.fingerprint("my_own_package.nets:build")
+    importlib.reload(sys.modules["my_own_package.acts"])
+    importlib.reload(module)
+    assert networks.fingerprint("my_own_package.nets:build") is not None
+
+
+def test_a_value_set_in_an_imported_module_is_told_to_be_read_from_its_file(
+    modules, recwarn
+):
+    (modules / "my_own_wide.py").write_text("WIDTH = 16\ndef build(*_): return WIDTH\n")
+    module = importlib.import_module("my_own_wide")
+    networks.check_name("my_own_wide:build")
+    assert not len(recwarn)
+    module.WIDTH = 64
+    with pytest.warns(
+        UserWarning, match=r"^model: .*in which WIDTH is 16, though .*64"
+    ):
+        networks.check_name("my_own_wide:build")
+
+
 def test_a_folder_without_init_beside_a_network_is_in_its_fingerprint(tmp_path):
     (tmp_path / "my_parts").mkdir()
     (tmp_path / "torch").mkdir()  # Python prefers the installed one

@@ -16,6 +16,7 @@ from hypothesis import given, settings, strategies as st
 
 import gcelib
 from gcelib import calibration, losses, metrics, paper, runs, sweeps
+from gcelib.study.paper import report
 from gcelib.study.stored import write_record
 
 SEVEN = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
@@ -349,6 +350,18 @@ def test_any_setting_that_is_not_the_papers_is_told_of_a_run_in_its_place(name, 
         paper.table(1, pd.DataFrame([run]))
     with pytest.warns(UserWarning, match=f"gce on cifar10 resnet50 has {name} "):
         paper.table(1, pd.DataFrame([run | {name: value}]))
+
+
+def test_a_report_says_which_of_several_variants_it_shows(monkeypatch, recwarn):
+    table = _trained().assign(variant="a")
+    monkeypatch.setattr(report, "collect", lambda folder: table.copy())
+    assert len(report.open_report("runs")[1].runs) == 6
+    assert not len(recwarn)
+    table.loc[table.seed == 3, "variant"] = "b"
+    with pytest.warns(UserWarning, match=r"^variant: .*'a', of \['a', 'b'\]"):
+        _, study = report.open_report("runs")
+    assert set(study.runs.variant) == {"a"}
+    assert len(report.open_report("runs", "b")[1].runs) == 2
 
 
 def test_seeds_that_cannot_be_paired_are_told():

@@ -17,12 +17,15 @@ import os
 import sys
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from gcelib._check import fail
 
 #: Not looked into. gcelib may lie beside it in a checkout; a run records its commit.
 _OTHERS = sys.stdlib_module_names | {"gcelib"}
@@ -175,6 +178,11 @@ def digest_of_module(module: types.ModuleType) -> str | None:
     -------
     str or None
         None for what is installed, compiled, or has no file.
+
+    Raises
+    ------
+    ValueError
+        If functions of it are no longer in its files: these would not be what runs.
     """
     file = getattr(module, "__file__", None)
     is_other = module.__name__.partition(".")[0] in _OTHERS
@@ -186,9 +194,55 @@ def digest_of_module(module: types.ModuleType) -> str | None:
         path = Path(file).absolute()
         depth = len(module.__name__.split(".")) - (path.name != "__init__.py")
         folder = path.parents[min(depth, len(path.parents) - 1)]
-        digest = digest_of_files(path, imported_files(path, folder), folder)
+        others = imported_files(path, folder)
+        _refuse_stale({path, *others})
+        digest = digest_of_files(path, others, folder)
         _first_seen[module] = (spec, digest)
     return digest
+
+
+def _refuse_stale(files: Collection[Path]) -> None:
+    """Refuse modules with functions that are no longer in their files."""
+    for module in [*sys.modules.values()]:
+        file = getattr(module, "__file__", None)
+        # A loader of another kind may have changed the code on its way.
+        loader = getattr(module, "__loader__", None)
+        if type(loader) is not SourceFileLoader or not file or Path(file) not in files:
+            continue
+        try:
+            now = compile(Path(file).read_bytes(), file, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError):
+            there: set[types.CodeType] = set()
+        else:
+            there = {code.replace(co_flags=0) for code in _codes_within(now)}
+        for function in _functions_of(module):
+            code = function.__code__
+            is_here = code.co_filename == file
+            # Of its flags, types.coroutine changes some.
+            if is_here and code.replace(co_flags=0) not in there:
+                problem = f"{file} has changed since it was imported"
+                cure = "restart Python (or the notebook's kernel) to read it anew"
+                fail("model", problem, cure)
+
+
+def _codes_within(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield code, and all that is compiled within it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes_within(constant)
+
+
+def _functions_of(module: types.ModuleType) -> Iterator[types.FunctionType]:
+    """Yield the functions of a module, and those of its classes."""
+    for value in [*vars(module).values()]:
+        members = [value]
+        # By type(): objects of libraries warn when asked for their __class__.
+        if issubclass(type(value), type) and value.__module__ == module.__name__:
+            members = [*vars(value).values()]
+        for member in members:
+            if type(member) is types.FunctionType:
+                yield member
 
 
 # --- what is in memory ----------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gcelib._check import fail
+from gcelib._check import fail, warn
 from gcelib.study.fingerprints import (
     digest_of_files,
     digest_of_module,
@@ -82,7 +82,27 @@ def full_name(argument: str, text: str) -> str:
     if module.endswith(".py"):
         return f"{Path(module).expanduser().absolute()}:{function}"
     file = _single_file(argument, module)
-    return text if file is None else f"{file}:{function}"
+    if file is None:
+        return text
+    if module in sys.modules:
+        _tell_other_values(argument, sys.modules[module], file)
+    return f"{file}:{function}"
+
+
+def _tell_other_values(argument: str, module: types.ModuleType, file: Path) -> None:
+    """Warn where a program has set values in a module of which the file is read."""
+    if Path(getattr(module, "__file__", None) or "") != file:
+        return
+    read = vars(_from_file(argument, file).module)
+    for name, value in vars(module).items():
+        is_plain = isinstance(value, (bool, int, float, str))
+        if is_plain and not name.startswith("_") and read.get(name, value) != value:
+            there = f"{module.__name__}.{name} is {value!r:.40}"
+            warn(
+                f"{argument}: {file} is read anew, in which {name} is "
+                f"{read[name]!r:.40}, though {there} here; change the file, or write "
+                "a function for each value"
+            )
 
 
 def safe(text: str) -> str:

@@ -43,6 +43,11 @@ def open_report(
     ValueError, TypeError
         If there is no finished run, no run of that variant, or no such loss.
 
+    Warns
+    -----
+    UserWarning
+        If none is asked for, and one of several variants is shown.
+
     Examples
     --------
     >>> everything, study = open_report(variant="lambda0.9")
@@ -60,6 +65,11 @@ def open_report(
     if variant:
         _check.choice("variant", variant, most_first)
     shown = variant if variant in most_first else most_first[0]
+    if shown != variant and len(most_first) > 1:
+        _check.warn(
+            f"variant: no run is without one; shown are those of {shown!r}, of "
+            f"{sorted(most_first)}: name another one to see it"
+        )
     return found, Study(found, shown)
 
 
