@@ -243,7 +243,8 @@ def split_half(
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> logits, labels = rng.normal(size=(200, 3)), rng.integers(0, 3, 200)
+    >>> logits = 2 * rng.normal(size=(200, 3))
+    >>> labels = (logits + rng.gumbel(size=(200, 3))).argmax(1)
     >>> val, test = (logits[:100], labels[:100]), (logits[100:], labels[100:])
     >>> split_half(val, test, "ts_nll", repeats=2).shape
     (2, 4)
