@@ -745,6 +745,29 @@ def test_what_lies_beside_images_usually_is_no_image(tmp_path, recwarn):
     assert not len(recwarn)
 
 
+COUNTED = """
+import torch
+from gcelib import data
+calls = []
+def load(seed):
+    calls.append(seed)
+    x = torch.full((30, 4), float(len(calls)))
+    part = (x, torch.arange(30) % 2)
+    return data.Splits("d", part, part, part, 2, torch.zeros(4), torch.ones(4),
+                       ("a", "b"), (4,), False)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:dataset. 30 of the 30 samples")
+def test_a_function_is_asked_anew_by_each_load_and_once_by_a_run(modules):
+    (modules / "my_own_counted.py").write_text(COUNTED)
+    name = data.parent("my_own_counted:load")
+    loads = [float(data.load(name).train[0][0, 0]) for _ in range(3)]
+    assert loads == [1, 2, 3]
+    training.prepare(TrainConfig(name, ood=[], runs_dir=modules, **QUICK))
+    assert float(data.load(name).train[0][0, 0]) == 5  # one for the run
+
+
 def test_classes_that_are_numbers_are_numbered_by_value(tmp_path):
     for k in range(1, 12):
         (tmp_path / "train" / str(k)).mkdir(parents=True)

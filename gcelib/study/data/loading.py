@@ -136,7 +136,10 @@ def load(
     """
     base = parent(name, "name")
     seed = number("seed", seed, 0, _LARGEST_SEED, integer=True)
-    source = source_of(name, seed, "name")
+    if own.is_own(base):
+        source = own.source_to_load(base, seed)
+    else:
+        source = source_of(name, seed, "name")
     raw = source.read(places.data_dir(root), seed)
     if raw.test is None:
         fail(base, "its reader found no test split", "let it return one")

@@ -220,6 +220,33 @@ def _warn_of_shared(name: str, parts: dict[str, ArrayPair]) -> None:
 def forget() -> None:
     """Ask the user's function anew at the next look: its files may have changed."""
     _read_function.cache_clear()
+    _kept["was_loaded"] = False
+
+
+#: Whether what is kept of the user's function has been handed out.
+_kept = {"was_loaded": False}
+
+
+def source_to_load(name: str, seed: int) -> Source:
+    """Describe your own data for a load; what was loaded before is asked for anew.
+
+    Parameters
+    ----------
+    name : str
+        One of the three forms.
+    seed : int
+        As for ``source``.
+
+    Returns
+    -------
+    Source
+        As ``source`` returns it.
+    """
+    if _kept["was_loaded"]:
+        forget()
+    found = source(name, seed)
+    _kept["was_loaded"] = True
+    return found
 
 
 # --- folder: --------------------------------------------------------------------------
