@@ -495,8 +495,10 @@ def test_functions_bring_data_and_network_and_resume_with_dropout(modules):
 
 
 SHARED = """
-import copy
+import copy, functools
 from torch import nn
+@functools.lru_cache
+def kept(k, shape): return nn.Sequential(nn.Flatten(), nn.Linear(64, k))
 BACKBONE = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3))
 def shared(k, shape): return nn.Sequential(BACKBONE, nn.Linear(3, k))
 def copied(k, shape): return nn.Sequential(copy.deepcopy(BACKBONE), nn.Linear(3, k))
@@ -525,6 +527,17 @@ def test_a_network_that_begins_with_what_another_run_learnt_is_refused(modules):
     built("copied")
     built("reset")
     built("shared")
+
+
+def test_a_network_that_its_function_keeps_begins_as_its_seed_says(modules):
+    (modules / "my_own_shared.py").write_text(SHARED)
+    dataset = write_npz(modules / "x.npz")
+    asked = {**QUICK, "model": "my_own_shared:kept", "ood": [], "seed": 5}
+    job = training.prepare(TrainConfig(dataset, runs_dir=modules, **asked))
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        expected = torch.nn.Linear(64, 2).weight
+    assert torch.equal(training.Trainer(job).model[1].weight, expected)
 
 
 def test_timm_networks_train(tmp_path):

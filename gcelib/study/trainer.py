@@ -912,6 +912,7 @@ def _estimate(settings: Settings, size: data.Size) -> float:
     """Return the hours that the training steps will take."""
     device = torch.device(settings.device)
     with torch_defaults(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # its function may keep what it returns
         network = networks.build(settings.model, size.n_classes, size.input_shape)
         with contextlib.suppress(RuntimeError, TypeError):  # what cannot be copied
             network = copy.deepcopy(network)  # may be shared: it stays as it is
