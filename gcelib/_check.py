@@ -585,11 +585,18 @@ def logarithm(p: Tensor) -> Tensor:
 
 
 def warn_of_impossible_labels(
-    logits: Tensor, labels: Tensor, name: str = "labels"
+    logits: Tensor,
+    labels: Tensor,
+    name: str = "labels",
+    highest: Tensor | None = None,
 ) -> None:
-    """Warn where labels had the probability 0, or one that few types can write."""
+    """Warn where labels had the probability 0, or one that few types can write.
+
+    ``highest``: the largest logit of each row, where it is known.
+    """
     of_labels = logits.gather(1, labels[:, None])[:, 0]
-    distances = logits.amax(1).double() - of_labels.double()
+    tops = logits.amax(1) if highest is None else highest
+    distances = tops.double() - of_labels.double()
     n_impossible = int((distances > IMPOSSIBLE).sum())
     if n_impossible:
         warn(

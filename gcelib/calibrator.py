@@ -30,7 +30,7 @@ TIE = 1e-12
 _MANY = 10
 #: Samples, spread over the set, that tell whether labels and logits belong together;
 #: and how many of them must be of another class than the most frequent one.
-_LOOKED_AT = 4000
+_LOOKED_AT = 2000
 _NEEDED = 50
 #: How far above a bin's edge a confidence still counts as on it, relative: these come
 #: from a softmax in float64.
@@ -231,7 +231,8 @@ class Calibrator(nn.Module):
     def _warn_of_labels(self, logits: Tensor, labels: Tensor) -> None:
         """Say so if the labels look shifted, or hold nothing to learn from."""
         n_samples, n_classes = logits.shape
-        hits = int((logits.argmax(1) == labels).sum())
+        highest, predictions = logits.max(1)
+        hits = int((predictions == labels).sum())
         is_one_class = n_samples >= _MANY and bool((labels == labels[0]).all())
         if is_one_class and hits < n_samples:
             _check.warn(
@@ -255,7 +256,7 @@ class Calibrator(nn.Module):
                 "labels: all samples are classified right, so "
                 f"{self._without_errors()}; fit on held-out samples"
             )
-        _check.warn_of_impossible_labels(logits, labels)
+        _check.warn_of_impossible_labels(logits, labels, highest=highest)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move to another device; half() and its like are meant for weights.
@@ -439,12 +440,19 @@ def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
     Statistics 22, 1951: the variance over the orders.
     """
     step = max(1, len(labels) // _LOOKED_AT)
-    probs = logits[::step].double().softmax(1)
+    scores = logits[::step]
     classes = labels[::step]
-    n_samples, n_classes = probs.shape
+    n_samples, n_classes = scores.shape
     counts = torch.bincount(classes, minlength=n_classes).double()
     if n_samples - float(counts.max()) < _NEEDED:
         return False
+    predictions = scores.argmax(1)
+    predicted = torch.bincount(predictions, minlength=n_classes).double()
+    hits_by_chance = float(counts @ predicted) / n_samples
+    hits = int((predictions == classes).sum())
+    if hits > hits_by_chance + 5 * math.sqrt(hits_by_chance):
+        return False
+    probs = scores.double().softmax(1)
     of_rows = probs @ counts / n_samples
     by_chance = of_rows.mean()
     own = probs.gather(1, classes[:, None])[:, 0]

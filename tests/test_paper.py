@@ -1353,6 +1353,7 @@ def test_own_data_keep_their_own_scarcest_classes_and_paths():
     assert np.isnan(scarce[1])
     found = study.numbers("npz:/x/a->b.npz", "mlp", "ce", names[0])
     assert found.tolist() == [rows.loc[1, names[0]]]
+    assert study.losses("npz:/x/a->b.npz", "mlp") == ["ce"]
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ class Study:
         -------
         list of str
         """
-        needed = dataset.split("->")
+        needed = _ends_of_change(dataset) or [dataset]
         known = dict.fromkeys(loss for _, _, loss in self._cells)
         found = []
         for loss in known:
@@ -192,8 +192,9 @@ class Study:
         ValueError
             If the column holds text that is no number.
         """
-        if "->" in dataset and ":" not in dataset:  # own data have a path
-            before, after = dataset.split("->")
+        ends = _ends_of_change(dataset)
+        if ends:
+            before, after = ends
             change = self.numbers(after, model, loss, metric)
             return (change - self.numbers(before, model, loss, metric)).dropna()
         rows = self._cells.get((dataset, model, loss))
@@ -223,6 +224,12 @@ class Study:
             if same_data and model == other_model:
                 found.append((f"{before}->{after}", model))
         return found
+
+
+def _ends_of_change(dataset: str) -> list[str]:
+    """Both data sets of a change "a->b"; of own data, whose path may hold it, none."""
+    is_change = "->" in dataset and ":" not in dataset
+    return dataset.split("->") if is_change else []
 
 
 def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
