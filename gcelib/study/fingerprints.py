@@ -354,8 +354,8 @@ class _Uses:
             known = value.__globals__
             self._add_all(known[name] for name in names if name in known)
             self._add_bindings(value)
-        elif hasattr(value, "__wrapped__"):  # functools.lru_cache
-            self.add(value.__wrapped__)
+        else:
+            self.add(getattr(value, "__wrapped__", None))  # of functools.lru_cache
 
     def _add_bindings(self, value: types.FunctionType) -> None:
         """Write down what a function holds: defaults, and what it closes over."""
