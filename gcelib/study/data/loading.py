@@ -1,9 +1,11 @@
 """``load(name, seed)``: any data set, known or your own, as ``Splits``."""
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -86,8 +88,16 @@ def source_of(dataset: str, seed: int = 1, argument: str = "dataset") -> Source:
     file = places.data_dir() / (source.by_hand or "")
     if source.by_hand is None or not file.is_file():
         return source
-    content = hashlib.sha256(file.read_bytes()).hexdigest()
-    return dataclasses.replace(source, fingerprint=content)
+    stat = file.stat()
+    version = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return dataclasses.replace(source, fingerprint=_digest(file, version))
+
+
+@functools.lru_cache(maxsize=1)  # every config of a grid asks
+def _digest(file: Path, version: object) -> str:
+    """The SHA-256 of a file, read again only if its size or times have changed."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def load(
