@@ -212,7 +212,8 @@ class Block:
         if weights is None:
             return self.probs.sum(1 - self.class_axis)[None]
         probs = self.probs if self.class_axis else self.probs.T
-        return weights.to(probs.dtype) @ probs
+        # In float64, which neither autocast nor TF32 rounds.
+        return _double(weights) @ _double(probs)
 
     def class_cells(self, n_bins: int, scale: float, weights: Tensor | None) -> Tensor:
         """Sum probabilities in each class and bin but the first: (R, K * n_bins)."""

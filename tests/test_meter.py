@@ -292,3 +292,26 @@ def test_small_batches_may_be_written_over_and_mixed():
     other.reset()
     with pytest.raises(ValueError, match="has seen no samples"):
         other.compute()
+
+
+@pytest.mark.parametrize("name", ["autocast", "TF32"])
+def test_intervals_on_an_accelerators_path_are_not_rounded(name, monkeypatch):
+    """Its sums of probabilities over resamples are a product of matrices."""
+    logits, labels = sample(3000, 12)
+    expected = evaluate(logits, labels, bootstrap=20)
+    monkeypatch.setattr(blocks, "CpuBlock", blocks.Block)
+    if name == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            found = evaluate(logits, labels, bootstrap=20)
+    else:
+        seen = []
+        matmul = torch.Tensor.__matmul__
+
+        def watched(one, other):
+            seen.append(one.dtype)
+            return matmul(one, other)
+
+        monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
+        found = evaluate(logits, labels, bootstrap=20)
+        assert {*seen} == {torch.float64}
+    assert found == pytest.approx(expected, abs=1e-6)

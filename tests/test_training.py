@@ -16,6 +16,7 @@ import torch
 
 from gcelib import data, losses, metrics, runs, training
 from gcelib.study import networks
+from gcelib.study.isolation import torch_defaults
 from gcelib.study.trainer import RECIPES, TrainConfig, fit, recipe
 
 
@@ -484,6 +485,29 @@ def test_weights_asked_of_a_finished_run_are_not_silently_missing(tmp_path):
         assert not list(fit(small(tmp_path, epochs=1, keep_weights=True)))
 
 
+def set_fp32_precision(stack, setting, value):
+    """Set one of PyTorch's newer precisions, and what it was when the stack closes."""
+    stack.callback(setattr, setting, "fp32_precision", setting.fp32_precision)
+    setting.fp32_precision = value
+
+
+def fp32_precisions():
+    """What everything, each backend and each kind of operation in it is set to."""
+    backends = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    on_cuda = (backends.cuda.matmul, cudnn, cudnn.conv, cudnn.rnn)
+    elsewhere = (backends, mkldnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+    return [setting.fp32_precision for setting in (*on_cuda, *elsewhere)]
+
+
+def older_matmul_precision():
+    """The older setting, or that PyTorch refuses to tell it beside the newer ones."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return "not told"
+
+
 GLOBALS = {
     "default dtype": lambda s: (
         s.callback(torch.set_default_dtype, torch.get_default_dtype()),
@@ -501,6 +525,19 @@ GLOBALS = {
         s.callback(torch.set_float32_matmul_precision, "highest"),
         torch.set_float32_matmul_precision("medium"),
     ),
+    "fp32_precision of all": lambda s: set_fp32_precision(s, torch.backends, "tf32"),
+    "fp32_precision of matrix products": lambda s: set_fp32_precision(
+        s, torch.backends.mkldnn.matmul, "bf16"
+    ),
+    "fp32_precision of convolutions": lambda s: set_fp32_precision(
+        s, torch.backends.mkldnn.conv, "bf16"
+    ),
+    "fp32_precision of cuDNN's convolutions": lambda s: set_fp32_precision(
+        s, torch.backends.cudnn.conv, "ieee"
+    ),
+    "fp32_precision of CUDA's matrix products": lambda s: set_fp32_precision(
+        s, torch.backends.cuda.matmul, "tf32"
+    ),
     "no mkldnn": lambda s: s.enter_context(torch.backends.mkldnn.flags(enabled=False)),
 }
 
@@ -514,7 +551,8 @@ def global_state():
         torch.is_inference_mode_enabled(),
         torch.get_default_device(),
         torch.are_deterministic_algorithms_enabled(),
-        torch.get_float32_matmul_precision(),
+        older_matmul_precision(),
+        *fp32_precisions(),
         torch.backends.mkldnn.enabled,
     )
 
@@ -533,6 +571,11 @@ def test_the_numbers_do_not_hang_on_torchs_global_state(tmp_path, plain, name):
         GLOBALS[name](stack)
         before = global_state()
         config = small(tmp_path, model="mlp", loss="afl", epochs=2)
+        # as inside, where networks, torch.compile and the rest may ask for it
+        with torch_defaults():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert global_state() == before
         for _ in fit(config):
             assert global_state() == before  # nothing leaks between two epochs
         assert global_state() == before

@@ -1,9 +1,12 @@
 """A block of work that does not depend on torch's global settings, nor change them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -29,7 +32,9 @@ def torch_defaults() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         _default_dtype(stack)
         _deterministic_algorithms(stack)
-        _matmul_precision(stack)
+        if not torch.backends.mkldnn.enabled:
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=True))
+        _float32_products(stack)  # after the flags, which set a precision, too
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
@@ -38,8 +43,6 @@ def torch_defaults() -> Iterator[None]:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.enable_grad())
-        if not torch.backends.mkldnn.enabled:
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=True))
         yield
 
 
@@ -57,9 +60,72 @@ def _deterministic_algorithms(stack: contextlib.ExitStack) -> None:
         torch.use_deterministic_algorithms(False)
 
 
-def _matmul_precision(stack: contextlib.ExitStack) -> None:
-    """Multiply float32 matrices in float32 until the stack is closed."""
-    before = torch.get_float32_matmul_precision()
-    if before != "highest":
-        stack.callback(torch.set_float32_matmul_precision, before)
-        torch.set_float32_matmul_precision("highest")
+_EXACT = "highest"
+
+
+def _float32_products(stack: contextlib.ExitStack) -> None:
+    """Compute products of float32 tensors exactly until the stack is closed.
+
+    PyTorch keeps two kinds of setting. The older ones are
+    ``set_float32_matmul_precision`` and ``cudnn.allow_tf32``. The newer one is the
+    ``fp32_precision`` of everything, of a backend and of each kind of operation in it,
+    where the narrowest that was set holds. It refuses to tell the older ones where the
+    newer ones differ, so that both kinds are set here.
+    """
+    older_of_products = _told(torch.get_float32_matmul_precision)
+    older_of_cudnn = _told(lambda: torch.backends.cudnn.allow_tf32)
+    everything, *backends = _wider()
+    # The last to be done: what is above has its old value, and the older setters, which
+    # change operations, have been called.
+    for operation in _operations():
+        stack.callback(_set, operation, operation.fp32_precision)
+    # First "none" for everything, or a backend would give what it inherits as its own.
+    for setting, precision in (
+        (everything, "none"),
+        *((backend, "ieee") for backend in backends),
+        (everything, "ieee"),
+    ):
+        stack.callback(_set, setting, setting.fp32_precision)
+        _set(setting, precision)
+    for operation in _operations():
+        _set(operation, "ieee")
+    if older_of_products not in (None, _EXACT):
+        stack.callback(torch.set_float32_matmul_precision, older_of_products)
+        torch.set_float32_matmul_precision(_EXACT)
+    if older_of_cudnn is not False:
+        if older_of_cudnn:
+            stack.callback(setattr, torch.backends.cudnn, "allow_tf32", True)
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def _told(read: Callable[[], T]) -> T | None:
+    """Read an older setting; None where PyTorch does not tell it."""
+    try:
+        return read()
+    except RuntimeError:
+        return None
+
+
+class _Setting(Protocol):
+    """What has a precision of its own or inherits a wider one's."""
+
+    fp32_precision: str
+
+
+def _wider() -> tuple[Any, ...]:
+    """Return what holds for operations without a setting of their own."""
+    return torch.backends, torch.backends.cudnn, torch.backends.mkldnn
+
+
+def _operations() -> tuple[Any, ...]:
+    """Return the kinds of operation that may have a setting of their own."""
+    cudnn: Any = torch.backends.cudnn  # its stubs know no operations
+    mkldnn: Any = torch.backends.mkldnn
+    on_cuda = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    return *on_cuda, mkldnn.matmul, mkldnn.conv, mkldnn.rnn
+
+
+def _set(setting: _Setting, precision: str) -> None:
+    """Set a precision, unless it is in force; so what is inherited stays so."""
+    if setting.fp32_precision != precision:
+        setting.fp32_precision = precision
