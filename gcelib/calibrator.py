@@ -149,9 +149,10 @@ class Calibrator(nn.Module):
         ):
             self._warn_of_labels(logits, labels)
             for name, value in self._fit(logits, labels).items():
-                setattr(self, name, _as_buffer(value).to(device))
+                setattr(self, name, _as_buffer(value))
             self._n_classes = logits.shape[1]
-            self.n_classes = torch.tensor(self._n_classes, device=device)
+            self.n_classes = torch.tensor(self._n_classes)
+            self.to(device)  # with it the buffers that no fit sets
         return self
 
     if TYPE_CHECKING:  # nn.Module's returns Any
@@ -190,9 +191,11 @@ class Calibrator(nn.Module):
         else:
             detached = _check.as_tensor("logits", logits)
             readable = may_read_values(detached)
-            _check.check_logits(detached, min_samples=0, values=readable)
+            on_cpu = detached.device.type == "cpu"  # elsewhere it would wait
+            look = readable and on_cpu
+            _check.check_logits(detached, min_samples=0, values=look)
             _check.warn_of_order("logits", logits)
-            if readable and detached.device.type == "cpu":  # elsewhere it would wait
+            if look:
                 _check.warn_of_probabilities(detached.detach())
             inputs = logits if isinstance(logits, Tensor) else detached
         if not self.fitted:

@@ -126,10 +126,20 @@ def _read(logits: object, labels: object, probabilities: object) -> Scores:
     """Scores and labels after every check that needs no pass over the scores."""
     probabilities = _check.boolean("probabilities", probabilities)
     values, classes = _check.logits_and_labels(logits, labels, values=False)
-    _check.check_range(classes.cpu(), values.shape[1])
+    _check.check_range(classes, values.shape[1])
+    if values.device.type != "cpu":  # there each block is looked at as it is read
+        _check_values(values, probabilities)
     if not probabilities:
         _check.warn_of_probabilities(values)
     return Scores(values, classes, probabilities)
+
+
+def _check_values(values: Tensor, probabilities: bool) -> None:
+    """Refuse what is not finite, or rows that are no distribution."""
+    if probabilities:
+        _check.check_probabilities(values)
+    else:
+        _check.check_logits(values)
 
 
 def _empty_column(values: Tensor) -> Tensor:
@@ -796,9 +806,9 @@ def _entropies(
     values = _check.as_tensor(name, logits)
     _check.check_has_values(name, values)
     _check.check_logits(values, name)
-    if probabilities and values.device.type == "cpu":
+    if probabilities:
         _check.check_probabilities(values, name)
-    elif not probabilities:
+    else:
         _check.warn_of_probabilities(values, name)
     entropies = _empty_column(values)
     logarithms = torch.empty_like(entropies)
@@ -884,8 +894,7 @@ def logits_from_probabilities(p: Array) -> Tensor:
     _check.warn_of_order("p", p)
     _check.check_has_values("p", values)
     _check.check_logits(values, "p", values=False)
-    if values.device.type == "cpu":
-        _check.check_probabilities(values, "p")
+    _check.check_probabilities(values, "p")
     return _check.logarithm(values)
 
 
