@@ -432,6 +432,15 @@ class GCELoss(GroupLoss):
     ValueError, TypeError
         If an option is malformed; the message begins with its name.
 
+    Notes
+    -----
+    Each class is judged by its proportions within the batch, so that nothing brings a
+    class back whose probability is all but 0 in the whole batch: where the others lie
+    60 below the top, the gradient of a common shift is 1e-16, cross-entropy's 0.9. A
+    large first step can end there (``data/results/README.md``, ResNet-50).
+    ``clip_norm=2`` as in the published code, a smaller rate at first, or
+    ``regularizer_weight`` below 1, which keeps that share of cross-entropy, prevent it.
+
     References
     ----------
     Zhan, Zhou and Shen, *Towards Accurate and Calibrated Classification: Regularizing

@@ -18,12 +18,17 @@ FOLDER = runs.PROJECT / "benchmarks"
 @pytest.fixture(scope="module")
 def gpu():
     sys.path.insert(0, str(FOLDER))  # for its neighbour _timing
-    spec = importlib.util.spec_from_file_location("gpu", FOLDER / "gpu.py")
-    module = sys.modules["gpu"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield load("gpu")
     sys.path.remove(str(FOLDER))
     del sys.modules["gpu"]
+
+
+def load(name):
+    """A module of ``benchmarks``, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +190,28 @@ def test_a_wait_for_the_device_would_be_noticed(gpu, monkeypatch):
         "steps": 3,
         "waits": 0,
     }
+
+
+def test_metrics_on_a_device_are_timed(gpu, tmp_path):
+    assert gpu
+    module = load("device")
+    module.main(["--device", "cpu", "--quick", "--out", str(tmp_path)])
+    text = (tmp_path / "device.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
+    names = [row[1].strip() for row in rows]
+    assert "300 x 10" in rows[0][2]
+    assert {"`ece`", "`evaluate`", "`CalibrationMeter`, an epoch"} <= {*names}
+    assert all(float(row[2]) > 0 for row in rows[2:])
+
+
+def test_a_device_that_says_something_else_is_not_timed(gpu, monkeypatch):
+    module = load("device")
+    monkeypatch.setattr(module, "evaluate", lambda z, *_: {"ece": float(z[0, 0])})
+    logits, labels = module.sample(300, 10)
+    module.agree(logits, labels, torch.device("cpu"))
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, _: self + 1)
+    with pytest.raises(AssertionError, match="ece"):
+        module.agree(logits, labels, torch.device("cpu"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -521,3 +521,21 @@ def test_what_cannot_be_accumulated_is_refused(change, error, message):
     }
     with pytest.raises(error, match=message):
         accumulated_backward(**(given | change))
+
+
+def test_only_cross_entropy_brings_a_class_back_that_is_lost_in_the_whole_batch():
+    """What GCELoss's notes say of classes that lie 60 below the top in all samples."""
+    logits, labels = batch(128, 10)
+
+    def pull(name, **options):
+        shift = torch.zeros(10, dtype=torch.float64)
+        shift[0] = 60
+        shift.requires_grad_()
+        make_loss(name, **options)(logits + shift, labels).backward()
+        return shift.grad
+
+    of_ce = pull("ce")
+    shares = torch.bincount(labels, minlength=10) / 128
+    torch.testing.assert_close(of_ce[1:], -shares[1:].double())
+    assert float(pull("gce").abs().max()) < 1e-12
+    torch.testing.assert_close(pull("gce", regularizer_weight=0.9), 0.1 * of_ce)
