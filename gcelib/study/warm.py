@@ -45,6 +45,8 @@ PRELOAD = (
     "matplotlib.pyplot",
     "gcelib.study.trainer",
     "gcelib.view.plots",
+    "pandas",
+    "sklearn.datasets",
     "torch._dynamo",
 )
 
