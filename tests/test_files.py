@@ -673,6 +673,16 @@ def test_cells_that_cannot_be_read_are_refused_by_column_and_line(tmp_path, rows
             ["1,1,1,0.9", "1,1,no,0.9"],
             "correct: holds 'no' in line 3, where label and prediction are alike",
         ),
+        (
+            "correct,predicted,confidence",
+            ["yes,no,0.9", "no,no,0.8"],
+            "correct: may be the true class, as 'predicted' is the predicted one",
+        ),
+        (
+            "is_correct,prediction,confidence",
+            ["1,0,0.9", "0,0,0.8"],
+            "correct: may be the true class",
+        ),
     ],
 )
 def test_what_would_be_read_as_another_class_is_refused(tmp_path, header, rows, told):

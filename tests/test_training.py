@@ -3,6 +3,7 @@ however often it is killed.
 """
 
 import contextlib
+import copy
 import dataclasses
 import json
 import multiprocessing
@@ -579,6 +580,49 @@ def test_the_numbers_do_not_hang_on_torchs_global_state(tmp_path, plain, name):
         for _ in fit(config):
             assert global_state() == before  # nothing leaks between two epochs
         assert global_state() == before
+    np.testing.assert_array_equal(runs.load_logits(config.run_dir, "test")[0], plain)
+
+
+CHANGES = {
+    "weights": lambda t: t.model.load_state_dict(
+        {k: v * 2 for k, v in t.model.state_dict().items()}
+    ),
+    "a layer": lambda t: setattr(t.model, "extra", torch.nn.Parameter(torch.zeros(1))),
+    "network": lambda t: setattr(t, "model", torch.nn.Linear(64, 10)),
+    "loss": lambda t: setattr(t, "criterion", losses.make_loss("brier")),
+    "optimiser": lambda t: setattr(
+        t, "optimizer", torch.optim.Adam(t.model.parameters())
+    ),
+    "weight decay": lambda t: t.optimizer.param_groups[0].update(weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_no_run_is_stored_that_its_settings_did_not_make(tmp_path, what):
+    trainer = training.Trainer(training.prepare(small(tmp_path, model="mlp")))
+    CHANGES[what](trainer)
+    with pytest.raises(ValueError, match="trainer: its network, loss or optimiser"):
+        next(iter(trainer))
+
+
+def test_an_optimiser_that_is_changed_between_two_epochs_is_refused(tmp_path):
+    trainer = training.Trainer(training.prepare(small(tmp_path, model="mlp")))
+    epochs = iter(trainer)
+    next(epochs)
+    trainer.optimizer = torch.optim.Adam(trainer.model.parameters())
+    with pytest.raises(ValueError, match="trainer: its network, loss or optimiser"):
+        next(epochs)
+
+
+def test_a_state_that_a_run_does_not_go_on_from_is_told(tmp_path, plain):
+    config = small(tmp_path, model="mlp", loss="afl", epochs=2)
+    trainer = training.Trainer(training.prepare(config))
+    state = copy.deepcopy(trainer.state_dict())
+    for values in state["model"].values():
+        values.add_(1)
+    trainer.load_state_dict(state)
+    with pytest.warns(UserWarning, match="load_state_dict gave is not used"):
+        list(trainer)
     np.testing.assert_array_equal(runs.load_logits(config.run_dir, "test")[0], plain)
 
 

@@ -726,6 +726,7 @@ class _Reader:
             problem = f"{bad} is outside [0, 1]"
             fail("confidence", problem, "of percentages, divide by 100")
         if "correct" in self.roles:
+            self._refuse_correct_answers()
             hits = self._correct()
             _refuse_of_true_class(values, hits)
             parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
@@ -753,6 +754,20 @@ class _Reader:
                 cure = "write 1 where the prediction is right, else 0"
                 fail("correct", problem, cure)
         return np.array([_YES_OR_NO[word] for word in written])
+
+    def _refuse_correct_answers(self) -> None:
+        """Refuse ``correct`` beside predictions in the same words: it may be a label."""
+        predictions = self.roles.get("prediction")
+        if predictions is None:
+            return
+        words = {str(value).strip().casefold() for value in self.frame[predictions]}
+        if words <= _YES_OR_NO.keys():
+            fail(
+                "correct",
+                f"may be the true class, as {self._shown(predictions)} is the "
+                "predicted one, or whether that is right",
+                "name it label if it is the true class, else leave out the predictions",
+            )
 
     def _refuse_second_opinion(self, hits: npt.NDArray[np.bool_]) -> None:
         """Refuse a column ``correct`` that label and prediction contradict."""

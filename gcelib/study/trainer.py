@@ -333,6 +333,7 @@ class Trainer:
         self.splits = job.splits
         self.device = torch.device(job.settings.device)
         self._fresh = False  # whether all is as the seed made it
+        self._was_given_a_state = False
         if not job.done:  # the first optimizer of a process imports all of a compiler
             with torch_defaults():
                 self._build()
@@ -370,6 +371,39 @@ class Trainer:
             fused=self.device.type == "cuda" or None,
         )
         self._fresh = True
+        self._made = self._parts_of_run()
+        self._made_state = self._marks()
+
+    def _parts_of_run(self) -> tuple[object, ...]:
+        """Return what takes the steps, each of which the seed and settings made."""
+        return self.model, self.compiled, self.criterion, self.optimizer
+
+    def _marks(self) -> list[object]:
+        """Return what changes if weights, state or the optimiser's options do."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        tensors += self.criterion.buffers()
+        options = [
+            {
+                name: value
+                for name, value in group.items()
+                if name not in ("params", "lr")
+            }
+            for group in self.optimizer.param_groups
+        ]
+        return [*((id(t), t._version) for t in tensors), *options]
+
+    def _refuse_changed(self) -> None:
+        """Refuse a run of other weights, or by other steps, than its settings say."""
+        parts = zip(self._parts_of_run(), self._made, strict=True)
+        is_another = any(part is not made for part, made in parts)
+        if is_another or (self._fresh and self._marks() != self._made_state):
+            fail(
+                "trainer",
+                "its network, loss or optimiser was changed since it was made, and the "
+                "result would be stored as its seed's",
+                "name a network of your own as model='module:function', or take the "
+                "steps in a loop of your own",
+            )
 
     # --- what a checkpoint holds ---
 
@@ -388,13 +422,21 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from an earlier state.
+        """Take an earlier state, to predict with it or train an epoch.
+
+        A run that is iterated over goes on from its own checkpoint, or begins with its
+        seed's weights, and says that this state is not used.
 
         Parameters
         ----------
         state : dict
             What ``state_dict`` returned.
         """
+        self._load(state)
+        self._was_given_a_state = True
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        """Take the state of a checkpoint."""
         self._fresh = False
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -413,7 +455,8 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the folder holds another result.
+            If the folder holds another result, or the network, loss or optimiser is
+            another than the settings say.
         RuntimeError
             If another process writes there.
         FloatingPointError
@@ -435,6 +478,7 @@ class Trainer:
                 parts = self._on_device()
             logits: dict[str, Tensor] = {}
             for epoch in range(len(history), settings.epochs):
+                self._refuse_changed()
                 with torch_defaults():
                     record, logits = self._epoch(epoch, parts)
                     history.append(record)
@@ -452,10 +496,16 @@ class Trainer:
         history: list[Record] = []
         # Not built yet: the job was done, and its result has been removed since. Not
         # fresh: trained in this process before, up to an epoch that was broken off.
+        if self._was_given_a_state:
+            warn(
+                "trainer: the state that load_state_dict gave is not used; the run goes "
+                "on from its own checkpoint, or begins with its seed's weights"
+            )
+            self._was_given_a_state = False
         if not self._fresh:
             self._build()
         if checkpoint is not None:
-            self.load_state_dict(checkpoint)
+            self._load(checkpoint)
             history = checkpoint["history"]
         # The checkpoint decides: a kill may have fallen between the two files.
         run.write_history(history)
