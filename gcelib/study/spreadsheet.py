@@ -756,7 +756,7 @@ class _Reader:
         return np.array([_YES_OR_NO[word] for word in written])
 
     def _refuse_correct_answers(self) -> None:
-        """Refuse ``correct`` beside predictions in the same words: it may be a label."""
+        """Refuse ``correct`` beside predictions in such words: it may be a label."""
         predictions = self.roles.get("prediction")
         if predictions is None:
             return

@@ -498,8 +498,8 @@ class Trainer:
         # fresh: trained in this process before, up to an epoch that was broken off.
         if self._was_given_a_state:
             warn(
-                "trainer: the state that load_state_dict gave is not used; the run goes "
-                "on from its own checkpoint, or begins with its seed's weights"
+                "trainer: the state that load_state_dict gave is not used; the run "
+                "goes on from its own checkpoint, or begins with its seed's weights"
             )
             self._was_given_a_state = False
         if not self._fresh:
