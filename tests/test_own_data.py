@@ -734,6 +734,40 @@ def test_images_that_would_be_left_out_are_told(tmp_path, there, message):
         data.load(dataset)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize(
+    ("place", "target", "message"),
+    [
+        ("test", "/nowhere/test", "test is a link to nothing"),
+        ("Validation set", "/nowhere", "Validation set is a link to nothing"),
+        ("train/bird", "/nowhere/bird", "bird is a link to nothing"),
+        ("test", None, "test is a file that holds a path"),
+        ("test.zip", None, "test.zip is no folder; make it the folder test"),
+        ("test_images.tar.gz", None, "is no folder; make it the folder test"),
+        ("train/bird", None, "bird is a file that holds a path"),
+    ],
+)
+def test_parts_and_classes_that_are_not_there_are_not_drawn_elsewhere(
+    tmp_path, place, target, message
+):
+    dataset = write_folder(tmp_path, ("train",))
+    if target:
+        (tmp_path / place).symlink_to(target)
+    else:  # as Git writes a link where there are none
+        (tmp_path / place).write_text("../elsewhere/bird")
+    with pytest.raises(ValueError, match=f"^dataset: .*{message}"):
+        data.load(dataset)
+
+
+def test_a_part_may_be_a_link_and_lie_beside_its_archive(tmp_path, recwarn):
+    dataset = write_folder(tmp_path, ("train", "elsewhere"))
+    (tmp_path / "test").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "test.zip").write_text("packed")
+    (tmp_path / "train.tar.gz").write_text("packed")
+    assert len(data.load(dataset).test[1])
+    assert not recwarn.list
+
+
 def test_other_images_beside_train_are_told_where_one_may_be_the_test_set(tmp_path):
     dataset = write_folder(tmp_path, ("train", "unseen"))
     with pytest.warns(UserWarning, match=r"folders with images .* not read: unseen;"):

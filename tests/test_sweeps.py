@@ -7,11 +7,13 @@ import asyncio
 import contextlib
 import functools
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -821,3 +823,21 @@ def test_the_documented_slurm_cluster_writes_its_job_script(monkeypatch):
     assert "--nworkers" not in command
     compile(blocks[1], "docs/cluster.md", "exec")
     assert len(sweeps.expand(re.search(r'sweeps\.run\("(\w+)"', blocks[1])[1])) > 0
+
+
+def test_variants_that_are_one_run_under_two_names_are_told(tmp_path):
+    """What None means hangs on the recipe: here it is a limit of 2, too."""
+    grid = {
+        "dataset": "digits",
+        "recipe": "published_code",
+        "clip_norm": [None, 2.0],
+        "variant": "clip{clip_norm}",
+    }
+    with pytest.warns(UserWarning, match="variants 'clipNone' and 'clip2.0' have the"):
+        sweeps.expand(grid, tmp_path)
+    grid["clip_norm"] = [math.inf, 2.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cells = sweeps.expand(grid, tmp_path)
+    limits = [cell.config.resolved().clip_norm for cell in cells.values()]
+    assert limits == [None, 2.0]

@@ -7,6 +7,7 @@ step for each field, before any work.
 import copy
 import dataclasses
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -339,7 +340,8 @@ class TrainConfig:
     reduction : str, optional
         "mean" or "sum" over the batch.
     clip_norm : float, optional
-        Largest total gradient norm; None: no limit.
+        Largest total gradient norm; ``math.inf``: no limit. None: the recipe's, which
+        is no limit in "paper" and 2 in "published_code".
     drop_last, augment : bool, optional
         Leave out an incomplete last batch; crop and mirror images at random.
     eval_every : int, optional
@@ -610,7 +612,9 @@ def _real(
 
 def _clip_norm(value: object) -> float | None:
     """Return the limit of the gradient's norm; None: there is none."""
-    return None if value is None else _real("clip_norm", value, 0, 1e9, open_low=True)
+    if value is None or (isinstance(value, float) and value == math.inf):
+        return None
+    return _real("clip_norm", value, 0, 1e9, open_low=True)
 
 
 def _check_kind(model: str, source: data.Source, dataset: str) -> None:

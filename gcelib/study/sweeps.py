@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import json
 import math
 import os
 import re
@@ -253,6 +254,7 @@ def _look_into(
             others[run_dir] = refusal
         cells[run_dir] = cell
     _tell_mixed(claims)
+    _tell_twins(claims)
     return cells, others
 
 
@@ -278,6 +280,22 @@ def _tell_mixed(settings: Mapping[str, Mapping[str, Any]]) -> None:
             _check.warn(
                 f"grid: {who} on {asked['dataset']} differ in {', '.join(mixed)}: "
                 "their mean or difference mixes two recipes; give each a variant"
+            )
+            return
+
+
+def _tell_twins(settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn where variants are one and the same run under two names."""
+    variants: dict[str, str] = {}
+    for asked in settings.values():
+        rest = {name: value for name, value in asked.items() if name != "variant"}
+        content = json.dumps(rest, sort_keys=True, default=str)
+        other = variants.setdefault(content, asked["variant"])
+        if other != asked["variant"]:
+            _check.warn(
+                f"grid: variants {other!r} and {asked['variant']!r} have the same "
+                "settings, so they are one run twice; a value that is left out, or "
+                "null, is the recipe's (of clip_norm .inf means no limit)"
             )
             return
 

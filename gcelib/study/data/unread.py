@@ -35,6 +35,8 @@ _MEANT = {
     "evaluation": "test",
     "holdout": "test",
 }
+#: Endings of files that may hold a part which was not unpacked.
+_PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _OF_A_PART = "(s|set|sets|data|image|images|img|imgs|split|part|folder)?"
 
 
@@ -96,7 +98,8 @@ def refuse_unread(root: Path) -> None:
     Raises
     ------
     ValueError
-        If an image would be left out, or a part that is there is empty.
+        If an image would be left out, or a part that is there is empty, or a part or a
+        class is a link to nothing or an archive.
 
     Warns
     -----
@@ -108,6 +111,7 @@ def refuse_unread(root: Path) -> None:
         if not (root / part).is_dir():
             continue
         for entry in _shown(root / part):
+            _refuse_lost_link(entry)
             if entry.is_dir():
                 _refuse_unread_images(entry, is_train=part == "train")
             elif _may_be_image(entry):
@@ -127,7 +131,10 @@ def _refuse_other_parts(root: Path) -> None:
     """Refuse a folder that seems to be a missing part, and tell of other images."""
     told = []
     for entry in _shown(root):
-        if entry.name in PARTS or not entry.is_dir():
+        if not entry.is_dir():
+            _refuse_part_that_is_a_file(entry)
+            continue
+        if entry.name in PARTS:
             continue
         name = entry.name.casefold()
         meant = meant_part(name)
@@ -145,6 +152,37 @@ def _refuse_other_parts(root: Path) -> None:
             f"dataset: folders with images beside {root / 'train'} are not read: "
             f"{names}; the parts are called train, val and test"
         )
+
+
+def _refuse_part_that_is_a_file(entry: Path) -> None:
+    """Refuse a link to nothing, or a file, where a part is missing that it seems to be.
+
+    Another part would be drawn from train in its place.
+    """
+    name = entry.name.casefold()
+    plain = name
+    while plain.endswith(_PACKED):
+        plain = plain.rpartition(".")[0]
+    meant = _MEANT.get(plain)
+    if name != plain or entry.is_symlink():
+        meant = meant_part(plain)
+    if meant is None or (entry.parent / meant).is_dir():
+        return
+    _refuse_lost_link(entry)
+    cure = f"make it the folder {meant}, or move it away"
+    fail("dataset", f"{entry} is no folder", cure)
+
+
+def _refuse_lost_link(entry: Path) -> None:
+    """Refuse a link that leads nowhere, also one that was written down as text."""
+    cure = "mend the link, or remove it"
+    if entry.is_symlink() and not entry.exists():
+        fail("dataset", f"{entry} is a link to nothing that can be read", cure)
+    if entry.suffix or not entry.is_file() or entry.stat().st_size > 4096:
+        return
+    words = entry.read_bytes().decode("utf-8", "replace").split()
+    if len(words) == 1 and "/" in words[0]:
+        fail("dataset", f"{entry} is a file that holds a path, as of a link", cure)
 
 
 def _holds_images(folder: Path) -> bool:
