@@ -1,5 +1,6 @@
 """The lessons keep their form: what they ask, what they say, where it comes from."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gcelib import TrainConfig, runs, shipped
 from gcelib.view import lessons
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -299,3 +301,42 @@ def test_the_glossary_names_lessons_that_use_its_words():
         lesson = " ".join("\n".join(prose).lower().split())
         words = re.split(r",? and |, | \(|\)| of | for ", term.lower())
         assert any(word.strip() in lesson for word in words if word), (term, file)
+
+
+@pytest.mark.parametrize("loss", ["ce", "gce"])
+def test_lesson_03_shows_the_projects_other_run_beside_the_default_one(loss, recwarn):
+    other = {"ce": "gce", "gce": "ce"}[loss]
+    beside = shipped.run_beside(TrainConfig(loss=loss), other)
+    assert beside.parts[-5:] == ("demo", "fashion_mini", "convnet", other, "seed-01")
+    assert not recwarn.list
+
+
+OTHER_SETTINGS = [
+    ({"seed": 3}, "seed 1 (here 3)"),
+    ({"epochs": 2}, "epochs 12 (here 2), milestones (7, 10) (here (1))"),
+    ({"lr": 0.01}, "lr 0.05 (here 0.01)"),
+    ({"batch_size": 32}, "batch_size 64 (here 32)"),
+    ({"augment": True}, "augment False (here True)"),
+    ({"recipe": "published_code"}, "reduction mean (here sum)"),
+]
+
+
+@pytest.mark.parametrize(("given", "told"), OTHER_SETTINGS)
+def test_a_run_of_another_seed_or_recipe_is_told_and_not_put_beside(
+    given, told, tmp_path
+):
+    config = TrainConfig(loss="gce", runs_dir=tmp_path, **given)
+    with pytest.warns(UserWarning, match="another experiment") as caught:
+        assert shipped.run_beside(config, "ce") is None
+    assert told in str(caught[0].message)
+
+
+def test_the_readers_own_run_is_put_beside_once_it_is_finished_and_alike(tmp_path):
+    config = TrainConfig("digits", loss="gce", epochs=2, runs_dir=tmp_path)
+    own = dataclasses.replace(config, loss="ce")
+    assert shipped.run_beside(config, "ce") is None
+    with runs.open_run(own.run_dir, own.settings(), {}) as run:
+        run.finish({"test_raw_ece": 0.25})
+    assert shipped.run_beside(config, "ce") == own.run_dir
+    longer = dataclasses.replace(config, epochs=3)
+    assert shipped.run_beside(longer, "ce") is None

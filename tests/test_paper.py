@@ -434,6 +434,34 @@ def test_compare_pairs_by_seed():
     assert paper.compare(fewer[fewer.loss != "gce"]).empty
 
 
+def test_differences_pair_a_seed_with_that_of_its_own_network():
+    """Also where a run is missing, as in a sweep that has not finished."""
+    mixed = {"mlp": {1: 0.3, 2: 0.5, 3: 0.4}, "convnet": {1: 0.9, 2: 0.8, 3: 0.6}}
+    plain = {"mlp": {1: 0.2, 2: 0.2, 3: 0.2}, "convnet": {1: 0.7, 2: 0.4}}
+    studies = [
+        paper.Study(
+            pd.DataFrame(
+                {"dataset": "d", "model": m, "loss": loss, "seed": seed, "ece": value}
+                for m, by_seed in values.items()
+                for seed, value in by_seed.items()
+            )
+        )
+        for loss, values in (("gce", mixed), ("ce", plain))
+    ]
+    table = paper.differences(*studies, ("gce", "ce"), "ece").set_index("model")
+    assert table.n.to_dict() == {"mlp": 3, "convnet": 2}
+    assert table.difference.to_dict() == pytest.approx({"mlp": 0.2, "convnet": 0.3})
+    # Student's t with one degree of freedom: 12.7062; 0.2 and 0.4 have s = 0.1 sqrt(2).
+    assert table.low["convnet"] == pytest.approx(0.3 - 12.7062 * 0.1, abs=1e-4)
+    assert paper.differences(*studies, ("ce", "gce"), "ece").empty
+
+
+def test_variants_named_after_their_batch_size_are_told_from_others_with_a_b():
+    sizes = {"b16": 16, "b32": 32.0, "b2": 64, "bf16": 16, "big": 16, "b32-x": 32}
+    table = pd.DataFrame({"variant": sizes.keys(), "batch_size": sizes.values()})
+    assert paper.runs_by_batch_size(table).variant.tolist() == ["b16", "b32"]
+
+
 def all_seeds_agree(settings):
     """GCE better than six baselines with every one of ten seeds: each p is 1/1024."""
     values = {

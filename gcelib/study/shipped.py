@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcelib import _check
+from gcelib.study.alike import OF_TRAINING, as_other_losses, setting_as_text
 from gcelib.study.places import PROJECT
+from gcelib.study.stored import read_result
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from gcelib.study.config import TrainConfig
 
 _DATA = PROJECT / "data"
 
@@ -68,6 +74,64 @@ def demo_run(dataset: str, model: str, loss: str) -> Path | None:
     """
     folder = _DATA / "demo" / dataset / model / loss / "seed-01"
     return folder if folder.is_dir() else None
+
+
+def run_beside(config: TrainConfig, loss: str) -> Path | None:
+    """Folder of a finished run with another loss that was trained as ``config`` says.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The run that is to be compared.
+    loss : str
+        The other one's loss. It has this loss's usual options.
+
+    Returns
+    -------
+    Path or None
+        The project's demo run, else the reader's own. None if neither was trained on
+        the same data, with the same network, seed and recipe.
+
+    Warns
+    -----
+    UserWarning
+        If the project has such a run, but of another seed or recipe: which.
+
+    Examples
+    --------
+    >>> from gcelib import TrainConfig
+    >>> run_beside(TrainConfig(loss="gce"), "ce").parts[-4:]
+    ('fashion_mini', 'convnet', 'ce', 'seed-01')
+    """
+    other = dataclasses.replace(config, loss=loss, loss_options={})
+    shown = demo_run(other.dataset, other.resolved().model, loss)
+    differing = [] if shown is None else _unlike(shown, config, other)
+    if shown is not None and not differing:
+        return shown
+    with contextlib.suppress(OSError, ValueError):  # not finished, or damaged
+        if not _unlike(other.run_dir, config, other):
+            return other.run_dir
+    if shown is not None:
+        _check.warn(
+            f"the project's run of {loss} is another experiment and left out: it has "
+            f"{', '.join(differing)}; train {loss} with the settings of this run, and "
+            "it is shown"
+        )
+    return None
+
+
+def _unlike(run_dir: Path, config: TrainConfig, other: TrainConfig) -> list[str]:
+    """What a finished run has otherwise than ``config`` and its ``other`` loss."""
+    settings = read_result(run_dir).settings
+    there = as_other_losses(settings)
+    here = as_other_losses(config.settings())
+    here["loss_options"] = other.loss_options
+    return [
+        f"{name} {setting_as_text(there.get(name))} (here "
+        f"{setting_as_text(here.get(name))})"
+        for name in ("seed", *OF_TRAINING, "data_fingerprint", "loss_options")
+        if setting_as_text(there.get(name)) != setting_as_text(here.get(name))
+    ]
 
 
 def table(name: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from gcelib import _check
 from gcelib.losses import LOSSES
+from gcelib.study.alike import setting_as_text
 from gcelib.study.data.long_tails import split_name
 from gcelib.study.paper.numbers import Study, published, tell_other_recipes
 from gcelib.study.paper.statistics import holm, interval, wilcoxon
@@ -142,6 +143,72 @@ def compare(
     table = pd.DataFrame(rows, columns=columns)
     table = table.sort_values(["dataset", "model"], kind="stable", ignore_index=True)
     return _with_holm(table, shared)
+
+
+def differences(
+    one: Study, other: Study, losses: tuple[str, str], metric: str
+) -> pd.DataFrame:
+    """One loss of a study minus a loss of another, seed by seed: a row a setting.
+
+    Parameters
+    ----------
+    one, other : Study
+        May be one: then two losses of one variant are compared.
+    losses : (str, str)
+        The first one's and the other's; may be alike in two studies.
+    metric : str
+        A column of the runs.
+
+    Returns
+    -------
+    DataFrame
+        dataset, model; n, the seeds that both have; difference, low, high: the mean of
+        the differences and its 95 % interval, in the metric's unit. Settings where no
+        seed is common are left out.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"dataset": "d", "model": "m", "loss": ["gce", "ce"] * 2,
+    ...     "seed": [1, 1, 2, 2], "test_raw_error": [0.1, 0.2, 0.2, 0.3]})
+    >>> study = Study(table)
+    >>> row = differences(study, study, ("gce", "ce"), "test_raw_error").iloc[0]
+    >>> print(row.dataset, row.model, row.n, round(row.difference, 3))
+    d m 2 -0.1
+    """
+    rows = []
+    for setting in one.settings:
+        mine = one.numbers(*setting, losses[0], metric)
+        theirs = other.numbers(*setting, losses[1], metric)
+        gaps = (mine - theirs).dropna()
+        if len(gaps):
+            rows.append([*setting, len(gaps), *interval(gaps)])
+    columns = ["dataset", "model", "n", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def runs_by_batch_size(results: pd.DataFrame) -> pd.DataFrame:
+    """The runs that differ in their batch size alone: their variant is its name.
+
+    Parameters
+    ----------
+    results : DataFrame
+        A row a run.
+
+    Returns
+    -------
+    DataFrame
+        The rows of variant ``b64`` that have batches of 64, and so on, as the grid
+        ``batch_size`` names them.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"variant": ["b16", "b2", "big", ""], "batch_size": 16})
+    >>> runs_by_batch_size(table)["variant"].tolist()
+    ['b16']
+    """
+    sizes = results["batch_size"].map(lambda size: f"b{setting_as_text(size)}")
+    rows: pd.DataFrame = results[results["variant"] == sizes]
+    return rows
 
 
 def _with_holm(table: pd.DataFrame, shared: list[str]) -> pd.DataFrame:
