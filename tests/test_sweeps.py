@@ -24,7 +24,7 @@ import pytest
 from dask.system import CPU_COUNT
 from filelock import FileLock
 
-from gcelib import runs, sweeps
+from gcelib import runs, sweeps, training
 from gcelib.study import places
 
 SEVEN = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
@@ -839,5 +839,9 @@ def test_variants_that_are_one_run_under_two_names_are_told(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cells = sweeps.expand(grid, tmp_path)
-    limits = [cell.config.resolved().clip_norm for cell in cells.values()]
-    assert limits == [None, 2.0]
+    given = [cell.given for cell in cells.values()]
+    for again in (given, json.loads(json.dumps(given))):  # as a worker has them
+        limits = [
+            training.TrainConfig(**settings).resolved().clip_norm for settings in again
+        ]
+        assert limits == [None, 2.0]

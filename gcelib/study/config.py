@@ -437,8 +437,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse bad values and fill in the blanks."""
         settings = resolve(self)
+        is_limitless = self.clip_norm == math.inf
         for known in dataclasses.fields(self):
             setattr(self, known.name, getattr(settings, known.name))
+        if is_limitless:  # None would be the recipe's limit when it is asked again
+            self.clip_norm = math.inf
 
     def resolved(self) -> Settings:
         """Return what this run will do; values changed since are checked again.

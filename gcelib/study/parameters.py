@@ -85,6 +85,10 @@ def _fields(settings: type | None) -> dict[str, str]:
     }
 
 
+#: What papermill writes for .inf in YAML.
+_NO_LIMIT = "float('inf')"
+
+
 def _check_one(name: str, given: ast.expr, own: dict[str, str]) -> None:
     """Refuse one given parameter, if it is unknown or has another type."""
     if name not in own:
@@ -92,11 +96,13 @@ def _check_one(name: str, given: ast.expr, own: dict[str, str]) -> None:
             return
         raise BadParameter(f"unknown parameter {name!r}: {did_you_mean(name, own)}")
     asked = f"parameter {name!r} must be {own[name]}"
+    allowed = [kind.split("[")[0] for kind in re.split(r" or | \| ", own[name])]
+    if ast.unparse(given) == _NO_LIMIT and {"float", "None"} <= {*allowed}:
+        return  # a run's setting, whose range TrainConfig looks at
     try:
         value = ast.literal_eval(given)
     except ValueError:  # papermill writes float('nan')
         raise BadParameter(f"{asked}, got {ast.unparse(given)}") from None
-    allowed = [kind.split("[")[0] for kind in re.split(r" or | \| ", own[name])]
     found = type(value).__name__.replace("NoneType", "None")
     if found in allowed or (found == "int" and "float" in allowed):
         return
