@@ -1,5 +1,6 @@
 """The lessons keep their form: what they ask, what they say, where it comes from."""
 
+import csv
 import dataclasses
 import json
 import re
@@ -8,15 +9,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
-from gcelib import TrainConfig, runs, shipped
+from gcelib import TrainConfig, plots, runs, shipped
 from gcelib.view import lessons
+from gcelib.view.alt import description
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 WITH_SOLUTIONS = [*LESSONS, *sorted(NOTEBOOKS.glob("solutions/*.ipynb"))]
 #: Tools and appendices: no lesson's header, questions and exercises are asked of them.
 TOOLS = {"07_sweep", "09_your_logits"}
+
+
+#: Lines of cells that need a kernel.
+ONLY_IN_A_KERNEL = re.compile(r"^%.*|^.*check_parameters.*|^plt\.show\(\)", re.M)
+
+
+def run_cells(number, *marks, **parameters):
+    """Variables of a lesson after the cells that hold these marks, in this order."""
+    (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
+    sources = [source(cell) for cell in cells(path, "code")]
+    variables = {}
+    exec(sources[0], variables)
+    variables |= parameters
+    for mark in marks:
+        (code,) = [text for text in sources if mark in text]
+        exec(ONLY_IN_A_KERNEL.sub("", code), variables)
+    return variables
 
 
 def named(path):
@@ -340,3 +360,69 @@ def test_the_readers_own_run_is_put_beside_once_it_is_finished_and_alike(tmp_pat
     assert shipped.run_beside(config, "ce") == own.run_dir
     longer = dataclasses.replace(config, epochs=3)
     assert shipped.run_beside(longer, "ce") is None
+
+
+def means_of_networks(metric, n_val):
+    """Mean over splits by network, of each calibrator, in percent; csv and numpy."""
+    table = csv.DictReader((NOTEBOOKS.parent / "data/results/real_networks.csv").open())
+    splits = {}
+    for row in table:
+        if int(row["n_val"]) == n_val:
+            by_network = splits.setdefault(row["calibrator"], {})
+            by_network.setdefault(row["network"], []).append(float(row[metric]))
+    return {
+        calibrator: np.array([100 * np.mean(by_network[n]) for n in sorted(by_network)])
+        for calibrator, by_network in splits.items()
+    }
+
+
+REAL_NETWORKS = [("ece", 5000), ("classwise_ece", 5000), ("nll", 1000), ("brier", 1000)]
+
+
+@pytest.mark.parametrize(("metric", "n_val"), REAL_NETWORKS)
+def test_lesson_14_says_of_any_metric_what_its_numbers_say(metric, n_val, capsys):
+    marks = ["real_networks", "ax.set_xlabel", "ten times the step"]
+    variables = run_cells("14", *marks, metric=metric, n_val=n_val)
+    plt.close("all")
+    mean = means_of_networks(metric, n_val)
+    start, tenfold, end = (
+        mean[name].mean() for name in ("ats", "ats_step_0.5", "ats_converged")
+    )
+    said = capsys.readouterr().out.splitlines()[-1]
+    if end < start:
+        share = 100 * (start - tenfold) / (start - end)
+        assert said == f"ten times the step closes {share:.0f} % of the gap"
+    else:
+        assert f"by {metric} converged ATS is not lower" in said
+    below = [
+        (mean[name] < mean["ts_ece"]).sum()
+        for name in ("ats", "ats_converged", "spline")
+    ]
+    alt = description(variables["fig"])
+    assert metric in alt
+    assert [int(number) for number in re.findall(r"on (\d+)", alt)] == below
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_title_has_a_variables_value_from_the_variable(path):
+    code = "\n".join(source(cell) for cell in cells(path, "code"))
+    title = r'(?:rename_axis|set_title|suptitle)\(\s*"([^"\n]*?\b(\w+) = \d[^"\n]*)"'
+    for text, name in re.findall(title, code):
+        assert not re.search(rf"^{name} = ", code, re.M), text
+
+
+def test_lesson_06_shows_its_networks_alone_whatever_lies_beside_them(tmp_path):
+    calibrators = ("raw", "ts_nll", "ets", "ats", "ats_converged")
+    names = [f"{s}_{c}_auroc" for s in ("digits", "noise") for c in calibrators]
+    there = [("convnet", "", 0.5), ("convnet", "x", 0.6), ("mlp", "", 0.7)]
+    for model, variant, auroc in there:
+        settings = {"model": model, "variant": variant, "runs_dir": tmp_path}
+        config = TrainConfig("fashion_mini", loss="gce", **settings)
+        with runs.open_run(config.run_dir, config.settings(), {}) as run:
+            run.finish(dict.fromkeys(names, auroc))
+    place = tmp_path / "fashion_mini" / "convnet" / "gce" / "seed-01"
+    variables = {"root": tmp_path, "losses": ["gce"], "paths": {"gce": place}}
+    variables |= {"stored": ("digits", "noise"), "runs": runs, "plots": plots}
+    shown = run_cells("06", 'results["run_dir"]', plt=plt, **variables)["results"]
+    plt.close("all")
+    assert shown["digits_raw_auroc"].tolist() == [0.5]
