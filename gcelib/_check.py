@@ -6,6 +6,8 @@ Whoever may not wait for an accelerator, as a training step, passes ``values=Fal
 """
 
 import array
+import contextlib
+import contextvars
 import difflib
 import math
 import numbers
@@ -14,7 +16,7 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import (
     Literal,
     NamedTuple,
@@ -60,18 +62,45 @@ _OWN_FOLDERS = tuple(
 )
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
+#: Where this thread's warnings go instead of being told.
+_COLLECTED: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar(
+    "collected", default=None
+)
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[str]]:
+    """Collect what the block would warn of, and tell nothing of it.
+
+    What other threads warn of is told as ever, which ``warnings.catch_warnings`` does
+    not promise: it changes the filters of the whole process, and two of them that
+    overlap leave the inner ones behind.
+    """
+    messages: list[str] = []
+    token = _COLLECTED.set(messages)
+    try:
+        yield messages
+    finally:
+        _COLLECTED.reset(token)
+
+
+def warn(message: str) -> None:
     """Warn at the line of the user's own code, however deep inside gcelib the cause.
 
     The line is the innermost one that belongs neither to gcelib nor to torch (which
-    calls a module's ``forward``): in a notebook, the line of the cell.
+    calls a module's ``forward``): in a notebook, the line of the cell. Within
+    ``collected`` nothing is told.
     """
+    messages = _COLLECTED.get()
+    if messages is not None:
+        messages.append(message)
+        return
     frame = sys._getframe(1)
     level = 2  # of the frame, as warnings.warn counts
     while frame.f_back and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
         frame = frame.f_back
         level += 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 # --------------------------------------------------------------------------------------

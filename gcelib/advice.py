@@ -5,7 +5,6 @@ import io
 import math
 import os
 import secrets
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -868,8 +867,7 @@ class _Study:
         """Every sample calibrated by fits that have not seen it."""
         order = self.rng.permutation(len(self.labels))
         held_out = {name: torch.empty_like(self.logits) for name in self.names}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the fit on all samples says it once
+        with _check.collected():  # the fit on all samples says it once
             for part in np.array_split(order, self.folds):
                 rest = np.setdiff1d(order, part)
                 for name in self.names:
@@ -994,20 +992,27 @@ class _Study:
     def _fit(self, name: str) -> Calibrator:
         """The calibrator on all samples; of raw logits the temperature 1."""
         if name != "raw":
-            with warnings.catch_warnings():
-                # advise has said so of its own arguments.
-                warnings.filterwarnings("ignore", "logits: (rows|all values)")
-                warnings.filterwarnings("ignore", r"labels: .* a probability of 0")
-                if self.form.top is not None:
-                    # What it would say of predictions is said of wrong and right.
-                    warnings.filterwarnings("ignore", message="labels: ")
-                return make_calibrator(name).fit(self.logits, self.labels)
+            with _check.collected() as messages:
+                fitted = make_calibrator(name).fit(self.logits, self.labels)
+            for message in messages:
+                if not self._is_said(message):
+                    _check.warn(message)
+            return fitted
         identity = TemperatureScaling()
         n_classes = torch.tensor(self.logits.shape[1])
         identity.load_state_dict(
             {"temperature": torch.tensor(1.0), "n_classes": n_classes}
         )
         return identity
+
+    def _is_said(self, message: str) -> bool:
+        """Whether advise says what a fit warns of, of its own arguments."""
+        if message.startswith(("logits: rows", "logits: all values")):
+            return True
+        if not message.startswith("labels: "):
+            return False
+        # Of confidences it is said of wrong and right, where a fit says predictions.
+        return self.form.top is not None or " a probability of 0" in message
 
     def _test(
         self, test: tuple[Tensor, Tensor] | None, fitted: Mapping[str, Calibrator]
@@ -1017,8 +1022,7 @@ class _Study:
             return {}
         z, y = test
         judged = {"raw": self._judge(z, y)}
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with _check.collected(), torch.no_grad():
             for name in self.names:
                 calibrator = fitted[name] if name in fitted else self._fit(name)
                 judged[name] = self._judge(calibrator(z), y)

@@ -7,8 +7,11 @@ of their own.
 """
 
 import contextlib
+import functools
 import importlib.util
 import inspect
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -26,6 +29,7 @@ from gcelib.calibrator import TEMPERATURE, BufferRule, Calibrator, interpolate
 from gcelib.ensemble import EnsembleTemperatureScaling
 from gcelib.spline import SplineCalibration
 from gcelib.temperature import TemperatureScaling
+from gcelib.threads import float32_by_default
 
 __all__ = [
     "ALL_CALIBRATORS",
@@ -196,10 +200,10 @@ class StructuredMatrixScaling(Calibrator):
     def _fit(self, logits: Tensor, labels: Tensor) -> dict[str, npt.ArrayLike]:
         """What probmetrics finds from the probabilities, which is all it takes."""
         with _say_what_to_install("sms", "probmetrics numba"):
-            from probmetrics.calibrators import get_calibrator
+            get_calibrator = _importing_probmetrics()
 
         probs = logits.double().softmax(1).numpy()
-        with _default_dtype(torch.float32), torch.enable_grad():
+        with float32_by_default(), torch.enable_grad():
             fitted = get_calibrator("sms", sms_print_init_info=False)
             fitted.fit(probs, labels.numpy())
         inverse_temperature = float(fitted.ts_.cal_.invtemp_)
@@ -219,6 +223,20 @@ class StructuredMatrixScaling(Calibrator):
         return (log_p @ self.weight.T + self.bias).to(logits.dtype)
 
 
+_IMPORTING = threading.Lock()
+
+
+@functools.cache
+def _importing_probmetrics() -> Callable[..., Any]:
+    """Import what makes its calibrators, and change filters of warnings for it once."""
+    with _IMPORTING, warnings.catch_warnings():
+        # Of what it uses of torch: nothing that who calibrates could change.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+        from probmetrics.calibrators import get_calibrator
+    make: Callable[..., Any] = get_calibrator  # it says no types
+    return make
+
+
 @contextlib.contextmanager
 def _say_what_to_install(calibrator: str, library: str) -> Iterator[None]:
     """Refuse the fit if the imports of its library, in the block, fail."""
@@ -230,17 +248,6 @@ def _say_what_to_install(calibrator: str, library: str) -> Iterator[None]:
             f"calibrator: {problem}, which does not import ({error}); "
             f"pip install {library}"
         ) from error
-
-
-@contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Another default dtype for a library that relies on it, put back afterwards."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 # --- registry ------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What ``advise`` says of models whose fault is known."""
 
 import re
+import threading
 import warnings
 
 import numpy as np
@@ -366,6 +367,35 @@ def test_the_advice_costs_the_fits_it_needs_and_no_more(with_test, monkeypatch):
     assert len(sizes) == 4 * tried + on_all
     assert sizes.count(225) == 4 * tried  # three of four parts
     assert sizes.count(300) == on_all
+
+
+def test_an_advice_takes_no_warning_from_other_threads(monkeypatch):
+    """Filters are the process's: an advice that sets them would silence everybody."""
+    z, y = truth_and_labels(100)
+    filters = list(warnings.filters)
+    fit_alone = TemperatureScaling._fit
+    fits = []
+
+    def fit_beside_another_thread(self, logits, labels):
+        fits.append(len(labels))
+        gcelib._check.warn("logits: of this thread")
+        other = threading.Thread(target=gcelib._check.warn, args=("of another",))
+        other.start()
+        other.join()
+        assert list(warnings.filters) == filters
+        return fit_alone(self, logits, labels)
+
+    monkeypatch.setattr(TemperatureScaling, "_fit", fit_beside_another_thread)
+    for name in QUICK[1:]:
+        monkeypatch.delitem(CALIBRATORS, name)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        filters = list(warnings.filters)
+        advise(3 * z, y, folds=2)
+    said = [str(warning.message) for warning in told]
+    assert fits == [50, 50, 100]
+    assert said.count("of another") == 3
+    assert said.count("logits: of this thread") == 1  # by the fit on all samples
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -583,6 +583,22 @@ def test_the_numbers_do_not_hang_on_torchs_global_state(tmp_path, plain, name):
     np.testing.assert_array_equal(runs.load_logits(config.run_dir, "test")[0], plain)
 
 
+def test_blocks_that_overlap_leave_no_trace_of_each_other():
+    """As in two threads: the first that enters is the first that leaves."""
+    with contextlib.ExitStack() as stack:
+        for name in ("default dtype", "deterministic", "matmul precision", "no mkldnn"):
+            GLOBALS[name](stack)
+        before = global_state()
+        first, second = torch_defaults(), torch_defaults()
+        first.__enter__()
+        inside = global_state()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert global_state() == inside != before  # the second is still at work
+        second.__exit__(None, None, None)
+        assert global_state() == before
+
+
 CHANGES = {
     "weights": lambda t: t.model.load_state_dict(
         {k: v * 2 for k, v in t.model.state_dict().items()}

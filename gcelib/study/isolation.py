@@ -6,6 +6,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from gcelib.threads import SharedChange, float32_by_default
+
 T = TypeVar("T")
 
 
@@ -17,6 +19,9 @@ def torch_defaults() -> Iterator[None]:
     inference mode and deterministic algorithms are off, gradients on; float32 products
     are exact. What the caller had set is there again afterwards. The number of threads
     is left alone.
+
+    Autocast, the default device and gradients are a thread's own; the rest is the
+    process's, and is put back when the last thread leaves.
 
     Never hold it across a ``yield`` to the caller: he would work under these settings.
 
@@ -30,11 +35,8 @@ def torch_defaults() -> Iterator[None]:
     >>> torch.set_default_dtype(torch.float32)
     """
     with contextlib.ExitStack() as stack:
-        _default_dtype(stack)
-        _deterministic_algorithms(stack)
-        if not torch.backends.mkldnn.enabled:
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=True))
-        _float32_products(stack)  # after the flags, which set a precision, too
+        stack.enter_context(float32_by_default())
+        stack.enter_context(_usual_kernels())
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
@@ -46,10 +48,15 @@ def torch_defaults() -> Iterator[None]:
         yield
 
 
-def _default_dtype(stack: contextlib.ExitStack) -> None:
-    """Make float32 the default dtype until the stack is closed."""
-    stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-    torch.set_default_dtype(torch.float32)
+def _use_usual_kernels(stack: contextlib.ExitStack) -> None:
+    """Compute as a fresh process does until the stack is closed."""
+    _deterministic_algorithms(stack)
+    if not torch.backends.mkldnn.enabled:
+        stack.enter_context(torch.backends.mkldnn.flags(enabled=True))
+    _float32_products(stack)  # after the flags, which set a precision, too
+
+
+_usual_kernels = SharedChange(_use_usual_kernels)
 
 
 def _deterministic_algorithms(stack: contextlib.ExitStack) -> None:

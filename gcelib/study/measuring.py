@@ -7,7 +7,6 @@ class, a temperature, ATS with other numbers of bins, and a control.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +128,8 @@ def measure_further(
     """
     val = (logits["val"], labels["val"])
     test = (logits["test"], labels["test"])
-    with warnings.catch_warnings():
+    with _check.collected():
         # Advice is for who calibrates, and ``measure`` has given it.
-        warnings.simplefilter("ignore", UserWarning)
         fitted = calibration.TemperatureScaling("nll").fit(*val)
         found = {"ts_nll_temperature": float(fitted.temperature)}
         found |= class_errors(*test)

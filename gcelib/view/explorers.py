@@ -16,7 +16,6 @@ import io
 import math
 import os
 import uuid
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
@@ -34,6 +33,7 @@ from gcelib import metrics
 from gcelib._check import (
     boolean,
     choice,
+    collected,
     fail,
     known_keys,
     listed,
@@ -802,10 +802,8 @@ class ReliabilityExplorer(_Explorer):
 
         Nobody has asked for this fit yet: who chooses it is told.
         """
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with collected() as said:
             form = self._form(name, calibrator)
-        said = [str(warning.message) for warning in caught]
         notes = self._notes.setdefault((name, calibrator), said)
         return {**form, "notes": notes}
 
