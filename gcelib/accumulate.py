@@ -37,8 +37,10 @@ def accumulated_backward(
     - *Dropout* and other random layers draw for each piece, and draw the same in both
       passes (the random states of Python, numpy, the CPU and the devices of inputs
       and weights are replayed), so that the gradients are exact for what was drawn. One
-      big batch would draw others. A layer with a generator of its own cannot be
-      replayed: on a CPU a warning tells that logits differ between the passes.
+      big batch would draw others. What is drawn next follows what the criterion drew,
+      as without pieces; what other threads draw meanwhile may be drawn again. A layer
+      with a generator of its own cannot be replayed: on a CPU a warning tells that
+      logits differ between the passes.
     - *Batch normalisation* in training mode sees the pieces: the gradients are exact
       for a network that normalises each piece by itself, not for one that normalises
       the big batch. Its running statistics move once for each piece, as in plain
@@ -102,7 +104,8 @@ def accumulated_backward(
         _check.fail("accumulated_backward", "gradients are switched off", cure)
     pieces = torch.split(inputs, size)
 
-    logits, states = _logits_without_gradient(model, pieces)
+    devices = {inputs.device, *(weight.device for weight in model.parameters())}
+    logits, states = _logits_without_gradient(model, pieces, devices)
     logits.requires_grad_()
     loss = criterion(logits, labels)
     if loss.ndim > 0:
@@ -119,12 +122,17 @@ def accumulated_backward(
     shares = torch.split(gradient, size)
     before = torch.split(logits.detach(), size)
     last = len(pieces) - 1
-    for i, piece in enumerate(pieces):
-        _set_random_states(states[i])
-        with _gradients_stay_here(model, wanted=i < last):
-            again = model(piece)
-            _warn_of_other_logits(before[i], again)
-            torch.autograd.backward(again, shares[i])
+    # The criterion may have drawn, too: what comes next goes on after it.
+    drawn = _random_states(devices)
+    try:
+        for i, piece in enumerate(pieces):
+            _set_random_states(states[i])
+            with _gradients_stay_here(model, wanted=i < last):
+                again = model(piece)
+                _warn_of_other_logits(before[i], again)
+                torch.autograd.backward(again, shares[i])
+    finally:
+        _set_random_states(drawn)
     return loss.detach()
 
 
@@ -137,14 +145,13 @@ class _RandomStates(NamedTuple):
 
 
 def _logits_without_gradient(
-    model: nn.Module, pieces: tuple[Tensor, ...]
+    model: nn.Module, pieces: tuple[Tensor, ...], devices: set[torch.device]
 ) -> tuple[Tensor, list[_RandomStates]]:
     """The logits of all pieces, and the random states before each of them.
 
     The model is left as it was: running statistics are to move once, in the second
     pass.
     """
-    devices = {pieces[0].device, *(weight.device for weight in model.parameters())}
     buffers = _buffers(model)
     logits = []
     states = []

@@ -416,17 +416,23 @@ def test_plain_accumulation_would_be_another_loss():
     assert difference.norm() > 0.01 * plain[0].norm()
 
 
-def test_dropout_is_replayed_and_batch_norm_counts_each_piece_once():
+@pytest.mark.parametrize("noise", [0, 1])
+def test_dropout_is_replayed_and_batch_norm_counts_each_piece_once(noise):
     """The same as a loss on the logits of pieces that all keep their graph."""
+
+    def criterion(logits, labels):
+        drawn = torch.randn_like(logits) if noise else 0
+        return GCELoss()(logits + drawn, labels)
+
     model = network(nn.Dropout(0.5), nn.BatchNorm1d(16))
     inputs, labels = torch.randn(40, 8).double(), batch(40, 5)[1]
     other = copy.deepcopy(model)
     state = torch.get_rng_state()
-    value = accumulated_backward(model, GCELoss(), inputs, labels, 10)
+    value = accumulated_backward(model, criterion, inputs, labels, 10)
     drawn = torch.get_rng_state()
     torch.set_rng_state(state)
     logits = torch.cat([other(piece) for piece in inputs.split(10)])
-    expected = GCELoss()(logits, labels)
+    expected = criterion(logits, labels)
     expected.backward()
     torch.testing.assert_close(value, expected.detach())
     torch.testing.assert_close(gradients(model), gradients(other))
@@ -463,6 +469,25 @@ def test_other_generators_are_replayed_and_new_buffers_count_once(draw):
     model.zero_grad()
     GCELoss()(model.layer(inputs) * factors[:, None], labels).backward()
     torch.testing.assert_close(found, gradients(model.layer))
+
+
+@pytest.mark.parametrize(
+    "draw", [random.random, np.random.rand, lambda: torch.rand(())]
+)
+def test_a_criterion_never_draws_the_same_again(draw):
+    """The network of the first steps draws nothing, that of the last ones does."""
+    drawn = []
+
+    def criterion(logits, labels):
+        drawn.append(float(draw()))
+        return GCELoss()(logits, labels)
+
+    inputs, labels = torch.randn(40, 8).double(), batch(40, 5)[1]
+    still, moving = network(), Draws(draw)
+    for model in (still, still, moving, moving):
+        accumulated_backward(model, criterion, inputs, labels, 10)
+    first_passes = moving.drawn[:4] + moving.drawn[8:12]
+    assert len({*drawn, *first_passes}) == 4 + 8
 
 
 def test_a_second_pass_that_is_no_replay_is_told():
