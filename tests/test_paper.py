@@ -16,6 +16,7 @@ from hypothesis import given, settings, strategies as st
 
 import gcelib
 from gcelib import calibration, losses, metrics, paper, runs, sweeps
+from gcelib.study.alike import unlike_recipe
 from gcelib.study.paper import report
 from gcelib.study.stored import write_record
 
@@ -1401,3 +1402,67 @@ def test_numbers_that_were_measured_otherwise_are_told(metric, condition, values
         paper.Study(rows.assign(**{condition: values}))
     with pytest.warns(UserWarning, match="losses on digits mlp in precision"):
         paper.Study(rows.assign(precision=["fp32", "bf16"]))
+
+
+def test_a_study_is_not_asked_for_another_variant():
+    table = _trained().assign(variant="a")
+    study = paper.Study(table, "a")
+    assert paper.compare(study, variant="a").equals(paper.compare(table, variant="a"))
+    assert paper.compare(study).equals(paper.compare(study, variant="a"))
+    with pytest.raises(ValueError, match="variant: is 'b', and the study is that of"):
+        paper.compare(study, variant="b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("op", "≥"),
+        ("op", " >"),
+        ("quantifier", "ANY"),
+        ("quotes", "test"),
+        ("losses", "gec"),
+        ("versus", "ce|brier|mmc"),
+        ("metric", "test_raw_eec"),
+    ],
+)
+def test_a_claim_in_unknown_words_is_refused(name, value):
+    claim = paper.CLAIMS[:1].assign(**{name: value})
+    with pytest.raises(ValueError, match=f"claims: {name} .* of 'error_vs_ce' is unkn"):
+        paper.check_claims(_trained(), claims=claim)
+    assert len(paper.check_claims(_trained(), claims=paper.CLAIMS[:2])) == 2
+
+
+def test_options_are_read_alike_from_a_table_and_from_its_csv(tmp_path):
+    run = {"dataset": "cifar10", "model": "resnet50", "loss": "gce"}
+    run["loss_options"] = {"regularizer_weight": 0.5}
+    pd.DataFrame([run]).to_csv(tmp_path / "table.csv", index=False)
+    (again,) = pd.read_csv(tmp_path / "table.csv").to_dict("records")
+    assert isinstance(again["loss_options"], str)
+    told = ["loss_options regularizer_weight 0.5 for 1"]
+    assert unlike_recipe(again) == unlike_recipe(run) == told
+
+
+def test_times_of_other_numbers_of_threads_are_told():
+    table = _trained()
+    table["seconds_per_epoch"] = 0.5
+    table["threads"] = np.where(table.loss == "ce", 1, 2)
+    with pytest.warns(UserWarning, match="seconds_per_epoch .* differ in threads"):
+        paper.Study(table)
+
+
+def test_a_spread_divides_by_n_minus_1_whatever_holds_the_numbers():
+    for numbers in ([1.0, 2.0], np.array([1.0, 2.0]), pd.Series([1.0, 2.0])):
+        assert paper.mean_and_spread(numbers) == "1.50 ± 0.71"
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        (np.eye(10), np.arange(1, 11)),
+        (np.full((2, 2), np.nan), np.array([0, 1])),
+        (np.eye(3), np.array([0, -1, 2])),
+    ],
+)
+def test_errors_by_class_are_measured_of_true_classes_alone(logits, labels):
+    with pytest.raises(ValueError, match=r"^(labels|logits): contains"):
+        paper.class_errors(logits, labels)

@@ -609,6 +609,8 @@ CHANGES = {
     "optimiser": lambda t: setattr(
         t, "optimizer", torch.optim.Adam(t.model.parameters())
     ),
+    "an option of the loss": lambda t: setattr(t.criterion, "label_smoothing", 0.1),
+    "a frozen layer": lambda t: next(t.model.parameters()).requires_grad_(False),
     "weight decay": lambda t: t.optimizer.param_groups[0].update(weight_decay=0.1),
 }
 
@@ -621,13 +623,24 @@ def test_no_run_is_stored_that_its_settings_did_not_make(tmp_path, what):
         next(iter(trainer))
 
 
-def test_an_optimiser_that_is_changed_between_two_epochs_is_refused(tmp_path):
+@pytest.mark.parametrize("what", ["optimiser", "weight decay", "a frozen layer"])
+def test_what_is_changed_between_two_epochs_is_refused(tmp_path, what):
     trainer = training.Trainer(training.prepare(small(tmp_path, model="mlp")))
     epochs = iter(trainer)
     next(epochs)
-    trainer.optimizer = torch.optim.Adam(trainer.model.parameters())
+    CHANGES[what](trainer)
     with pytest.raises(ValueError, match="trainer: its network, loss or optimiser"):
         next(epochs)
+
+
+def test_images_of_another_size_are_no_input(tmp_path):
+    """Most networks would take them, and say something."""
+    trainer = training.Trainer(training.prepare(small(tmp_path)))
+    images = trainer.splits.test[0]
+    with pytest.raises(
+        ValueError, match=r"inputs: have the shape \(1, 4, 4\), those of"
+    ):
+        trainer.predict(images[:2, :, :4, :4])
 
 
 def test_a_state_that_a_run_does_not_go_on_from_is_told(tmp_path, plain):

@@ -1,5 +1,7 @@
 """Which runs were trained alike: settings compared, however a table wrote them."""
 
+import ast
+import contextlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -158,6 +160,9 @@ def unlike_recipe(run: Mapping[Any, Any]) -> list[str]:
 
 def _unlike_options(dataset: str, model: str, loss: str, given: object) -> list[str]:
     """Say which of its loss's options a run has otherwise than usual."""
+    if isinstance(given, str):  # as a CSV file keeps it
+        with contextlib.suppress(ValueError, SyntaxError):
+            given = ast.literal_eval(given)
     if not isinstance(given, Mapping):
         return []
     row = LOSSES[loss]

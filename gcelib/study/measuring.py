@@ -182,13 +182,19 @@ def class_errors(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         ``test_raw_error_class<k>``: fractions of the samples of that class. Classes
         without samples are left out.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
     Examples
     --------
     >>> class_errors(np.eye(2), np.array([0, 0]))["test_raw_worst_class_error"]
     0.5
     """
-    scores = np.asarray(logits)
-    classes = np.asarray(labels)
+    values, ids = _check.logits_and_labels(logits, labels)
+    scores = values.numpy()
+    classes = ids.numpy()
     n_classes = scores.shape[1]
     wrong = np.bincount(classes, scores.argmax(1) != classes, n_classes)
     counts = np.bincount(classes, minlength=n_classes)

@@ -296,7 +296,7 @@ def load_records(runs_dir: AnyPath | None = None) -> dict[Path, stored.Record]:
     >>> load_records("a folder without runs")
     {}
     """
-    folder = Path(runs_dir or places.runs_dir())
+    folder = places.runs_dir(runs_dir)
     records = {}
     run_dirs, left_out = _finished(folder)
     for run_dir in run_dirs:

@@ -372,30 +372,38 @@ class Trainer:
         )
         self._fresh = True
         self._made = self._parts_of_run()
+        self._made_options = self._options()
         self._made_state = self._marks()
 
     def _parts_of_run(self) -> tuple[object, ...]:
         """Return what takes the steps, each of which the seed and settings made."""
         return self.model, self.compiled, self.criterion, self.optimizer
 
-    def _marks(self) -> list[object]:
-        """Return what changes if weights, state or the optimiser's options do."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        tensors += self.criterion.buffers()
-        options = [
-            {
-                name: value
-                for name, value in group.items()
-                if name not in ("params", "lr")
-            }
+    def _options(self) -> list[object]:
+        """Return what no step changes: options of steps and loss, what is frozen."""
+        of_steps = [
+            {k: value for k, value in group.items() if k not in ("params", "lr")}
             for group in self.optimizer.param_groups
         ]
-        return [*((id(t), t._version) for t in tensors), *options]
+        of_loss = {
+            name: value
+            for name, value in vars(self.criterion).items()
+            if not name.startswith("_") and isinstance(value, (bool, float, int, str))
+        }
+        is_trained = [p.requires_grad for p in self.model.parameters()]
+        return [*of_steps, of_loss, is_trained]
+
+    def _marks(self) -> list[object]:
+        """Return what changes if the weights or the state of the loss do."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        tensors += self.criterion.buffers()
+        return [(id(tensor), tensor._version) for tensor in tensors]
 
     def _refuse_changed(self) -> None:
         """Refuse a run of other weights, or by other steps, than its settings say."""
         parts = zip(self._parts_of_run(), self._made, strict=True)
         is_another = any(part is not made for part, made in parts)
+        is_another = is_another or self._options() != self._made_options
         if is_another or (self._fresh and self._marks() != self._made_state):
             fail(
                 "trainer",
@@ -745,6 +753,11 @@ class Trainer:
         ValueError, TypeError
             If the shape is another one, or images are no uint8.
         """
+        shape = tuple(inputs.shape[1:])
+        if shape != tuple(self.splits.input_shape):
+            problem = f"have the shape {shape}, those of training "
+            problem += f"{tuple(self.splits.input_shape)}"
+            fail("inputs", problem, "bring them to that size first")
         if batch_size is None:
             batch_size = 250 if self.device.type == "cpu" else 500
         self.model.eval()

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from gcelib import _check
 from gcelib.study.data.splits import ArrayPair, per_class
 
 _TAIL = re.compile(r"(.+)_lt([1-9]\d{0,5}(?:\.\d*[1-9])?)")
@@ -50,6 +51,11 @@ def long_tail_counts(n_max: int, n_classes: int, rho: float) -> list[int]:
     list of int
         n_k = round(n_max rho^(-k / (K - 1))), and at least 1.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If a number is out of its range: of the literature's factor 0.01, rho is 100.
+
     References
     ----------
     The paper's Appendix C.
@@ -59,6 +65,9 @@ def long_tail_counts(n_max: int, n_classes: int, rho: float) -> list[int]:
     >>> long_tail_counts(5000, 10, 100)
     [5000, 2997, 1797, 1077, 646, 387, 232, 139, 83, 50]
     """
+    _check.number("n_max", n_max, 1, integer=True)
+    _check.number("n_classes", n_classes, 2, integer=True)
+    _check.number("rho", rho, 1)
     exact = [n_max * rho ** (-k / (n_classes - 1)) for k in range(n_classes)]
     return [max(1, int(n + 0.5)) for n in exact]
 

@@ -37,6 +37,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from gcelib import _check
+from gcelib.losses import LOSSES
 from gcelib.study.paper.numbers import (
     FOLDER,
     Study,
@@ -463,7 +465,8 @@ def check_claims(
     Raises
     ------
     TypeError, ValueError
-        If ``results`` is no table of runs.
+        If ``results`` is no table of runs, or a claim of yours has a word that no rule,
+        loss or metric knows.
 
     Warns
     -----
@@ -475,9 +478,11 @@ def check_claims(
     >>> check_claims().set_index("id").printed["error_vs_ce"]
     'does not hold'
     """
+    ours = Study.of(results, variant)
     if claims is None:
         claims = printed_claims()
-    ours = Study.of(results, variant)
+    else:
+        _refuse_unknown_words(claims, ours)
     tell_other_recipes(ours)
     # Table 9 repeats settings of Tables 1 and 2, with five runs: a study of its own.
     printed = _printed_study(repeated=False)
@@ -508,6 +513,35 @@ def check_claims(
             }
         )
     return pd.DataFrame(rows)
+
+
+_WORDS = {
+    "op": ("", "<", ">", ">=", "=="),
+    "quantifier": ("", "all", "any"),
+    "quotes": ("means", "tests", "words"),
+}
+
+
+def _refuse_unknown_words(claims: pd.DataFrame, ours: Study) -> None:
+    """Refuse claims that could be judged by another rule, or never, unnoticed."""
+    metrics = {*map(str, ours.runs), *map(str, _printed_study(False).runs)}
+    of_the_papers = printed_claims()
+    for cell in [*of_the_papers.metric, *of_the_papers.versus_metric]:
+        metrics.update(cell.split("|"))
+    losses = {*LOSSES, *(str(loss) for loss in ours.runs.get("loss", ()))}
+    known = {"losses": losses, "versus": losses}
+    known |= {"metric": metrics, "versus_metric": metrics} if len(ours.runs) else {}
+    for _, claim in claims.iterrows():
+        for name, words in _WORDS.items():
+            if claim[name] not in words:
+                problem = f"{name} {claim[name]!r} of {claim['id']!r} is unknown"
+                _check.fail("claims", problem, f"choose one of {words}")
+        for name, there in known.items():
+            for pattern in str(claim[name]).split("|"):
+                if pattern and not _alternatives(pattern, [*there]):
+                    problem = f"{name} {pattern!r} of {claim['id']!r} is unknown"
+                    cure = _check.did_you_mean(pattern, sorted(there))
+                    _check.fail("claims", problem, cure)
 
 
 @cache

@@ -42,7 +42,8 @@ def collect(runs_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
         - ``seconds_per_epoch``, the median over epochs without a look at the test set,
           of runs whose environment says ``"sharing": 1``, that they had their device to
           themselves (Table 6; else missing);
-        - versions of torch and gcelib's commit, and the day.
+        - versions of torch and gcelib's commit, the day, and the ``threads`` of a
+          timed run.
 
     Examples
     --------
@@ -66,6 +67,8 @@ def _from_folder(run_dir: Path, record: Record) -> dict[str, Any]:
     found |= _from_history(run_dir, environment)
     found["torch"] = environment.get("torch")
     found["commit"] = environment.get("commit")
+    if "seconds_per_epoch" in found:
+        found["threads"] = environment.get("threads")
     found["day"] = environment.get("started", "")[:10]
     return found
 

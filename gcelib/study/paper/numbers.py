@@ -29,7 +29,11 @@ KEYS = ["dataset", "model", "loss", "seed"]
 #: Where the paper's numbers and claims lie.
 FOLDER = runs.PROJECT / "data" / "paper"
 #: What numbers hang on that are not of the training.
-_CONDITIONS = {"early_val_error": "eval_every", "seconds_per_epoch": "device"}
+_CONDITIONS = (
+    ("early_val_error", "eval_every"),
+    ("seconds_per_epoch", "device"),
+    ("seconds_per_epoch", "threads"),
+)
 #: What ``cifar10_c`` means when nothing more is said: see ``data.check_ood``.
 _PAPERS_CORRUPTION = re.compile("cifar10_c:gaussian_noise(:5)?_")
 
@@ -104,6 +108,8 @@ class Study:
         The rows that count, with what :func:`derived` adds.
     settings : list of (dataset, model)
         In the order of their first run.
+    variant : str
+        Which runs these are.
 
     Raises
     ------
@@ -131,6 +137,7 @@ class Study:
         _tell_mixed(kept)
         _tell_other_conditions(kept)
         self.runs = derived(kept)
+        self.variant = variant
         self._cells: dict[tuple[str, str, str], pd.DataFrame] = {}
         for key, rows in self.runs.groupby(KEYS[:3], sort=False):
             dataset, model, loss = (str(part) for part in key)
@@ -145,13 +152,23 @@ class Study:
         ----------
         results : Study, DataFrame or None
         variant : str, default ""
-            Read for a table only: a study has its variant.
+            Of a table. A study has its variant, and another one is refused.
 
         Returns
         -------
         Study
+
+        Raises
+        ------
+        ValueError
+            If a study of one variant is asked for another.
         """
-        return results if isinstance(results, Study) else Study(results, variant)
+        if not isinstance(results, Study):
+            return Study(results, variant)
+        if variant not in ("", results.variant):
+            problem = f"is {variant!r}, and the study is that of {results.variant!r}"
+            _check.fail("variant", problem, "pass the table of all runs in its place")
+        return results
 
     def losses(self, dataset: str, model: str) -> list[str]:
         """The losses with runs in one setting, in the order of their first run.
@@ -296,7 +313,7 @@ def _tell_mixed(table: pd.DataFrame) -> None:
 
 def _tell_other_conditions(table: pd.DataFrame) -> None:
     """Warn of numbers that hang on how often, or on what, they were measured."""
-    for metric, condition in _CONDITIONS.items():
+    for metric, condition in _CONDITIONS:
         if not {metric, condition} <= set(table.columns):
             continue
         measured = table[table[metric].notna()]

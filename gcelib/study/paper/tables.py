@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from gcelib import _check
 from gcelib.losses import LOSSES
@@ -277,12 +278,13 @@ def summary(results: Study | pd.DataFrame | None, variant: str = "") -> pd.DataF
     return pd.DataFrame(rows, columns=["dataset", "model", "loss", "n", *_SUMMARY])
 
 
-def mean_and_spread(values: pd.Series) -> str:
-    """``"12.34 ± 0.56"``: mean and standard deviation.
+def mean_and_spread(values: ArrayLike) -> str:
+    """``"12.34 ± 0.56"``: mean and standard deviation (divided by n - 1).
 
     Parameters
     ----------
-    values : (n,) Series of float
+    values : (n,) array-like of float
+        Missing ones are left out.
 
     Returns
     -------
@@ -294,10 +296,11 @@ def mean_and_spread(values: pd.Series) -> str:
     >>> mean_and_spread(pd.Series([1.0, 2.0])), mean_and_spread(pd.Series([1.0]))
     ('1.50 ± 0.71', '1.00')
     """
-    if not len(values):
+    numbers = pd.Series(np.asarray(values, dtype=float))
+    if not len(numbers):
         return ""
-    spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
-    return f"{values.mean():.2f}{spread}"
+    spread = f" ± {numbers.std():.2f}" if len(numbers) > 1 else ""
+    return f"{numbers.mean():.2f}{spread}"
 
 
 def table(
