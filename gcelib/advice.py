@@ -19,7 +19,12 @@ from gcelib import _check, intervals
 from gcelib._check import Array
 from gcelib.bins import Floats, bin_scale, check_confidences
 from gcelib.blocks import rounding
-from gcelib.calibration import CALIBRATORS, TemperatureScaling, make_calibrator
+from gcelib.calibration import (
+    ALL_CALIBRATORS,
+    CALIBRATORS,
+    TemperatureScaling,
+    make_calibrator,
+)
 from gcelib.calibrator import Calibrator, are_unrelated
 from gcelib.metrics import logits_from_probabilities
 
@@ -282,7 +287,10 @@ class Advice:
         path : path
             As given to ``save``.
         form : {"logits", "probabilities", "confidences"}, optional
-            What it will be applied to; None: what ``advise`` was given.
+            What it will be applied to; None: logits, of ``advise_confidences``
+            confidences. These are of *right* and *wrong*, the others of the classes: an
+            advice on the one is none on the other, unless its calibrator treats two
+            classes alike.
 
         Returns
         -------
@@ -292,7 +300,7 @@ class Advice:
         Raises
         ------
         ValueError
-            If there is no such form.
+            If there is no such form, or the advice is none on it.
 
         Examples
         --------
@@ -301,6 +309,8 @@ class Advice:
         form = self.form if form is None else form
         _check.choice("form", form, tuple(_LINES_THAT_APPLY))
         name = "ts_nll" if self.name == "raw" else self.name
+        if (form == "confidences") != (self.form == "confidences"):
+            self._refuse_other_classes(name, form)
         more = "" if form == "logits" else ", logits_from_probabilities"
         return (
             "import torch\n"
@@ -309,6 +319,16 @@ class Advice:
             f"state = torch.load({str(path)!r}, weights_only=True)\n"
             "calibrator.load_state_dict(state)\n"
         ) + _LINES_THAT_APPLY[form]
+
+    def _refuse_other_classes(self, name: str, form: str) -> None:
+        """Refuse to move *right* as class 1, or class 1 as *right*."""
+        if self.before.shape[1] == 2 and ALL_CALIBRATORS[name].keeps_order:
+            return
+        problem = f"{form!r}, but the advice was on {self.form}"
+        cure = "call advise(logits, labels), which knows the classes"
+        if form == "confidences":
+            cure = "call advise_confidences(confidences, correct)"
+        _check.fail("form", problem, cure)
 
 
 def advise(

@@ -248,6 +248,8 @@ def test_the_lines_that_load_do_what_the_advised_calibrator_does(form, tmp_path)
     logits = metrics.logits_from_probabilities(probabilities)
     labels = torch.bernoulli(0.3 + 0.5 * confidences).long()
     advice = advise(logits, labels)
+    if form == "confidences":
+        advice = advise_confidences(confidences, labels)
     names = {
         "logits": logits,
         "probabilities": probabilities,
@@ -262,10 +264,52 @@ def test_the_lines_that_load_do_what_the_advised_calibrator_does(form, tmp_path)
     torch.testing.assert_close(names["calibrated"], expected)
 
 
-def test_lines_for_an_unknown_form_are_refused():
-    advice = advise(torch.randn(60, 3), torch.arange(60) % 3)
-    with pytest.raises(ValueError, match=r"^form: unknown 'confidence'"):
-        advice.usage("c.pt", "confidence")
+def an_advice(name, form="logits", n_classes=2):
+    """An advice as if it had been given."""
+    z = torch.zeros(1, n_classes)
+    calibrator = gcelib.make_calibrator(name)
+    return gcelib.advice.Advice(
+        name=name,
+        calibrator=calibrator,
+        sentence="",
+        rows=(),
+        reference="raw",
+        before=z,
+        after=z,
+        labels=torch.tensor([0]),
+        form=form,
+    )
+
+
+@pytest.mark.parametrize(
+    ("advice", "form", "message"),
+    [
+        (an_advice("bias"), "confidence", "form: unknown 'confidence'"),
+        (an_advice("bias"), "confidences", ".*call advise_confidences"),
+        (an_advice("vector", "confidences"), "logits", r".*call advise\(logits"),
+        (an_advice("bias", "confidences"), "probabilities", r".*call advise\(logits"),
+        (an_advice("ts_nll", n_classes=3), "confidences", ".*call advise_confidences"),
+    ],
+)
+def test_lines_for_what_the_advice_was_not_on_are_refused(advice, form, message):
+    """``bias`` would give *right* what it found of class 1."""
+    with pytest.raises(ValueError, match=f"^{message}"):
+        advice.usage("c.pt", form)
+
+
+@pytest.mark.parametrize("name", [n for n in QUICK if n not in ("bias", "vector")])
+def test_lines_for_confidences_are_right_where_two_classes_are_alike(name):
+    """They act on the confidence of the top class, whichever that is."""
+    z, y = truth_and_labels(400, 2)
+    calibrator = gcelib.make_calibrator(name).fit(3 * z, y)
+    names = {"confidences": torch.from_numpy(3 * z).softmax(1).amax(1)}
+    lines = an_advice(name).usage("c.pt", "confidences")
+    after_loading = lines[lines.index("right = ") :]
+    names |= {"torch": torch, "calibrator": calibrator}
+    names["logits_from_probabilities"] = metrics.logits_from_probabilities
+    exec(after_loading, names)
+    expected = calibrator(torch.from_numpy(3 * z)).softmax(1).amax(1)
+    torch.testing.assert_close(names["calibrated"], expected)
 
 
 def test_probabilities_are_an_input_of_their_own_and_never_pass_for_logits():
