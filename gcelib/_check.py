@@ -16,7 +16,7 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import (
     Literal,
     NamedTuple,
@@ -701,6 +701,10 @@ def check_range(labels: Tensor, n_classes: int, name: str = "labels") -> None:
             fail(name, problem, cure)
 
 
+_MANY = 20  # labels that all fall into one half of the classes by no chance
+_MARKS = "_.-: "  # between a class and what else the name of a column says
+
+
 @runtime_checkable
 class _Index(Protocol):
     """An index of pandas, which need not be installed."""
@@ -793,7 +797,7 @@ def _warn_of_order(name: str, columns: list[str]) -> None:
 def _warn_of_columns(
     name: str, columns: list[str], scores: Tensor, classes: Tensor
 ) -> None:
-    """Warn of columns that hold the labels or count the rows: they are no class's."""
+    """Warn of columns that are no class's: labels, numbers of rows, a second set."""
     if len(scores) < 10 or not bool((scores != scores.round()).any()):
         return
     steps = scores.diff(dim=0)
@@ -805,6 +809,60 @@ def _warn_of_columns(
         if bool(columns_that.any()):
             column = columns[int(columns_that.int().argmax())]
             warn(f"{name}: column {column!r} {what}; leave it out")
+    second = second_set(columns, classes.tolist())
+    if second:
+        warn(
+            f"{name}: columns {second[0]!r} to {second[-1]!r} seem a second set of "
+            "scores, no label is of their classes; leave them out"
+        )
+
+
+def second_set(columns: Sequence[str], labels: Iterable[int]) -> list[str]:
+    """Columns that seem a second set of scores of the same classes; mostly none.
+
+    The names of such sets are all pairs of a class and a mark: ``cat, dog, cat_std,
+    dog_std``; ``0, 1, 0.1, 1.1``; ``cat_x, dog_x, cat_y, dog_y``; or the same twice.
+    Classes may be called so, too, but then labels, ids of columns, are of all sets.
+    """
+    ids = [*labels]
+    used = {*ids}
+    if len(ids) < _MANY or not 2 <= len(used) <= len(columns) / 2:
+        return []
+    for sets in _grids(columns):
+        size = len(sets[0])
+        homes = [one for one in sets if used <= {*one}]
+        if not homes and max(used) >= size:
+            continue
+        home = homes[0] if homes else min(sets)
+        return [name for at, name in enumerate(columns) if at not in home]
+    return []
+
+
+def _grids(columns: Sequence[str]) -> Iterator[list[list[int]]]:
+    """Every way to see sets of scores of the same classes in the names of columns."""
+    at: dict[str, list[int]] = {}
+    for i, name in enumerate(columns):
+        at.setdefault(name, []).append(i)
+    times = {len(places) for places in at.values()}
+    if len(at) < len(columns):
+        if len(times) == 1 and len(at) > 1:
+            yield [list(places) for places in zip(*at.values(), strict=True)]
+        return
+    longest = max(columns, key=len)  # it has a mark, if not all have one
+    for cut in range(1, len(longest)):
+        start = longest[:cut]
+        end = longest[cut:]
+        starts = [name.removesuffix(end) for name in columns if name.endswith(end)]
+        ends = [name.removeprefix(start) for name in columns if name.startswith(start)]
+        ends = [e for e in ends if all(s + e in at for s in starts)]
+        if min(len(starts), len(ends)) < 2 or len(starts) * len(ends) != len(columns):
+            continue
+        within_number = start[-1].isdecimal() and end[0].isdecimal()
+        between_words = start[-1] in _MARKS or end[0] in _MARKS
+        if within_number or not (between_words or "" in starts or "" in ends):
+            continue
+        yield [[at[s + e][0] for s in starts] for e in ends]
+        yield [[at[s + e][0] for e in ends] for s in starts]
 
 
 def _in_another_order(ours: _Index, theirs: _Index) -> bool:

@@ -417,6 +417,12 @@ def test_columns_that_are_no_class_s_are_told():
         gcelib.evaluate(logits.assign(y=labels), labels)
     with pytest.warns(UserWarning, match="logits: column 'index' counts the rows; lea"):
         gcelib.evaluate(logits.reset_index(), labels)
+    for twice in (logits.add_suffix("_1").join(logits), logits.iloc[:, [0, 1, 2] * 2]):
+        with pytest.warns(UserWarning, match="logits: columns 'a.* seem a second set"):
+            gcelib.evaluate(twice, labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            gcelib.evaluate(twice, labels.where(labels > 0, 5))
     certain = logits * 0
     certain["b"] = 1.0 * (labels == 1)
     two = certain[["a", "b"]].assign(a=1.0 * (labels != 1))

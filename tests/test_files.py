@@ -692,6 +692,41 @@ def test_what_would_be_read_as_another_class_is_refused(tmp_path, header, rows, 
     assert told in str(error.value)
 
 
+CLASSES = ("cat", "dog", "new_fox")
+TWO_SETS = {
+    "pandas": [*CLASSES, *(f"{c}.1" for c in CLASSES)],
+    "beside each other": [f"{c}{mark}" for c in CLASSES for mark in ("", "_std")],
+    "numbers": ["0", "1", "10", "0.1", "1.1", "10.1"],
+    "merge": [f"{k}{mark}" for mark in ("_x", "_y") for k in range(3)],
+    "raw cal": [f"{k}{mark}" for k in range(3) for mark in ("_raw", "_cal")],
+    "before": [f"{mark}_{c}" for mark in ("a", "b", "c") for c in CLASSES],
+    "without a mark": [*CLASSES, *(f"mean_{c}" for c in CLASSES)],
+}
+
+
+@pytest.mark.parametrize("name", TWO_SETS)
+def test_scores_of_the_same_classes_once_more_are_refused(name, tmp_path):
+    """Labels are of one set alone; of all, they are classes that are called so."""
+    names = TWO_SETS[name]
+    path = tmp_path / "mine.csv"
+    scores = np.random.default_rng(0).normal(size=(30, len(names)))
+
+    def read(labels):
+        lines = [",".join(["label", *(f"logit_{n}" for n in names)])]
+        for i, row in enumerate(scores):
+            lines.append(",".join([labels[i % len(labels)], *map(str, row)]))
+        path.write_text("\n".join(lines) + "\n")
+        return load_logits_file(path)
+
+    own = {"pandas": CLASSES, "beside each other": CLASSES, "numbers": ("0", "1", "10")}
+    with pytest.raises(
+        BadParameter, match=r"columns: 'logit_.* seem a second set of sc"
+    ):
+        read(own.get(name, ("0", "1", "2")))
+    all_of_them = names if name in own else [str(k) for k in range(len(names))]
+    assert read(all_of_them).parts["val"][0].shape == scores.shape
+
+
 def test_predictions_beside_scores_are_compared_with_the_largest(tmp_path, recwarn):
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(40, 3)).round(1)  # with ties

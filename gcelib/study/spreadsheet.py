@@ -495,6 +495,7 @@ class _Reader:
         order, names_of_columns = self._classes()
         columns = [self.scores[k] for k in order]
         labels, names = self._labels(len(columns), names_of_columns)
+        self._refuse_second_set(columns, labels)
         scores = self.frame[columns].to_numpy(float)
         self._compare_with_scores(scores, labels, names)
         parts = {split: (scores[rows], labels[rows]) for split, rows in splits.items()}
@@ -709,6 +710,19 @@ class _Reader:
                 at = self.scores[label] if label < len(self.scores) else 0
                 problem = f"{self._shown(at)} reads as a class, which no label names"
                 fail("columns", problem, "give the column another name")
+
+    def _refuse_second_set(
+        self, columns: list[int], labels: npt.NDArray[np.int64]
+    ) -> None:
+        """Refuse scores of the same classes once more: ``logit_0``, ``logit_0.1``."""
+        names = [_plain(self.names[at]) for at in columns]
+        again = _check.second_set(names, labels.tolist())
+        if again:
+            at = columns[names.index(again[0])]
+            problem = f"{self._shown(at)} and {len(again) - 1:,} more seem a second set"
+            problem += " of scores: no label is of their classes"
+            cure = "leave them out; if they are classes, give them names of their own"
+            fail("columns", problem, cure)
 
     def _say_names(self, names: Sequence[str], how: str) -> None:
         """Note which class has which id."""
