@@ -739,11 +739,15 @@ def warn_of_tables(
         return
     if names_of_columns and scores.ndim == 2 and classes.ndim == 1:
         _warn_of_columns(names[0], names_of_columns, scores, classes)
-    ours = _index_of(logits)
-    if ours is None or not isinstance(ours, _Index):
+    warn_of_indexes(logits, labels, names)
+
+
+def warn_of_indexes(one: object, other: object, names: tuple[str, str]) -> None:
+    """Warn where two tables hold the same index in two orders: rows are by position."""
+    ours, theirs = _index_of(one), _index_of(other)
+    if not (isinstance(ours, _Index) and isinstance(theirs, _Index)):
         return
-    theirs = _index_of(labels)
-    if isinstance(theirs, _Index) and _in_another_order(ours, theirs):
+    if _in_another_order(ours, theirs):
         first, second = names
         warn(
             f"{second}: their index is another one than that of {first}, and rows are "

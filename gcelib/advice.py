@@ -788,7 +788,10 @@ def paired_differences(
     probabilities = _check.boolean("probabilities", probabilities)
     judged = {}
     n_classes = None
+    of_reference = f"calibrated[{reference!r}]"
     for name, logits in calibrated.items():
+        pair = (of_reference, f"calibrated[{name!r}]")
+        _check.warn_of_indexes(calibrated[reference], logits, pair)
         z, y = _check.logits_and_labels(logits, labels)
         tolerance = rounding(z.dtype, probabilities=probabilities)
         if n_classes not in (None, z.shape[1]):

@@ -5,6 +5,7 @@ import threading
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -473,3 +474,16 @@ def test_a_label_of_probability_0_is_told_where_it_decides_alone(dtype):
         paired_differences(both, y, "a", probabilities=True, resamples=100)
     with pytest.warns(UserWarning, match=f"^runs: {said}"):
         ReliabilityExplorer({"b": (p, y)}, probabilities=True)
+
+
+def test_rows_of_two_tables_in_two_orders_are_told():
+    """What is paired is paired by position, also where the labels have no index."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(100, 3)))
+    labels = rng.integers(0, 3, 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        paired_differences({"a": table, "b": 2 * table}, labels, "a", resamples=100)
+    shuffled = table.sample(frac=1, random_state=0)
+    with pytest.warns(UserWarning, match=r"calibrated\['b'\]: their index is another"):
+        paired_differences({"a": table, "b": shuffled}, labels, "a", resamples=100)

@@ -580,6 +580,9 @@ def test_the_numbers_do_not_hang_on_torchs_global_state(tmp_path, plain, name):
         for _ in fit(config):
             assert global_state() == before  # nothing leaks between two epochs
         assert global_state() == before
+    # What a caller sets back is as if nothing had been.
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.cudnn.allow_tf32
     np.testing.assert_array_equal(runs.load_logits(config.run_dir, "test")[0], plain)
 
 

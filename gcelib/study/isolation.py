@@ -79,8 +79,7 @@ def _float32_products(stack: contextlib.ExitStack) -> None:
     where the narrowest that was set holds. It refuses to tell the older ones where the
     newer ones differ, so that both kinds are set here.
     """
-    older_of_products = _told(torch.get_float32_matmul_precision)
-    older_of_cudnn = _told(lambda: torch.backends.cudnn.allow_tf32)
+    older = _told(torch.get_float32_matmul_precision)
     everything, *backends = _wider()
     # The last to be done: what is above has its old value, and the older setters, which
     # change operations, have been called.
@@ -96,12 +95,14 @@ def _float32_products(stack: contextlib.ExitStack) -> None:
         _set(setting, precision)
     for operation in _operations():
         _set(operation, "ieee")
-    if older_of_products not in (None, _EXACT):
-        stack.callback(torch.set_float32_matmul_precision, older_of_products)
+    # Now an older setting that is not exact is told, or is not because it differs.
+    remaining = _told(torch.get_float32_matmul_precision)
+    if remaining != _EXACT:
+        before = remaining or older or "high"
+        stack.callback(torch.set_float32_matmul_precision, before)
         torch.set_float32_matmul_precision(_EXACT)
-    if older_of_cudnn is not False:
-        if older_of_cudnn:
-            stack.callback(setattr, torch.backends.cudnn, "allow_tf32", True)
+    if _told(lambda: torch.backends.cudnn.allow_tf32) is None:
+        stack.callback(setattr, torch.backends.cudnn, "allow_tf32", True)
         torch.backends.cudnn.allow_tf32 = False
 
 
