@@ -16,7 +16,14 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import (
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    Set,
+)
 from typing import (
     Literal,
     NamedTuple,
@@ -33,6 +40,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 #: What the library takes for numbers: tensors, arrays, memory maps, nested lists,
 #: DataFrames and Series.
@@ -730,7 +738,9 @@ def warn_of_tables(
     and one that holds the labels, or counts the rows.
     ``scores`` and ``classes`` are their numbers.
     """
-    if isinstance(logits, (Tensor, np.ndarray)):
+    if isinstance(logits, np.ndarray) or (
+        isinstance(logits, Tensor) and _index_of(logits) is None
+    ):
         return
     names_of_columns = _names_of_columns(logits)
     if names_of_columns and scores.ndim == 2:
@@ -749,15 +759,36 @@ def warn_of_indexes(one: object, other: object, names: tuple[str, str]) -> None:
         return
     if _in_another_order(ours, theirs):
         first, second = names
+        table = first
+        if isinstance(logits, Tensor):
+            first = f"the table that {first} were made of"
+            table = "table"
         warn(
             f"{second}: their index is another one than that of {first}, and rows are "
-            f"taken by position; pass {second}.loc[{first}.index] if the index says "
+            f"taken by position; pass {second}.loc[{table}.index] if the index says "
             f"what belongs together, else {second}.to_numpy()"
         )
 
 
+#: Of tensors that were made of a table, its index, as long as they live.
+_INDEXES: MutableMapping[Tensor, _Index] = WeakTensorKeyDictionary()
+
+
+def remember_index(made: Tensor, table: object) -> None:
+    """Let ``made``, whose rows are those of ``table``, be compared with labels later.
+
+    ``table`` may be a tensor of which an index is remembered. What is made of ``made``,
+    as its rows in another order, has none.
+    """
+    index = _index_of(table)
+    if isinstance(index, _Index):
+        _INDEXES[made] = index
+
+
 def _index_of(table: object) -> object:
     """The index of the rows, of pandas and xarray; None where there is none."""
+    if isinstance(table, Tensor):
+        return _INDEXES.get(table) if _INDEXES else None
     dimensions = getattr(table, "dims", None)
     indexes = getattr(table, "indexes", None)
     if dimensions and isinstance(indexes, Mapping):

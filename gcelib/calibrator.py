@@ -186,6 +186,7 @@ class Calibrator(nn.Module):
         UserWarning
             If they seem to be probabilities; looked at on a CPU alone.
         """
+        look = False
         if torch.compiler.is_compiling():
             inputs = torch.as_tensor(logits)
         else:
@@ -210,7 +211,9 @@ class Calibrator(nn.Module):
         inputs = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         calibrated = self._calibrate(inputs)
         if self.keeps_predictions:
-            return with_predictions_of(inputs, calibrated)
+            calibrated = with_predictions_of(inputs, calibrated)
+        if look:
+            _check.remember_index(calibrated, logits)
         return calibrated
 
     def extra_repr(self) -> str:

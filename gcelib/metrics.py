@@ -895,7 +895,9 @@ def logits_from_probabilities(p: Array) -> Tensor:
     _check.check_has_values("p", values)
     _check.check_logits(values, "p", values=False)
     _check.check_probabilities(values, "p")
-    return _check.logarithm(values)
+    logits = _check.logarithm(values)
+    _check.remember_index(logits, p)
+    return logits
 
 
 # --------------------------------------------------------------------------------------

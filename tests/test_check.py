@@ -368,6 +368,28 @@ def test_an_index_in_another_order_is_told(name):
     assert not [w for w in caught if "index" in str(w.message)]
 
 
+def test_an_index_is_told_of_what_was_made_of_its_table():
+    p, labels = table_and_labels()
+    p = np.exp(p).div(np.exp(p).sum(axis=1), axis=0)
+    shuffled = labels.sample(frac=1, random_state=1)
+    logits = gcelib.logits_from_probabilities(p)
+    scale = gcelib.TemperatureScaling()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*index")
+        calibrated = [scale.fit(logits, labels)(scores) for scores in (p, logits)]
+        for scores in (logits, *calibrated):
+            gcelib.nll(scores, labels)
+            gcelib.nll(scores[torch.randperm(60)], shuffled)  # nothing is known of it
+        gcelib.nll(logits, shuffled.to_numpy())
+    for scores in (logits, *calibrated):
+        with pytest.warns(
+            UserWarning, match=r"index is .* than that of the table that"
+        ):
+            gcelib.nll(scores, shuffled)
+    with pytest.warns(UserWarning, match=r"index is .* than that of the table that"):
+        scale.fit(logits, shuffled)
+
+
 class Labelled:
     """What xarray's arrays have: numbers, dimensions, and an index of each."""
 
