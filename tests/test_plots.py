@@ -404,6 +404,62 @@ def test_every_figure_says_in_words_what_its_axes_show(name):
     assert alt.description(ax.figure) == "A cat sits."
 
 
+def of_lines(ax):
+    ax.plot([100, 1000, 4000], [20.5, np.nan, 3.14159], label="CE")
+    ax.plot([100, 1000, 4000], [9, 9, 9])  # a line without a name is no result
+    ax.axhline(0)
+
+
+def of_named_bars(ax):
+    ax.bar(["shirt", "bag", "coat"], [4.0, -2.0, 1.0])
+
+
+def of_bars_across(ax):
+    ax.barh(["shirt", "bag", "coat"], [4.0, -2.0, 1.0])
+
+
+def of_error_bars(ax):
+    ax.errorbar([4.0, -2.0, 1.0], ["shirt", "bag", "coat"], xerr=9, fmt="o")
+
+
+def of_bars_beside_each_other(ax):
+    for i, (name, heights) in enumerate({"CE": [1, 3], "GCE": [4, 2]}.items()):
+        ax.bar(np.arange(2) + 0.4 * i - 0.2, heights, 0.4, label=name)
+    ax.set_xticks([0, 1], ["raw", "TS"])
+
+
+def of_points(ax):
+    ax.scatter([1, 2], [0.5, 0.25], label="tail")
+    ax.set_xticks([1, 2], ["1", "2"])
+
+
+def of_fractions_in_percent(ax):
+    table = pd.DataFrame({"loss": ["ce", "gce"], "ece": [0.0456, 0.02]})
+    plots.bars_with_intervals(table, ax=ax, points=True)
+
+
+SHIRTS = "lowest -2 at bag, highest 4 at shirt"
+READ_OFF = {
+    of_lines: "CE lowest 3.14 at 4000, highest 20.5 at 100",
+    of_named_bars: SHIRTS,
+    of_bars_across: SHIRTS,
+    of_error_bars: SHIRTS,
+    of_bars_beside_each_other: "CE lowest 1 at raw, highest 3 at TS; GCE lowest 2 at "
+    "TS, highest 4 at raw",
+    of_fractions_in_percent: "lowest 2 at GCE, highest 4.56 at CE",
+    of_points: "tail lowest 0.25 at 2, highest 0.5 at 1",
+}
+
+
+@pytest.mark.parametrize("draw", READ_OFF, ids=lambda draw: draw.__name__)
+def test_a_description_by_values_says_what_is_drawn(draw):
+    figure = Figure()
+    ax = figure.add_subplot(title="ρ = 10")
+    draw(ax)
+    assert plots.describe_values(ax, "What") is ax
+    assert alt.description(figure) == f"What: ρ = 10: {READ_OFF[draw]}."
+
+
 def test_a_notebooks_figures_reach_html_with_their_descriptions(caplog, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)
     sources = [

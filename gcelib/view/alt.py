@@ -11,11 +11,17 @@ from __future__ import annotations
 import html
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
 Drawn = TypeVar("Drawn", bound="Axes | Figure")
 
@@ -48,6 +54,147 @@ def describe(drawn: Drawn, text: str) -> Drawn:
     figure: Any = drawn.figure if hasattr(drawn, "transData") else drawn
     figure.gcelib_description = " ".join(text.split())
     return drawn
+
+
+def describe_values(drawn: Drawn, text: str) -> Drawn:
+    """Describe a figure by a text and by the numbers that are drawn, read off its axes.
+
+    What the numbers say then never differs from what is to be seen, whatever was asked
+    for.
+
+    Parameters
+    ----------
+    drawn : Figure or Axes
+        The figure, or any axes of it, after everything was drawn.
+    text : str
+        What is drawn, without what there is to see.
+
+    Returns
+    -------
+    Figure or Axes
+        ``drawn`` itself. After the text come, panel by panel, the lowest and the
+        highest value of each labelled line, of all bars, points and error bars, and
+        where they are.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> figure = Figure()
+    >>> _ = figure.add_subplot().plot([1, 2, 4], [5.5, 3.25, 4.0], label="CE")
+    >>> description(describe_values(figure, "Error by epoch"))
+    'Error by epoch: CE lowest 3.25 at 2, highest 5.5 at 1.'
+    """
+    figure: Any = drawn.figure if hasattr(drawn, "transData") else drawn
+    panels = []
+    for ax in figure.axes:
+        values = "; ".join(filter(None, map(_extremes, _series(ax))))
+        if values:
+            panels.append(_joined(ax.get_title(), ": ", values))
+    between = ". " if len(panels) > 1 else ": "
+    return describe(drawn, f"{_joined(text, between, '. '.join(panels))}.")
+
+
+@dataclass(frozen=True)
+class _Series:
+    """What one line, or one kind of bars, points or error bars, shows.
+
+    ``places`` and ``values`` are (n,), each along its axis.
+    """
+
+    label: str
+    places: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
+    of_places: Axis
+    of_values: Axis
+
+
+def _series(ax: Axes) -> list[_Series]:
+    """All that is drawn on one pair of axes; values along x, where only y has names."""
+    from matplotlib.collections import PathCollection
+    from matplotlib.container import BarContainer, ErrorbarContainer
+
+    found: list[tuple[str, Any]] = []
+    for line in ax.lines:
+        if not str(line.get_label()).startswith("_"):
+            found.append((str(line.get_label()), line.get_xydata()))
+    for points in ax.collections:
+        if isinstance(points, PathCollection):
+            found.append((str(points.get_label()), points.get_offsets()))
+    is_across = bool(_names(ax.yaxis)) and not _names(ax.xaxis)
+    for container in ax.containers:
+        label = str(container.get_label())
+        if isinstance(container, ErrorbarContainer) and container.lines[0] is not None:
+            found.append((label, container.lines[0].get_xydata()))
+        elif isinstance(container, BarContainer):
+            ends = [_end_of_bar(bar, is_across) for bar in container.patches]
+            found.append((label, ends))
+    of_places: Axis = ax.yaxis if is_across else ax.xaxis
+    of_values: Axis = ax.xaxis if is_across else ax.yaxis
+    series = []
+    for label, pairs in found:
+        shown = "" if label.startswith("_") else label
+        x, y = np.asarray(pairs, dtype=float).reshape(-1, 2).T
+        places, values = (y, x) if is_across else (x, y)
+        series.append(_Series(shown, places, values, of_places, of_values))
+    return series
+
+
+def _end_of_bar(bar: Rectangle, is_across: bool) -> tuple[float, float]:
+    """The point (x, y) at the middle of a bar's end."""
+    if is_across:
+        return bar.get_x() + bar.get_width(), bar.get_y() + bar.get_height() / 2
+    return bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height()
+
+
+def _names(axis: Axis) -> dict[float, str]:
+    """The ticks of an axis of names; none of an axis of numbers."""
+    from matplotlib.category import StrCategoryFormatter
+    from matplotlib.ticker import FixedLocator
+
+    formatter = axis.get_major_formatter()
+    of_texts = isinstance(formatter, StrCategoryFormatter)
+    if not of_texts and not isinstance(axis.get_major_locator(), FixedLocator):
+        return {}
+    places = np.asarray(axis.get_majorticklocs())
+    labels = formatter.format_ticks(places.tolist())
+    names = {float(at): label for at, label in zip(places, labels, strict=True)}
+    return names if any(map(_is_word, labels)) else {}
+
+
+def _is_word(label: str) -> bool:
+    """True of a name, false of a number or nothing."""
+    try:
+        float(label or "0")
+    except ValueError:
+        return "$" not in label  # nor is a power of ten
+    return False
+
+
+def _extremes(series: _Series) -> str:
+    """The lowest and the highest value and where they are; "" of nothing."""
+    kept = np.isfinite(series.values)
+    places, values = series.places[kept], series.values[kept]
+    if not len(values):
+        return ""
+    ends = {"lowest": values.argmin(), "highest": values.argmax()}
+    told = []
+    for end, i in ends.items():
+        value = _read(series.of_values, values[i])
+        told.append(f"{end} {value} at {_read(series.of_places, places[i])}")
+    return _joined(series.label, " ", ", ".join(told))
+
+
+def _read(axis: Axis, value: float) -> str:
+    """A number as its axis shows it (a fraction in percent, say), or the next name."""
+    from matplotlib.ticker import FuncFormatter
+
+    names = _names(axis)
+    if names:
+        return names[min(names, key=lambda at: abs(at - value))]
+    rounded = float(f"{value:.3g}")
+    formatter = axis.get_major_formatter()
+    as_shown = formatter(rounded) if isinstance(formatter, FuncFormatter) else ""
+    return as_shown or f"{rounded:g}"
 
 
 def description(figure: Figure) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gcelib import _check, metrics
 from gcelib.view import alt
-from gcelib.view.alt import describe
+from gcelib.view.alt import describe, describe_values
 from gcelib.view.styles import (
     LABELS,
     LOSS_COLORS,
@@ -49,6 +49,7 @@ __all__ = [
     "bars_with_intervals",
     "confusion_matrix",
     "describe",
+    "describe_values",
     "entropy_histograms",
     "loss_color",
     "reliability_diagram",
