@@ -527,19 +527,23 @@ GLOBALS = {
         torch.set_float32_matmul_precision("medium"),
     ),
     "fp32_precision of all": lambda s: set_fp32_precision(s, torch.backends, "tf32"),
+    "fp32_precision of cuDNN's convolutions": lambda s: set_fp32_precision(
+        s, torch.backends.cudnn.conv, "ieee"
+    ),
+    "no mkldnn": lambda s: s.enter_context(torch.backends.mkldnn.flags(enabled=False)),
+}
+
+
+FINER = {
     "fp32_precision of matrix products": lambda s: set_fp32_precision(
         s, torch.backends.mkldnn.matmul, "bf16"
     ),
     "fp32_precision of convolutions": lambda s: set_fp32_precision(
         s, torch.backends.mkldnn.conv, "bf16"
     ),
-    "fp32_precision of cuDNN's convolutions": lambda s: set_fp32_precision(
-        s, torch.backends.cudnn.conv, "ieee"
-    ),
     "fp32_precision of CUDA's matrix products": lambda s: set_fp32_precision(
         s, torch.backends.cuda.matmul, "tf32"
     ),
-    "no mkldnn": lambda s: s.enter_context(torch.backends.mkldnn.flags(enabled=False)),
 }
 
 
@@ -566,23 +570,31 @@ def plain(tmp_path_factory):
     return runs.load_logits(config.run_dir, "test")[0]
 
 
+@pytest.mark.parametrize("name", [*GLOBALS, *FINER])
+def test_inside_products_are_exact_and_afterwards_all_is_as_before(name):
+    with contextlib.ExitStack() as stack:
+        (GLOBALS | FINER)[name](stack)
+        before = global_state()
+        with torch_defaults():
+            # Networks, torch.compile and others may ask for the older settings.
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+            assert {*fp32_precisions()} == {"ieee"}
+        assert global_state() == before
+    # What a caller sets back is as if nothing had been.
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("name", GLOBALS)
 def test_the_numbers_do_not_hang_on_torchs_global_state(tmp_path, plain, name):
     with contextlib.ExitStack() as stack:
         GLOBALS[name](stack)
         before = global_state()
         config = small(tmp_path, model="mlp", loss="afl", epochs=2)
-        # as inside, where networks, torch.compile and the rest may ask for it
-        with torch_defaults():
-            assert torch.get_float32_matmul_precision() == "highest"
-            assert not torch.backends.cudnn.allow_tf32
-        assert global_state() == before
         for _ in fit(config):
             assert global_state() == before  # nothing leaks between two epochs
         assert global_state() == before
-    # What a caller sets back is as if nothing had been.
-    assert torch.get_float32_matmul_precision() == "highest"
-    assert torch.backends.cudnn.allow_tf32
     np.testing.assert_array_equal(runs.load_logits(config.run_dir, "test")[0], plain)
 
 
