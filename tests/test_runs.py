@@ -517,6 +517,17 @@ def test_results_come_from_metrics_json_alone(tmp_path):
     assert set(table["device"]) == {"cpu"}
 
 
+def test_a_folder_of_runs_is_one_place_however_it_is_written(tmp_path, monkeypatch):
+    """Tables are joined by the run's folder, with a sweep's, which are absolute."""
+    finished(tmp_path / "mine", 1)
+    (there,) = runs.load_results(tmp_path / "mine").run_dir
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for written in ("mine", "./mine", "~/mine"):
+        (found,) = runs.load_results(written).run_dir
+        assert found == there
+
+
 def test_a_damaged_result_is_skipped_and_named(tmp_path):
     finished(tmp_path, 1, test_raw_ece=0.5)
     damaged = finished(tmp_path, 2) / "metrics.json"
