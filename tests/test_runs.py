@@ -519,7 +519,7 @@ def test_results_come_from_metrics_json_alone(tmp_path):
 
 def test_a_folder_of_runs_is_one_place_however_it_is_written(tmp_path, monkeypatch):
     """Tables are joined by the run's folder, with a sweep's, which are absolute."""
-    finished(tmp_path / "mine", 1)
+    finished(tmp_path / "mine", 1, test_raw_ece=0.5)
     (there,) = runs.load_results(tmp_path / "mine").run_dir
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
