@@ -760,7 +760,7 @@ def warn_of_indexes(one: object, other: object, names: tuple[str, str]) -> None:
     if _in_another_order(ours, theirs):
         first, second = names
         table = first
-        if isinstance(logits, Tensor):
+        if isinstance(one, Tensor):
             first = f"the table that {first} were made of"
             table = "table"
         warn(
