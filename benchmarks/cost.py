@@ -2,7 +2,8 @@
 
 Every contender is a process of its own on one thread, its CPU time taken with all its
 children's. Contenders of a row run one right after the other, ``--rounds`` times, and
-the row shows the median of the ratios: what disturbs the machine disturbs both.
+the row shows the median of the ratios and their range: what disturbs the machine
+disturbs both.
 """
 
 import argparse
@@ -203,8 +204,15 @@ def papermill(folder, epochs):
     return Cost(command, folder, NOTEBOOKS)
 
 
+def summary(pairs):
+    """Median, least and greatest ratio of pairs of seconds, and both sides' medians."""
+    ratios = [ours / base for ours, base in pairs]
+    sides = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return statistics.median(ratios), (min(ratios), max(ratios)), *sides
+
+
 def compare(ours, base, rounds, clock="cpu"):
-    """Median of the ratios, and both medians in seconds; a fresh folder each time."""
+    """The :func:`summary` of pairs of processes; a fresh folder each time."""
     pairs = []
     for number in range(rounds):
         calls = {"ours": ours, "base": base}
@@ -213,13 +221,12 @@ def compare(ours, base, rounds, clock="cpu"):
             with tempfile.TemporaryDirectory() as folder:
                 seconds[name] = getattr(calls[name](folder), clock)
         pairs.append((seconds["ours"], seconds["base"]))
-    ratio = statistics.median(a / b for a, b in pairs)
-    return ratio, *(statistics.median(side) for side in zip(*pairs, strict=True))
+    return summary(pairs)
 
 
 def inside_fit(epochs, rounds):
     """What ``fit`` does beside its training steps, by the clock that it records."""
-    rows = []
+    pairs = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             cost = python(ONE, folder, epochs=epochs)
@@ -229,8 +236,8 @@ def inside_fit(epochs, rounds):
             history = [json.loads(line) for line in lines]
             steps = sum(5000 / record["images_per_second"] for record in history)
             rest = sum(record["seconds"] for record in history) - steps
-            rows.append((rest / steps, rest, steps))
-    return tuple(statistics.median(column) for column in zip(*rows, strict=True))
+            pairs.append((rest, steps))
+    return summary(pairs)
 
 
 def finished_demo(folder):
@@ -250,15 +257,14 @@ def finished_demo(folder):
 
 def two_fits(rounds):
     """ETS beside one temperature, on many classes: the ratio, and both in seconds."""
-    rows = []
+    pairs = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             cost = python(FITS, folder, n=0)
             del cost
             seconds = json.loads(Path(folder, "seconds.json").read_text())
-            ets, nll = seconds["ets"], seconds["ts_nll"]
-            rows.append((ets / nll, ets, nll))
-    return tuple(statistics.median(column) for column in zip(*rows, strict=True))
+            pairs.append((seconds["ets"], seconds["ts_nll"]))
+    return summary(pairs)
 
 
 def results_of_a_study(folder):
@@ -270,7 +276,7 @@ def results_of_a_study(folder):
 
 
 def measure(rounds, runs):
-    """Yield the rows: what, ratio, seconds of both, goal."""
+    """Yield the rows: what, ratio, its range, seconds of both, goal."""
     for epochs, goal in ((12, "1.35"), (3, "1.6")):
         yield (
             f"CPU: sweep of {runs} runs of {epochs} epochs / a loop over `fit`",
@@ -339,16 +345,21 @@ def measure(rounds, runs):
 def main(arguments=None):
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--runs", type=int, default=4, help="runs of a sweep, even")
     options = parser.parse_args(arguments)
     before = os.getloadavg()[0]
     rows = []
-    for what, ratio, ours, base, goal in measure(options.rounds, options.runs):
-        rows.append([what, f"{ratio:.2f}", f"{ours:.1f}", f"{base:.1f}", goal])
+    for what, ratio, (low, high), *seconds, goal in measure(
+        options.rounds, options.runs
+    ):
+        ours, base = (f"{side:.1f}" for side in seconds)
+        rows.append(
+            [what, f"{ratio:.2f}", f"{low:.2f} to {high:.2f}", ours, base, goal]
+        )
         print(*rows[-1], sep=" | ", flush=True)
     after = os.getloadavg()[0]
-    header = ["", "ratio", "first, s", "second, s", "goal: at most"]
+    header = ["", "ratio", "range", "first, s", "second, s", "goal: at most"]
     page = f"""# What surrounds the training
 
 `python benchmarks/cost.py`, {datetime.date.today()}, {processor()}, {os.cpu_count()}
