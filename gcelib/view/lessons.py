@@ -119,6 +119,10 @@ class Exercise:
     why: str
 
 
+#: An exercise's answer is computed with the parameters that a lesson comes with.
+_OF_THE_LESSON = "(What is expected is the answer with the lesson's own parameters.)"
+
+
 def check(exercise: str, answer: object) -> None:
     """Say whether ``answer`` is right, and if not, what to look at.
 
@@ -158,7 +162,7 @@ def check(exercise: str, answer: object) -> None:
     elif row.unit == "probability" and abs(value / 100 - expected) <= row.tolerance:
         print(f"{exercise}: right in percent; as a probability it is {expected:.4g}.")
     else:
-        print(f"{exercise}: not yet. {row.hint}")
+        print(f"{exercise}: not yet. {row.hint} {_OF_THE_LESSON}")
 
 
 def _number(answer: object) -> float | None:
