@@ -527,14 +527,14 @@ GLOBALS = {
         torch.set_float32_matmul_precision("medium"),
     ),
     "fp32_precision of all": lambda s: set_fp32_precision(s, torch.backends, "tf32"),
-    "fp32_precision of cuDNN's convolutions": lambda s: set_fp32_precision(
-        s, torch.backends.cudnn.conv, "ieee"
-    ),
     "no mkldnn": lambda s: s.enter_context(torch.backends.mkldnn.flags(enabled=False)),
 }
 
 
 FINER = {
+    "fp32_precision of cuDNN's convolutions": lambda s: set_fp32_precision(
+        s, torch.backends.cudnn.conv, "ieee"
+    ),
     "fp32_precision of matrix products": lambda s: set_fp32_precision(
         s, torch.backends.mkldnn.matmul, "bf16"
     ),
