@@ -638,7 +638,7 @@ def test_no_run_is_stored_that_its_settings_did_not_make(tmp_path, what):
         next(iter(trainer))
 
 
-@pytest.mark.parametrize("what", ["optimiser", "weight decay", "a frozen layer"])
+@pytest.mark.parametrize("what", ["optimiser", "weight decay"])
 def test_what_is_changed_between_two_epochs_is_refused(tmp_path, what):
     trainer = training.Trainer(training.prepare(small(tmp_path, model="mlp")))
     epochs = iter(trainer)
@@ -646,6 +646,42 @@ def test_what_is_changed_between_two_epochs_is_refused(tmp_path, what):
     CHANGES[what](trainer)
     with pytest.raises(ValueError, match="trainer: its network, loss or optimiser"):
         next(epochs)
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_on_a_cpu(tmp_path, monkeypatch):
+    """There the optimiser is a fused one, and says so in its state."""
+    config = small(tmp_path, model="mlp", epochs=2)
+    of_cpu = training.Trainer.state_dict
+
+    def of_gpu(trainer):
+        state = copy.deepcopy(of_cpu(trainer))
+        state["optimizer"]["param_groups"][0]["fused"] = True
+        return state
+
+    with monkeypatch.context() as there:
+        there.setattr(training.Trainer, "state_dict", of_gpu)
+        epochs = fit(config)
+        next(epochs)
+        epochs.close()
+    assert [record["epoch"] for record in fit(config)] == [2]
+
+
+def test_a_network_may_freeze_layers_itself(tmp_path, monkeypatch):
+    class Freezing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Linear(64, 16)
+            self.last = torch.nn.Linear(16, 10)
+
+        def train(self, mode=True):
+            self.first.requires_grad_(False)
+            return super().train(mode)
+
+        def forward(self, x):
+            return self.last(self.first(x.flatten(1)).relu())
+
+    monkeypatch.setattr(networks, "build", lambda *_: Freezing())
+    assert len(list(fit(small(tmp_path, epochs=2)))) == 2
 
 
 def test_images_of_another_size_are_no_input(tmp_path):

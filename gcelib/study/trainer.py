@@ -380,7 +380,7 @@ class Trainer:
         return self.model, self.compiled, self.criterion, self.optimizer
 
     def _options(self) -> list[object]:
-        """Return what no step changes: options of steps and loss, what is frozen."""
+        """Return what no step changes: the options of the optimiser and the loss."""
         of_steps = [
             {k: value for k, value in group.items() if k not in ("params", "lr")}
             for group in self.optimizer.param_groups
@@ -390,14 +390,17 @@ class Trainer:
             for name, value in vars(self.criterion).items()
             if not name.startswith("_") and isinstance(value, (bool, float, int, str))
         }
-        is_trained = [p.requires_grad for p in self.model.parameters()]
-        return [*of_steps, of_loss, is_trained]
+        del of_loss["training"]  # a mode, no option
+        return [*of_steps, of_loss]
 
     def _marks(self) -> list[object]:
-        """Return what changes if the weights or the state of the loss do."""
+        """Return what changes if weights or the loss's state do, or are frozen.
+
+        Networks may do so themselves once they train.
+        """
         tensors = [*self.model.parameters(), *self.model.buffers()]
         tensors += self.criterion.buffers()
-        return [(id(tensor), tensor._version) for tensor in tensors]
+        return [(id(t), t._version, t.requires_grad) for t in tensors]
 
     def _refuse_changed(self) -> None:
         """Refuse a run of other weights, or by other steps, than its settings say."""
@@ -514,6 +517,8 @@ class Trainer:
             self._build()
         if checkpoint is not None:
             self._load(checkpoint)
+            # Those of the device and version that wrote it.
+            self._made_options = self._options()
             history = checkpoint["history"]
         # The checkpoint decides: a kill may have fallen between the two files.
         run.write_history(history)
