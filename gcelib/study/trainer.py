@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -47,6 +48,7 @@ __all__ = [
     "fit",
     "measure",
     "prepare",
+    "processor",
     "progress",
     "recipe",
 ]
@@ -175,9 +177,9 @@ def environment(settings: Settings) -> dict[str, str | int | bool | None]:
     Returns
     -------
     dict
-        Device, threads, how many runs share the device (a sweep says so by
-        ``$GCELIB_SHARING``; else None), versions, the checkout's commit, the present
-        time, and whether weights are kept.
+        Device and :func:`processor`, threads, how many runs share the device (a sweep
+        says so by ``$GCELIB_SHARING``; else None), versions, the checkout's commit, the
+        present time, and whether weights are kept.
 
     Examples
     --------
@@ -185,7 +187,7 @@ def environment(settings: Settings) -> dict[str, str | int | bool | None]:
     '...'
     """
     on_gpu = settings.device.startswith("cuda")
-    machine = f"{settings.device} ({platform.machine()})"
+    machine = f"{settings.device} ({processor()})"
     now = datetime.datetime.now(datetime.UTC)
     return {
         "device": torch.cuda.get_device_name(settings.device) if on_gpu else machine,
@@ -198,6 +200,30 @@ def environment(settings: Settings) -> dict[str, str | int | bool | None]:
         "started": now.isoformat(timespec="seconds"),
         "keep_weights": settings.keep_weights,
     }
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it.
+
+    Returns
+    -------
+    str
+        Name and architecture; on systems without ``/proc/cpuinfo`` what Python knows.
+
+    Examples
+    --------
+    >>> processor().endswith(platform.machine())
+    True
+    """
+    name = platform.processor()
+    with contextlib.suppress(OSError):
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        models = [line for line in told.splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    architecture = platform.machine()
+    if name in ("", architecture):
+        return architecture
+    return f"{name}, {architecture}"
 
 
 def _sharing() -> int | None:
