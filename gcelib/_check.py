@@ -810,13 +810,26 @@ def warn_of_order(name: str, table: object) -> None:
         _warn_of_order(name, _names_of_columns(table))
 
 
+def numbers_of_names(names: Sequence[str]) -> list[int] | None:
+    """The numbers by which names count: of ``c0, c1, c10`` 0, 1 and 10; else None.
+
+    The rest of the names is one and the same, or follows the numbers: ``0_cat, 1_dog``.
+    """
+    alike = [re.fullmatch(r"(.*?)(\d+)(?:\.0)?(\D*)", name) for name in names]
+    parts = [part for part in alike if part is not None]
+    if len({(part[1], part[3]) for part in parts}) == 1:
+        numbers = [int(part[2]) for part in parts]
+    else:
+        begins = [re.match(r"(\d+)[\W_]*[^\W\d_]", name) for name in names]
+        numbers = [int(part[1]) for part in begins if part is not None]
+    return numbers if len({*numbers}) == len(names) else None
+
+
 def _warn_of_order(name: str, columns: list[str]) -> None:
     """Warn of columns such as 0, 1, 10, 11, 2: sorted as text, taken by position."""
-    parts = [re.fullmatch(r"(.*?)(\d+)(?:\.0)?", column) for column in columns]
-    found = [part for part in parts if part is not None]
-    if len(found) < len(columns) or len({part[1] for part in found}) != 1:
+    numbers_in = numbers_of_names(columns)
+    if not numbers_in:
         return
-    numbers_in = [int(part[2]) for part in found]
     ordered = sorted(numbers_in)
     first = ordered[0]
     counts = first in (0, 1) and ordered == list(range(first, first + len(ordered)))

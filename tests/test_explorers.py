@@ -4,6 +4,7 @@ import base64
 import fnmatch
 import io
 import json
+import math
 import re
 import tomllib
 import zlib
@@ -298,6 +299,58 @@ def test_run_folders_bring_validation_data_images_and_class_names(tmp_path):
         metrics.nll(logits, splits.test[1])
     )
     np.testing.assert_array_equal(e._images, splits.test[0])
+
+
+@pytest.fixture
+def own_run(tmp_path):
+    """A run of seed 3 on own data, whose seed draws its test part, and its file."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "own.npz"
+    pictures = rng.integers(0, 256, (60, 1, 5, 5), dtype=np.uint8)
+    arrays = {"train_images": pictures, "train_labels": np.arange(60) % 3}
+    np.savez(path, **arrays)
+    dataset = f"npz:{path}"
+    splits = data.load(dataset, 3)
+    settings = {
+        "dataset": dataset,
+        "seed": 3,
+        "data_fingerprint": data.source_of(dataset, 3).fingerprint,
+    }
+    folder = tmp_path / "run"
+    folder.mkdir()
+    runs.write_json(folder / "config.json", {"settings": settings, "environment": {}})
+    for name in ("val", "test"):
+        logits, labels = fake(1, k=3, labels=getattr(splits, name)[1])
+        runs.save_logits(folder, name, logits, labels)
+    return folder, splits, path, arrays
+
+
+def test_pictures_of_own_data_are_those_of_the_runs_seed(own_run):
+    folder, splits, *_ = own_run
+    e = ReliabilityExplorer({"ce": folder})
+    np.testing.assert_array_equal(e._images, splits.test[0])
+    assert not torch.equal(data.load(splits.name, 1).test[0], splits.test[0])
+
+
+@pytest.mark.parametrize("order", [np.arange(60)[::-1], np.arange(60) - 3])
+def test_pictures_of_data_that_changed_are_not_shown(own_run, order):
+    """The second order leaves every label where it was."""
+    folder, splits, path, arrays = own_run
+    np.savez(path, **{name: values[order] for name, values in arrays.items()})
+    with pytest.warns(UserWarning, match="has changed since 'ce' was tested on it"):
+        e = ReliabilityExplorer({"ce": folder})
+    assert e._images is None
+    shown = ReliabilityExplorer(
+        {"ce": folder}, images=splits.test[0], class_names=["a", "b", "c"]
+    )
+    np.testing.assert_array_equal(shown._images, splits.test[0])
+
+
+def test_pictures_stay_what_they_were_when_given():
+    pictures = np.array(IMAGES)
+    e = ReliabilityExplorer(TEST, images=pictures)
+    pictures[:] = pictures[::-1].copy()
+    np.testing.assert_array_equal(e._images, IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -612,10 +665,31 @@ def test_no_prediction_beats_the_minimiser(truth, loss, seed):
     elsewhere = torch.from_numpy(
         np.random.default_rng(seed).dirichlet([1, 1, 1], 3000)
     ).clamp_min(1e-9)
-    # dfl jumps where two are equal: its infimum may lie along such a line only
-    assert e.answer["risk_at_best"] <= float(e._risk(elsewhere).min()) + (
-        5e-3 if loss == "dfl" else 1e-9
-    )
+    # Where a loss jumps, its infimum lies along that line, and is not reached.
+    slack = 1e-6 if loss in ("flsd", "dfl") else 1e-9
+    assert e.answer["risk_at_best"] <= float(e._risk(elsewhere).min()) + slack
+
+
+@pytest.mark.parametrize(
+    ("truth", "below"),
+    [
+        ((0.74, 0.06, 0.2), (0.6002, 0.1999, 0.1999)),
+        ((0.69, 0.1, 0.21), (0.6002, 0.1999, 0.1999)),
+        ((0.24, 0.12, 0.64), (0.1999, 0.1999, 0.6002)),
+    ],
+)
+def test_flsd_is_least_where_two_probabilities_lie_below_its_step(truth, below):
+    """Its exponent is 5 below 0.2, else 3; risks by the definition."""
+
+    def risk(p):
+        return sum(
+            q * (1 - t) ** (5 if t < 0.2 else 3) * -math.log(t)
+            for q, t in zip(truth, p, strict=True)
+        )
+
+    answer = PropernessExplorer(loss="flsd", truth=truth).answer
+    assert answer["risk_at_best"] <= risk(below)
+    assert answer["risk_at_best"] == pytest.approx(risk(answer["best"]), rel=1e-9)
 
 
 def test_focal_loss_reports_less_confidence_than_the_truth():

@@ -829,6 +829,60 @@ def test_letters_that_look_alike_are_one_class(other, tmp_path):
         load_logits_file(path)
 
 
+def scores_of(labels, columns):
+    """A table of six columns of scores, a line a label."""
+    lines = [",".join(["label", *columns])]
+    lines += [",".join([str(y), *"012345"[: len(columns)]]) for y in labels]
+    return "\n".join([*lines, ""])
+
+
+def test_names_that_count_are_not_ordered_as_text(tmp_path):
+    """By the alphabet c10 stands before c2; which column is meant, nobody knows."""
+    path = tmp_path / "mine.csv"
+    names = ["c0", "c1", "c2", "c10"]
+    for name in ("c", "class ", "digit-"):
+        labels = [name + part[1:] for part in names]
+        path.write_text(scores_of(labels, [f"logit_{k}" for k in range(4)]))
+        with pytest.raises(BadParameter, match=r"2' number 3, by the alphabet, or 2\?"):
+            load_logits_file(path)
+    labels = ["0_cat", "1_dog", "2_emu", "10_owl"]
+    path.write_text(scores_of(labels, [f"logit_{k}" for k in range(4)]))
+    with pytest.raises(BadParameter, match="'1_dog' number 2, by the alphabet, or 1"):
+        load_logits_file(path)
+    path.write_text(scores_of(names, [f"logit_{name}" for name in sorted(names)]))
+    assert load_logits_file(path).parts["val"][1].tolist() == [0, 1, 3, 2]
+
+
+def test_labels_may_not_be_the_numbers_in_names_as_well_as_those_of_columns(tmp_path):
+    path = tmp_path / "mine.csv"
+    eleven = sorted(f"logit_c{k}" for k in range(11))
+    lines = [",".join(["label", *eleven])]
+    lines += [",".join([str(y), *map(str, range(11))]) for y in (0, 2, 10)]
+    path.write_text("\n".join([*lines, ""]))
+    with pytest.raises(BadParameter, match=r"'c10', which is column 2.* label 2 or 10"):
+        load_logits_file(path)
+    path.write_text(scores_of([1, 2, 1], ["logit_c1", "logit_c2", "logit_c3"]))
+    with pytest.raises(BadParameter, match=r"'c1', which is column 0.* label 0 or 1"):
+        load_logits_file(path)
+    path.write_text(scores_of([0, 2, 1], ["logit_c1", "logit_c2", "logit_c3"]))
+    assert load_logits_file(path).parts["val"][1].tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "pair", [("E", "e"), ("re sign", "re-sign"), ("x2", "x\u00b2"), ("YES", "yes")]
+)
+def test_two_spellings_are_two_classes_where_there_is_a_column_for_each(tmp_path, pair):
+    path = tmp_path / "mine.csv"
+    names = sorted([*pair, "Z"])
+    columns = ["logit_0", "logit_1", "logit_2"]
+    path.write_text(scores_of([*pair, "Z"], columns), encoding="utf-8")
+    with pytest.warns(UserWarning, match="count as two classes, since"):
+        file = load_logits_file(path)
+    assert file.class_names == tuple(names)
+    expected = [names.index(name) for name in (*pair, "Z")]
+    assert file.parts["val"][1].tolist() == expected
+
+
 def test_right_or_wrong_may_stand_in_the_place_of_two_labels(tmp_path):
     path = tmp_path / "mine.csv"
     for words in (("1", "0"), ("True", "False"), ("yes", "no"), ("1.0", "0.0")):

@@ -1281,6 +1281,46 @@ def test_table_6_counts_quiet_epochs_of_runs_that_were_alone(tmp_path, sharing):
     assert found["early_val_error"] == pytest.approx(0.5)  # the looks at the first rate
 
 
+@pytest.mark.parametrize(
+    ("earlier", "counts"),
+    [
+        ([], True),
+        ([{"sharing": 1, "threads": 2, "device": "cpu", "torch": "3.0"}], True),
+        ([{"sharing": 4, "threads": 2, "device": "cpu"}], False),
+        ([{"sharing": 1, "threads": 1, "device": "cpu"}], False),
+        ([{"sharing": 1, "threads": 2, "device": "cuda"}], False),
+    ],
+)
+def test_table_6_leaves_out_runs_whose_epochs_had_different_places(
+    tmp_path, earlier, counts
+):
+    from gcelib.study.paper.collecting import _from_history
+
+    (tmp_path / "history.jsonl").write_text(history_of([9, 2, 4, 9], [True, 0, 0, 1]))
+    now = {"sharing": 1, "threads": 2, "device": "cpu", "earlier": earlier}
+    found = _from_history(tmp_path, now)
+    assert found.get("seconds_per_epoch") == (3 if counts else None)
+
+
+def test_lessons_tell_of_runs_that_were_not_trained_alike(tmp_path):
+    from gcelib import TrainConfig, fit, shipped
+
+    def trained(loss, **settings):
+        options = {"epochs": 1, "ood": [], "device": "cpu", "runs_dir": str(tmp_path)}
+        list(fit(TrainConfig("digits", loss=loss, **options | settings)))
+
+    trained("ce")
+    trained("brier")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert shipped.demo_runs(tmp_path) == tmp_path
+    trained("gce", lr=0.01)
+    trained("gce", variant="slow", lr=0.001)
+    told = r"not trained alike .* digits \w+ in lr \(0\.01 of gce, else 0\.05\); a comp"
+    with pytest.warns(UserWarning, match=told):
+        shipped.demo_runs(tmp_path)
+
+
 # --- Theorem 1, step by step ----------------------------------------------------------
 
 

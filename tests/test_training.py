@@ -288,6 +288,29 @@ def test_a_run_leaves_everything_a_reader_needs(tmp_path):
     assert sum(v.numel() for v in weights.values()) > 20_000
 
 
+def test_a_run_records_every_environment_that_it_was_trained_in(tmp_path, monkeypatch):
+    config = small(tmp_path)
+    for sharing in ("4", "1", "1"):
+        monkeypatch.setenv("GCELIB_SHARING", sharing)
+        records = iter(fit(config))
+        next(records)
+        records.close()
+    list(fit(config))
+    environment = runs.read_json(config.run_dir / "metrics.json")["environment"]
+    assert environment["sharing"] == 1
+    assert [one["sharing"] for one in environment["earlier"]] == [4]
+
+
+def test_a_run_of_one_place_has_no_earlier_ones(tmp_path):
+    config = small(tmp_path)
+    records = iter(fit(config))
+    next(records)
+    records.close()
+    list(fit(config))
+    environment = runs.read_json(config.run_dir / "metrics.json")["environment"]
+    assert "earlier" not in environment
+
+
 def test_a_finished_run_returns_at_once_and_another_result_is_refused(tmp_path):
     list(fit(small(tmp_path)))
     before = (tmp_path / "digits/convnet/gce/seed-01/metrics.json").read_bytes()

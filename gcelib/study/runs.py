@@ -160,6 +160,17 @@ class OpenRun:
         self._state = None  # it may be large: the trainer has it now
         return state
 
+    def record_earlier(self, environments: Sequence[Mapping[str, Any]]) -> None:
+        """Record under which other environments the run was trained before this one.
+
+        Parameters
+        ----------
+        environments : sequence of mappings
+            They become ``earlier`` in the result's environment; none: nothing does.
+        """
+        if environments:
+            self._environment["earlier"] = [dict(one) for one in environments]
+
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Keep ``state``, and the one before it as ``checkpoint.prev.pt``.
 

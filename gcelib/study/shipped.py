@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gcelib import _check
-from gcelib.study.alike import OF_TRAINING, as_other_losses, setting_as_text
+from gcelib.study.alike import (
+    OF_TRAINING,
+    as_other_losses,
+    setting_as_text,
+    unlike_recipe,
+)
 from gcelib.study.places import PROJECT
 from gcelib.study.stored import read_result
 
@@ -39,6 +45,11 @@ def demo_runs(runs_dir: str | os.PathLike[str] | None = None) -> Path:
     FileNotFoundError
         If there is no such folder.
 
+    Warns
+    -----
+    UserWarning
+        If losses on one data set were not trained alike in the reader's own runs.
+
     Examples
     --------
     >>> sorted(path.name for path in demo_runs().glob("digit*"))
@@ -49,7 +60,40 @@ def demo_runs(runs_dir: str | os.PathLike[str] | None = None) -> Path:
         cure = "name a folder of runs, or work in a checkout of the project"
         problem = f"there is no folder {folder}, seen from {Path.cwd()}"
         _check.fail("runs_dir", problem, cure, FileNotFoundError)
+    if runs_dir is not None:
+        _tell_other_recipes(folder)
     return folder
+
+
+def _tell_other_recipes(folder: Path) -> None:
+    """Warn of first runs whose losses were not trained alike, which lessons compare."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run_dir in sorted(folder.glob("*/*/*/seed-01")):
+        with contextlib.suppress(OSError, ValueError):  # not finished, or damaged
+            settings = dict(read_result(run_dir).settings)
+            if not settings.get("variant"):
+                place = f"{settings['dataset']} {settings['model']}"
+                groups.setdefault(place, []).append(settings)
+    told = []
+    for place, there in groups.items():
+        alike = {str(run["loss"]): as_other_losses(run) for run in there}
+        for name in (*OF_TRAINING, "data_fingerprint"):
+            values = {
+                loss: setting_as_text(run.get(name)) for loss, run in alike.items()
+            }
+            (usual, _), *others = Counter(values.values()).most_common()
+            if others:
+                unlike = [f"{v} of {loss}" for loss, v in values.items() if v != usual]
+                told.append(f"{place} in {name} ({', '.join(unlike)}, else {usual})")
+        for run in there:
+            unusual = [one for one in unlike_recipe(run) if one.startswith("loss_opt")]
+            told += [f"{place}: {run['loss']} has {one}" for one in unusual]
+    if told:
+        more = f", and {len(told) - 4} more" if len(told) > 4 else ""
+        _check.warn(
+            f"runs_dir: not trained alike are the runs on {'; '.join(told[:4])}{more}; "
+            "a comparison of their losses compares these settings as well"
+        )
 
 
 def demo_run(dataset: str, model: str, loss: str) -> Path | None:

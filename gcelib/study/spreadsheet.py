@@ -585,16 +585,18 @@ class _Reader:
                 cure = f"end the columns with the names, as in prob_{_safe(there[0])}"
                 fail("label", problem, cure)
             names = there
+            self._refuse_text_order(names)
+            self._tell_other_spellings(names)
             self._say_names(names, "by the alphabet, as scikit-learn counts")
         else:
             self._say_names(names, "as the columns are called")
-        ids = {_plain(name): i for i, name in enumerate(names)}
+        ids = _ids_by_spelling(names)
         for row, name in enumerate(written):
-            if _plain(name) not in ids:
+            if name not in ids and _plain(name) not in ids:
                 where = f"{_quoted(name)} in line {self._line(row)}"
                 problem = f"holds {where}, and no column has it"
                 fail("label", problem, f"the columns are of {_listed(names)}")
-        labels = np.array([ids[_plain(name)] for name in written])
+        labels = np.array([ids.get(name, ids.get(_plain(name))) for name in written])
         self._refuse_no_classes(labels, names)
         return labels, tuple(names)
 
@@ -619,8 +621,47 @@ class _Reader:
                 fail("columns", what, cure)
         self._say_names(names, "in the order of the columns")
         labels = self._class_ids(at)
+        self._refuse_other_numbers(labels, names)
         self._refuse_no_classes(labels, names)
         return labels
+
+    def _tell_other_spellings(self, names: Sequence[str]) -> None:
+        """Warn of names that may be one class in two ways: ``Cat`` and ``cat``."""
+        first: dict[str, str] = {}
+        pairs = []
+        for name in names:
+            other = first.setdefault(_plain(name), name)
+            if other != name:
+                pairs.append(f"{_quoted(other)} and {_quoted(name)}")
+        if pairs:
+            more = f", and {len(pairs) - 1} more pairs," if len(pairs) > 1 else ""
+            _check.warn(
+                f"label: {pairs[0]}{more} count as two classes, since there are as "
+                "many columns; write a class in one way if they are one"
+            )
+
+    def _refuse_text_order(self, names: Sequence[str]) -> None:
+        """Refuse names that count otherwise than the alphabet: c0, c1, c10, c2."""
+        numbers = _check.numbers_of_names(names)
+        if numbers is None or numbers == sorted(numbers):
+            return
+        at = next(i for i in range(1, len(numbers)) if numbers[i] < numbers[i - 1])
+        problem = f"holds names that count: is the column of {_quoted(names[at])} "
+        problem += f"number {at}, by the alphabet, or {numbers[at]}?"
+        fail("label", problem, "end the columns with the names, or write class ids")
+
+    def _refuse_other_numbers(
+        self, labels: npt.NDArray[np.int64], names: Sequence[str]
+    ) -> None:
+        """Refuse labels that may be the numbers in the names, or those of columns."""
+        numbers = _check.numbers_of_names(names)
+        if numbers is None or numbers == list(range(len(names))):
+            return
+        if {*labels.tolist()} <= {*numbers}:
+            at = next(i for i, number in enumerate(numbers) if number != i)
+            problem = f"count the classes: may {_quoted(names[at])}, which is column "
+            problem += f"{at}, be the class of label {at} or {numbers[at]}?"
+            fail("columns", problem, "call them prob_0, ..., or write names as labels")
 
     def _compare_with_scores(
         self,
@@ -684,7 +725,11 @@ class _Reader:
             ids[_value_or_plain(name)] = label
         if not any(isinstance(name, float) for name in ids):
             ids |= {float(label): label for label in range(k)}
-        return {cell: ids.get(_value_or_plain(str(cell))) for cell in column.unique()}
+        exactly = {name: label for label, name in enumerate(names or ())}
+        return {
+            cell: exactly.get(str(cell).strip(), ids.get(_value_or_plain(str(cell))))
+            for cell in column.unique()
+        }
 
     def _tell_contradiction(
         self, role: str, at: int, differs: npt.NDArray[np.bool_], n_known: int
@@ -931,6 +976,13 @@ def _value(name: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None  # "nan" is a name
+
+
+def _ids_by_spelling(names: Sequence[str]) -> dict[str, int]:
+    """The id of each name, as it is written and, where no two are alike so, plain."""
+    exactly = {name: label for label, name in enumerate(names)}
+    plain = {_plain(name): label for label, name in enumerate(names)}
+    return exactly if len(plain) < len(exactly) else plain | exactly
 
 
 def _value_or_plain(name: str) -> float | str:

@@ -8,6 +8,7 @@ both.
 import contextlib
 import copy
 import datetime
+import json
 import math
 import os
 import platform
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -52,6 +53,10 @@ __all__ = [
     "progress",
     "recipe",
 ]
+
+
+#: Where a run is trained: JSON values by name.
+Environment: TypeAlias = dict[str, str | int | bool | None]
 
 
 # --- what is prepared -----------------------------------------------------------------
@@ -166,7 +171,7 @@ def _is_finished(settings: Settings) -> bool:
     return runs.is_done(settings.run_dir)
 
 
-def environment(settings: Settings) -> dict[str, str | int | bool | None]:
+def environment(settings: Settings) -> Environment:
     """Describe where a run happens.
 
     Parameters
@@ -200,6 +205,11 @@ def environment(settings: Settings) -> dict[str, str | int | bool | None]:
         "started": now.isoformat(timespec="seconds"),
         "keep_weights": settings.keep_weights,
     }
+
+
+def _unlike_days(one: Environment) -> Environment:
+    """Return an environment without what says nothing of where a run was trained."""
+    return {k: v for k, v in one.items() if k not in ("started", "keep_weights")}
 
 
 def processor() -> str:
@@ -360,6 +370,7 @@ class Trainer:
         self.device = torch.device(job.settings.device)
         self._fresh = False  # whether all is as the seed made it
         self._was_given_a_state = False
+        self._environments: list[Environment] = []
         if not job.done:  # the first optimizer of a process imports all of a compiler
             with torch_defaults():
                 self._build()
@@ -520,6 +531,7 @@ class Trainer:
                     record, logits = self._epoch(epoch, parts)
                     history.append(record)
                     state = self.state_dict() | {"history": history}
+                    state["environments"] = json.dumps(self._environments)
                     run.save_checkpoint(state)
                     run.write_history(history)
                 pace = statistics.median(r["seconds"] for r in history)
@@ -546,9 +558,18 @@ class Trainer:
             # Those of the device and version that wrote it.
             self._made_options = self._options()
             history = checkpoint["history"]
+        self._environments = self._environments_of(checkpoint)
+        run.record_earlier(self._environments[:-1])
         # The checkpoint decides: a kill may have fallen between the two files.
         run.write_history(history)
         return history
+
+    def _environments_of(self, checkpoint: dict[str, Any] | None) -> list[Environment]:
+        """Return where the run was trained so far, and last where it is now."""
+        known = {} if checkpoint is None else checkpoint
+        before: list[Environment] = json.loads(known.get("environments", "[]"))
+        now = dict(self.job.environment)
+        return [one for one in before if _unlike_days(one) != _unlike_days(now)] + [now]
 
     def _on_device(self) -> dict[str, TensorPair]:
         """Return the splits on the device, where they stay."""

@@ -39,6 +39,7 @@ from gcelib._check import (
     listed,
     logits_and_labels,
     number,
+    warn,
     warn_of_impossible_labels,
     warn_of_probabilities,
 )
@@ -52,6 +53,8 @@ from gcelib.view.styles import drawable, style
 if TYPE_CHECKING:
     from gcelib.study.data import Splits
 
+#: Where the exponent of flsd changes.
+_FLSD_JUMP = 0.2
 #: Logits, all runs together, up to which the browser answers by itself.
 MOST_CELLS = 2_000_000
 #: Bytes of a saved file, and of the images in a notebook's output.
@@ -137,13 +140,28 @@ def _stored_pair(
     return _pair(name, load_logits(run_dir, split))
 
 
-def _data_of(run_dir: str | os.PathLike[str]) -> Splits:
-    """The data on which a run was trained and tested."""
+def _data_of(name: str, run_dir: str | os.PathLike[str]) -> Splits | None:
+    """The data on which a run was trained and tested; None if they are others now.
+
+    Own data may have changed since, and their parts hang on the run's seed.
+    """
     from gcelib.study import data
     from gcelib.study.runs import read_json
 
-    config = read_json(Path(run_dir) / "config.json")
-    return data.load(config["settings"]["dataset"])
+    settings = read_json(Path(run_dir) / "config.json")["settings"]
+    dataset, seed = settings["dataset"], settings["seed"]
+    splits = data.load(dataset, seed)
+    fingerprint = data.source_of(dataset, seed).fingerprint
+    labels = _stored_pair("runs", run_dir, "test")[1]
+    same_data = fingerprint == settings.get("data_fingerprint")
+    if same_data and torch.equal(splits.test[1], labels):
+        return splits
+    warn(
+        f"runs: {dataset} has changed since {name!r} was tested on it, so that its "
+        "pictures and the names of its classes are not shown; pass images and "
+        "class_names if you have those of that time"
+    )
+    return None
 
 
 def _common_labels(test: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
@@ -427,9 +445,10 @@ class ReliabilityExplorer(_Explorer):
         for name, run in runs.items():
             if isinstance(run, (str, os.PathLike)):
                 if images is None or names is None:
-                    splits = _data_of(run)
-                    images = splits.test[0] if images is None else images
-                    names = names or splits.class_names
+                    splits = _data_of(name, run)
+                    if splits is not None:
+                        images = splits.test[0] if images is None else images
+                        names = names or splits.class_names
                 if name not in val:
                     self._val[name] = _stored_pair("val", run, "val")
                 test[name] = _stored_pair("runs", run, "test")
@@ -479,7 +498,7 @@ class ReliabilityExplorer(_Explorer):
         if images.shape[1] not in (1, 3):
             problem = f"have {images.shape[1]} channels"
             fail("images", problem, "pass (N, C, H, W) with C 1 or 3")
-        return np.asarray(images)
+        return np.asarray(images).copy()  # its owner may write into it
 
     def _index(self, name: str, value: object) -> int | None:
         """A class or a sample, or None."""
@@ -974,19 +993,33 @@ class PropernessExplorer(_Explorer):
         return -shares.sum((0, 2)) / len(truths)
 
     def _minimiser(self, risk: Tensor) -> Tensor | None:
-        """The best prediction (3,), ever finer; None if all are equal."""
+        """The best prediction (3,), ever finer; None if all are equal.
+
+        Some losses jump: flsd where a probability passes 0.2, dfl where two change
+        places. So the best point of each part between such lines is refined.
+        """
         if risk.max() - risk.min() < 1e-9:
             return None
-        best = self._grid[risk.argmin()]
+        order = self._grid.argsort(1) @ torch.tensor([9, 3, 1])
+        below = (self._grid < _FLSD_JUMP).long() @ torch.tensor([4, 2, 1])
+        parts = 8 * order + below
+        firsts = [risk.argmin()]
+        for part in sorted({*parts.tolist()}):
+            firsts.append(risk.where(parts == part, torch.inf).argmin())
+        best = self._grid[torch.stack(firsts)]
         steps = torch.linspace(-1, 1, 7, dtype=torch.float64) / self._steps
         first = steps.repeat_interleave(7)
         second = steps.repeat(7)
         around = torch.stack((first, second, -first - second), 1)
         for shrink in range(10):
-            near = (best + around / 3**shrink).clamp_min(1e-9)
-            near = near / near.sum(1, keepdim=True)
-            best = near[self._risk(near).argmin()]
-        return best
+            near = (best[:, None] + around / 3**shrink).clamp_min(1e-9)
+            near = near / near.sum(2, keepdim=True)
+            chosen = self._risk(near.view(-1, 3)).view(len(best), -1).argmin(1)
+            best = near[torch.arange(len(best)), chosen]
+        found = self._risk(best)
+        lowest = int(found.argmin())
+        # What refines the grid's best point to the same is no other minimum.
+        return best[lowest if found[lowest] < found[0] - 1e-7 else 0]
 
     @property
     def answer(self) -> Answer:

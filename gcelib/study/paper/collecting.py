@@ -117,6 +117,10 @@ def _from_history(run_dir: Path, environment: dict[str, Any]) -> dict[str, float
         found["early_val_error"] = float(np.mean(early))
     # Neither a look at the test set nor a neighbour on the processor is training.
     quiet = history["seconds"][history["test_error"].isna()].dropna().to_numpy()
-    if environment.get("sharing") == 1 and len(quiet):
+    conditions = [
+        (one.get("device"), one.get("threads"), one.get("sharing"))
+        for one in [environment, *environment.get("earlier", [])]
+    ]
+    if {*conditions} == {(*conditions[0][:2], 1)} and len(quiet):
         found["seconds_per_epoch"] = float(np.median(quiet))
     return found

@@ -86,13 +86,51 @@ function inside(p) {
   return positive.map((value) => value / total);
 }
 
-/** The best prediction: the grid's, refined in ever smaller neighbourhoods.
+/** Where the exponent of flsd changes. */
+const FLSD_JUMP = 0.2;
+
+/** The part of the simplex between lines where a loss jumps: flsd where a probability
+ * passes 0.2, dfl where two change places.
+ * @param {number[]} p */
+function partOf(p) {
+  const order = [0, 1, 2].sort((j, k) => p[j] - p[k]);
+  return [...order, ...p.map((value) => value < FLSD_JUMP)].join();
+}
+
+/** The best prediction: the best grid points, refined in ever smaller neighbourhoods.
  * @param {number[][]} grid
  * @param {number[]} risks
  * @param {number} steps
  * @param {Asked} asked */
 function minimiser(grid, risks, steps, asked) {
-  let best = grid[risks.indexOf(Math.min(...risks))];
+  const first = risks.indexOf(Math.min(...risks));
+  /** @type {Map<string, number>} the best grid point of each part */
+  const firsts = new Map();
+  grid.forEach((p, at) => {
+    const part = partOf(p);
+    if (risks[at] < risks[firsts.get(part) ?? at] || !firsts.has(part)) {
+      firsts.set(part, at);
+    }
+  });
+  let best = refined(grid[first], steps, asked);
+  // What refines to the same as the grid's best point is no other minimum.
+  let low = risk(best, asked) - 1e-7;
+  for (const at of firsts.values()) {
+    const other = refined(grid[at], steps, asked);
+    if (risk(other, asked) < low) {
+      best = other;
+      low = risk(other, asked);
+    }
+  }
+  return best;
+}
+
+/** The best prediction near another one, in ever smaller neighbourhoods.
+ * @param {number[]} start
+ * @param {number} steps
+ * @param {Asked} asked */
+function refined(start, steps, asked) {
+  let best = start;
   for (let round = 0; round < 10; round++) {
     const near = neighbours(best, steps, 3 ** round);
     const found = near.map((p) => risk(p, asked));
