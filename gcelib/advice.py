@@ -6,7 +6,7 @@ import math
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gcelib import _check, intervals
 from gcelib._check import Array
-from gcelib.bins import Floats, bin_scale, check_confidences
+from gcelib.bins import Floats, bin_scale, check_confidences, check_n_bins
 from gcelib.blocks import rounding
 from gcelib.calibration import (
     ALL_CALIBRATORS,
@@ -663,17 +663,18 @@ class _Judged:
     confidence: Floats
     correct: npt.NDArray[np.bool_]
     tolerance: float
+    n_bins: int = _N_BINS
 
     @property
     def bins(self) -> npt.NDArray[np.intp]:
         """The bin of each sample, as ``gcelib.ece`` cuts them."""
-        scale = bin_scale(_N_BINS, self.tolerance)
+        scale = bin_scale(self.n_bins, self.tolerance)
         return (self.confidence * scale).astype(np.intp)
 
     @property
     def gaps(self) -> Floats:
         """Confidence minus hit, (N, bins): each sample in the column of its bin."""
-        spread = np.zeros((len(self.confidence), _N_BINS))
+        spread = np.zeros((len(self.confidence), self.n_bins))
         rows = np.arange(len(self.confidence))
         spread[rows, self.bins] = self.confidence - self.correct
         return spread
@@ -708,7 +709,7 @@ def _resampled_eces(
     for group in intervals.resamples(rng, n_samples, resamples, at_once):
         weights = np.stack([np.bincount(drawn, minlength=n_samples) for drawn in group])
         sums.extend(weights.astype(np.float64) @ gaps)
-    in_bins = np.abs(np.array(sums)).reshape(len(sums), len(judged), _N_BINS)
+    in_bins = np.abs(np.array(sums)).reshape(len(sums), len(judged), -1)
     eces = in_bins.sum(2) / n_samples
     return {name: eces[:, i] for i, name in enumerate(judged)}
 
@@ -724,7 +725,7 @@ class Difference:
     nll, nll_low, nll_high : float
         NLL minus the reference's, in nats, and its 95 % interval.
     ece, ece_low, ece_high : float
-        The same of the ECE in 20 bins.
+        The same of the ECE, in the bins that were asked for.
     """
 
     name: str
@@ -744,6 +745,7 @@ def paired_differences(
     resamples: int = 1000,
     seed: int = 1,
     probabilities: bool = False,
+    n_bins: int = _N_BINS,
 ) -> list[Difference]:
     """How much better or worse than the reference, sample for sample?
 
@@ -764,6 +766,8 @@ def paired_differences(
         Of the resamples.
     probabilities : bool, default False
         True: ``calibrated`` holds probabilities; rows that do not sum to 1 are refused.
+    n_bins : int, default 20
+        Of the ECE, 1 to 10,000 of equal width.
 
     Returns
     -------
@@ -786,6 +790,7 @@ def paired_differences(
     seed = _check.number("seed", seed, 0, 2**31, integer=True)
     resamples = _check.number("resamples", resamples, 100, 100_000, integer=True)
     probabilities = _check.boolean("probabilities", probabilities)
+    n_bins = check_n_bins(n_bins)
     judged = {}
     n_classes = None
     of_reference = f"calibrated[{reference!r}]"
@@ -805,7 +810,7 @@ def paired_differences(
         else:
             _check.warn_of_probabilities(z)
         _check.warn_of_impossible_labels(z.cpu(), y.cpu(), f"calibrated[{name!r}]")
-        judged[name] = _judge(z.cpu(), y.cpu(), tolerance)
+        judged[name] = replace(_judge(z.cpu(), y.cpu(), tolerance), n_bins=n_bins)
     draws = _resampled_eces(judged, np.random.default_rng(seed), resamples)
     found = []
     for name in calibrated:

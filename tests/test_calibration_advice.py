@@ -164,14 +164,16 @@ def test_a_disagreement_of_the_criteria_is_explained():
         assert f"By NLL it would be {rows[by_nll.name].label}" in by_ece.sentence
 
 
-def test_differences_are_those_of_the_metrics():
+@pytest.mark.parametrize("n_bins", [20, 7])
+def test_differences_are_those_of_the_metrics(n_bins):
     z, y = truth_and_labels(800)
-    found = paired_differences({"a": z, "b": 2 * z, "c": z / 2}, y, "a")
+    candidates = {"a": z, "b": 2 * z, "c": z / 2}
+    found = paired_differences(candidates, y, "a", n_bins=n_bins)
     assert [d.name for d in found] == ["b", "c"]
     for d, other in zip(found, (2 * z, z / 2), strict=True):
         assert d.nll == pytest.approx(metrics.nll(other, y) - metrics.nll(z, y))
         assert d.ece == pytest.approx(
-            metrics.ece(other, y) - metrics.ece(z, y), abs=1e-9
+            metrics.ece(other, y, n_bins) - metrics.ece(z, y, n_bins), abs=1e-9
         )
         assert d.nll_low < d.nll < d.nll_high
         assert d.ece_low < d.ece_high

@@ -1,5 +1,6 @@
 """Files of strangers: refused in the house's words, or exactly what was written."""
 
+import csv
 import errno
 import hashlib
 import io
@@ -827,6 +828,29 @@ def test_letters_that_look_alike_are_one_class(other, tmp_path):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BadParameter, match="columns: hold one class as"):
         load_logits_file(path)
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_quotation_marks_that_open_no_cell_do_not_swallow_lines(tmp_path, separator):
+    """Tables that were joined by hand; csv's own, also of several lines, are read."""
+    path = tmp_path / "mine.csv"
+    header = ["label", "text", "logit_0", "logit_1"]
+    rows = [[str(i % 2), "so", str(i), "1"] for i in range(40)]
+    rows[7][1] = '"Great film'
+    for closing in ('"Bad film', 'a 5"', 'he said "no"'):
+        rows[23][1] = closing
+        path.write_text("\n".join(separator.join(r) for r in [header, *rows, []]))
+        with pytest.raises(BadParameter, match="columns: line 9 begins a cell with a"):
+            load_logits_file(path)
+    rows[7][1] = 'He said "a, b"\nand\tleft, "so"'
+    rows[9][1] = '"'
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows([header, *rows])
+    assert len(load_logits_file(path).parts["val"][1]) == 40
+    rows[7][1] = 'a 5" one'
+    rows[9][1] = 'a 6"'
+    path.write_text("\n".join(separator.join(r) for r in [header, *rows, []]))
+    assert len(load_logits_file(path).parts["val"][1]) == 40
 
 
 def scores_of(labels, columns):

@@ -263,12 +263,11 @@ def nll_and_ece_by_hand(p, y, n_bins=20):
     return -np.log(p[np.arange(len(y)), y]).mean(), total / len(y)
 
 
-def test_labels_that_are_names_go_through_the_line_of_the_page(run):
+def test_labels_may_be_names(run):
     names = run("scikit-learn", "sklearn")
     words = np.array(["cat", "dog", "emu"])[names["y"]]
     model = names["LogisticRegression"]().fit(names["X"][:32], words[:32])
-    ids = np.searchsorted(model.classes_, words[32:])
-    by_name = names["Calibrated"](model, names["X"][32:], ids)
+    by_name = names["Calibrated"](model, names["X"][32:], words[32:])
     np.testing.assert_allclose(
         by_name.predict_proba(names["X"]), names["probabilities"], rtol=1e-6
     )
@@ -301,6 +300,12 @@ def test_scikit_learn(run):
         p = names["LogisticRegression"]().fit(X[rest], y[rest]).predict_proba(X[part])
         by_hand.append(nll_and_ece_by_hand(p, y[part])[1])
     np.testing.assert_allclose(names["scores"], by_hand, atol=1e-9)
+    few = names["LogisticRegression"]().fit(X[y > 0], y[y > 0])
+    found = names["minus_ece"](few, X[y > 0], y[y > 0])
+    p = few.predict_proba(X[y > 0])
+    assert -found == pytest.approx(nll_and_ece_by_hand(p, y[y > 0] - 1)[1], abs=1e-6)
+    with pytest.raises(ValueError, match="the training part has no sample of"):
+        names["minus_ece"](few, X, y)
     np.testing.assert_allclose(names["probabilities"].sum(1), 1, rtol=1e-6)
     fitted, calibrated = names["fitted"], names["calibrated"]
     given = fitted.predict_proba(names["X"])

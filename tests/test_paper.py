@@ -296,6 +296,14 @@ def test_runs_that_were_not_trained_alike_are_told(column, rows, value, told):
         paper.Study(table)
 
 
+def test_a_function_that_gave_some_seeds_one_content_and_others_another_is_told():
+    """It does not read by the seed, so that what it reads has changed in between."""
+    table = _trained()
+    table["data_fingerprint"] = ["a", "a", "b"] * 2
+    with pytest.warns(UserWarning, match="runs on d m in the data"):
+        paper.Study(table)
+
+
 def test_runs_that_were_trained_alike_are_not_told(recwarn):
     table = _trained()
     table["data_fingerprint"] = ["a", "b", "c"] * 2
@@ -1311,13 +1319,19 @@ def test_lessons_tell_of_runs_that_were_not_trained_alike(tmp_path):
 
     trained("ce")
     trained("brier")
+    trained("gce", variant="slow", lr=0.001)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert shipped.demo_runs(tmp_path) == tmp_path
+        shipped.demo_runs(shipped.demo_runs())
     trained("gce", lr=0.01)
-    trained("gce", variant="slow", lr=0.001)
-    told = r"not trained alike .* digits \w+ in lr \(0\.01 of gce, else 0\.05\); a comp"
+    told = r"not trained alike .* in lr \(0\.01 of gce on digits, seed 1, else 0\.05\);"
     with pytest.warns(UserWarning, match=told):
+        shipped.demo_runs(tmp_path)
+    trained("gce", variant="short", epochs=2)
+    with pytest.warns(
+        UserWarning, match=r"epochs \(2 of gce on digits, seed 1, short,"
+    ):
         shipped.demo_runs(tmp_path)
 
 

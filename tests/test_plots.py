@@ -428,6 +428,20 @@ def of_bars_beside_each_other(ax):
     ax.set_xticks([0, 1], ["raw", "TS"])
 
 
+def of_stacked_bars(ax):
+    ax.bar(["x", "y"], [3.0, 2.0], label="A")
+    ax.bar(["x", "y"], [1.0, 5.0], bottom=[3.0, 2.0], label="B")
+
+
+def of_numbers_as_names(ax):
+    ax.plot(["1000", "2000", "4000"], [2, 3, 1])
+    ax.lines[0].set_label("n")
+
+
+def of_large_whole_numbers(ax):
+    ax.plot([1024, 2048], [0.12345, 2], label="n")
+
+
 def of_points(ax):
     ax.scatter([1, 2], [0.5, 0.25], label="tail")
     ax.set_xticks([1, 2], ["1", "2"])
@@ -447,6 +461,9 @@ READ_OFF = {
     of_bars_beside_each_other: "CE lowest 1 at raw, highest 3 at TS; GCE lowest 2 at "
     "TS, highest 4 at raw",
     of_fractions_in_percent: "lowest 2 at GCE, highest 4.56 at CE",
+    of_stacked_bars: "A lowest 2 at y, highest 3 at x; B lowest 1 at x, highest 5 at y",
+    of_numbers_as_names: "n lowest 1 at 4000, highest 3 at 2000",
+    of_large_whole_numbers: "n lowest 0.123 at 1024, highest 2 at 2048",
     of_points: "tail lowest 0.25 at 2, highest 0.5 at 1",
 }
 

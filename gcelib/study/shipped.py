@@ -16,6 +16,7 @@ from gcelib.study.alike import (
     setting_as_text,
     unlike_recipe,
 )
+from gcelib.study.data.long_tails import split_name
 from gcelib.study.places import PROJECT
 from gcelib.study.stored import read_result
 
@@ -48,7 +49,8 @@ def demo_runs(runs_dir: str | os.PathLike[str] | None = None) -> Path:
     Warns
     -----
     UserWarning
-        If losses on one data set were not trained alike in the reader's own runs.
+        If the reader's own runs on one data set, or on its long-tailed versions, were
+        not trained alike.
 
     Examples
     --------
@@ -66,33 +68,44 @@ def demo_runs(runs_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _tell_other_recipes(folder: Path) -> None:
-    """Warn of first runs whose losses were not trained alike, which lessons compare."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for run_dir in sorted(folder.glob("*/*/*/seed-01")):
+    """Warn of runs that were not trained alike where lessons compare their losses.
+
+    Or data sets with a longer and a shorter tail; a variant is meant to be another one.
+    """
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    for run_dir in sorted(folder.glob("*/*/*/seed-0[1-3]")):
         with contextlib.suppress(OSError, ValueError):  # not finished, or damaged
             settings = dict(read_result(run_dir).settings)
-            if not settings.get("variant"):
-                place = f"{settings['dataset']} {settings['model']}"
-                groups.setdefault(place, []).append(settings)
+            dataset, loss = settings["dataset"], settings["loss"]
+            variant = settings.get("variant", "")
+            family = f"{split_name(dataset)[0]} {settings['model']}"
+            name = f"{loss} on {dataset}, seed {settings['seed']}"
+            name = f"{name}, {variant}" if variant else name
+            groups.setdefault(family, {})[name] = settings
     told = []
-    for place, there in groups.items():
-        alike = {str(run["loss"]): as_other_losses(run) for run in there}
-        for name in (*OF_TRAINING, "data_fingerprint"):
+    for family, there in groups.items():
+        alike = {name: as_other_losses(run) for name, run in there.items()}
+        for setting in (*OF_TRAINING, "data_fingerprint"):
             values = {
-                loss: setting_as_text(run.get(name)) for loss, run in alike.items()
+                name: setting_as_text(run.get(setting))
+                for name, run in alike.items()
+                if setting == "epochs" or not run.get("variant")
             }
             (usual, _), *others = Counter(values.values()).most_common()
             if others:
-                unlike = [f"{v} of {loss}" for loss, v in values.items() if v != usual]
-                told.append(f"{place} in {name} ({', '.join(unlike)}, else {usual})")
-        for run in there:
-            unusual = [one for one in unlike_recipe(run) if one.startswith("loss_opt")]
-            told += [f"{place}: {run['loss']} has {one}" for one in unusual]
+                unlike = [f"{v} of {name}" for name, v in values.items() if v != usual]
+                more = f", and {len(unlike) - 3} more" if len(unlike) > 3 else ""
+                shown = f"{'; '.join(unlike[:3])}{more}, else {usual}"
+                told.append(f"{family} in {setting} ({shown})")
+        for name, run in there.items():
+            if not run.get("variant"):
+                unlike = unlike_recipe(run)
+                told += [f"{name}: {one}" for one in unlike if one.startswith("loss_o")]
     if told:
         more = f", and {len(told) - 4} more" if len(told) > 4 else ""
         _check.warn(
             f"runs_dir: not trained alike are the runs on {'; '.join(told[:4])}{more}; "
-            "a comparison of their losses compares these settings as well"
+            "what is compared then are these settings as well"
         )
 
 

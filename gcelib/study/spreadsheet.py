@@ -436,6 +436,7 @@ class _Reader:
             used.add(self.second_opinion)
         used.update(self.beside_scores.values())
         self._refuse_surplus_cells(memoryview(body)[end.end() :])
+        self._refuse_open_quotes(body[end.end() :])
         try:
             table = pd.read_csv(
                 io.BytesIO(memoryview(body)[end.end() :]),
@@ -469,6 +470,29 @@ class _Reader:
             problem = "are fewer than the cells of a line"
             cure = "with decimal commas separate the cells by ; or put them in quotes"
             fail("columns", problem, cure)
+
+    def _refuse_open_quotes(self, lines: bytes) -> None:
+        """Refuse a cell that begins with a quotation mark and was not meant to.
+
+        A table that was written without quoting, ``"So he said<TAB>1``, would lose all
+        lines up to the next such mark. A text of several lines in quotes is no such
+        cell: not all of its lines have a cell for each column, and after its last mark
+        comes a separator.
+        """
+        if b'"' not in lines:
+            return
+        text = lines.decode("utf-8", "replace")
+        line = _first_of_several_lines(text, self.separator, strict=False)
+        if line is None:
+            return
+        marks = len(self.names) - 1
+        whole = all(row.count(self.separator) == marks for row in text.splitlines())
+        if whole or _first_of_several_lines(text, self.separator, strict=True) == -1:
+            problem = f"line {self.first_line + line} begins a cell with a quotation "
+            problem += "mark that it does not close"
+            fail(
+                "columns", problem, "write such cells as csv does, or without the mark"
+            )
 
     def _refuse_unnamed_split(self, table: "pd.DataFrame") -> None:
         """Refuse a column that is left out and says val and test."""
@@ -1039,6 +1063,29 @@ def _cells(line: str, separator: str) -> list[str]:
     except csv.Error:
         problem = f"holds a cell of more than {csv.field_size_limit():,} characters"
         fail("logits", problem, "is this a table of numbers?")
+
+
+def _first_of_several_lines(text: str, separator: str, strict: bool) -> int | None:
+    """The first line, from 1, of a row that has several; None without any.
+
+    -1 if ``strict`` and something stands between a closing mark and the separator.
+    """
+    rows = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        skipinitialspace=True,
+        strict=strict,
+    )
+    before = 0
+    first = None
+    try:
+        for _ in rows:
+            if rows.line_num - before > 1 and first is None:
+                first = before + 1
+            before = rows.line_num
+    except csv.Error:  # or a cell without end
+        return -1 if strict else before + 1
+    return first
 
 
 def _plain(name: str) -> str:

@@ -126,8 +126,8 @@ def _series(ax: Axes) -> list[_Series]:
         if isinstance(container, ErrorbarContainer) and container.lines[0] is not None:
             found.append((label, container.lines[0].get_xydata()))
         elif isinstance(container, BarContainer):
-            ends = [_end_of_bar(bar, is_across) for bar in container.patches]
-            found.append((label, ends))
+            bars = [_place_and_length(bar, is_across) for bar in container.patches]
+            found.append((label, bars))
     of_places: Axis = ax.yaxis if is_across else ax.xaxis
     of_values: Axis = ax.xaxis if is_across else ax.yaxis
     series = []
@@ -139,17 +139,17 @@ def _series(ax: Axes) -> list[_Series]:
     return series
 
 
-def _end_of_bar(bar: Rectangle, is_across: bool) -> tuple[float, float]:
-    """The point (x, y) at the middle of a bar's end."""
+def _place_and_length(bar: Rectangle, is_across: bool) -> tuple[float, float]:
+    """The point (x, y) of a bar's middle and its length, which may begin anywhere."""
     if is_across:
-        return bar.get_x() + bar.get_width(), bar.get_y() + bar.get_height() / 2
-    return bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height()
+        return bar.get_width(), bar.get_y() + bar.get_height() / 2
+    return bar.get_x() + bar.get_width() / 2, bar.get_height()
 
 
 def _names(axis: Axis) -> dict[float, str]:
     """The ticks of an axis of names; none of an axis of numbers."""
     from matplotlib.category import StrCategoryFormatter
-    from matplotlib.ticker import FixedLocator
+    from matplotlib.ticker import FixedFormatter, FixedLocator
 
     formatter = axis.get_major_formatter()
     of_texts = isinstance(formatter, StrCategoryFormatter)
@@ -158,7 +158,16 @@ def _names(axis: Axis) -> dict[float, str]:
     places = np.asarray(axis.get_majorticklocs())
     labels = formatter.format_ticks(places.tolist())
     names = {float(at): label for at, label in zip(places, labels, strict=True)}
-    return names if any(map(_is_word, labels)) else {}
+    if any(map(_is_word, labels)):
+        return names
+    are_written = of_texts or isinstance(formatter, FixedFormatter)
+    are_other_numbers = are_written and any(map(_is_other_number, places, labels))
+    return names if are_other_numbers else {}
+
+
+def _is_other_number(place: float, label: str) -> bool:
+    """True of a name that is a number, at the place of another whole number."""
+    return place == round(place) and label != "" and float(label) != place
 
 
 def _is_word(label: str) -> bool:
@@ -180,21 +189,26 @@ def _extremes(series: _Series) -> str:
     told = []
     for end, i in ends.items():
         value = _read(series.of_values, values[i])
-        told.append(f"{end} {value} at {_read(series.of_places, places[i])}")
+        place = _read(series.of_places, places[i], whole_numbers=True)
+        told.append(f"{end} {value} at {place}")
     return _joined(series.label, " ", ", ".join(told))
 
 
-def _read(axis: Axis, value: float) -> str:
-    """A number as its axis shows it (a fraction in percent, say), or the next name."""
+def _read(axis: Axis, value: float, *, whole_numbers: bool = False) -> str:
+    """A number as its axis shows it (a fraction in percent, say), or the next name.
+
+    Rounded to three digits, but for ``whole_numbers``: 1024 pictures, the year 2026.
+    """
     from matplotlib.ticker import FuncFormatter
 
     names = _names(axis)
     if names:
         return names[min(names, key=lambda at: abs(at - value))]
-    rounded = float(f"{value:.3g}")
+    is_whole = whole_numbers and value == round(value)
+    rounded = float(value) if is_whole else float(f"{value:.3g}")
     formatter = axis.get_major_formatter()
     as_shown = formatter(rounded) if isinstance(formatter, FuncFormatter) else ""
-    return as_shown or f"{rounded:g}"
+    return as_shown or f"{rounded:.10g}"
 
 
 def description(figure: Figure) -> str:

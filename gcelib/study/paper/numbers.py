@@ -301,7 +301,9 @@ def _tell_mixed(table: pd.DataFrame) -> None:
             if name not in mixed
         ]
         if _on_other_data(str(dataset), here):
-            told.append(f"runs on {place} in the data, whose content has changed")
+            told.append(
+                f"runs on {place} in the data, whose content is not one and the same"
+            )
     if told:
         more = f", and {len(told) - 4} more" if len(told) > 4 else ""
         _check.warn(
@@ -384,10 +386,14 @@ def _differing(rows: pd.DataFrame, names: Iterable[str]) -> dict[str, str]:
 def _on_other_data(dataset: str, rows: pd.DataFrame) -> bool:
     """Whether runs saw different contents under one name.
 
-    A function of the user's may give each seed its own data; a file may not.
+    A function of the user's may give each seed its own data; a file may not, nor what
+    gave several seeds the same.
     """
     if "data_fingerprint" not in rows:
         return False
+    seeds_of = rows.groupby("data_fingerprint")["seed"].nunique()
+    if len(seeds_of) > 1 and seeds_of.max() > 1:
+        return True
     by_name = split_name(dataset)[0] in DATASETS
     if by_name or dataset.startswith(("npz:", "folder:")):
         return bool(rows["data_fingerprint"].nunique() > 1)
