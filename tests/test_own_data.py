@@ -3,10 +3,12 @@
 import importlib
 import linecache
 import os
+import struct
 import sys
 import textwrap
 import types
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -71,6 +73,18 @@ def test_a_folder_of_pngs_trains_and_everything_downstream_reads_it(tmp_path):
     assert splits.class_names == ("cat", "dog")
     sizes = [len(part[1]) for part in (splits.train, splits.val, splits.test)]
     assert sizes == [90, 10, 100]
+
+
+@pytest.mark.parametrize("remove_folder", [True, False])
+def test_a_class_without_test_images_is_told(tmp_path, remove_folder):
+    dataset = write_folder(tmp_path / "mine", ("train", "test"))
+    place = tmp_path / "mine" / "test" / "dog"
+    for path in place.iterdir():
+        path.unlink()
+    if remove_folder:
+        place.rmdir()
+    with pytest.warns(UserWarning, match=r"test has no image of class 'dog', so that"):
+        assert data.load(dataset).test[1].unique().tolist() == [0]
 
 
 def test_what_a_folder_lacks_is_drawn_by_the_seed(tmp_path):
@@ -684,6 +698,19 @@ def test_a_folder_of_classes_without_parts_is_told_where_to_put_them(tmp_path):
         data.load(f"folder:{tmp_path / 'train'}")
 
 
+def sixteen_bit_colours(width, height):
+    """A PNG of 16 bits a channel, chunk by chunk."""
+
+    def chunk(name, content):
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = (b"\0" + struct.pack(">H", 300) * 3 * width) * height
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def test_folders_of_mixed_or_unreadable_images_are_refused(tmp_path):
     dataset = write_folder(tmp_path, n=60)
     odd = tmp_path / "train" / "cat" / "odd.png"
@@ -694,6 +721,11 @@ def test_folders_of_mixed_or_unreadable_images_are_refused(tmp_path):
         picture.save(odd)
         with pytest.raises(ValueError, match=rf"^dataset: .*{message}.*; "):
             TrainConfig(dataset)
+    odd.write_bytes(sixteen_bit_colours(8, 8))
+    with Image.open(odd) as image:
+        assert image.mode == "RGB"  # PIL would keep the upper eight bits
+    with pytest.raises(ValueError, match=r"^dataset: .*more than 8 bits.*; "):
+        TrainConfig(dataset)
     odd.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"^dataset: .*odd.png cannot be read"):
         TrainConfig(dataset)

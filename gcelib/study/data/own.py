@@ -310,6 +310,14 @@ def _read_images(root: Path, files: Sequence[Path], signature: object) -> _Found
         if pictures[part]:
             images = np.stack([_channels_first(p, in_colour) for p in pictures[part]])
             pairs[part] = images, np.array(labels[part], np.int64)
+    for part in pairs:
+        lacking = [name for k, name in enumerate(names) if k not in labels[part]]
+        if lacking:
+            more = f" and of {len(lacking) - 1} more" if len(lacking) > 1 else ""
+            warn(
+                f"dataset: {root / part} has no image of class {lacking[0]!r}{more}, "
+                "so that no number is of them; look whether a copy was broken off"
+            )
     raw = Raw(pairs["train"], pairs.get("val"), pairs.get("test"), names)
     return _Found(raw, digest.hexdigest())
 
@@ -328,7 +336,7 @@ def _decode(path: Path, content: bytes) -> Array:
 
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith(("I", "F")):
+            if image.mode.startswith(("I", "F")) or _has_16_bits(content):
                 problem = f"{path} has more than 8 bits a channel (mode {image.mode})"
                 fail("dataset", problem, "save 8-bit grey or RGB images")
             grey = image.mode in ("1", "L", "LA", "La")
@@ -339,6 +347,12 @@ def _decode(path: Path, content: bytes) -> Array:
             f"{path} cannot be read as an image ({error})",
             "mend or remove it",
         )
+
+
+def _has_16_bits(content: bytes) -> bool:
+    """Tell whether a PNG has 16 bits a channel; of colours PIL keeps eight."""
+    # After the signature and the first chunk's length and name: width, height, depth.
+    return content[:8] == b"\x89PNG\r\n\x1a\n" and content[24:25] == b"\x10"
 
 
 def _check_sizes(files: Sequence[Path], pictures: Sequence[Array]) -> None:
