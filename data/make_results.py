@@ -3,11 +3,11 @@
     python data/make_results.py RUNS_DIR [OUTPUT_FOLDER]
 
 Writes <grid>.csv, a row a run, for each grid of ``gcelib.paper.RESULT_GRIDS`` of which
-all runs are finished, and says how many of the others are missing. From the runs of CE
+all runs are finished, and says how many of the others are missing. From such runs of CE
 and GCE with the recipes of their data sets it also writes corrections.csv (what the
-training log-prior or a bias for each class, fitted on validation, does to them) and
-collapse.csv (the classes of the run that lost one). Repeat it whenever more runs are
-finished: to train them,
+training log-prior or a bias for each class, fitted on validation, does to them), where
+rows of other grids stay, and collapse.csv (the classes of the run that lost one).
+Repeat it whenever more runs are finished: to train them,
 
     cd notebooks && papermill 07_sweep.ipynb out.ipynb -p grid regularizer
 
@@ -49,19 +49,37 @@ def main(
     output.mkdir(exist_ok=True)
     table = paper.collect(runs_dir).sort_values(["dataset", "variant", "loss", "seed"])
     table = pd.DataFrame(map(measured_today, table.to_dict("records")))
+    of_whole_grids: set[str] = set()
     for grid in paper.RESULT_GRIDS:
         cells = sweeps.expand(grid, runs_dir)
         rows = table[table.run_dir.isin(cells)]
         if len(rows) == len(cells):
             write(output / f"{grid}.csv", only_results(rows))
+            of_whole_grids.update(rows.run_dir)
         elif len(rows):
             print(f"{grid}: {len(cells) - len(rows)} of {len(cells)} runs are missing")
-    to_correct = table[table.variant.isin(CORRECTED) & table.loss.isin(["ce", "gce"])]
+    to_correct = table[
+        table.variant.isin(CORRECTED)
+        & table.loss.isin(["ce", "gce"])
+        & table.run_dir.isin(of_whole_grids)
+    ]
     if len(to_correct):
         rows = [corrected(row) for row in to_correct.to_dict("records")]
-        write(output / "corrections.csv", pd.DataFrame(rows))
+        path = output / "corrections.csv"
+        write(path, beside_others(pd.DataFrame(rows), path))
     if (runs_dir / COLLAPSED / "metrics.json").exists():
         write(output / "collapse.csv", classes_of(runs_dir / COLLAPSED))
+
+
+def beside_others(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """``table`` with the runs that ``path`` holds and it does not."""
+    if not path.exists():
+        return table
+    there = pd.read_csv(path).fillna({"variant": ""})
+    runs_of = [pd.MultiIndex.from_frame(part[SETTINGS]) for part in (there, table)]
+    kept = there[~runs_of[0].isin(runs_of[1])]
+    both = pd.concat([kept, table]).sort_values(["dataset", "variant", "loss", "seed"])
+    return both[table.columns] if set(both) == set(table) else both
 
 
 def write(path: Path, table: pd.DataFrame) -> None:

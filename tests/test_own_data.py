@@ -489,6 +489,20 @@ def modules(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+def test_a_sweep_sees_that_what_a_function_reads_has_changed(modules):
+    read = modules / "brightness.txt"
+    lines = DATA.replace("90 *", f"int(open({str(read)!r}).read()) *")
+    (modules / "my_own_reader.py").write_text(lines)
+    read.write_text("90")
+    grid = QUICK | {"dataset": "my_own_reader:load", "seed": 1}
+    list(fit(TrainConfig(**grid, runs_dir=modules)))
+    assert sweeps.status(grid, modules).state.tolist() == ["done"]
+    read.write_text("80")
+    assert sweeps.status(grid, modules).state.tolist() == ["another"]
+    with pytest.raises(ValueError, match="another result, which differs in"):
+        sweeps.expand(grid, modules)
+
+
 def test_functions_bring_data_and_network_and_resume_with_dropout(modules):
     logits = []
     for place, stop in (("whole", False), ("broken", True)):

@@ -1,5 +1,6 @@
 """The printed numbers are the paper's, statistics are exact, blanks stay blank."""
 
+import importlib.util
 import io
 import itertools
 import json
@@ -1308,6 +1309,26 @@ def test_table_6_leaves_out_runs_whose_epochs_had_different_places(
     now = {"sharing": 1, "threads": 2, "device": "cpu", "earlier": earlier}
     found = _from_history(tmp_path, now)
     assert found.get("seconds_per_epoch") == (3 if counts else None)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_new_corrections_leave_those_of_other_runs(tmp_path, order):
+    spec = importlib.util.spec_from_file_location(
+        "make_results", runs.PROJECT / "data" / "make_results.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    committed = runs.PROJECT / "data" / "results" / "corrections.csv"
+    path = tmp_path / "corrections.csv"
+    path.write_bytes(committed.read_bytes())
+    table = pd.read_csv(path).fillna({"variant": ""})
+    some = table[table.dataset == "fashion_mini_lt10"][::order]
+    module.write(path, module.beside_others(some.assign(commit="new"), path))
+    found = pd.read_csv(path).fillna({"variant": ""})
+    renewed = table.dataset == "fashion_mini_lt10"
+    pd.testing.assert_frame_equal(
+        found, table.assign(commit=table["commit"].mask(renewed, "new"))
+    )
 
 
 def test_lessons_tell_of_runs_that_were_not_trained_alike(tmp_path):

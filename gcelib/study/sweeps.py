@@ -231,6 +231,9 @@ def _look_into(
     grid: Grid, runs_dir: str | Path | None
 ) -> tuple[dict[str, Cell], dict[str, ValueError]]:
     """The runs of a grid, and what is wrong where a folder holds another result."""
+    from gcelib.study.data import own
+
+    own.forget()  # a function's data may have changed since the last look
     cells: dict[str, Cell] = {}
     others: dict[str, ValueError] = {}
     claims: dict[str, dict[str, Any]] = {}
