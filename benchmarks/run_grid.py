@@ -9,7 +9,6 @@ PyYAML.
 """
 
 import argparse
-import itertools
 import multiprocessing
 import statistics
 import sys
@@ -20,43 +19,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a lent machine need not install gcelib
 
-import yaml
+import pandas as pd
 
-from gcelib import runs, training
-
-
-def expand(grid, runs_dir):
-    """Every run's settings, in the grid's order. ``grid``: a name in notebooks/grids,
-    or a YAML file of one mapping.
-    """
-    path = (
-        Path(grid)
-        if Path(grid).suffix in (".yaml", ".yml")
-        else ROOT / "notebooks" / "grids" / f"{grid}.yaml"
-    )
-    lists = {
-        k: v if isinstance(v, list) else [v]
-        for k, v in yaml.safe_load(path.read_text(encoding="utf-8")).items()
-    }
-    return [
-        dict(zip(lists, values, strict=True)) | {"runs_dir": runs_dir}
-        for values in itertools.product(*lists.values())
-    ]
+from gcelib import runs, sweeps, training
 
 
-def started(cell):
+def started(config):
     """Whether an earlier session left a checkpoint of this run."""
-    return (training.TrainConfig(**cell).run_dir / "checkpoint.pt").exists()
+    return (config.run_dir / "checkpoint.pt").exists()
 
 
-def work(cells, deadline):
+def work(configs, deadline):
     """Run what nobody runs and there is time for; the number of runs that failed."""
     spent = []
     failed = 0
-    for cell in cells:
-        config = training.TrainConfig(**cell)
+    for config in configs:
         name = config.run_dir.relative_to(config.runs_dir)
-        start, resumed = time.monotonic(), started(cell)
+        start, resumed = time.monotonic(), started(config)
         if runs.is_done(config.run_dir) or deadline - start < (
             statistics.median(spent) if spent and not resumed else 0
         ):
@@ -86,12 +65,13 @@ def _worker(*arguments):
     sys.exit(work(*arguments))
 
 
-def summary(cells):
-    """Mean of each loss over its finished seeds, in percent."""
-    table = runs.load_results(cells[0]["runs_dir"])
+def summary(dirs):
+    """Mean of each loss over the finished seeds in these folders, in percent."""
+    records = {path: runs.read_result(path) for path in dirs if runs.is_done(path)}
+    table = pd.DataFrame([runs.table_row(*one) for one in records.items()])
     names = ["test_raw_error", "test_raw_ece", "test_ts_nll_ece", "test_ats_ece"]
     names += [name for name in table if name.endswith("_raw_auroc")]
-    by_loss = table.groupby(["dataset", "model", "loss"])
+    by_loss = table.groupby(["dataset", "model", "variant", "loss"])
     return (100 * by_loss[names].mean()).round(2).assign(seeds=by_loss.size())
 
 
@@ -105,16 +85,16 @@ def main(arguments=None):
     parser.add_argument("--runs-dir", default=str(runs.default_runs_dir()))
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
-    cells = expand(options.grid, options.runs_dir)
-    # Bad settings are refused before anything starts.
-    dirs = [training.TrainConfig(**cell).run_dir for cell in cells]
-    cells.sort(key=started, reverse=True)
+    # Bad settings, and folders of other runs, are refused before anything starts.
+    cells = sweeps.expand(options.grid, options.runs_dir)
+    configs = [cell.config for cell in cells.values()]
+    configs.sort(key=started, reverse=True)
     if options.workers == 1:
-        failed = work(cells, deadline)
+        failed = work(configs, deadline)
     else:
         context = multiprocessing.get_context("spawn")
         workers = [
-            context.Process(target=_worker, args=(cells, deadline))
+            context.Process(target=_worker, args=(configs, deadline))
             for _ in range(options.workers)
         ]
         for worker in workers:
@@ -124,8 +104,8 @@ def main(arguments=None):
         failed = sum(
             worker.exitcode if worker.exitcode >= 0 else 1 for worker in workers
         )
-    done = sum(map(runs.is_done, dirs))
-    print(f"{done} of {len(dirs)} runs are done, {failed} failed now")
+    done = sum(map(runs.is_done, cells))
+    print(f"{done} of {len(cells)} runs are done, {failed} failed now")
     if done:
         print(summary(cells).to_string())
     return failed

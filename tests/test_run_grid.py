@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gcelib import data, runs, sweeps
+from gcelib import data, runs
 
 PATH = runs.PROJECT / "benchmarks" / "run_grid.py"
 spec = importlib.util.spec_from_file_location("run_grid", PATH)
@@ -23,16 +23,21 @@ def grid(tmp_path, text):
     return [str(tmp_path / "grid.yaml"), "--runs-dir", str(tmp_path / "runs")]
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist_gpu", "demo", "smoke"])
-def test_its_runs_are_the_sweeps(name, tmp_path):
-    ours = {
-        run_grid.training.TrainConfig(**cell).run_dir: cell
-        for cell in run_grid.expand(name, str(tmp_path))
-    }
-    theirs = sweeps.expand(name, tmp_path)
-    assert [*map(str, ours)] == [*theirs]
-    for run_dir, cell in ours.items():
-        assert run_grid.training.TrainConfig(**cell) == theirs[str(run_dir)][1]
+def test_its_table_is_of_the_grids_own_runs(tmp_path, capsys):
+    """Another grid's runs in the folder are another experiment."""
+    text = "dataset: digits\nmodel: mlp\nloss: ce\nseed: [1, 2]\nood: [[]]\nepochs: "
+    assert run_grid.main(grid(tmp_path, text + "1\nvariant: short\n")) == 0
+    capsys.readouterr()
+    assert run_grid.main(grid(tmp_path, text + "2\n")) == 0
+    header, _, row = capsys.readouterr().out.splitlines()[-3:]
+    table = runs.load_results(tmp_path / "runs")
+    errors = 100 * table.groupby("epochs").test_raw_error.mean()
+    assert errors[1] > errors[2] + 1
+    shown = dict(zip(header.split(), row.split()[-len(header.split()) :], strict=True))
+    assert float(shown["test_raw_error"]) == pytest.approx(errors[2], abs=0.006)
+    assert shown["seeds"] == "2"
+    with pytest.raises(ValueError, match="another result, which differs in epochs"):
+        run_grid.main(grid(tmp_path, text + "3\n"))
 
 
 def test_fashion_mnist_on_resnet50_in_little(tmp_path, monkeypatch, capsys):
