@@ -857,12 +857,36 @@ def _warn_of_columns(
         if bool(columns_that.any()):
             column = columns[int(columns_that.int().argmax())]
             warn(f"{name}: column {column!r} {what}; leave it out")
+    odd = _column_apart(columns, int(classes.max()))
+    if odd is not None:
+        warn(
+            f"{name}: column {odd!r} has no name like the others, which count the "
+            "classes; leave it out if it is no class"
+        )
     second = second_set(columns, classes.tolist())
     if second:
         warn(
             f"{name}: columns {second[0]!r} to {second[-1]!r} seem a second set of "
             "scores, no label is of their classes; leave them out"
         )
+
+
+def _column_apart(columns: Sequence[str], highest_label: int) -> str | None:
+    """A column beside ``logit_0, logit_1, ...``, if all labels are of such columns."""
+    starts: dict[str, list[int]] = {}
+    for name in columns:
+        part = re.fullmatch(r"(.*?)(\d+)(?:\.0)?", name)
+        if part is not None:
+            starts.setdefault(part[1], []).append(int(part[2]))
+    for start, found in starts.items():
+        first = min(found)
+        counts = first in (0, 1) and sorted(found) == list(
+            range(first, first + len(found))
+        )
+        if counts and max(2, highest_label + 1) <= len(found) < len(columns):
+            like = re.compile(re.escape(start) + r"\d+(?:\.0)?")
+            return next(name for name in columns if not like.fullmatch(name))
+    return None
 
 
 def second_set(columns: Sequence[str], labels: Iterable[int]) -> list[str]:

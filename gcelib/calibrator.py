@@ -554,8 +554,12 @@ def interpolate(at: Tensor, points: Tensor, values: Tensor) -> Tensor:
     right = count_below(points, at.detach()).clamp(max=points.shape[-1] - 1)
     left = (right - 1).clamp(min=0)
     before = points.gather(-1, left)
-    width = (points.gather(-1, right) - before).clamp(min=1e-300)
-    weight = ((at - before) / width).clamp(0, 1)
+    width = points.gather(-1, right) - before
+    # Exported, a constant such as 1e-300 may be 0, and 0 / 0 where two points are one.
+    is_one_point = width <= 0
+    beyond = at - before
+    inside = (beyond / width.masked_fill(is_one_point, 1.0)).clamp(0, 1)
+    weight = torch.where(is_one_point, (beyond > 0).to(inside.dtype), inside)
     return torch.lerp(values.gather(-1, left), values.gather(-1, right), weight)
 
 

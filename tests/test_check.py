@@ -409,6 +409,19 @@ def test_an_index_of_a_dimension_is_told_too():
         gcelib.evaluate(logits, Labelled(labels.to_numpy(), labels.index))
 
 
+@pytest.mark.parametrize("place", [0, 4])
+@pytest.mark.parametrize("extra", ["seconds", "logit_max", "confidence"])
+def test_a_column_beside_those_that_count_is_told(place, extra):
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 40)
+    scores = rng.normal(size=(40, 4)) + 4 * np.eye(4)[labels]
+    table = pandas.DataFrame(scores, columns=[f"logit_{k}" for k in range(4)])
+    table.insert(place, extra, rng.normal(size=40))
+    with pytest.warns(UserWarning, match=f"column '{extra}' has no name like the othe"):
+        gcelib.evaluate(table, labels)
+
+
 def test_columns_that_are_sorted_as_text_are_told():
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import shutil
 import tomllib
 import zlib
 from pathlib import Path
@@ -344,6 +345,24 @@ def test_pictures_of_data_that_changed_are_not_shown(own_run, order):
         {"ce": folder}, images=splits.test[0], class_names=["a", "b", "c"]
     )
     np.testing.assert_array_equal(shown._images, splits.test[0])
+
+
+def test_runs_on_two_contents_of_one_file_are_refused(own_run, tmp_path):
+    folder = own_run[0]
+    later = tmp_path / "later"
+    shutil.copytree(folder, later)
+    config = runs.read_json(later / "config.json")
+    config["settings"]["data_fingerprint"] = "another"
+    runs.write_json(later / "config.json", config)
+    with pytest.raises(ValueError, match="runs: 'ce' and 'gce' were tested on differe"):
+        ReliabilityExplorer({"ce": folder, "gce": later}, images=own_run[1].test[0])
+
+
+def test_calibrators_fitted_on_what_is_shown_are_told(recwarn):
+    ReliabilityExplorer(TEST, val=VAL)
+    assert not len(recwarn)
+    with pytest.warns(UserWarning, match="val: those of 'ce' are the samples that are"):
+        ReliabilityExplorer({"ce": TEST["ce"]}, val={"ce": TEST["ce"]})
 
 
 def test_pictures_stay_what_they_were_when_given():

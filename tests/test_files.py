@@ -853,6 +853,44 @@ def test_quotation_marks_that_open_no_cell_do_not_swallow_lines(tmp_path, separa
     assert len(load_logits_file(path).parts["val"][1]) == 40
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\x0c", "\x85"])
+def test_quotations_over_two_lines_of_a_table_are_seen_beside_any_text(
+    tmp_path, character
+):
+    """They open in one line and close at the end of a cell in another."""
+    path = tmp_path / "mine.tsv"
+    rows = [["0", "so", str(i), "1"] for i in range(30)]
+    rows[5][1], rows[9][1] = '"I like it.', 'It is good."'
+    rows[20][1] = f"a{character}b"
+    header = ["label", "text", "logit_0", "logit_1"]
+    path.write_text("\n".join("\t".join(row) for row in [header, *rows, []]))
+    with pytest.raises(BadParameter, match="columns: line 7 begins a cell with a"):
+        load_logits_file(path)
+
+
+def test_a_cell_without_end_that_is_longer_than_any_is_told(tmp_path):
+    path = tmp_path / "mine.csv"
+    lines = ["label,text,logit_0,logit_1", '0,"so,1,2', *["1,so,1,2"] * 20_000, ""]
+    path.write_text("\n".join(lines))
+    with pytest.raises(BadParameter, match="columns: line 2 begins a cell with a"):
+        load_logits_file(path)
+
+
+def test_lines_that_lack_a_cell_are_told(tmp_path):
+    """pandas would move what stands behind it, and fill up the end."""
+    path = tmp_path / "mine.csv"
+    for text, line in (("", 3), ('"a, b"', 3), ('"a,\nb"', 4)):
+        lines = [f"0,{text},1.5,2.5,9" if text else "0,x,1.5,2.5,9", "1,0.5,1.0,9"]
+        path.write_text("\n".join(["label,id,logit_0,logit_1,seconds", *lines, ""]))
+        with pytest.raises(
+            BadParameter, match=f"columns: are 5, and line {line} has fewer cells"
+        ):
+            load_logits_file(path)
+    whole = ["label,id,logit_0,logit_1,seconds", "0,x,1.5,2.5,9", '1,"",0.5,1.0,', ""]
+    path.write_text("\n".join(whole))
+    assert load_logits_file(path).parts["val"][0].tolist() == [[1.5, 2.5], [0.5, 1.0]]
+
+
 def scores_of(labels, columns):
     """A table of six columns of scores, a line a label."""
     lines = [",".join(["label", *columns])]
@@ -997,7 +1035,7 @@ def test_hostile_tables_are_refused_in_few_words(tmp_path, content):
 
 def test_names_with_control_characters_are_shown_without_them(tmp_path):
     path = tmp_path / "mine.csv"
-    path.write_text("label,prediction,confidence,\x1b[31mred\n\x1bcat,dog,0.5\n")
+    path.write_text("label,prediction,confidence,\x1b[31mred\n\x1bcat,dog,0.5,1\n")
     told = "; ".join(load_logits_file(path).notes)
     assert told.isprintable()
     assert "?[31mred" in told

@@ -333,6 +333,7 @@ def test_every_calibrator_goes_through_onnx(run, name):
     names = run("ONNX", "onnx", "onnxscript", "onnxruntime")
     calibrator = make_calibrator(name).fit(names["val_logits"], names["labels"][32:])
     deployed, session = names["exported"](calibrator, f"{name}.onnx")
+    assert len(names["inputs"]) > 32  # among them what it was fitted on
     for rows in (names["inputs"], names["inputs"][:5]):
         (found,) = session.run(None, {"inputs": rows.numpy()})
         with torch.no_grad():

@@ -3,6 +3,7 @@
 import importlib
 import linecache
 import os
+import shutil
 import struct
 import sys
 import textwrap
@@ -83,8 +84,45 @@ def test_a_class_without_test_images_is_told(tmp_path, remove_folder):
         path.unlink()
     if remove_folder:
         place.rmdir()
-    with pytest.warns(UserWarning, match=r"test has no image of class 'dog', so that"):
+    told = "the test part of folder:.* has no sample of class 'dog', so that no number"
+    with pytest.warns(UserWarning, match=told):
         assert data.load(dataset).test[1].unique().tolist() == [0]
+
+
+def test_a_class_that_only_the_test_part_has_is_told(tmp_path):
+    names = np.array(["no", "yes", "never"])
+    labels = np.arange(120) % 3
+    dataset = write_npz(
+        tmp_path / "x.npz",
+        parts=("train", "test"),
+        test_images=pictures(labels),
+        test_labels=labels,
+        class_names=names,
+    )
+    told = "the training part of npz:.* has no sample of class 'never', so that they"
+    with pytest.warns(UserWarning, match=told):
+        data.load(dataset)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "refused"),
+    [("0", "00", True), ("K\u00e4se", "Ka\u0308se", True), ("cat", "Cat", False)],
+)
+def test_a_class_in_two_folders_is_told(tmp_path, one, other, refused):
+    for name in (one, other):
+        write_folder(tmp_path / "mine" / name)
+        source = tmp_path / "mine" / name / "train" / "cat"
+        place = tmp_path / "mine" / "train" / name
+        place.parent.mkdir(exist_ok=True)
+        source.rename(place)
+        shutil.rmtree(tmp_path / "mine" / name)
+    dataset = f"folder:{tmp_path / 'mine'}"
+    if refused:
+        with pytest.raises(ValueError, match="has one class in the folders"):
+            data.load(dataset)
+    else:
+        with pytest.warns(UserWarning, match="'Cat' and 'cat' count as two classes"):
+            data.load(dataset)
 
 
 def test_what_a_folder_lacks_is_drawn_by_the_seed(tmp_path):

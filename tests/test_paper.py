@@ -1311,6 +1311,34 @@ def test_table_6_leaves_out_runs_whose_epochs_had_different_places(
     assert found.get("seconds_per_epoch") == (3 if counts else None)
 
 
+def test_differences_of_runs_on_other_contents_are_told(recwarn):
+    table = _trained().assign(data_fingerprint="a", variant="")
+    later = table.assign(variant="wd0")
+    both = ("gce", "gce")
+
+    def compared(other):
+        studies = paper.Study(other, "wd0"), paper.Study(table)
+        return paper.differences(*studies, both, "test_raw_error")
+
+    assert compared(later).n.tolist() == [3]
+    assert not len(recwarn)
+    with pytest.warns(
+        UserWarning, match="of 3 of 3 seeds on d m the two runs saw diff"
+    ):
+        compared(later.assign(data_fingerprint="b"))
+
+
+def test_an_export_beside_other_tables_is_told(tmp_path, recwarn):
+    table = pd.DataFrame({"a": [1]})
+    paper.export({"one": table, "two": table}, tmp_path)
+    paper.export({"two": table, "one": table}, tmp_path)
+    assert not len(recwarn)
+    with pytest.warns(
+        UserWarning, match="holds 1 other tables, such as two; of an ear"
+    ):
+        paper.export({"one": table}, tmp_path)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_new_corrections_leave_those_of_other_runs(tmp_path, order):
     spec = importlib.util.spec_from_file_location(

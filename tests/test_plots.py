@@ -442,6 +442,21 @@ def of_large_whole_numbers(ax):
     ax.plot([1024, 2048], [0.12345, 2], label="n")
 
 
+def of_ticks_below_zero(ax):
+    ax.plot([1, 2, 3], [-0.3, 0.45, 0.2], label="A")
+    ax.set_yticks([-1, 0, 1])
+
+
+def of_written_percent(ax):
+    ax.plot([1, 2], [0.3, 0.6], label="A")
+    ax.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+
+
+def of_thousands(ax):
+    ax.plot([0, 1], [3, 2], label="A")
+    ax.set_xticks([0, 1], ["1,000", "2k"])
+
+
 def of_points(ax):
     ax.scatter([1, 2], [0.5, 0.25], label="tail")
     ax.set_xticks([1, 2], ["1", "2"])
@@ -464,6 +479,9 @@ READ_OFF = {
     of_stacked_bars: "A lowest 2 at y, highest 3 at x; B lowest 1 at x, highest 5 at y",
     of_numbers_as_names: "n lowest 1 at 4000, highest 3 at 2000",
     of_large_whole_numbers: "n lowest 0.123 at 1024, highest 2 at 2048",
+    of_ticks_below_zero: "A lowest -0.3 at 1, highest 0.45 at 2",
+    of_written_percent: "A lowest 0.3 at 1, highest 0.6 at 2",
+    of_thousands: "A lowest 2 at 2k, highest 3 at 1,000",
     of_points: "tail lowest 0.25 at 2, highest 0.5 at 1",
 }
 

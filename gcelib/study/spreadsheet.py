@@ -11,7 +11,7 @@ import io
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -111,6 +111,17 @@ _SPLITS = {
     "validation": "val",
     "dev": "val",
     "test": "test",
+}
+#: What else people call such parts, without "set", blanks and marks.
+_PARTS = {
+    *("train", "training", "trn", "fit", "val", "valid", "validation", "dev"),
+    *("test", "testing", "tst", "eval", "evaluation", "holdout"),
+    *("publictest", "privatetest"),
+}
+#: Names of a column that says of each sample whether it is in one of them.
+_IS_PART = {
+    *(f"is{part}" for part in _PARTS),
+    *("train", "training", "test", "testing", "validation", "holdout"),
 }
 _YES_OR_NO = {
     "true": True,
@@ -236,6 +247,7 @@ class _Reader:
         if not body:
             fail("logits", "holds blank lines alone", "write a line for each sample")
         tail = content[len(body) :]
+        self.cut = re.split(rb"[\r\n]", tail)[0]  # empty cells of the last line
         if b"\n" not in tail and b"\r" not in tail:
             self.notes.append(
                 "the last line has no end: if the file was cut, so is its last number"
@@ -436,7 +448,7 @@ class _Reader:
             used.add(self.second_opinion)
         used.update(self.beside_scores.values())
         self._refuse_surplus_cells(memoryview(body)[end.end() :])
-        self._refuse_open_quotes(body[end.end() :])
+        self._refuse_odd_lines(body, end.end())
         try:
             table = pd.read_csv(
                 io.BytesIO(memoryview(body)[end.end() :]),
@@ -471,41 +483,66 @@ class _Reader:
             cure = "with decimal commas separate the cells by ; or put them in quotes"
             fail("columns", problem, cure)
 
-    def _refuse_open_quotes(self, lines: bytes) -> None:
-        """Refuse a cell that begins with a quotation mark and was not meant to.
+    def _refuse_odd_lines(self, body: bytes, start: int) -> None:
+        """Refuse lines with fewer cells than columns, and cells that were not meant.
 
-        A table that was written without quoting, ``"So he said<TAB>1``, would lose all
+        pandas fills short lines up at their end, where a cell before may be lacking. A
+        table that was written without quoting, ``"So he said<TAB>1``, would lose all
         lines up to the next such mark. A text of several lines in quotes is no such
         cell: not all of its lines have a cell for each column, and after its last mark
         comes a separator.
         """
-        if b'"' not in lines:
-            return
-        text = lines.decode("utf-8", "replace")
-        line = _first_of_several_lines(text, self.separator, strict=False)
-        if line is None:
-            return
-        marks = len(self.names) - 1
-        whole = all(row.count(self.separator) == marks for row in text.splitlines())
-        if whole or _first_of_several_lines(text, self.separator, strict=True) == -1:
-            problem = f"line {self.first_line + line} begins a cell with a quotation "
-            problem += "mark that it does not close"
-            fail(
-                "columns", problem, "write such cells as csv does, or without the mark"
-            )
+        if body.find(b'"', start) == -1:
+            line = self._first_short_line(body[start:] + self.cut)
+        else:
+            text = (body[start:] + self.cut).decode("utf-8", "replace")
+            line = self._first_short_row(text)
+        if line is not None:
+            problem = f"are {len(self.names)}, and line {self.first_line + line} has "
+            problem += "fewer cells"
+            fail("columns", problem, "write each cell, also an empty one")
+
+    def _first_short_line(self, lines: bytes) -> int | None:
+        """The first line, from 1, with too few cells; of a table without quotes."""
+        mark = self.separator.encode()
+        needed = len(self.names) - 1
+        there = lines.splitlines()
+        if lines.count(mark) >= needed * len(there):  # longer lines are refused anyway
+            return None
+        short = (i for i, line in enumerate(there, 1) if line.count(mark) < needed)
+        return next((i for i in short if there[i - 1].strip()), None)
+
+    def _first_short_row(self, text: str) -> int | None:
+        """The first line, from 1, of a row with too few cells; refuses open quotes."""
+        rows = list(_rows_of_lines(text, self.separator, strict=False))
+        several = [first for first, last, _ in rows if last > first]
+        if several:
+            marks = len(self.names) - 1
+            lines = re.split(r"\r\n|\n|\r", text)
+            whole = all(line.count(self.separator) == marks for line in lines if line)
+            strict = list(_rows_of_lines(text, self.separator, strict=True))
+            if whole or len(strict) < len(rows):
+                problem = f"line {self.first_line + several[0]} begins a cell with a "
+                problem += "quotation mark that it does not close"
+                cure = "write such cells as csv does, or without the mark"
+                fail("columns", problem, cure)
+        short = (row for row in rows if 0 < row[2] < len(self.names))
+        return next((first for first, _, _ in short), None)
 
     def _refuse_unnamed_split(self, table: "pd.DataFrame") -> None:
-        """Refuse a column that is left out and says val and test."""
+        """Refuse a column that is left out and says which samples are for what."""
         if "split" in self.roles:
             return
         used = {*self.roles.values(), *self.scores}
-        for at in range(len(self.names)):
-            column = table[at]
-            if at in used or column.dtype == bool or _is_numeric(column):
+        for at, name in enumerate(self.names):
+            if at in used:
                 continue
-            values = {str(value).strip().casefold() for value in column[:10_000]}
-            if values and values <= {*_SPLITS, "train"}:
-                fail("columns", f"{self._shown(at)} says val or test", "name it split")
+            values = {str(value).strip().casefold() for value in table[at][:10_000]}
+            says_words = {_bare_part(value) for value in values} <= _PARTS
+            says_yes = _bare_part(_plain(name)) in _IS_PART and values <= {*_YES_OR_NO}
+            if values and (says_words or says_yes):
+                cure = "name it split and write val and test"
+                fail("columns", f"{self._shown(at)} says val or test", cure)
 
     # --- arrays -----------------------------------------------------------------------
 
@@ -1065,10 +1102,13 @@ def _cells(line: str, separator: str) -> list[str]:
         fail("logits", problem, "is this a table of numbers?")
 
 
-def _first_of_several_lines(text: str, separator: str, strict: bool) -> int | None:
-    """The first line, from 1, of a row that has several; None without any.
+def _rows_of_lines(
+    text: str, separator: str, strict: bool
+) -> Iterator[tuple[int, int, int]]:
+    """Of each row its first and last line, from 1, and how many cells it has.
 
-    -1 if ``strict`` and something stands between a closing mark and the separator.
+    Ends where ``strict`` and something stands between a closing mark and a separator,
+    and after a cell that is longer than any.
     """
     rows = csv.reader(
         io.StringIO(text, newline=""),
@@ -1077,15 +1117,14 @@ def _first_of_several_lines(text: str, separator: str, strict: bool) -> int | No
         strict=strict,
     )
     before = 0
-    first = None
     try:
-        for _ in rows:
-            if rows.line_num - before > 1 and first is None:
-                first = before + 1
+        for cells in rows:
+            n_cells = 0 if len(cells) == 1 and not cells[0].strip() else len(cells)
+            yield before + 1, rows.line_num, n_cells
             before = rows.line_num
-    except csv.Error:  # or a cell without end
-        return -1 if strict else before + 1
-    return first
+    except csv.Error:
+        if not strict:
+            yield before + 1, max(before + 2, rows.line_num), 0
 
 
 def _plain(name: str) -> str:
@@ -1098,6 +1137,11 @@ def _plain(name: str) -> str:
     visible = "".join(c for c in alike if unicodedata.category(c) != "Cf")
     straight = visible.translate(_STRAIGHT)
     return re.sub(r"[\s\-]+", "_", straight.strip()).casefold()
+
+
+def _bare_part(word: str) -> str:
+    """A name for a part of the data without what stands around it: ``Test set``."""
+    return re.sub(r"[\s_\-.]+", "", word.casefold()).removesuffix("set")
 
 
 def _safe(name: str) -> str:

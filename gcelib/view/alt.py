@@ -9,6 +9,7 @@ hands that on. The text is the author's (``describe``), else what the axes say.
 from __future__ import annotations
 
 import html
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -157,26 +158,25 @@ def _names(axis: Axis) -> dict[float, str]:
         return {}
     places = np.asarray(axis.get_majorticklocs())
     labels = formatter.format_ticks(places.tolist())
-    names = {float(at): label for at, label in zip(places, labels, strict=True)}
-    if any(map(_is_word, labels)):
-        return names
     are_written = of_texts or isinstance(formatter, FixedFormatter)
-    are_other_numbers = are_written and any(map(_is_other_number, places, labels))
-    return names if are_other_numbers else {}
+    names = {float(at): label for at, label in zip(places, labels, strict=True)}
+    if not any(map(_is_word, labels)):
+        # Numbers may be names, too, at the places 0, 1, 2 of such an axis.
+        counts = all(at == round(at) for at in names)
+        others = [label for at, label in names.items() if label and label != f"{at:g}"]
+        if not (are_written and counts and others) or any("%" in o for o in others):
+            return {}
+    return names
 
 
-def _is_other_number(place: float, label: str) -> bool:
-    """True of a name that is a number, at the place of another whole number."""
-    return place == round(place) and label != "" and float(label) != place
+#: Numbers as axes show them, with a unit.
+_NUMBER = re.compile(r"[-+\u2212]?[\d.,\u202f ]+(e[-+]?\d+)?\s*[%kM]?")
 
 
 def _is_word(label: str) -> bool:
     """True of a name, false of a number or nothing."""
-    try:
-        float(label or "0")
-    except ValueError:
-        return "$" not in label  # nor is a power of ten
-    return False
+    is_number = _NUMBER.fullmatch(label.strip() or "0") is not None
+    return not is_number and "$" not in label  # nor is a power of ten
 
 
 def _extremes(series: _Series) -> str:

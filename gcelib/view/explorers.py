@@ -164,6 +164,37 @@ def _data_of(name: str, run_dir: str | os.PathLike[str]) -> Splits | None:
     return None
 
 
+def _refuse_other_contents(runs: Mapping[str, Run]) -> None:
+    """Refuse runs of one name's data whose content was another, by what they record."""
+    from gcelib.study.runs import read_json
+
+    seen: dict[tuple[str, int], tuple[str, object]] = {}
+    for name, run in runs.items():
+        if not isinstance(run, (str, os.PathLike)):
+            continue
+        settings = read_json(Path(run) / "config.json")["settings"]
+        place = settings["dataset"], settings["seed"]
+        content = settings.get("data_fingerprint")
+        other, first = seen.setdefault(place, (name, content))
+        if first != content:
+            problem = f"{other!r} and {name!r} were tested on different contents of "
+            problem += str(settings["dataset"])
+            fail("runs", problem, "compare runs of one test set")
+
+
+def _warn_of_one_set(
+    val: Mapping[str, tuple[Tensor, Tensor]], test: Mapping[str, tuple[Tensor, Tensor]]
+) -> None:
+    """Warn if calibrators would be fitted on the very samples that are shown."""
+    for name in val:
+        pairs = zip(val[name], test[name], strict=True)
+        if all(torch.equal(fitted, shown) for fitted, shown in pairs):
+            warn(
+                f"val: those of {name!r} are the samples that are shown, so that "
+                "calibrators look better than they are; fit on other samples"
+            )
+
+
 def _common_labels(test: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
     """The labels of all runs, which must have been tested on the same samples."""
     first = next(iter(test))
@@ -442,6 +473,7 @@ class ReliabilityExplorer(_Explorer):
         known_keys("val", val, runs)
         self._val = {name: _pair("val", pair, form) for name, pair in val.items()}
         test: dict[str, tuple[Tensor, Tensor]] = {}
+        _refuse_other_contents(runs)
         for name, run in runs.items():
             if isinstance(run, (str, os.PathLike)):
                 if images is None or names is None:
@@ -454,6 +486,7 @@ class ReliabilityExplorer(_Explorer):
                 test[name] = _stored_pair("runs", run, "test")
             else:
                 test[name] = _pair("runs", run, form)
+        _warn_of_one_set(self._val, test)
         self._labels = _common_labels(test)
         self._test = {name: logits for name, (logits, _) in test.items()}
         n_classes = next(iter(self._test.values())).shape[1]

@@ -24,6 +24,7 @@ import hashlib
 import io
 import os
 import re
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -180,6 +181,29 @@ def source(name: str, seed: int) -> Source:
     )
 
 
+def _tell_other_classes(
+    name: str, train: Array, test: Array, class_names: Sequence[str]
+) -> None:
+    """Warn of classes that only one of the training and the test part has."""
+    n_classes = len(class_names)
+    if min(train.min(), test.min()) < 0 or max(train.max(), test.max()) >= n_classes:
+        return  # refused where labels are checked
+    trained, tested = (np.bincount(y, minlength=n_classes) > 0 for y in (train, test))
+    pairs = (
+        ("test part", trained & ~tested, "no number is of them"),
+        ("training part", tested & ~trained, "they can only be errors"),
+    )
+    for part, lacking, so in pairs:
+        ids = np.flatnonzero(lacking)
+        if len(ids):
+            more = f" and of {len(ids) - 1} more" if len(ids) > 1 else ""
+            warn(
+                f"dataset: the {part} of {name} has no sample of class "
+                f"{class_names[ids[0]]!r}{more}, so that {so}; look whether a copy was "
+                "broken off"
+            )
+
+
 @functools.lru_cache(maxsize=1)
 def _completed(found: _Found, seed: int, name: str) -> Raw:
     """Draw the parts that are missing and refuse parts that are too small."""
@@ -188,6 +212,8 @@ def _completed(found: _Found, seed: int, name: str) -> Raw:
     train = raw.train
     test = raw.test
     val = raw.val
+    if test is not None:
+        _tell_other_classes(name, train[1], test[1], raw.class_names)
     if test is None:
         train, test = divide(train, n_all / 5, seed)
     if val is None:
@@ -287,6 +313,7 @@ def _read_images(root: Path, files: Sequence[Path], signature: object) -> _Found
     there = {path.parent.name for path in files if path.parts[-3] == "train"}
     names = _numbered(there)
     _check_classes(str(root), names)
+    _check_spellings(root, names)
     digest = hashlib.sha256()
     if names != sorted(there):  # class ids that another version numbered otherwise
         digest.update(b"classes by value\0")
@@ -310,16 +337,27 @@ def _read_images(root: Path, files: Sequence[Path], signature: object) -> _Found
         if pictures[part]:
             images = np.stack([_channels_first(p, in_colour) for p in pictures[part]])
             pairs[part] = images, np.array(labels[part], np.int64)
-    for part in pairs:
-        lacking = [name for k, name in enumerate(names) if k not in labels[part]]
-        if lacking:
-            more = f" and of {len(lacking) - 1} more" if len(lacking) > 1 else ""
-            warn(
-                f"dataset: {root / part} has no image of class {lacking[0]!r}{more}, "
-                "so that no number is of them; look whether a copy was broken off"
-            )
     raw = Raw(pairs["train"], pairs.get("val"), pairs.get("test"), names)
     return _Found(raw, digest.hexdigest())
+
+
+def _check_spellings(root: Path, names: Sequence[str]) -> None:
+    """Refuse one class in two folders, as after a merge; tell of capital letters."""
+    written: dict[str, str] = {}
+    plain: dict[str, str] = {}
+    for name in names:
+        composed = unicodedata.normalize("NFKC", name).strip()
+        value = composed.lstrip("0") or "0" if composed.isdecimal() else composed
+        other = written.setdefault(value, name)
+        if other != name:
+            problem = f"{root} has one class in the folders {other!r} and {name!r}"
+            fail("dataset", problem, "put its images into one of them")
+        other = plain.setdefault(value.casefold(), name)
+        if other != name:
+            warn(
+                f"dataset: the folders {other!r} and {name!r} count as two classes; "
+                "put their images into one of them if they are one"
+            )
 
 
 def _numbered(names: Iterable[str]) -> list[str]:

@@ -163,6 +163,11 @@ def export(
     ValueError
         If there is a file in its place.
 
+    Warns
+    -----
+    UserWarning
+        If the folder holds other tables as well.
+
     Examples
     --------
     >>> export({}, None)
@@ -177,4 +182,10 @@ def export(
         csv = table.to_csv(index=False)
         runs.write_atomic(place / f"{name}.csv", csv.encode())
         runs.write_atomic(place / f"{name}.md", to_markdown(table).encode())
+    others = sorted({path.stem for path in place.glob("*.csv")} - set(tables))
+    if others:
+        _check.warn(
+            f"export_to: {place} holds {len(others)} other tables, such as "
+            f"{others[0]}; of an earlier export they do not belong to these"
+        )
     print(f"{len(tables)} tables in {place.resolve()}")

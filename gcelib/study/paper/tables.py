@@ -167,6 +167,11 @@ def differences(
         the differences and its 95 % interval, in the metric's unit. Settings where no
         seed is common are left out.
 
+    Warns
+    -----
+    UserWarning
+        If a seed's two runs saw different contents of the data.
+
     Examples
     --------
     >>> table = pd.DataFrame({"dataset": "d", "model": "m", "loss": ["gce", "ce"] * 2,
@@ -183,8 +188,30 @@ def differences(
         gaps = (mine - theirs).dropna()
         if len(gaps):
             rows.append([*setting, len(gaps), *interval(gaps)])
+            contents = _contents(one, setting, losses[0])
+            others = _contents(other, setting, losses[1])
+            n_unlike = int(
+                (contents != others.reindex(contents.index))[gaps.index].sum()
+            )
+            if n_unlike:
+                _check.warn(
+                    f"differences: of {n_unlike} of {len(gaps)} seeds on "
+                    f"{' '.join(setting)} the two runs saw different contents of the "
+                    "data, which the difference is of as well; train both on one"
+                )
     columns = ["dataset", "model", "n", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _contents(study: Study, setting: tuple[str, str], loss: str) -> pd.Series[str]:
+    """What each seed's run saw: its data's fingerprint, "" where there is none."""
+    runs = study.runs
+    dataset, model = setting
+    rows = (runs.dataset == dataset) & (runs.model == model) & (runs.loss == loss)
+    mine = runs[rows].set_index("seed")
+    if "data_fingerprint" not in mine:
+        return pd.Series("", mine.index)
+    return mine["data_fingerprint"].fillna("").astype(str)
 
 
 def runs_by_batch_size(results: pd.DataFrame) -> pd.DataFrame:
