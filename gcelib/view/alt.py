@@ -194,6 +194,20 @@ def _extremes(series: _Series) -> str:
     return _joined(series.label, " ", ", ".join(told))
 
 
+def _tick_beside(axis: Axis, place: float) -> float:
+    """The tick that a place was moved from, so that none hides another, or itself.
+
+    Only of ticks that the author has set: they are the places of the data.
+    """
+    from matplotlib.ticker import FixedLocator
+
+    if not isinstance(axis.get_major_locator(), FixedLocator):
+        return place
+    ticks = np.asarray(axis.get_majorticklocs(), dtype=float)
+    near = ticks[np.abs(ticks - place) <= 0.15 * np.abs(ticks)]
+    return float(near[np.abs(near - place).argmin()]) if len(near) else place
+
+
 def _read(axis: Axis, value: float, *, whole_numbers: bool = False) -> str:
     """A number as its axis shows it (a fraction in percent, say), or the next name.
 
@@ -204,6 +218,8 @@ def _read(axis: Axis, value: float, *, whole_numbers: bool = False) -> str:
     names = _names(axis)
     if names:
         return names[min(names, key=lambda at: abs(at - value))]
+    if whole_numbers:
+        value = _tick_beside(axis, value)
     is_whole = whole_numbers and value == round(value)
     rounded = float(value) if is_whole else float(f"{value:.3g}")
     formatter = axis.get_major_formatter()
