@@ -857,7 +857,8 @@ def _warn_of_columns(
         if bool(columns_that.any()):
             column = columns[int(columns_that.int().argmax())]
             warn(f"{name}: column {column!r} {what}; leave it out")
-    odd = _column_apart(columns, int(classes.max()))
+    are_ids = not classes.is_floating_point()  # else refused where they are checked
+    odd = _column_apart(columns, int(classes.max())) if are_ids else None
     if odd is not None:
         warn(
             f"{name}: column {odd!r} has no name like the others, which count the "

@@ -347,6 +347,15 @@ def test_pictures_of_data_that_changed_are_not_shown(own_run, order):
     np.testing.assert_array_equal(shown._images, splits.test[0])
 
 
+def test_a_folder_of_logits_alone_is_shown_with_pictures_and_names(own_run):
+    folder, splits, *_ = own_run
+    (folder / "config.json").unlink()
+    e = ReliabilityExplorer(
+        {"ce": folder}, images=splits.test[0], class_names=["a", "b", "c"]
+    )
+    np.testing.assert_array_equal(e._images, splits.test[0])
+
+
 def test_runs_on_two_contents_of_one_file_are_refused(own_run, tmp_path):
     folder = own_run[0]
     later = tmp_path / "later"

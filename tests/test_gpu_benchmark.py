@@ -75,6 +75,7 @@ def test_flops_are_those_counted_by_hand(gpu):
     assert gpu.step_flops("resnet50", 4, 32) == 4 * (3 * 2 * macs - 2 * stem)
 
 
+@pytest.mark.apart
 def test_the_table_has_every_measurement_and_sane_numbers(gpu, rehearsed):
     out, *_ = rehearsed
     with (out / "gpu.csv").open(newline="") as file:
@@ -118,6 +119,7 @@ def test_the_table_has_every_measurement_and_sane_numbers(gpu, rehearsed):
     } == {(loss, 3, 0) for loss in losses.LOSSES}
 
 
+@pytest.mark.apart
 def test_the_report_names_machine_and_goals_and_what_is_missing(rehearsed):
     out, _, nothing = rehearsed
     text = (out / "gpu.md").read_text()
@@ -134,6 +136,7 @@ def test_the_report_names_machine_and_goals_and_what_is_missing(rehearsed):
     assert "- processes, convnet, 2: no time left" in nothing
 
 
+@pytest.mark.apart
 def test_a_second_start_measures_only_what_is_missing(gpu, rehearsed, monkeypatch):
     out, command, _ = rehearsed
     whole = (out / "gpu.csv").read_text()
@@ -159,6 +162,7 @@ def test_a_second_start_measures_only_what_is_missing(gpu, rehearsed, monkeypatc
     (out / "gpu.csv").write_text(whole)
 
 
+@pytest.mark.apart
 def test_another_machines_measurements_are_not_mixed_in(gpu, rehearsed, capsys):
     out, command, _ = rehearsed
     whole = (out / "gpu.csv").read_text()

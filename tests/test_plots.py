@@ -448,6 +448,11 @@ def of_places_moved_aside(ax):
     ax.set_xticks([200, 1000, 4000], ["200", "1000", "4000"])
 
 
+def of_epochs_between_ticks(ax):
+    ax.plot([1, 2, 7, 12], [4, 5, 1, 3], label="CE")
+    ax.set_xticks([1, 4, 8, 12])
+
+
 def of_ticks_below_zero(ax):
     ax.plot([1, 2, 3], [-0.3, 0.45, 0.2], label="A")
     ax.set_yticks([-1, 0, 1])
@@ -486,6 +491,7 @@ READ_OFF = {
     of_numbers_as_names: "n lowest 1 at 4000, highest 3 at 2000",
     of_large_whole_numbers: "n lowest 0.123 at 1024, highest 2 at 2048",
     of_places_moved_aside: "bins lowest 1 at 4000, highest 3 at 200",
+    of_epochs_between_ticks: "CE lowest 1 at 7, highest 5 at 2",
     of_ticks_below_zero: "A lowest -0.3 at 1, highest 0.45 at 2",
     of_written_percent: "A lowest 0.3 at 1, highest 0.6 at 2",
     of_thousands: "A lowest 2 at 2k, highest 3 at 1,000",

@@ -492,42 +492,51 @@ class _Reader:
         cell: not all of its lines have a cell for each column, and after its last mark
         comes a separator.
         """
-        if body.find(b'"', start) == -1:
-            line = self._first_short_line(body[start:] + self.cut)
-        else:
-            text = (body[start:] + self.cut).decode("utf-8", "replace")
-            line = self._first_short_row(text)
+        lines = body[start:] + self.cut
+        has_quotes = b'"' in lines
+        line = self._first_short_row(lines) if has_quotes else self._first_short(lines)
         if line is not None:
             problem = f"are {len(self.names)}, and line {self.first_line + line} has "
             problem += "fewer cells"
             fail("columns", problem, "write each cell, also an empty one")
 
-    def _first_short_line(self, lines: bytes) -> int | None:
+    def _first_short(self, lines: bytes) -> int | None:
         """The first line, from 1, with too few cells; of a table without quotes."""
         mark = self.separator.encode()
         needed = len(self.names) - 1
-        there = lines.splitlines()
-        if lines.count(mark) >= needed * len(there):  # longer lines are refused anyway
+        n_lines = 1 + (lines.count(b"\n") or lines.count(b"\r"))
+        if lines.count(mark) >= needed * n_lines:  # longer lines are refused anyway
             return None
-        short = (i for i, line in enumerate(there, 1) if line.count(mark) < needed)
-        return next((i for i in short if there[i - 1].strip()), None)
+        for i, line in enumerate(lines.splitlines(), 1):
+            if line.count(mark) < needed and line.strip():
+                return i
+        return None
 
-    def _first_short_row(self, text: str) -> int | None:
+    def _first_short_row(self, lines: bytes) -> int | None:
         """The first line, from 1, of a row with too few cells; refuses open quotes."""
-        rows = list(_rows_of_lines(text, self.separator, strict=False))
-        several = [first for first, last, _ in rows if last > first]
-        if several:
-            marks = len(self.names) - 1
-            lines = re.split(r"\r\n|\n|\r", text)
-            whole = all(line.count(self.separator) == marks for line in lines if line)
-            strict = list(_rows_of_lines(text, self.separator, strict=True))
-            if whole or len(strict) < len(rows):
-                problem = f"line {self.first_line + several[0]} begins a cell with a "
+        n_rows = 0
+        short = None
+        several = None
+        for first, last, n_cells in _rows_of_lines(lines, self.separator):
+            n_rows += 1
+            if several is None and last > first:
+                several = first
+            if short is None and 0 < n_cells < len(self.names):
+                short = first
+        if several is not None:
+            strict = _rows_of_lines(lines, self.separator, strict=True)
+            if self._are_all_whole(lines) or sum(1 for _ in strict) < n_rows:
+                problem = f"line {self.first_line + several} begins a cell with a "
                 problem += "quotation mark that it does not close"
                 cure = "write such cells as csv does, or without the mark"
                 fail("columns", problem, cure)
-        short = (row for row in rows if 0 < row[2] < len(self.names))
-        return next((first for first, _, _ in short), None)
+        return short
+
+    def _are_all_whole(self, lines: bytes) -> bool:
+        """Whether every line has a cell for each column, quotation marks or not."""
+        marks = len(self.names) - 1
+        text = _text_of(lines, newline=None)
+        return all(line.count(self.separator) == marks for line in text if line.strip())
 
     def _refuse_unnamed_split(self, table: "pd.DataFrame") -> None:
         """Refuse a column that is left out and says which samples are for what."""
@@ -1102,8 +1111,13 @@ def _cells(line: str, separator: str) -> list[str]:
         fail("logits", problem, "is this a table of numbers?")
 
 
+def _text_of(lines: bytes, newline: str | None) -> io.TextIOWrapper:
+    """The text, line by line."""
+    return io.TextIOWrapper(io.BytesIO(lines), "utf-8", "replace", newline)
+
+
 def _rows_of_lines(
-    text: str, separator: str, strict: bool
+    lines: bytes, separator: str, strict: bool = False
 ) -> Iterator[tuple[int, int, int]]:
     """Of each row its first and last line, from 1, and how many cells it has.
 
@@ -1111,7 +1125,7 @@ def _rows_of_lines(
     and after a cell that is longer than any.
     """
     rows = csv.reader(
-        io.StringIO(text, newline=""),
+        _text_of(lines, newline=""),
         delimiter=separator,
         skipinitialspace=True,
         strict=strict,

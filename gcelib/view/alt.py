@@ -197,14 +197,15 @@ def _extremes(series: _Series) -> str:
 def _tick_beside(axis: Axis, place: float) -> float:
     """The tick that a place was moved from, so that none hides another, or itself.
 
-    Only of ticks that the author has set: they are the places of the data.
+    Only where the author has set whole numbers, and a place beside them is none.
     """
     from matplotlib.ticker import FixedLocator
 
-    if not isinstance(axis.get_major_locator(), FixedLocator):
+    if place == round(place) or not isinstance(axis.get_major_locator(), FixedLocator):
         return place
     ticks = np.asarray(axis.get_majorticklocs(), dtype=float)
     near = ticks[np.abs(ticks - place) <= 0.15 * np.abs(ticks)]
+    near = near[near == np.round(near)]
     return float(near[np.abs(near - place).argmin()]) if len(near) else place
 
 

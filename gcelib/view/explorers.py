@@ -149,7 +149,7 @@ def _data_of(name: str, run_dir: str | os.PathLike[str]) -> Splits | None:
     from gcelib.study.runs import read_json
 
     settings = read_json(Path(run_dir) / "config.json")["settings"]
-    dataset, seed = settings["dataset"], settings["seed"]
+    dataset, seed = settings["dataset"], settings.get("seed", 1)
     splits = data.load(dataset, seed)
     fingerprint = data.source_of(dataset, seed).fingerprint
     labels = _stored_pair("runs", run_dir, "test")[1]
@@ -168,12 +168,15 @@ def _refuse_other_contents(runs: Mapping[str, Run]) -> None:
     """Refuse runs of one name's data whose content was another, by what they record."""
     from gcelib.study.runs import read_json
 
-    seen: dict[tuple[str, int], tuple[str, object]] = {}
+    seen: dict[tuple[object, object], tuple[str, object]] = {}
     for name, run in runs.items():
         if not isinstance(run, (str, os.PathLike)):
             continue
-        settings = read_json(Path(run) / "config.json")["settings"]
-        place = settings["dataset"], settings["seed"]
+        try:
+            settings = read_json(Path(run) / "config.json")["settings"]
+        except (OSError, ValueError, KeyError):
+            continue  # told where it is needed: not if images and names are given
+        place = settings.get("dataset"), settings.get("seed")
         content = settings.get("data_fingerprint")
         other, first = seen.setdefault(place, (name, content))
         if first != content:
