@@ -150,7 +150,7 @@ def _place_and_length(bar: Rectangle, is_across: bool) -> tuple[float, float]:
 def _names(axis: Axis) -> dict[float, str]:
     """The ticks of an axis of names; none of an axis of numbers."""
     from matplotlib.category import StrCategoryFormatter
-    from matplotlib.ticker import FixedFormatter, FixedLocator
+    from matplotlib.ticker import FixedLocator
 
     formatter = axis.get_major_formatter()
     of_texts = isinstance(formatter, StrCategoryFormatter)
@@ -158,15 +158,8 @@ def _names(axis: Axis) -> dict[float, str]:
         return {}
     places = np.asarray(axis.get_majorticklocs())
     labels = formatter.format_ticks(places.tolist())
-    are_written = of_texts or isinstance(formatter, FixedFormatter)
     names = {float(at): label for at, label in zip(places, labels, strict=True)}
-    if not any(map(_is_word, labels)):
-        # Numbers may be names, too, at the places 0, 1, 2 of such an axis.
-        counts = all(at == round(at) for at in names)
-        others = [label for at, label in names.items() if label and label != f"{at:g}"]
-        if not (are_written and counts and others) or any("%" in o for o in others):
-            return {}
-    return names
+    return names if of_texts or any(map(_is_word, labels)) else {}
 
 
 #: Numbers as axes show them, with a unit.

@@ -140,10 +140,13 @@ def _stored_pair(
     return _pair(name, load_logits(run_dir, split))
 
 
-def _data_of(name: str, run_dir: str | os.PathLike[str]) -> Splits | None:
+def _data_of(
+    name: str, run_dir: str | os.PathLike[str], labels: Tensor
+) -> Splits | None:
     """The data on which a run was trained and tested; None if they are others now.
 
-    Own data may have changed since, and their parts hang on the run's seed.
+    ``labels`` are those of the test. Own data may have changed since, and their parts
+    hang on the run's seed.
     """
     from gcelib.study import data
     from gcelib.study.runs import read_json
@@ -152,7 +155,6 @@ def _data_of(name: str, run_dir: str | os.PathLike[str]) -> Splits | None:
     dataset, seed = settings["dataset"], settings.get("seed", 1)
     splits = data.load(dataset, seed)
     fingerprint = data.source_of(dataset, seed).fingerprint
-    labels = _stored_pair("runs", run_dir, "test")[1]
     same_data = fingerprint == settings.get("data_fingerprint")
     if same_data and torch.equal(splits.test[1], labels):
         return splits
@@ -479,14 +481,14 @@ class ReliabilityExplorer(_Explorer):
         _refuse_other_contents(runs)
         for name, run in runs.items():
             if isinstance(run, (str, os.PathLike)):
+                test[name] = _stored_pair("runs", run, "test")
                 if images is None or names is None:
-                    splits = _data_of(name, run)
+                    splits = _data_of(name, run, test[name][1])
                     if splits is not None:
                         images = splits.test[0] if images is None else images
                         names = names or splits.class_names
                 if name not in val:
                     self._val[name] = _stored_pair("val", run, "val")
-                test[name] = _stored_pair("runs", run, "test")
             else:
                 test[name] = _pair("runs", run, form)
         _warn_of_one_set(self._val, test)
