@@ -21,7 +21,8 @@ NO_LABEL = -(2**62)
 #: What nn.CrossEntropyLoss accepts and these losses do not, and what to do instead.
 FOREIGN_OPTIONS = {
     "weight": "weigh the samples yourself: losses = loss(logits, labels) with "
-    "reduction='none', then (w[labels] * losses).sum() / w[labels].sum()",
+    "reduction='none', then (w[labels] * losses).sum() / w[labels].sum(); where "
+    "ignore_index leaves samples out, both sums are over the others alone",
     "size_average": "use reduction='mean' or 'sum'",
     "reduce": "use reduction='none'",
 }

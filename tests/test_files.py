@@ -1007,6 +1007,179 @@ def test_a_table_of_logits_in_a_german_spreadsheet_is_read_to_the_digit(tmp_path
     assert "left out: 'Datei'" in file.notes
 
 
+def write_logits(path, header, cells, n=60):
+    """A table of logits with one column more, of these cells in turn."""
+    rng = np.random.default_rng(0)
+    lines = [f"{header},label,logit_0,logit_1,logit_2"]
+    for i in range(n):
+        scores = ",".join(f"{value:.3f}" for value in rng.normal(size=3))
+        lines.append(f"{cells[i % len(cells)]},{i % 3},{scores}")
+    path.write_text("\n".join([*lines, ""]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("set", ["train", "cal", "test"]),
+        ("set", ["train", "calibration", "extra"]),
+        ("set", ["train", "rest"]),
+        ("set", ["labeled", "val", "test"]),
+        ("phase", ["learn", "test1", "test2"]),
+        ("part", ["in_sample", "out_of_sample"]),
+        ("part", ["seen", "unseen"]),
+        ("teil", ["Training", "Validierung", "Test"]),
+        ("set", ["", "test"]),
+        ("in_train", ["0", "1"]),
+        ("used_for_training", ["True", "False"]),
+        ("trained_on", ["yes", "no"]),
+        ("is_train_sample", ["0", "1"]),
+        ("held_out", ["0", "1"]),
+        ("is_heldout", ["0", "1"]),
+    ],
+)
+def test_a_column_that_says_what_the_model_has_seen_is_not_left_out(
+    tmp_path, header, cells
+):
+    path = write_logits(tmp_path / "mine.csv", header, cells)
+    with pytest.raises(ValueError, match=f"'{header}' says val or test; name it split"):
+        load_logits_file(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("superclass", ["train", "car", "bus"]),
+        ("site", ["calgary", "valencia", "fitchburg"]),
+        ("device", ["dev1 phone", "held by hand"]),
+        ("contest", ["0", "1"]),
+        ("id", [f"test_{i}" for i in range(60)]),
+        ("fold", ["0", "1", "2"]),
+        ("set", ["only one"]),
+    ],
+)
+def test_a_column_of_other_words_is_left_out(tmp_path, header, cells):
+    path = write_logits(tmp_path / "mine.csv", header, cells)
+    assert f"left out: '{header}'" in load_logits_file(path).notes
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("set", ["source", "target"]),
+        ("domain", ["0", "1"]),
+        ("epoch", ["1", "2", "3"]),
+        ("global step", ["100", "200"]),
+    ],
+)
+def test_a_column_that_may_say_what_a_line_is_of_is_told(tmp_path, header, cells):
+    path = write_logits(tmp_path / "mine.csv", header, cells)
+    with pytest.warns(UserWarning, match=f"'{header}' is left out.*if it says which"):
+        load_logits_file(path)
+
+
+def write_confidences(path, columns, lines):
+    text = [columns, *(",".join(map(str, line)) for line in lines), ""]
+    path.write_text("\n".join(text))
+    return path
+
+
+@pytest.mark.parametrize("n_first", [2, 3, 4])
+@pytest.mark.parametrize("form", ["correct", "names", "numbers", "rank"])
+def test_a_line_for_each_class_of_a_sample_is_refused(tmp_path, n_first, form):
+    """As top-k exports write it; each line would count as a sample."""
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet(np.ones(4), 80)
+    lines = []
+    for i, row in enumerate(p):
+        label = rng.choice(4, p=row)
+        for rank, k in enumerate(np.argsort(-row)[:n_first]):
+            conf = f"{row[k]:.4f}"
+            lines.append(
+                {
+                    "correct": (i, conf, int(k == label)),
+                    "names": (i, conf, "ABCD"[label], "ABCD"[k]),
+                    "numbers": (f"{i}.png", conf, label, k),
+                    "rank": (rank + 1, conf, label, k),
+                }[form]
+            )
+    columns = {"correct": "image,confidence,correct"}.get(
+        form, f"{'rank' if form == 'rank' else 'image'},confidence,label,prediction"
+    )
+    path = write_confidences(tmp_path / "mine.csv", columns, lines)
+    with pytest.raises(ValueError, match=r"keep the first (class )?of each sample"):
+        load_logits_file(path)
+
+
+def test_several_samples_of_one_patient_are_samples(tmp_path):
+    rng = np.random.default_rng(1)
+    conf = rng.uniform(0.3, 1, 80)
+    lines = [
+        (f"patient {i // 2}", f"{c:.4f}", int(rng.random() < c))
+        for i, c in enumerate(conf)
+    ]
+    path = write_confidences(tmp_path / "mine.csv", "patient,confidence,correct", lines)
+    assert len(load_logits_file(path).parts["test"][0]) == 80
+
+
+@pytest.mark.parametrize("way", ["{}.", "({})", "{})", "**{}**", "'{}'", "`{}`", "{}:"])
+def test_a_prediction_with_marks_around_a_label_is_refused(tmp_path, way):
+    rng = np.random.default_rng(1)
+    lines = [
+        ("ABCD"[i % 4], way.format("ABCD"[j]) if i % 9 == 0 else "ABCD"[j], 0.5)
+        for i, j in enumerate(rng.integers(0, 4, 80))
+    ]
+    path = write_confidences(
+        tmp_path / "mine.csv", "label,prediction,confidence", lines
+    )
+    with pytest.raises(ValueError, match="write a class in one way"):
+        load_logits_file(path)
+
+
+def test_predictions_that_no_label_has_are_told_if_they_are_many(tmp_path):
+    path = tmp_path / "mine.csv"
+    columns = "label,prediction,confidence"
+    lines = [("AB"[i % 2], "option A" if i % 10 == 0 else "B", 0.5) for i in range(80)]
+    write_confidences(path, columns, lines)
+    with pytest.warns(UserWarning, match="8 of 80 are no label .* 'option A'"):
+        load_logits_file(path)
+    lines = [("C", "C#" if i == 7 else "C", 0.9) for i in range(80)]
+    lines += [("C++", "C++", 0.9), ("C#", "C", 0.9)]
+    write_confidences(path, columns, lines)
+    file = load_logits_file(path)  # three classes
+    assert int((~file.parts["test"][1]).sum()) == 2
+
+
+def test_numbers_with_and_without_leading_zeros_are_not_one_class(tmp_path):
+    path = tmp_path / "mine.csv"
+    columns = "label,prediction,confidence"
+    for codes, is_refused in (
+        (("010", "10"), True),
+        (("00", "0"), True),
+        (("01", "10"), False),
+        (("1", "10"), False),
+    ):
+        lines = [(codes[i % 2], codes[i % 3 > 0], 0.5) for i in range(40)]
+        write_confidences(path, columns, lines)
+        if is_refused:
+            with pytest.raises(ValueError, match="write a class in one way"):
+                load_logits_file(path)
+        else:
+            load_logits_file(path)
+
+
+@pytest.mark.parametrize("name", ["count", "n", "N Samples", "sample-weight"])
+def test_a_table_of_counted_lines_is_told_that_each_is_one_sample(tmp_path, name):
+    path = tmp_path / "aggregated.csv"
+    rows = [f"correct,confidence,{name}", "1,0.95,700", "0,0.95,40", "1,0.6,9"]
+    path.write_text("\n".join([*rows, ""]))
+    with pytest.warns(UserWarning, match="each line is one sample"):
+        file = load_logits_file(path)
+    assert len(file.parts["test"][0]) == 3
+    path.write_text(path.read_text().replace("700", "9").replace("40", "9"))
+    load_logits_file(path)  # one number everywhere: a warning would be an error here
+
+
 @pytest.mark.parametrize(
     "content",
     [

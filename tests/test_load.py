@@ -72,7 +72,7 @@ def test_two_hundred_epochs_take_the_memory_of_fifty(tmp_path, monkeypatch):
         input_shape=(8,),
         augment=False,
     )
-    monkeypatch.setattr(data, "load", lambda *_: tiny)
+    monkeypatch.setattr(data, "load_as_described", lambda *_: tiny)
     config = TrainConfig(
         "digits", "mlp", epochs=200, ood=(), device="cpu", runs_dir=str(tmp_path)
     )

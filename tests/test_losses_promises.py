@@ -370,6 +370,16 @@ def test_class_weights_as_the_refusal_proposes_are_torch_s():
     losses = make_loss("ce", reduction="none")(logits, labels)
     ours = (w[labels] * losses).sum() / w[labels].sum()
     torch.testing.assert_close(ours, F.cross_entropy(logits, labels, weight=w))
+    has_label = torch.arange(len(labels)) % 3 > 0
+    for ignored in (-100, -1, 0):
+        padded = labels.where(has_label, ignored)
+        losses = make_loss("ce", reduction="none", ignore_index=ignored)(logits, padded)
+        counts = padded != ignored
+        weights = w[padded.where(counts, 0)] * counts
+        torch.testing.assert_close(
+            (weights * losses).sum() / weights.sum(),
+            F.cross_entropy(logits, padded, weight=w, ignore_index=ignored),
+        )
 
 
 # --------------------------------------------------------------------------------------

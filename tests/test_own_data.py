@@ -215,6 +215,48 @@ def test_a_file_of_the_same_size_and_time_is_read_anew(tmp_path):
     assert torch.equal(data.load(dataset).train[1], 1 - labels)
 
 
+def test_a_load_reads_anew_what_a_config_was_told_a_moment_ago(modules):
+    reading = f'int(np.load("{modules}/bright.npy"))'
+    text = "import numpy as np\n" + DATA.replace("90", reading)
+    (modules / "my_own_data.py").write_text(text)
+    np.save(modules / "bright.npy", 90)
+    config = TrainConfig("my_own_data:load", ood=[], device="cpu", runs_dir=modules)
+    config.resolved()
+    before = data.load("my_own_data:load").train[0]
+    config.resolved()
+    np.save(modules / "bright.npy", 91)
+    assert not torch.equal(data.load("my_own_data:load").train[0], before)
+
+
+def test_a_function_is_called_once_for_a_run(modules):
+    count = f'open("{modules}/calls", "a").write("x")'
+    text = DATA.replace("def load(seed):", f"def load(seed):\n    {count}")
+    assert text != DATA
+    (modules / "my_own_data.py").write_text(text)
+    config = TrainConfig("my_own_data:load", ood=[], runs_dir=modules, **QUICK)
+    (modules / "calls").unlink()  # the config asked, too
+    list(fit(config))
+    assert (modules / "calls").read_text() == "x"
+
+
+def test_one_file_is_one_data_set_by_whatever_path_it_is_named(tmp_path, monkeypatch):
+    """Also in a folder that a link leads to: `..` goes back from there."""
+    write_npz(tmp_path / "a.npz")
+    (tmp_path / "notebooks" / "far").mkdir(parents=True)
+    (tmp_path / "near").symlink_to(tmp_path / "notebooks" / "far")
+    (tmp_path / "m.py").write_text(DATA)
+    monkeypatch.chdir(tmp_path)
+    kinds = {"npz:a.npz": "npz:{}a.npz", "m.py:load": "{}m.py:load"}
+    for name, pattern in kinds.items():
+        ways = ["./", "notebooks/../", "near/../../", "notebooks/far/../../"]
+        names = {data.parent(pattern.format(way)) for way in ways}
+        assert names == {data.parent(name)}
+        assert ".." not in names.pop()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert data.parent("npz:../a.npz") == f"npz:{tmp_path / 'a.npz'}"
+    assert data.load("npz:../a.npz").name == f"npz:{tmp_path / 'a.npz'}"
+
+
 def test_data_and_networks_behind_a_function_are_another_result_once_changed(modules):
     reading = f'np.load("{modules}/bright.npy")'
     text = "import numpy as np\n" + DATA.replace("90", f"int({reading})")

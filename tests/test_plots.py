@@ -571,13 +571,13 @@ def test_reliability_bars_are_the_bins(binning, class_index):
         [b.get_y() + b.get_height() for b in gap], bins.confidence[full]
     )
     np.testing.assert_array_equal([b.get_height() for b in counts], bins.counts[full])
+    wide = np.diff(bins.edges)[full] >= 0.006
+    assert wide.sum() > 5
     for container in (accuracy, gap, counts):
-        np.testing.assert_allclose(
-            [b.get_x() for b in container], bins.edges[:-1][full]
-        )
-        np.testing.assert_allclose(
-            [b.get_width() for b in container], np.diff(bins.edges)[full]
-        )
+        left = np.array([b.get_x() for b in container])
+        width = np.array([b.get_width() for b in container])
+        np.testing.assert_allclose(left[wide], bins.edges[:-1][full][wide])
+        np.testing.assert_allclose(width[wide], np.diff(bins.edges)[full][wide])
     assert (
         to_hex(accuracy[0].get_facecolor())
         == to_hex(counts[0].get_facecolor())
@@ -594,6 +594,22 @@ def test_reliability_bars_are_the_bins(binning, class_index):
         "80",
         "100",
     ]
+
+
+def test_bins_of_a_model_that_is_nearly_always_sure_can_be_seen():
+    rng = np.random.default_rng(0)
+    logits = np.zeros((400, 2))
+    logits[:, 0] = 60 * np.sqrt(rng.uniform(size=400))  # most are 1 to ten digits
+    bins = metrics.reliability(logits, rng.integers(0, 2, 400), 12, "equal")
+    assert (np.diff(bins.edges) < 1e-6).sum() > 5
+    for container in bars(plots.reliability_diagram(bins)):
+        for bar, low, high in zip(
+            container, bins.edges[:-1], bins.edges[1:], strict=True
+        ):
+            left, right = bar.get_x(), bar.get_x() + bar.get_width()
+            assert right - left >= 0.006 - 1e-12
+            assert -1e-12 <= left <= low + 1e-12
+            assert high - 1e-12 <= right <= 1 + 1e-12
 
 
 def test_reliability_leaves_empty_bins_out():

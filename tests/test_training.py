@@ -434,7 +434,7 @@ def test_features_train_with_the_mlp(tmp_path, monkeypatch):
         (68,),
         False,
     )
-    monkeypatch.setattr(data, "load", lambda *_: splits)
+    monkeypatch.setattr(data, "load_as_described", lambda *_: splits)
     config = small(tmp_path, dataset="av1451", epochs=20, lr=0.1)
     assert list(fit(config))[-1]["test_error"] < 0.3
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gcelib._check import fail, warn
+from gcelib.study import places
 from gcelib.study.fingerprints import (
     digest_of_files,
     digest_of_module,
@@ -80,7 +81,7 @@ def full_name(argument: str, text: str) -> str:
     """
     module, _, function = text.rpartition(":")
     if module.endswith(".py"):
-        return f"{Path(module).expanduser().absolute()}:{function}"
+        return f"{places.full_path(module)}:{function}"
     file = _single_file(argument, module)
     if file is None:
         return text

@@ -87,6 +87,35 @@ def _folder(root: str | os.PathLike[str] | None, variable: str, name: str) -> Pa
     return user_cache_path("gcelib") / name
 
 
+def full_path(path: str | os.PathLike[str]) -> Path:
+    """Write a path so that it means one place, from any folder of this machine.
+
+    Links keep their names, but for those that ``..`` goes back from: the place above a
+    link is that above what it leads to.
+
+    Parameters
+    ----------
+    path : path
+        May begin with ``~``; nothing need be there.
+
+    Returns
+    -------
+    pathlib.Path
+        Absolute and without ``..``.
+
+    Examples
+    --------
+    >>> full_path("/no-such-folder/../data.npz").as_posix()
+    '/data.npz'
+    """
+    full = Path(path).expanduser().absolute()
+    while ".." in full.parts:
+        at = full.parts.index("..")
+        above = Path(*full.parts[:at]).resolve().parent
+        full = above.joinpath(*full.parts[at + 1 :])
+    return full
+
+
 def run_path(
     runs_dir: str | os.PathLike[str],
     dataset: str,

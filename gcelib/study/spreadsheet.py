@@ -11,7 +11,7 @@ import io
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -110,19 +110,43 @@ _SPLITS = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "cal": "val",
+    "calib": "val",
+    "calibration": "val",
     "test": "test",
 }
-#: What else people call such parts, without "set", blanks and marks.
-_PARTS = {
-    *("train", "training", "trn", "fit", "val", "valid", "validation", "dev"),
-    *("test", "testing", "tst", "eval", "evaluation", "holdout"),
-    *("publictest", "privatetest"),
+#: What else people call the part that a model has seen, and the others; without blanks
+#: and marks.
+_SEEN = re.compile(
+    r"(train|trn|learn|fit|seen|insample)(ing|ed|set|val|data|sample|samples|part|\d)*"
+)
+_UNSEEN = re.compile(
+    r"(val|valid|validation|validierung|dev|development|cal|calib|calibration|oos|ood"
+    r"|kalibrierung|public|private|test|testing|tst|eval|evaluation|hold|held|holdout"
+    r"|heldout|outofsample|unseen)(test|set|data|sample|samples|part|out|\d)*"
+)
+#: Names of a column of other words that may be such parts.
+_PERHAPS_SPLIT = {
+    *("set", "data_set", "dataset", "data_split", "phase", "stage", "usage", "part"),
+    *("sample_type", "domain", "role"),
 }
-#: Names of a column that says of each sample whether it is in one of them.
-_IS_PART = {
-    *(f"is{part}" for part in _PARTS),
-    *("train", "training", "test", "testing", "validation", "holdout"),
+#: Columns of so few values may say which part a sample belongs to.
+_MOST_PARTS = 10
+#: A word in the name of a column that says of each sample whether it is in a part.
+_IN_PART = re.compile(
+    r"(?:^|_)(?:is|in|of|for)?(?:train|test|valid|hold_?out|held_?out|calib|unseen)"
+    r"|(?:^|_)(?:is|in)_?(?:trn|tst|val|dev|cal|eval|fit|seen|sample)(?:_|$)|^seen$"
+)
+#: Names of a column that says of how many samples a line is.
+_COUNTS = {
+    *("count", "counts", "n", "freq", "frequency", "weight", "weights", "support"),
+    *("n_samples", "num_samples", "samples", "n_obs", "sample_weight", "multiplicity"),
 }
+#: Names of a column that says when in its training a model said this.
+_EPOCHS = {"epoch", "step", "global_step", "iteration", "iter"}
+#: Names of a column that numbers the classes of one sample by their probability.
+_RANKS = {"rank", "k", "topk", "top_k", "top", "nth", "place"}
+_TWO_LABELS = ("label", "prediction")
 _YES_OR_NO = {
     "true": True,
     "false": False,
@@ -229,6 +253,7 @@ class _Reader:
         self.names, self.separator = self._header(body)
         self.second_opinion: int | None = None  # "correct" beside label and prediction
         self.beside_scores: dict[str, int] = {}  # these two, where scores say more
+        self.groups: dict[int, pd.Series[Any]] = {}  # by column, of several lines each
         self.roles, self.scores, self.kind = self._columns()
         self.frame = self._frame(body)
 
@@ -466,6 +491,11 @@ class _Reader:
         except UnicodeDecodeError:
             fail("logits", "is not in UTF-8", "save the sheet as CSV UTF-8")
         self._refuse_unnamed_split(table)
+        if decimal == ".":
+            self._tell_left_out(table)
+            if self.kind == "confidences":
+                self._refuse_padded_numbers(body, end.end())
+        self.groups = self._groups(table)
         kept: pd.DataFrame = table[sorted(used)]
         return kept
 
@@ -546,12 +576,74 @@ class _Reader:
         for at, name in enumerate(self.names):
             if at in used:
                 continue
-            values = {str(value).strip().casefold() for value in table[at][:10_000]}
-            says_words = {_bare_part(value) for value in values} <= _PARTS
-            says_yes = _bare_part(_plain(name)) in _IS_PART and values <= {*_YES_OR_NO}
-            if values and (says_words or says_yes):
+            found = table[at].dropna().unique()
+            if len(found) > _MOST_PARTS:
+                continue
+            values = {str(value).strip().casefold() for value in found}
+            says_yes = _IN_PART.search(_plain(name)) and values <= {*_YES_OR_NO}
+            if (values and says_yes) or _are_parts(values):
                 cure = "name it split and write val and test"
                 fail("columns", f"{self._shown(at)} says val or test", cure)
+
+    def _tell_left_out(self, table: "pd.DataFrame") -> None:
+        """Warn of a column that is left out and says that lines are not one sample."""
+        for at, name in enumerate(self.names):
+            plain = _plain(name)
+            if plain in _COUNTS:
+                says = "how many samples a line stands for, write the line as often"
+            elif plain in _EPOCHS:
+                says = "which state of a model a line is from, keep those of one"
+            elif plain in _PERHAPS_SPLIT and 2 <= table[at].nunique() <= _MOST_PARTS:
+                says = "which samples the model has seen, leave those out"
+            else:
+                continue
+            is_of_numbers = _is_numeric(table[at]) and table[at].nunique() > 1
+            if is_of_numbers or plain in _PERHAPS_SPLIT:
+                _check.warn(
+                    f"columns: {self._shown(at)} is left out, and each line is one "
+                    f"sample; if it says {says}"
+                )
+
+    def _refuse_padded_numbers(self, body: bytes, start: int) -> None:
+        """Refuse labels that as text are two and as numbers one: ``010`` and ``10``."""
+        import pandas as pd
+
+        if re.search(rb"(?<![\d.])0\d", body) is None:
+            return
+        at = [self.roles[role] for role in _TWO_LABELS if role in self.roles]
+        columns = pd.read_csv(
+            io.BytesIO(memoryview(body)[start:]),
+            sep=self.separator,
+            header=None,
+            names=list(range(len(self.names))),
+            usecols=at,
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+        )
+        written = {str(name).strip() for one in at for name in columns[one].unique()}
+        for name in sorted(written):
+            bare = name.lstrip("0") or "0"
+            if name.isdecimal() and name != bare and bare in written:
+                problem = f"hold {_quoted(name)} and {_quoted(bare)}"
+                fail("columns", problem, "write a class in one way")
+
+    def _groups(self, table: "pd.DataFrame") -> dict[int, "pd.Series[Any]"]:
+        """Columns that are left out and hold each value in several lines."""
+        if self.kind != "confidences":
+            return {}
+        groups = {}
+        for at, name in enumerate(self.names):
+            if at in self.roles.values() or at == self.second_opinion:
+                continue
+            values = table[at]
+            if _plain(name) in _RANKS and _is_numeric(values) and values.nunique() > 1:
+                problem = f"have {self._shown(at)}: a sample has a line for each rank?"
+                fail("columns", problem, "keep the first of each sample, or rename it")
+            n_lines = values.value_counts(sort=False)
+            if len(n_lines) >= _MANY and n_lines.min() >= 2:
+                groups[at] = values
+        return groups
 
     # --- arrays -----------------------------------------------------------------------
 
@@ -857,12 +949,14 @@ class _Reader:
         if "correct" in self.roles:
             self._refuse_correct_answers()
             hits = self._correct()
+            self._refuse_lines_of_classes(values, hits)
             _refuse_of_true_class(values, hits)
             parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
             return Table("confidences", parts, notes=tuple(self.notes))
         labels, predictions, names = self._two_labels()
         hits = labels == predictions
         self._refuse_second_opinion(hits)
+        self._refuse_lines_of_classes(values, hits, predictions)
         self._refuse_of_one_class(values, predictions, names)
         _refuse_of_true_class(values, hits)
         n_seen = len(np.unique(np.concatenate([labels, predictions])))
@@ -872,6 +966,32 @@ class _Reader:
             name: (labels[rows], predictions[rows]) for name, rows in splits.items()
         }
         return Table("confidences", parts, names, predicted, tuple(self.notes))
+
+    def _refuse_lines_of_classes(
+        self,
+        values: npt.NDArray[np.float64],
+        hits: npt.NDArray[np.bool_],
+        predictions: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Refuse a table with a line for each class of a sample, or for its first few.
+
+        There a column numbers the samples: the confidences of its lines sum to at most
+        1, at most one of them is right, and no two predict one class.
+        """
+        import pandas as pd
+
+        lines = pd.DataFrame({"confidence": values, "hit": hits})
+        for at, samples in self.groups.items():
+            of_sample = lines.groupby(samples.to_numpy())
+            sums = of_sample.sum()
+            is_one = sums["confidence"].max() <= 1.001 and sums["hit"].max() <= 1
+            if is_one and predictions is not None:
+                pairs = pd.DataFrame({"sample": samples, "prediction": predictions})
+                is_one = not pairs.duplicated().any()
+            if is_one:
+                problem = f"have several lines for each value of {self._shown(at)}, as "
+                problem += "if they were classes of one sample"
+                fail("columns", problem, "keep the first class of each sample")
 
     def _correct(self) -> npt.NDArray[np.bool_]:
         """Whether predictions were right, from 0 and 1, or words for them."""
@@ -947,6 +1067,7 @@ class _Reader:
         true_names = [str(value).strip() for value in self.frame[pair[0]]]
         said_names = [str(value).strip() for value in self.frame[pair[1]]]
         self._refuse_other_spelling({*true_names}, {*said_names})
+        self._refuse_other_marks({*true_names}, said_names)
         self._refuse_total(true_names)
         self._tell_nameless("label", true_names, said_names)
         self._tell_nameless("prediction", said_names, true_names)
@@ -994,6 +1115,31 @@ class _Reader:
             if other != name and {name, other} - (true & said):
                 problem = f"hold one class as {_quoted(other)} and {_quoted(name)}"
                 fail("columns", problem, "write a class in one way")
+
+    def _refuse_other_marks(self, true: set[str], said: Sequence[str]) -> None:
+        """Refuse a prediction ``A.`` or ``(A)`` where the label is ``A``; tell others.
+
+        Only of predictions that are no label: ``C`` and ``C#`` may be two classes.
+        """
+        unknown = {*said} - true
+        bare = {_bare(name): name for name in sorted(true)}
+        for name in sorted(unknown):
+            label = bare.get(_bare(name))
+            if label is not None and _bare(name):
+                row = list(said).index(name)
+                problem = (
+                    f"holds {_quoted(name)} in line {self._line(row)}, and labels "
+                )
+                problem += f"hold {_quoted(label)}"
+                fail("prediction", problem, "write a class in one way")
+        n_unknown = sum(name in unknown for name in said)
+        if n_unknown > len(said) / 20:
+            first = next(name for name in said if name in unknown)
+            _check.warn(
+                f"prediction: {n_unknown:,} of {len(said):,} are no label of this "
+                f"table, as {_quoted(first)}, and count as errors; look how both are "
+                "written"
+            )
 
     def _refuse_total(self, names: Sequence[str]) -> None:
         """Refuse a last line that is no sample but a sum or a mean."""
@@ -1153,9 +1299,23 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s\-]+", "_", straight.strip()).casefold()
 
 
-def _bare_part(word: str) -> str:
-    """A name for a part of the data without what stands around it: ``Test set``."""
-    return re.sub(r"[\s_\-.]+", "", word.casefold()).removesuffix("set")
+def _bare(name: str) -> str:
+    """A name without blanks and marks, all of which ``C++`` and ``+`` have."""
+    return re.sub(r"[\W_]+", "", _plain(name))
+
+
+def _are_parts(values: Collection[str]) -> bool:
+    """Whether words name parts of the data: all of them, or two.
+
+    ``{"train", "cal", "extra"}`` does, by its first two words, and ``{"train", "x"}``;
+    ``{"train", "car", "bus"}`` are vehicles.
+    """
+    words = [re.sub(r"[\W_]+", "", value) for value in values]
+    n_seen = sum(_SEEN.fullmatch(word) is not None for word in words)
+    n_unseen = sum(_UNSEEN.fullmatch(word) is not None for word in words)
+    if n_seen + n_unseen == len(words):
+        return bool(words)
+    return n_seen + n_unseen >= 2 or (n_seen == 1 and len(words) == 2)
 
 
 def _safe(name: str) -> str:

@@ -136,7 +136,7 @@ def _prepared(settings: Settings) -> Job:
         done = _is_finished(settings)
         if not done:
             _refuse_long_run_before_loading(settings)
-        splits = data.load(settings.dataset, settings.seed)
+        splits = data.load_as_described(settings.dataset, settings.seed)
         ood = {}
         if not done:
             _refuse_data(settings, splits)

@@ -69,6 +69,8 @@ METRIC_LABELS: dict[str, str] = {
 _HATCHES = ("", "////", "....", "xxxx")
 _SPLIT_DASHES = {"train": "--", "val": ":", "test": "-"}
 _SPLIT_COLORS = dict(zip(_SPLIT_DASHES, OTHER_COLORS, strict=False))
+#: Of a bar, in units of confidence: two pixels of a usual figure.
+_NARROWEST_BAR = 0.006
 _THIN: dict[str, Any] = {"color": "#333333", "linewidth": 1, "linestyle": "--"}
 _SPAN: dict[str, Any] = {
     "fmt": "none",
@@ -203,6 +205,8 @@ def reliability_diagram(
 
     Hatched is the gap between accuracy and mean confidence; above the bar it is
     overconfidence. Below, on a logarithmic axis: how many samples each bar stands for.
+    A bin that would be too narrow to see (of as many samples as others, of a model that
+    is nearly always sure) is drawn 0.006 wide.
 
     Parameters
     ----------
@@ -266,9 +270,12 @@ def reliability_diagram(
 def _bars(bins: Reliability, color: str) -> dict[str, Any]:
     """What matplotlib is told about the bars of the bins that are not empty."""
     full = bins.counts > 0
+    left = bins.edges[:-1][full]
+    right = bins.edges[1:][full]
+    width = np.maximum(right - left, _NARROWEST_BAR)
     return {
-        "x": bins.edges[:-1][full],
-        "width": np.diff(bins.edges)[full],
+        "x": np.clip((left + right - width) / 2, 0, 1 - width),
+        "width": width,
         "align": "edge",
         "color": color,
         "edgecolor": "white",

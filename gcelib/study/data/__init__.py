@@ -5,7 +5,7 @@ each one's source, licence and steps.
 """
 
 from gcelib.study.data.batches import batches, crop_and_flip, normalize
-from gcelib.study.data.loading import load, parent, source_of
+from gcelib.study.data.loading import load, load_as_described, parent, source_of
 from gcelib.study.data.long_tails import long_tail_counts
 from gcelib.study.data.ood import CORRUPTIONS, Corruption, check_ood, load_ood
 from gcelib.study.data.sources import (
@@ -37,6 +37,7 @@ __all__ = [
     "check_ood",
     "crop_and_flip",
     "load",
+    "load_as_described",
     "load_ood",
     "long_tail_counts",
     "normalize",

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from gcelib._check import fail, warn
-from gcelib.study import functions
+from gcelib.study import functions, places
 from gcelib.study.data import download
 from gcelib.study.data.sources import Constants, Size, Source
 from gcelib.study.data.splits import Array, ArrayPair, Raw, Splits, divide
@@ -111,7 +111,7 @@ def full_name(name: str) -> str:
         return functions.full_name("dataset", name)
     if not place:
         fail("dataset", f"{name!r} names no place", f"write {kind}:/path")
-    return f"{kind}:{Path(place).expanduser().absolute()}"
+    return f"{kind}:{places.full_path(place)}"
 
 
 def folder_name(name: str) -> str:
@@ -246,33 +246,6 @@ def _warn_of_shared(name: str, parts: dict[str, ArrayPair]) -> None:
 def forget() -> None:
     """Ask the user's function anew at the next look: its files may have changed."""
     _read_function.cache_clear()
-    _kept["was_loaded"] = False
-
-
-#: Whether what is kept of the user's function has been handed out.
-_kept = {"was_loaded": False}
-
-
-def source_to_load(name: str, seed: int) -> Source:
-    """Describe your own data for a load; what was loaded before is asked for anew.
-
-    Parameters
-    ----------
-    name : str
-        One of the three forms.
-    seed : int
-        As for ``source``.
-
-    Returns
-    -------
-    Source
-        As ``source`` returns it.
-    """
-    if _kept["was_loaded"]:
-        forget()
-    found = source(name, seed)
-    _kept["was_loaded"] = True
-    return found
 
 
 # --- folder: --------------------------------------------------------------------------

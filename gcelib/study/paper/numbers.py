@@ -302,7 +302,8 @@ def _tell_mixed(table: pd.DataFrame) -> None:
         ]
         if _on_other_data(str(dataset), here):
             told.append(
-                f"runs on {place} in the data, whose content is not one and the same"
+                f"runs on {place} in the data, whose content is not one and the "
+                "same (folds that the seed chooses are no fault)"
             )
     if told:
         more = f", and {len(told) - 4} more" if len(told) > 4 else ""
