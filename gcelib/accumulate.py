@@ -8,15 +8,13 @@ is sent back through the network.
 """
 
 import contextlib
-import random
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gcelib import _check
+from gcelib._random import RandomStates, random_states, set_random_states
 
 
 def accumulated_backward(
@@ -123,30 +121,22 @@ def accumulated_backward(
     before = torch.split(logits.detach(), size)
     last = len(pieces) - 1
     # The criterion may have drawn, too: what comes next goes on after it.
-    drawn = _random_states(devices)
+    drawn = random_states(devices)
     try:
         for i, piece in enumerate(pieces):
-            _set_random_states(states[i])
+            set_random_states(states[i])
             with _gradients_stay_here(model, wanted=i < last):
                 again = model(piece)
                 _warn_of_other_logits(before[i], again)
                 torch.autograd.backward(again, shares[i])
     finally:
-        _set_random_states(drawn)
+        set_random_states(drawn)
     return loss.detach()
-
-
-class _RandomStates(NamedTuple):
-    """The states of all generators that a forward pass may draw from."""
-
-    python: tuple[Any, ...]
-    numpy: dict[str, Any]
-    devices: dict[torch.device, Tensor]
 
 
 def _logits_without_gradient(
     model: nn.Module, pieces: tuple[Tensor, ...], devices: set[torch.device]
-) -> tuple[Tensor, list[_RandomStates]]:
+) -> tuple[Tensor, list[RandomStates]]:
     """The logits of all pieces, and the random states before each of them.
 
     The model is left as it was: running statistics are to move once, in the second
@@ -157,7 +147,7 @@ def _logits_without_gradient(
     states = []
     with torch.no_grad():
         for piece in pieces:
-            states.append(_random_states(devices))
+            states.append(random_states(devices))
             logits.append(model(piece))
         for module, name, buffer, value in buffers:
             if getattr(module, name) is not buffer:  # the forward pass put another one
@@ -202,31 +192,6 @@ def _warn_of_other_logits(before: Tensor, again: Tensor) -> None:
             " these gradients are not those of the loss; draw random numbers from the"
             " global generators, and keep what a forward pass changes in buffers"
         )
-
-
-def _random_states(devices: set[torch.device]) -> _RandomStates:
-    """The states of all generators that a forward pass may draw from."""
-    states = {torch.device("cpu"): torch.get_rng_state()}
-    for device in devices:
-        if device.type in ("cuda", "xpu"):
-            states[device] = torch.get_device_module(device).get_rng_state(device)
-        elif device.type == "mps":
-            states[device] = torch.mps.get_rng_state()
-    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - layers use it
-    return _RandomStates(random.getstate(), numpy_state, states)
-
-
-def _set_random_states(states: _RandomStates) -> None:
-    """Go back to states of ``_random_states``."""
-    random.setstate(states.python)
-    np.random.set_state(states.numpy)  # noqa: NPY002 - what layers draw from
-    for device, state in states.devices.items():
-        if device.type == "cpu":
-            torch.set_rng_state(state)
-        elif device.type == "mps":
-            torch.mps.set_rng_state(state)
-        else:
-            torch.get_device_module(device).set_rng_state(state, device)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import importlib
 import linecache
 import os
+import random
 import shutil
 import struct
 import sys
@@ -600,6 +601,75 @@ def test_functions_bring_data_and_network_and_resume_with_dropout(modules):
         logits.append(runs.load_logits(config.run_dir, "test")[0])
     np.testing.assert_array_equal(*logits)
     assert len(runs.load_results(modules / "whole")) == 1
+
+
+DRAWS = """
+import random
+import numpy as np, torch
+from torch import nn
+
+class Noisy(nn.Module):
+    def __init__(self, n_inputs, n_classes):
+        super().__init__()
+        self.directions = nn.Buffer(torch.from_numpy(np.random.randn(n_inputs, 16)))
+        self.head = nn.Linear(16, n_classes)
+
+    def forward(self, x):
+        noise = np.random.normal(0, 0.5) + random.random() + torch.rand(1)
+        x = x.flatten(1)
+        return self.head(x @ self.directions.float()) + noise * x[:, :1]
+
+def build(n_classes, input_shape): return Noisy(64, n_classes)
+"""
+
+
+def set_generators(seed):
+    np.random.seed(seed)  # noqa: NPY002 - what networks draw from
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def next_numbers():
+    return np.random.random(), random.random(), float(torch.rand(1))  # noqa: NPY002
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_network_that_draws_from_numpy_and_python_draws_as_its_seed_says(
+    modules, is_stopped
+):
+    """Wherever the generators stand: in a sweep's processes numpy's stands at one place
+    for all seeds."""
+    (modules / "my_own_draws.py").write_text(DRAWS)
+    dataset = write_npz(modules / "x.npz")
+    options = {**QUICK, "model": "my_own_draws:build", "epochs": 2, "ood": []}
+
+    def weights_and_logits(place, seed, is_stopped):
+        config = TrainConfig(
+            dataset, seed=seed, runs_dir=modules / place, keep_weights=True, **options
+        )
+        run = fit(config)
+        next(run)
+        if is_stopped:
+            run.close()
+            set_generators(99)
+            run = fit(config)
+        list(run)
+        weights = torch.load(config.run_dir / "weights.pt", weights_only=True)
+        return weights["directions"], runs.load_logits(config.run_dir, "test")[0]
+
+    set_generators(0)
+    expected = [weights_and_logits("one", seed, False) for seed in (1, 2)]
+    assert not torch.equal(expected[0][0], expected[1][0])
+    for seed in (1, 2):
+        set_generators(7)
+        found = weights_and_logits("other", seed, is_stopped)
+        assert torch.equal(found[0], expected[seed - 1][0])
+        np.testing.assert_array_equal(found[1], expected[seed - 1][1])
+    set_generators(7)
+    following = next_numbers()
+    set_generators(7)
+    weights_and_logits("third", 3, False)
+    assert next_numbers() == following
 
 
 SHARED = """

@@ -623,6 +623,32 @@ def test_a_run_killed_in_the_middle_loses_no_whole_epoch(workers, tmp_path):
     assert not leftovers(runs_dir)
 
 
+# Trains, or seems to, with a rate of its own.
+HEADSTRONG = """
+import json
+from gcelib import TrainConfig
+options = {"epochs": epochs, "seed": seed, "ood": ood, "variant": variant, "lr": 0.01}
+config = TrainConfig(dataset, loss=loss, runs_dir=runs_dir, **options)
+config.run_dir.mkdir(parents=True, exist_ok=True)
+settings = json.loads(json.dumps(config.settings()))
+content = {"config": settings, "environment": {}, "results": {"train_seconds": 1.0}}
+(config.run_dir / "metrics.json").write_text(json.dumps(content))
+"""
+
+
+def test_a_notebook_that_drops_a_parameter_has_not_done_the_run(workers, tmp_path):
+    notebook = write_notebook(tmp_path / "headstrong.ipynb", HEADSTRONG)
+    grid = {"dataset": "digits", "lr": [0.1, 0.01], "variant": "lr{lr}", "epochs": 1}
+    with pytest.warns(UserWarning, match="failed, is tried again: .*not what was aske"):
+        ended = list(sweeps.run(grid, notebook, workers, runs_dir=tmp_path))
+    there = {record["variant"]: record["state"] for record in ended}
+    assert there == {"lr0.1": "failed", "lr0.01": "done"}
+    (wrong,) = (record for record in ended if record["state"] == "failed")
+    reason = Path(wrong["run_dir"], "failed.txt").read_text()
+    assert "let the notebook pass each of its parameters to TrainConfig" in reason
+    assert "lr (0.01 there, 0.1 asked)" in reason
+
+
 def test_two_sweeps_at_once_run_nothing_twice(workers, fast, tmp_path):
     grid = {"dataset": "digits", "loss": ["ce", "gce"], "variant": "waits"}
     first, second = sweeps.expand(grid, tmp_path)

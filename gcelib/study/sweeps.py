@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import yaml
     from distributed import Client
 
+    from gcelib.study.config import Settings
     from gcelib.study.trainer import TrainConfig
 
 __all__ = [
@@ -241,13 +242,7 @@ def _look_into(
         cell = _cell(parameters, runs_dir)
         settings = cell.config.resolved()
         run_dir = str(settings.run_dir)
-        asked = settings.stored()
-        there = runs.stated_settings(run_dir) or asked
-        if cell.given.get("precision", "auto") == "auto":
-            # The machine that ran it may have chosen another one than this would.
-            asked["precision"] = there.get("precision", asked["precision"])
-        if "data_fingerprint" in there:  # of a file that is not on this machine
-            asked.setdefault("data_fingerprint", there["data_fingerprint"])
+        asked, there = _asked_and_there(cell, settings)
         if run_dir in claims:  # two runs of the grid itself
             runs.refuse_other_result(run_dir, claims[run_dir], asked, settings.defaults)
         claims[run_dir] = asked
@@ -259,6 +254,20 @@ def _look_into(
     _tell_mixed(claims)
     _tell_twins(claims)
     return cells, others
+
+
+def _asked_and_there(
+    cell: Cell, settings: Settings
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """What a run is asked to be, and what its folder is for: the same, if nothing."""
+    asked = settings.stored()
+    there = runs.stated_settings(settings.run_dir) or asked
+    if cell.given.get("precision", "auto") == "auto":
+        # The machine that ran it may have chosen another one than this would.
+        asked["precision"] = there.get("precision", asked["precision"])
+    if "data_fingerprint" in there:  # of a file that is not on this machine
+        asked.setdefault("data_fingerprint", there["data_fingerprint"])
+    return asked, there
 
 
 #: What losses that are compared share.
@@ -791,14 +800,17 @@ def execute(
         with FileLock(folder / _LOCK, timeout=patience):
             with FileLock(folder / ".lock", timeout=patience):
                 (folder / "failed.txt").unlink(missing_ok=True)
-            if runs.is_done(folder):
-                return "skipped", 0.0
+            was_done = runs.is_done(folder)
             try:
-                _execute_notebook(settings, folder, notebook)
+                if not was_done:
+                    _execute_notebook(settings, folder, notebook)
+                _refuse_what_was_not_asked(settings)
             except Exception as error:
                 _note_failure(folder, error)
     except Timeout:
         return "running", 0.0
+    if was_done:
+        return "skipped", 0.0
     return "done", round(time.monotonic() - start, 1)
 
 
@@ -823,6 +835,18 @@ def _execute_notebook(settings: dict[str, Any], folder: Path, notebook: str) -> 
         raise FileNotFoundError(
             f"{folder / 'metrics.json'}: the notebook has ended without it"
         )
+
+
+def _refuse_what_was_not_asked(parameters: dict[str, Any]) -> None:
+    """Refuse a result of a notebook that did not pass its parameters on."""
+    cell = _cell(parameters, None)
+    settings = cell.config.resolved()
+    asked, there = _asked_and_there(cell, settings)
+    try:
+        runs.refuse_other_result(settings.run_dir, there, asked, settings.defaults)
+    except ValueError as refusal:
+        problem = "the run is not what was asked: let the notebook pass each of its "
+        raise ValueError(f"{problem}parameters to TrainConfig; {refusal}") from None
 
 
 def _note_failure(folder: Path, error: Exception) -> NoReturn:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from gcelib import losses, metrics
 from gcelib._check import fail, warn
+from gcelib._random import seeded
 from gcelib.study import data, networks, places, runs
 from gcelib.study.config import RECIPES, Recipe, Settings, TrainConfig, recipe
 from gcelib.study.data import own
@@ -386,8 +387,7 @@ class Trainer:
         if self.has_images and self.device.type == "cuda":
             self.layout = torch.channels_last
         # Initialised on the CPU: the same weights for every device.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
+        with seeded(settings.seed):
             network = networks.build(
                 settings.model, self.splits.n_classes, self.splits.input_shape
             )
@@ -599,11 +599,11 @@ class Trainer:
         logits = {}
         criterion = self.criterion
         if look or isinstance(criterion, _Adaptive):
-            logits["val"] = self.predict(parts["val"][0], exact=is_last)
+            logits["val"] = self._predicted(parts["val"][0], exact=is_last)
         if isinstance(criterion, _Adaptive):
             criterion.update(logits["val"].to(self.device), parts["val"][1])
         if look:
-            logits["test"] = self.predict(parts["test"][0], exact=is_last)
+            logits["test"] = self._predicted(parts["test"][0], exact=is_last)
             record |= _look("val", logits["val"], self.splits.val[1])
             record |= _look("test", logits["test"], self.splits.test[1])
         record["seconds"] = round(time.perf_counter() - start, 3)
@@ -620,12 +620,12 @@ class Trainer:
         labels = {"val": self.splits.val[1], "test": self.splits.test[1]}
         for name in labels:
             if name not in logits:  # the run was resumed after its last epoch
-                logits[name] = self.predict(parts[name][0])
+                logits[name] = self._predicted(parts[name][0])
         ood = self.job.ood
         if self.job.done:  # it was, and its result has been removed since
             ood = _load_ood(self.settings, self.splits)
         for name, images in ood.items():
-            logits[name] = self.predict(images)
+            logits[name] = self._predicted(images)
             labels[name] = torch.full((len(images),), -1)
         for name, values in logits.items():
             run.save_logits(name, values, labels[name])
@@ -676,13 +676,11 @@ class Trainer:
             group["lr"] = settings.learning_rate(epoch)
         self._fresh = False
         self.model.train()
-        devices = [self.device] if self.device.type == "cuda" else []
         with (
             torch_defaults(),
             self._kernels(exact=settings.precision == "fp32"),
-            torch.random.fork_rng(devices=devices),
+            seeded(seed, self.device),  # for dropout in a network of the user's own
         ):
-            torch.manual_seed(seed)  # for dropout in a network of the user's own
             sums, first_bad = self._steps(epoch, part, generator)
             bad_step = int(first_bad)
         if bad_step >= 0:
@@ -769,6 +767,11 @@ class Trainer:
         enabled = self.settings.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             return network(x)
+
+    def _predicted(self, inputs: Tensor, *, exact: bool = True) -> Tensor:
+        """Compute logits for the run's results: of the seed, if the network draws."""
+        with seeded(self.settings.seed, self.device):
+            return self.predict(inputs, exact=exact)
 
     @contextlib.contextmanager
     def _kernels(self, *, exact: bool) -> Iterator[None]:
@@ -1026,8 +1029,8 @@ def estimate_hours(
 def _estimate(settings: Settings, size: data.Size) -> float:
     """Return the hours that the training steps will take."""
     device = torch.device(settings.device)
-    with torch_defaults(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # its function may keep what it returns
+    # By its seed, since the function may keep what it returns.
+    with torch_defaults(), seeded(settings.seed):
         network = networks.build(settings.model, size.n_classes, size.input_shape)
         with contextlib.suppress(RuntimeError, TypeError):  # what cannot be copied
             network = copy.deepcopy(network)  # may be shared: it stays as it is
