@@ -52,6 +52,14 @@ PROBABILITIES = (
 )
 _SLACK = 0.004  # how far a softmax's row may be from 1: bfloat16 has 8 bits
 _LOOKED_AT = 64  # rows, spread over the set
+#: What columns beside those of the classes are called.
+NO_CLASS = {
+    *("total", "totals", "sum", "mean", "average", "avg", "median", "overall"),
+    *("max", "min", "margin", "top", "top1", "top2", "second", "gap", "diff", "rank"),
+    *("entropy", "std", "var", "value", "scale", "temperature", "loss", "nll", "score"),
+    *("true", "label", "target", "truth", "gt", "pred", "predicted", "prediction"),
+    *("confidence", "correct"),
+}
 #: A larger NLL of one sample says that its label was given a probability of 0: what
 #: ``logarithm`` writes for that is 87 or more, and exp(-80) is 2e-35.
 IMPOSSIBLE = 80.0
@@ -149,6 +157,14 @@ def listed(name: str, values: object) -> list[object]:
     ):
         problem = f"must be a list of names, got {type(values).__name__}"
         fail(name, problem, "pass one for each class, class 0 first", TypeError)
+    index = getattr(values, "index", None)  # of a Series; a list's is a method
+    if isinstance(index, Iterable):
+        places = [*index]
+        are_ids = all(isinstance(place, numbers.Integral) for place in places)
+        if are_ids and sorted(places) == [*range(len(places))] != places:
+            problem = f"has the index {', '.join(map(str, places[:5]))}"
+            problem += ", ..." if len(places) > 5 else ""
+            fail(name, problem, "put class 0 first: pass it with .sort_index()")
     return list(values)
 
 
@@ -243,7 +259,11 @@ def as_tensor(name: str, value: object) -> Tensor:
     if numbers_in.dtype.kind not in "fiub":
         cure = "pass real numbers (of a table the numeric columns, astype(float))"
         if "labels" in name:
-            cure = "pass class ids: numpy.searchsorted(classes, names), classes sorted"
+            cure = "pass the number of each label's column: [columns.index(name) for "
+            cure += (
+                "name in labels], where columns are the classes' names in the order "
+            )
+            cure += "of the logits (scikit-learn's model.classes_.tolist())"
         fail(name, f"has dtype {numbers_in.dtype}", cure, TypeError)
     return torch.from_numpy(_readable_by_torch(numbers_in))
 
@@ -322,6 +342,13 @@ def check_logits(
 
 def _cure_of_shape(shape: torch.Size) -> str:
     """What to do with scores of another shape than (N, K)."""
+    if len(shape) == 3 and shape[2] == 2 and shape[0] != 1:
+        return (
+            "pass a row of K scores per sample; of several labels that are yes or no, "
+            "as scikit-learn's list of (N, 2), judge each alone: logits[i], "
+            "labels[:, i]; of sequences (N, T, 2) logits.flatten(0, -2), with "
+            "labels.flatten()"
+        )
     if len(shape) > 2:
         return (
             "pass a row of K scores per sample; of dense ones (N, K, ...)"
@@ -616,9 +643,33 @@ def warn_of_probabilities(
 
 
 def logarithm(p: Tensor) -> Tensor:
-    """The logarithm of probabilities, in at least float32, with a floor for zeros."""
+    """The logarithm of probabilities, in at least float32, with a floor for zeros.
+
+    Of half precision that of the decimals that were meant, lest two digits, or votes of
+    20 trees, lie above or below the edge of a bin as they were rounded.
+    """
     values = p.to(torch.promote_types(p.dtype, torch.float32))
+    if p.dtype.itemsize < 4:
+        values = _shortest_decimals(p).to(values.dtype)
     return values.clamp(torch.finfo(values.dtype).tiny, 1).log()
+
+
+def _shortest_decimals(p: Tensor) -> Tensor:
+    """Probabilities as the shortest decimals that round to them: 0.65 for 0.6499."""
+    values = p.detach().cpu()
+    distinct: Tensor = torch.unique(values)
+    at = torch.searchsorted(distinct.float(), values.float().contiguous())
+    exact = distinct.double()
+    found = exact.clone()
+    # The place of the first digit that is not zero; of a zero any will do.
+    place = exact.clamp(min=1e-300).log10().floor()
+    for digits in (5, 4, 3, 2, 1):
+        unit = 10.0 ** (digits - 1 - place)
+        decimal = (exact * unit).round() / unit
+        is_same = (decimal.to(p.dtype) == distinct) & (exact > 0)
+        found = torch.where(is_same, decimal, found)
+    decimals: Tensor = found[at]
+    return decimals.to(p.device)
 
 
 def warn_of_impossible_labels(
@@ -665,6 +716,10 @@ def check_labels(
             "pass integer class ids: of a tensor labels.long(), of an array"
             " labels.astype(int), in a file whole numbers (3, not 3.0)"
         )
+        is_readable = labels.is_floating_point() and labels.device.type != "meta"
+        if is_readable and bool((labels != labels.round()).any()):
+            cure = "fractions are no class ids: of shares of annotators take the class "
+            cure += "that most of them chose"
         fail(name, f"has dtype {labels.dtype}", cure, TypeError)
     if labels.shape[0] != n_samples:
         problem = f"has {labels.shape[0]} entries for {n_samples} rows of logits"
@@ -861,7 +916,7 @@ def _warn_of_columns(
     odd = _column_apart(columns, int(classes.max())) if are_ids else None
     if odd is not None:
         warn(
-            f"{name}: column {odd!r} has no name like the others, which count the "
+            f"{name}: column {odd!r} has no name like the others, which are of the "
             "classes; leave it out if it is no class"
         )
     second = second_set(columns, classes.tolist())
@@ -873,7 +928,17 @@ def _warn_of_columns(
 
 
 def _column_apart(columns: Sequence[str], highest_label: int) -> str | None:
-    """A column beside ``logit_0, logit_1, ...``, if all labels are of such columns."""
+    """A column beside those of the classes, if all labels are of such columns.
+
+    That is one beside ``logit_0, logit_1, ...``, or one that has the name of something
+    else, as ``confidence`` beside ``cat, dog, eel``.
+    """
+    plain = [re.sub(r"[\s\-]+", "_", name.strip().casefold()) for name in columns]
+    others = [
+        name for name, word in zip(columns, plain, strict=True) if word in NO_CLASS
+    ]
+    if others and max(2, highest_label + 1) <= len(columns) - len(others):
+        return others[0]
     starts: dict[str, list[int]] = {}
     for name in columns:
         part = re.fullmatch(r"(.*?)(\d+)(?:\.0)?", name)

@@ -44,6 +44,10 @@ def accumulated_backward(
       the big batch. Its running statistics move once for each piece, as in plain
       accumulation.
 
+    Hooks on weights (``register_hook``, ``register_post_accumulate_grad_hook``) are
+    called for each piece, with its share of the gradient; what they clip, or step by,
+    is told. Clip ``.grad`` afterwards.
+
     Under ``DistributedDataParallel`` the gradients are averaged once, after the last
     piece; give the loss ``process_group="world"``. With ``torch.amp.GradScaler`` let
     the criterion scale: ``lambda logits, labels: scaler.scale(loss(logits, labels))``.
@@ -75,7 +79,8 @@ def accumulated_backward(
     Warns
     -----
     UserWarning
-        If the model gave other logits in the second pass; looked at on a CPU alone.
+        If the model gave other logits in the second pass; looked at on a CPU alone. If
+        a weight has a hook and there is more than one piece.
 
     Examples
     --------
@@ -101,6 +106,8 @@ def accumulated_backward(
         cure = "call it outside torch.no_grad and inference_mode"
         _check.fail("accumulated_backward", "gradients are switched off", cure)
     pieces = torch.split(inputs, size)
+    if len(pieces) > 1:
+        _warn_of_hooks(model)
 
     devices = {inputs.device, *(weight.device for weight in model.parameters())}
     logits, states = _logits_without_gradient(model, pieces, devices)
@@ -178,6 +185,18 @@ def _is_expanded(tensor: Tensor) -> bool:
     """Tell whether several elements share one place in memory."""
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     return any(step == 0 and length > 1 for length, step in sizes)
+
+
+def _warn_of_hooks(model: nn.Module) -> None:
+    """Tell that hooks on weights see the gradient of a piece, not of the batch."""
+    for name, weight in model.named_parameters():
+        hooks = (weight._backward_hooks, weight._post_accumulate_grad_hooks)
+        if any(hooks):
+            _check.warn(
+                f"model: {name} has a hook, which is called for each piece, with its "
+                "share of the gradient; remove it, and do that to .grad afterwards"
+            )
+            return
 
 
 def _warn_of_other_logits(before: Tensor, again: Tensor) -> None:

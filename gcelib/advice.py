@@ -25,7 +25,12 @@ from gcelib.calibration import (
     TemperatureScaling,
     make_calibrator,
 )
-from gcelib.calibrator import Calibrator, are_unrelated
+from gcelib.calibrator import (
+    Calibrator,
+    are_unrelated,
+    exchanged_classes,
+    tell_exchanged,
+)
 from gcelib.metrics import logits_from_probabilities
 
 #: So many errors, seen or expected, before anything can be clear.
@@ -924,7 +929,15 @@ class _Study:
         """Whether the logits say nothing of the labels."""
         if self.model_classes is None:
             return False
-        return self.guesses or self.is_unrelated
+        return self.guesses or self.is_unrelated or bool(self.exchanged)
+
+    @functools.cached_property
+    def exchanged(self) -> list[int]:
+        """Classes whose columns seem to have changed places."""
+        if self.form.top is not None:
+            return []
+        predictions = self.logits.argmax(1).cpu().numpy()
+        return exchanged_classes(self.labels.cpu().numpy(), predictions)
 
     @property
     def guesses(self) -> bool:
@@ -978,10 +991,23 @@ class _Study:
             name
             for name in self.names
             if self.clearly(criterion, name, reference, len(self.names))
+            and not self.costs_accuracy(name)
         ]
-        value = self._nlls() if criterion == "nll" else self.eces
+        value = self.values(criterion)
         best = min(better, key=lambda name: value[name], default=reference)
         return best, reference
+
+    def costs_accuracy(self, name: str) -> bool:
+        """Whether clearly fewer predictions are right than without the calibrator."""
+        right = [self.judged[which].correct.astype(float) for which in ("raw", name)]
+        return (
+            _interval_of_mean(right[0] - right[1], FALSE_ALARMS / len(self.names)).low
+            > 0
+        )
+
+    def values(self, criterion: str) -> dict[str, float]:
+        """NLL or ECE of each calibrator."""
+        return self._nlls() if criterion == "nll" else self.eces
 
     def _nlls(self) -> dict[str, float]:
         """Mean NLL of every calibrator."""
@@ -1098,6 +1124,7 @@ class _Study:
         to_do = self._what_to_do(name, reference, by_name, calibrator)
         said = [*self._of_test_labels(test), *self._of_labels(), to_do]
         row = by_name[name]
+        said.extend(self._of_costs(name, reference, by_name))
         said.extend(self._of_rivals(name, rows))
         relation = "within" if row.ece <= row.ece_noise else "more than"
         said.append(
@@ -1115,6 +1142,29 @@ class _Study:
                 "error stay as they are; NLL is that of right and wrong."
             )
         return said
+
+    def _of_costs(
+        self, name: str, reference: str, rows: Mapping[str, AdviceRow]
+    ) -> list[str]:
+        """What would have been advised if it did not cost predictions."""
+        if self.at_chance:
+            return []
+        value = self.values(self.choose_by)
+        found = [
+            other
+            for other in self.names
+            if value[other] < value[name]
+            and self.costs_accuracy(other)
+            and self.clearly(self.choose_by, other, reference, len(self.names))
+        ]
+        if not found:
+            return []
+        best = rows[min(found, key=lambda other: value[other])]
+        return [
+            f"Not advised is {best.label} ({best.name}), though clearly better by "
+            f"{self.choose_by.upper()}: it makes more predictions wrong, "
+            f"{100 * best.error:.2f} for {100 * rows['raw'].error:.2f} %."
+        ]
 
     def _of_rivals(self, name: str, rows: tuple[AdviceRow, ...]) -> list[str]:
         """Which other calibrator the other measure, or the smallest ECE, speaks for."""
@@ -1175,11 +1225,12 @@ class _Study:
         hits = int(self.judged["raw"].correct.sum())
         said = []
         if self.at_chance:
-            why = (
-                f"no more than chance (1 in {self.model_classes})"
-                if self.guesses
-                else "and the labels are no more probable than in any other order"
-            )
+            if self.guesses:
+                why = f"no more than chance (1 in {self.model_classes})"
+            elif self.is_unrelated:
+                why = "and the labels are no more probable than in any other order"
+            else:
+                why = f"but {tell_exchanged(self.exchanged)}"
             said.append(
                 f"Look at the labels first: {hits:,} of {n:,} predictions are right, "
                 f"{why}; nothing else counts until this is explained."

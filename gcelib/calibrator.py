@@ -10,7 +10,7 @@ MPS lacks: calibrate on the CPU there.
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -257,6 +257,12 @@ class Calibrator(nn.Module):
                 "labels: are no more probable than they would be in any other order; "
                 "look whether labels and logits belong together"
             )
+        circle = exchanged_classes(labels.numpy(), predictions.numpy())
+        if circle:
+            _check.warn(
+                f"labels: {tell_exchanged(circle)}; look whether labels and columns "
+                "count the classes in one order"
+            )
         if hits == n_samples:
             _check.warn(
                 "labels: all samples are classified right, so "
@@ -468,6 +474,99 @@ def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
     variance = float((centred.square() @ counts).sum())
     deviation = math.sqrt(variance / (n_samples - 1)) / n_samples
     return gain <= 2 * deviation and claimed_gain >= 4 * deviation
+
+
+def exchanged_classes(
+    labels: npt.NDArray[np.integer[Any]], predictions: npt.NDArray[np.integer[Any]]
+) -> list[int]:
+    """Find classes whose columns seem to have changed places.
+
+    Most samples of the first are predicted as the second, of the second as the third,
+    and so on, of the last as the first; or as a class that no label has, after two or
+    more. A model that takes the most probable class does so by chance alone, however
+    poor it is. Therefore the circle is found among the samples in even places, and
+    counts if in the others more than three standard deviations are gained by it.
+
+    Parameters
+    ----------
+    labels, predictions : (N,) array of int
+        From 0.
+
+    Returns
+    -------
+    list of int
+        The classes of the circle that gains most, in its order, or of such a path with
+        its end; empty if there is none.
+
+    Examples
+    --------
+    >>> labels = np.arange(90) % 3
+    >>> exchanged_classes(labels, np.array([0, 2, 1])[labels])
+    [1, 2]
+    >>> exchanged_classes(labels, labels)
+    []
+    """
+    mostly = _mostly_predicted(labels[::2], predictions[::2])
+    there = {*labels.tolist()}
+    found: list[int] = []
+    most = 0.0
+    for circle in _circles(mostly, there):
+        moved = 0
+        own = 0
+        for label in circle:
+            column = mostly.get(label)  # none of the end of a path
+            seen_as = predictions[1::2][labels[1::2] == label]
+            moved += int((seen_as == column).sum())
+            own += int((seen_as == label).sum())
+        gain = moved - own
+        if gain > max(most, 3 * math.sqrt(moved + own)):
+            found = circle
+            most = gain
+    return found
+
+
+def _mostly_predicted(
+    labels: npt.NDArray[np.integer[Any]], predictions: npt.NDArray[np.integer[Any]]
+) -> dict[int, int]:
+    """As what each class is mostly predicted, where that is another one."""
+    pairs = np.stack([labels, predictions])
+    distinct, times = np.unique(pairs, axis=1, return_counts=True)
+    most: dict[int, tuple[int, int]] = {}
+    for label, predicted, n in zip(*distinct.tolist(), times.tolist(), strict=True):
+        # Of two that are as many, its own.
+        found = (n, int(predicted == label))
+        before = most.get(label)
+        if before is None or found > (before[0], int(before[1] == label)):
+            most[label] = (n, predicted)
+    return {label: column for label, (_, column) in most.items() if column != label}
+
+
+def _circles(mostly: Mapping[int, int], there: Collection[int]) -> Iterator[list[int]]:
+    """Circles of classes, and paths of two or more to a class that no label has."""
+    seen: set[int] = set()
+    starts = sorted(
+        mostly, key=lambda label: label in mostly.values()
+    )  # of paths first
+    for start in starts:
+        path: list[int] = []
+        at = start
+        while at in mostly and at not in seen:
+            seen.add(at)
+            path.append(at)
+            at = mostly[at]
+        if at in path:
+            yield path[path.index(at) :]
+        elif len(path) > 1 and at not in there:
+            yield [*path, at]
+
+
+def tell_exchanged(classes: Sequence[object]) -> str:
+    """Say what ``exchanged_classes`` has found, by ids or by names."""
+    first, second, *others = classes
+    told = f"most of class {first} are predicted as {second}"
+    if not others:
+        return f"{told}, of {second} as {first}"
+    return f"{told}, of {second} as {others[0]}, and so on ({len(classes)} classes)"
 
 
 def confidence_of(logits: Tensor) -> Tensor:

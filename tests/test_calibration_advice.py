@@ -20,7 +20,7 @@ from gcelib import (
     paired_differences,
 )
 from gcelib.advice import _warn_of_copies, _warn_of_tested_again
-from gcelib.calibrator import Calibrator, are_unrelated
+from gcelib.calibrator import Calibrator, are_unrelated, exchanged_classes
 
 QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
 
@@ -489,3 +489,115 @@ def test_rows_of_two_tables_in_two_orders_are_told():
     shuffled = table.sample(frac=1, random_state=0)
     with pytest.warns(UserWarning, match=r"calibrated\['b'\]: their index is another"):
         paired_differences({"a": table, "b": shuffled}, labels, "a", resamples=100)
+
+
+def exchanged(n, order):
+    """Logits of a good model whose columns are in this order, and labels."""
+    rng = np.random.default_rng(0)
+    k = len(order)
+    labels = rng.integers(0, k, n)
+    logits = rng.normal(size=(n, k)) + 2 * np.eye(k)[labels]
+    return logits[:, order], labels
+
+
+@pytest.mark.parametrize(
+    ("order", "told"),
+    [
+        ([0, 2, 1, 3, 4], "most of class 1 are predicted as 2, of 2 as 1"),
+        (
+            [0, 2, 3, 1, 4],
+            r"most of class 1 are predicted as 3, of 3 as 2, and so on \(3 classes\)",
+        ),
+    ],
+)
+def test_classes_whose_columns_have_changed_places_are_told(order, told):
+    """Enough is right for more than chance; of the others nothing can be learnt."""
+    logits, labels = exchanged(500, order)
+    hits = (logits.argmax(1) == labels).mean()
+    assert hits > 0.2
+    advice = gcelib.advise(logits, labels)
+    assert advice.name == "raw"
+    assert re.search(
+        f"Look at the labels first.* are right, but {told}", advice.sentence
+    )
+    with pytest.warns(UserWarning, match=f"labels: {told}; look whether"):
+        gcelib.TemperatureScaling().fit(logits, labels)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def poor_models(n_models, seed):
+    """Labels and predictions: of honest models that know little, and of guesses."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n_models):
+        k = int(rng.choice([3, 10, 100]))
+        n = int(rng.choice([50, 500, 5000]))
+        prior = rng.dirichlet(np.ones(k))
+        logits = np.log(prior) + rng.gamma(1) * rng.normal(size=(n, k))
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        labels = (p.cumsum(1) > rng.random((n, 1))).argmax(1)
+        yield labels, logits.argmax(1)
+        yield labels, rng.integers(0, k, n)
+
+
+def test_poor_models_are_hardly_told_that_classes_have_changed_places():
+    """Less than once in 1,000: of 3,000 honest ones none was, of 3,000 guesses one."""
+    told = [exchanged_classes(*pair) != [] for pair in poor_models(250, seed=0)]
+    assert sum(told) <= 2
+
+
+def test_labels_from_one_whose_highest_class_is_absent_are_told():
+    """As MATLAB and R count: no label is out of range, and neighbours are confused."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 2000)
+    logits = -((np.arange(6) - labels[:, None] - 0.7 * rng.normal(size=(2000, 1))) ** 2)
+    assert exchanged_classes(labels, logits.argmax(1)) == []
+    assert exchanged_classes(labels + 1, logits.argmax(1))[-2:] == [1, 0]
+    advice = gcelib.advise(logits, labels + 1)
+    assert "Look at the labels first" in advice.sentence
+
+
+def test_exchanged_classes_are_those_of_the_largest_circle_by_brute_force():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        k = 4
+        order = rng.permutation(k)
+        labels = rng.integers(0, k, 400)
+        right = rng.random(400) < 0.7
+        predictions = np.where(right, order[labels], rng.integers(0, k, 400))
+        found = exchanged_classes(labels, predictions)
+        if (order == np.arange(k)).all():
+            assert found == []
+            continue
+        for label, column in zip(found, [*found[1:], found[0]], strict=True):
+            assert order[label] == column
+        assert sorted({*found}) == sorted(found) != []
+
+
+def test_what_makes_more_predictions_wrong_is_not_advised():
+    """Votes of 30 trees: a label's share is zero now and then, and what is fitted by
+    the NLL flattens everything."""
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    features, classes = pytest.importorskip("sklearn.datasets").load_digits(
+        return_X_y=True
+    )
+    rng = np.random.default_rng(0)
+    features = features + rng.normal(size=features.shape) * features.std(0)
+    forest = ensemble.RandomForestClassifier(30, random_state=0)
+    p = forest.fit(features[:540], classes[:540]).predict_proba(features[540:1170])
+    labels = classes[540:1170]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # labels of probability zero
+        advice = gcelib.advise(p, labels, probabilities=True, choose_by="ece")
+    rows = {row.name: row for row in advice.rows}
+    raw = rows["raw"].error
+    assert rows[advice.name].error < raw + 0.02
+    worse = {row.name for row in rows.values() if row.clearly_by_ece}
+    worse = {name for name in worse if rows[name].error > raw + 0.1}
+    pattern = (
+        r"Not advised is [^.]* \((\w+)\), though clearly better by ECE: it makes more "
+        r"predictions wrong, (\S+) for (\S+) %\."
+    )
+    name, after, before = re.search(pattern, advice.sentence).groups()
+    assert name in worse
+    assert (after, before) == (f"{100 * rows[name].error:.2f}", f"{100 * raw:.2f}")

@@ -124,8 +124,24 @@ def test_percentages_are_told_once():
 
 def test_labels_that_are_names_are_told_how_to_become_ids():
     scores, names = np.eye(3), np.array(["cat", "dog", "fox"])
-    with pytest.raises(TypeError, match=r"^labels: .*searchsorted\(classes, names\)"):
+    with pytest.raises(
+        TypeError, match=r"^labels: .*\[columns.index\(name\) for name in"
+    ):
         ece(scores, names)
+
+
+def test_what_is_no_class_id_is_not_told_to_be_made_one_by_rounding():
+    with pytest.raises(TypeError, match="fractions are no class ids"):
+        ece(np.eye(3), np.array([0.7, 0.2, 1.0]))
+
+
+def test_several_labels_that_are_yes_or_no_are_told_to_be_judged_alone():
+    """What scikit-learn's forests give for labels (N, L)."""
+    several = [np.full((10, 2), 0.5) for _ in range(4)]
+    with pytest.raises(
+        ValueError, match=r"judge each alone: logits\[i\], labels\[:, i"
+    ):
+        ece(several, np.zeros((10, 4), int))
 
 
 def test_arguments_in_the_order_of_scikit_learn_are_told_ours():
@@ -420,6 +436,44 @@ def test_a_column_beside_those_that_count_is_told(place, extra):
     table.insert(place, extra, rng.normal(size=40))
     with pytest.warns(UserWarning, match=f"column '{extra}' has no name like the othe"):
         gcelib.evaluate(table, labels)
+
+
+@pytest.mark.parametrize("extra", ["confidence", "Prediction", "loss", "max", "margin"])
+def test_a_column_beside_those_of_named_classes_is_told(extra):
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 40)
+    scores = rng.normal(size=(40, 3)) + 4 * np.eye(3)[labels]
+    table = pandas.DataFrame(scores, columns=["cat", "dog", "eel"])
+    table[extra] = rng.normal(size=40)
+    with pytest.warns(UserWarning, match=f"column '{extra}' has no name like the othe"):
+        gcelib.evaluate(table, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gcelib.evaluate(table, np.where(labels == 0, 3, labels))  # it is a class
+        two = table[["cat", "dog"]].set_axis(["false", "true"], axis=1)
+        gcelib.evaluate(two, np.minimum(labels, 1))
+        gcelib.evaluate(two, np.zeros(40, int))
+
+
+def test_names_of_classes_in_the_order_of_an_index_are_not_taken_by_position():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {"label": [1, 0, 1, 2], "name": ["dog", "cat", "dog", "e"]}
+    )
+    names = frame.drop_duplicates("label").set_index("label")["name"]
+    logits, labels = table_and_labels()
+    run = {"a": (logits.to_numpy(), labels.to_numpy())}
+    for draw in (
+        lambda names: gcelib.plots.confusion_matrix(*run["a"], names),
+        lambda names: gcelib.ReliabilityExplorer(run, class_names=names),
+    ):
+        with pytest.raises(
+            ValueError, match=r"class_names: has the index 1, 0, 2; put"
+        ):
+            draw(names)
+        draw(names.sort_index())
+        draw(pandas.Series(["cat", "dog", "eel"], index=["a", "c", "b"]))
 
 
 def test_columns_that_are_sorted_as_text_are_told():

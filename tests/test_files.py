@@ -905,11 +905,13 @@ def test_names_that_count_are_not_ordered_as_text(tmp_path):
     for name in ("c", "class ", "digit-"):
         labels = [name + part[1:] for part in names]
         path.write_text(scores_of(labels, [f"logit_{k}" for k in range(4)]))
-        with pytest.raises(BadParameter, match=r"2' number 3, by the alphabet, or 2\?"):
+        with pytest.raises(BadParameter, match=r"10' come before .*2', as in the al"):
             load_logits_file(path)
     labels = ["0_cat", "1_dog", "2_emu", "10_owl"]
     path.write_text(scores_of(labels, [f"logit_{k}" for k in range(4)]))
-    with pytest.raises(BadParameter, match="'1_dog' number 2, by the alphabet, or 1"):
+    with pytest.raises(
+        BadParameter, match="'10_owl' come before '1_dog', as in the al"
+    ):
         load_logits_file(path)
     path.write_text(scores_of(names, [f"logit_{name}" for name in sorted(names)]))
     assert load_logits_file(path).parts["val"][1].tolist() == [0, 1, 3, 2]
@@ -1036,6 +1038,15 @@ def write_logits(path, header, cells, n=60):
         ("is_train_sample", ["0", "1"]),
         ("held_out", ["0", "1"]),
         ("is_heldout", ["0", "1"]),
+        ("is_train", ["T", "F"]),
+        ("train", ["y", "n"]),
+        ("held out", ["x", ""]),
+        ("set", ["train", "cal", ""]),
+        ("file", [f"data/{s}/{i}.png" for i in range(20) for s in ("train", "test")]),
+        (
+            "file",
+            [f"D:\\data\\{s}\\{i}.png" for i in range(20) for s in ("trn", "val")],
+        ),
     ],
 )
 def test_a_column_that_says_what_the_model_has_seen_is_not_left_out(
@@ -1056,6 +1067,11 @@ def test_a_column_that_says_what_the_model_has_seen_is_not_left_out(
         ("id", [f"test_{i}" for i in range(60)]),
         ("fold", ["0", "1", "2"]),
         ("set", ["only one"]),
+        (
+            "file",
+            [f"vehicles/{s}/{i}.png" for i in range(20) for s in ("train", "car")],
+        ),
+        ("file", [f"data/train/{i}.png" for i in range(60)]),
     ],
 )
 def test_a_column_of_other_words_is_left_out(tmp_path, header, cells):
@@ -1143,11 +1159,67 @@ def test_predictions_that_no_label_has_are_told_if_they_are_many(tmp_path):
     write_confidences(path, columns, lines)
     with pytest.warns(UserWarning, match="8 of 80 are no label .* 'option A'"):
         load_logits_file(path)
+    lines = [("A", "A", 0.5)] * 1000 + [("Käse", "KÃ¤se", 0.5)] * 20
+    write_confidences(path, columns, lines)
+    with pytest.warns(UserWarning, match="20 of 1,020 are no label"):
+        load_logits_file(path)
     lines = [("C", "C#" if i == 7 else "C", 0.9) for i in range(80)]
     lines += [("C++", "C++", 0.9), ("C#", "C", 0.9)]
     write_confidences(path, columns, lines)
     file = load_logits_file(path)  # three classes
     assert int((~file.parts["test"][1]).sum()) == 2
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["0-2", "3-9", "10-19", "20-29"],
+        ["(0, 2)", "(4, 6)", "(15, 20)"],
+        ["class 0 (zero)", "class 2 (two)", "class 10 (ten)"],
+        ["c0_a", "c2_b", "c10_c"],
+        ["low", "medium", "high"],
+        ["S", "M", "L", "XL"],
+        ["A+", "A", "B"],
+    ],
+)
+@pytest.mark.parametrize("scores", ["logit", "prob"])
+def test_names_by_the_alphabet_are_not_believed_against_the_scores(
+    tmp_path, names, scores
+):
+    rng = np.random.default_rng(0)
+    k = len(names)
+    labels = rng.integers(0, k, 200)
+    z = rng.normal(size=(200, k)) + 1.5 * np.eye(k)[labels]
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    values = (z if scores == "logit" else p).round(6)
+    columns = ",".join(f"{scores}_{i}" for i in range(k))
+    path = tmp_path / "mine.csv"
+
+    def write(order):
+        rows = [
+            [f'"{names[label]}"', *row]
+            for label, row in zip(labels, values[:, order], strict=True)
+        ]
+        write_confidences(path, f"label,{columns}", rows)
+
+    write([*range(k)])
+    told = "holds names that count|may count the classes in another order"
+    with pytest.raises(ValueError, match=f"label: ({told}).*; end the columns with"):
+        load_logits_file(path)
+    if not any(name[0].isdigit() or name[-1] in "0)" or "_" in name for name in names):
+        write(np.argsort(names))  # as scikit-learn counts
+        assert load_logits_file(path).class_names == tuple(sorted(names))
+
+
+def test_decimals_in_names_are_in_order_by_the_alphabet(tmp_path):
+    names = ["0.25-0.5", "0.5-1.0", "v1", "v1a"]
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 200)
+    z = (rng.normal(size=(200, 4)) + 3 * np.eye(4)[labels]).round(4)
+    rows = [[names[label], *row] for label, row in zip(labels, z, strict=True)]
+    path = tmp_path / "mine.csv"
+    write_confidences(path, "label,logit_0,logit_1,logit_2,logit_3", rows)
+    assert load_logits_file(path).class_names == tuple(names)
 
 
 def test_numbers_with_and_without_leading_zeros_are_not_one_class(tmp_path):
@@ -1166,6 +1238,55 @@ def test_numbers_with_and_without_leading_zeros_are_not_one_class(tmp_path):
                 load_logits_file(path)
         else:
             load_logits_file(path)
+
+
+@pytest.mark.parametrize("is_shuffled", [False, True])
+@pytest.mark.parametrize("form", ["logits", "names", "correct"])
+def test_several_models_of_the_same_samples_are_told(tmp_path, form, is_shuffled):
+    """As tables that are logged each epoch, or joined for a comparison."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 40)
+    header = {
+        "logits": "label,logit_0,logit_1,logit_2",
+        "names": "label,prediction,confidence",
+        "correct": "correct,confidence",
+    }[form]
+    lines = []
+    for model in ("a", "b", "c"):
+        for i in rng.permutation(40) if is_shuffled else range(40):
+            z = rng.normal(size=3)
+            said = int(z.argmax())
+            confidence = 0.4 + 0.6 * rng.random()
+            cells = {
+                "logits": [labels[i], *z.round(3)],
+                "names": ["abc"[labels[i]], "abc"[said], confidence],
+                "correct": [int(said == labels[i]), confidence],
+            }[form]
+            lines.append([model, f"{i}.png", *cells])
+    path = write_confidences(tmp_path / "m.csv", f"model,image,{header}", lines)
+    with pytest.warns(UserWarning, match="'model' parts the lines into 3 times the sa"):
+        load_logits_file(path)
+
+
+def test_folds_of_sorted_samples_are_no_several_models(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [[i % 5, i // 40, *rng.normal(size=3).round(3)] for i in range(120)]
+    path = tmp_path / "m.csv"
+    write_confidences(path, "fold,label,logit_0,logit_1,logit_2", lines)
+    load_logits_file(path)
+
+
+def test_short_lines_are_seen_where_line_ends_are_mixed(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [f"{i % 2},{rng.normal():.3f},{rng.normal():.3f},{i}" for i in range(60)]
+    text = "label,logit_0,logit_1,id\r" + "\r".join(rows[:30]) + "\n"
+    path = tmp_path / "m.csv"
+    path.write_bytes((text + "\n".join(rows[30:]) + "\n").encode())
+    assert len(load_logits_file(path)["val"][1]) == 60
+    rows[45] = rows[45].split(",", 1)[1]
+    path.write_bytes((text + "\n".join(rows[30:]) + "\n").encode())
+    with pytest.raises(ValueError, match="line 47 has fewer cells"):
+        load_logits_file(path)
 
 
 @pytest.mark.parametrize("name", ["count", "n", "N Samples", "sample-weight"])

@@ -386,6 +386,25 @@ def test_class_weights_as_the_refusal_proposes_are_torch_s():
 # Accumulated gradients
 
 
+def test_hooks_on_weights_see_pieces_and_are_told():
+    inputs, labels = torch.randn(8, 8).double(), torch.arange(8) % 5
+    for add in ("register_hook", "register_post_accumulate_grad_hook"):
+        model = network()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            accumulated_backward(model, make_loss("gce"), inputs, labels, 4)
+        handle = getattr(model[1].bias, add)(lambda weight: None)
+        with pytest.warns(
+            UserWarning, match=r"^model: 1\.bias has a hook, which is ca"
+        ):
+            accumulated_backward(model, make_loss("gce"), inputs, labels, 4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            accumulated_backward(model, make_loss("gce"), inputs, labels, 8)
+            handle.remove()
+            accumulated_backward(model, make_loss("gce"), inputs, labels, 4)
+
+
 def network(*layers):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(8, 16), *layers, nn.Linear(16, 5)).double()

@@ -1171,3 +1171,39 @@ def test_one_sample_has_numbers_and_no_interval():
     assert metrics.evaluate([[2.0, 0.0]], [0])["error"] == 0
     with pytest.raises(ValueError, match=r"^bootstrap: one sample has no interval"):
         metrics.evaluate([[2.0, 0.0]], [0], bootstrap=100)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_logits_of_votes_in_half_precision_keep_to_their_bins(dtype):
+    """Edges of bins are multiples of 1/20, and so are many votes of 20 and 40 trees."""
+    rng = np.random.default_rng(0)
+    for n_trees in (10, 20, 40, 50, 100):
+        votes = rng.multinomial(n_trees, rng.dirichlet(np.ones(3)), 200)
+        labels = rng.integers(0, 3, 200)
+        if dtype is torch.bfloat16 and n_trees == 100:
+            continue  # two digits are more than it holds
+        p = torch.from_numpy(votes / n_trees).to(dtype)
+        logits = metrics.logits_from_probabilities(p)
+        top, hit = votes.max(1), votes.argmax(1) == labels
+        bins = -(-top * 20 // n_trees)  # exact: the smallest multiple not below
+        close = 2e-5 if dtype is torch.float16 else 1e-3  # but 0.03 a wrong bin
+        gaps = [
+            abs((top[bins == b] / n_trees - hit[bins == b]).sum()) for b in range(1, 21)
+        ]
+        assert metrics.ece(logits, labels) == pytest.approx(sum(gaps) / 200, abs=close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_logarithm_in_half_precision_is_of_a_number_that_rounds_to_the_same(dtype):
+    every = torch.arange(2**15, dtype=torch.int16).view(dtype)
+    every = every[(every <= 1) & (every >= torch.finfo(dtype).tiny)].double()
+    meant = _check.logarithm(every.to(dtype)[:, None]).double()[:, 0].exp()
+    half_a_unit = torch.finfo(dtype).eps / 2 * every
+    assert ((meant - every).abs() <= 1.001 * half_a_unit).all()
+
+
+def test_logits_of_half_precision_are_those_of_the_shortest_decimals():
+    written = [0.65, 0.35, 0.1, 0.05, 0.001, 0.0625, 1.0, 0.3333]
+    half = torch.tensor(written, dtype=torch.float16)[:, None]
+    expected = torch.tensor(written, dtype=torch.float32).log()
+    torch.testing.assert_close(_check.logarithm(half)[:, 0], expected)

@@ -1,5 +1,6 @@
 """Your own data and network in ``TrainConfig``: folders, npz files, functions, timm."""
 
+import contextlib
 import importlib
 import linecache
 import os
@@ -436,6 +437,57 @@ def test_a_package_that_changed_since_its_import_is_refused(modules):
     assert networks.fingerprint("my_own_package.nets:build") is not None
 
 
+@pytest.mark.parametrize("home", ["my_own_package.nets", "__main__"])
+def test_a_network_that_was_read_anew_has_the_fingerprint_of_what_runs(
+    modules, monkeypatch, home
+):
+    """Of a file that it uses: the package's own module is left as it is."""
+    package = modules / "my_own_package"
+    package.mkdir()
+    acts = package / "acts.py"
+    relu = "from torch import nn\nclass Acts:\n    @staticmethod\n"
+    relu += "    def act(): return nn.ReLU()\n"
+    acts.write_text(relu)
+    (package / "nets.py").write_text(
+        "from . import acts\ndef build(*_): return acts.Acts.act()\n"
+    )
+    module = importlib.import_module("my_own_package.nets")
+    main = types.ModuleType("__main__")
+    main.nets = module
+    exec("def build(*_): return nets.build()", vars(main))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    autoreload = pytest.importorskip("IPython.extensions.autoreload")
+    reloader = autoreload.ModuleReloader()
+    reloader.check(True)
+
+    def write(text):
+        seconds = os.stat(acts).st_mtime + 10
+        acts.write_text(text)
+        os.utime(acts, (seconds, seconds))
+
+    def fingerprint():
+        return networks.fingerprint(f"{home}:build")
+
+    before = fingerprint()
+    write(relu.replace("ReLU", "Tanh"))
+    importlib.reload(module.acts)
+    after = fingerprint()
+    assert len({before, after, fingerprint()}) == 2
+    write(relu.replace("ReLU", "GELU"))  # and is not read: Tanh is still what runs
+    assert fingerprint() == after
+    importlib.reload(module.acts)
+    assert fingerprint() not in {before, after}
+    write(relu)
+    importlib.reload(module.acts)
+    assert fingerprint() == before
+    reloader.check(True)
+    write(relu.replace("ReLU", "Tanh"))
+    reloader.check(True)
+    assert type(module.build()).__name__ == "Tanh"
+    with contextlib.suppress(ValueError):  # a repair in memory is refused
+        assert fingerprint() == after
+
+
 def test_a_value_set_in_an_imported_module_is_told_to_be_read_from_its_file(
     modules, recwarn
 ):
@@ -716,6 +768,23 @@ def test_a_network_that_its_function_keeps_begins_as_its_seed_says(modules):
         torch.manual_seed(5)
         expected = torch.nn.Linear(64, 2).weight
     assert torch.equal(training.Trainer(job).model[1].weight, expected)
+
+
+def test_a_network_that_was_registered_with_timm_has_a_fingerprint(modules):
+    pytest.importorskip("timm")
+    text = (
+        "import timm\nfrom torch import nn\n@timm.models.register_model\n"
+        "def my_own_registered(pretrained=False, **kwargs): return nn.ReLU()\n"
+    )
+    (modules / "my_own_timm.py").write_text(text)
+    module = importlib.import_module("my_own_timm")
+    before = networks.fingerprint("timm:my_own_registered")
+    assert before is not None
+    (modules / "my_own_timm.py").write_text(text.replace("ReLU", "Tanh "))
+    importlib.invalidate_caches()
+    importlib.reload(module)
+    assert networks.fingerprint("timm:my_own_registered") not in {before, None}
+    assert networks.fingerprint("timm:test_resnet") is None
 
 
 def test_timm_networks_train(tmp_path):

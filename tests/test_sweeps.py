@@ -649,6 +649,24 @@ def test_a_notebook_that_drops_a_parameter_has_not_done_the_run(workers, tmp_pat
     assert "lr (0.01 there, 0.1 asked)" in reason
 
 
+def test_results_of_a_grid_are_found_where_its_parts_put_them(tmp_path):
+    grid = [
+        {"dataset": "digits", "loss": ["ce", "gce"], "runs_dir": str(tmp_path / "a")},
+        {"dataset": "digits", "seed": 2, "runs_dir": str(tmp_path / "b")},
+    ]
+    assert sweeps.results(grid).empty
+    cells = sweeps.expand(grid)
+    for i, cell in enumerate(cells.values()):
+        write_result(cell.config, 10.0 + i)
+    stranger = sweeps.expand({"dataset": "digits", "loss": "brier"}, tmp_path / "a")
+    (cell,) = stranger.values()
+    write_result(cell.config, 99.0)
+    table = sweeps.results(grid)
+    assert dict(zip(table["run_dir"], table["train_seconds"], strict=True)) == {
+        run_dir: 10.0 + i for i, run_dir in enumerate(cells)
+    }
+
+
 def test_two_sweeps_at_once_run_nothing_twice(workers, fast, tmp_path):
     grid = {"dataset": "digits", "loss": ["ce", "gce"], "variant": "waits"}
     first, second = sweeps.expand(grid, tmp_path)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gcelib import data, losses, metrics, runs, training
-from gcelib.study import networks
+from gcelib.study import networks, trainer
 from gcelib.study.isolation import torch_defaults
 from gcelib.study.trainer import RECIPES, TrainConfig, fit, recipe
 
@@ -869,3 +869,15 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
     ]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert not list(resumed.glob("*checkpoint*"))
+
+
+def test_a_commit_that_came_after_the_import_is_not_said_to_have_run(monkeypatch):
+    settings = TrainConfig("digits", device="cpu").resolved()
+    commit = training.environment(settings)["commit"]
+    if commit is None:
+        pytest.skip("needs a checkout")
+    file, time_written = next(iter(trainer._WRITTEN_AT_IMPORT.items()))
+    written = {**trainer._WRITTEN_AT_IMPORT, file: time_written - 1}
+    monkeypatch.setattr(trainer, "_WRITTEN_AT_IMPORT", written)
+    after = training.environment(settings)["commit"]
+    assert after == commit.removesuffix("-dirty") + "-dirty"

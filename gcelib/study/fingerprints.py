@@ -17,9 +17,10 @@ import os
 import sys
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -162,12 +163,35 @@ def digest_of_files(path: Path, others: Sequence[Path], folder: Path) -> str:
     return digest.hexdigest()
 
 
-#: By module: the specification it was loaded by, and its files at first sight.
-_first_seen: dict[types.ModuleType, tuple[object, str]] = {}
+@dataclass(eq=False)
+class _Sight:
+    """A module's files as they were when it was first seen, and what ran then."""
+
+    files: frozenset[Path]
+    digest: str
+    running: list["_Running"]
+
+
+class _Running(NamedTuple):
+    """A loaded module: after a reload, or a repair in memory, it is another one."""
+
+    module: types.ModuleType
+    spec: object
+    codes: list[types.CodeType]
+
+    def is_still(self, other: "_Running") -> bool:
+        """Whether the other look at it has seen the same."""
+        are_same = self.module is other.module and self.spec is other.spec
+        return are_same and self.codes == other.codes
+
+
+_first_seen: dict[types.ModuleType, _Sight] = {}
 
 
 def digest_of_module(module: types.ModuleType) -> str | None:
     """Digest a module's files as they were when it was first seen: it is not read anew.
+
+    After ``importlib.reload`` of it, or of a file that it uses, as they are then.
 
     Parameters
     ----------
@@ -183,46 +207,68 @@ def digest_of_module(module: types.ModuleType) -> str | None:
     ------
     ValueError
         If functions of it are no longer in its files: these would not be what runs.
+        Also after IPython's ``autoreload`` has repaired functions in memory: what it
+        compiles is not what Python does.
     """
     file = getattr(module, "__file__", None)
     is_other = module.__name__.partition(".")[0] in _OTHERS
     if file is None or is_other or not file.endswith(".py") or is_installed(Path(file)):
         return None
-    spec = module.__spec__  # another one after importlib.reload
-    seen, digest = _first_seen.get(module, (None, ""))
-    if seen is not spec or not digest:
-        path = Path(file).absolute()
-        depth = len(module.__name__.split(".")) - (path.name != "__init__.py")
-        folder = path.parents[min(depth, len(path.parents) - 1)]
-        others = imported_files(path, folder)
-        _refuse_stale({path, *others})
-        digest = digest_of_files(path, others, folder)
-        _first_seen[module] = (spec, digest)
+    before = _first_seen.get(module)
+    if before is not None and _is_running(before):
+        return before.digest
+    path = Path(file).absolute()
+    depth = len(module.__name__.split(".")) - (path.name != "__init__.py")
+    folder = path.parents[min(depth, len(path.parents) - 1)]
+    others = imported_files(path, folder)
+    files = frozenset({path, *others})
+    running = _loaded_from(files)
+    _refuse_stale(running)
+    digest = digest_of_files(path, others, folder)
+    _first_seen[module] = _Sight(files, digest, running)
     return digest
 
 
-def _refuse_stale(files: Collection[Path]) -> None:
-    """Refuse modules with functions that are no longer in their files."""
+def _is_running(before: _Sight) -> bool:
+    """Whether what was seen at first is what runs now."""
+    now = _loaded_from(before.files)
+    return len(now) == len(before.running) and all(
+        one.is_still(other) for one, other in zip(before.running, now, strict=True)
+    )
+
+
+def _loaded_from(files: Collection[Path]) -> list[_Running]:
+    """Look at the modules that were loaded from these files."""
+    found = []
     for module in [*sys.modules.values()]:
         file = getattr(module, "__file__", None)
         # A loader of another kind may have changed the code on its way.
         loader = getattr(module, "__loader__", None)
-        if type(loader) is not SourceFileLoader or not file or Path(file) not in files:
-            continue
+        if type(loader) is SourceFileLoader and file and Path(file) in files:
+            codes = [
+                function.__code__
+                for function in _functions_of(module)
+                if function.__code__.co_filename == file
+            ]
+            found.append(_Running(module, module.__spec__, codes))
+    return found
+
+
+def _refuse_stale(running: Iterable[_Running]) -> None:
+    """Refuse modules with functions that are no longer in their files."""
+    for module, _, codes in running:
+        file = str(module.__file__)
         try:
             now = compile(Path(file).read_bytes(), file, "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
             there: set[types.CodeType] = set()
         else:
             there = {code.replace(co_flags=0) for code in _codes_within(now)}
-        for function in _functions_of(module):
-            code = function.__code__
-            is_here = code.co_filename == file
-            # Of its flags, types.coroutine changes some.
-            if is_here and code.replace(co_flags=0) not in there:
-                problem = f"{file} has changed since it was imported"
-                cure = "restart Python (or the notebook's kernel) to read it anew"
-                fail("model", problem, cure)
+        # Of their flags, types.coroutine changes some.
+        if any(code.replace(co_flags=0) not in there for code in codes):
+            problem = f"{file} has changed since it was imported"
+            cure = "restart Python (or the notebook's kernel) to read it anew"
+            fail("model", problem, cure)
 
 
 def _codes_within(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -241,8 +287,18 @@ def _functions_of(module: types.ModuleType) -> Iterator[types.FunctionType]:
         if issubclass(type(value), type) and value.__module__ == module.__name__:
             members = [*vars(value).values()]
         for member in members:
-            if type(member) is types.FunctionType:
-                yield member
+            for function in _unwrapped(member):
+                if type(function) is types.FunctionType:
+                    yield function
+
+
+def _unwrapped(member: object) -> tuple[object, ...]:
+    """A function as it is, or those within a method of a class, or a property."""
+    if isinstance(member, (staticmethod, classmethod)):
+        return (member.__func__,)
+    if isinstance(member, property):
+        return member.fget, member.fset, member.fdel
+    return (member,)
 
 
 # --- what is in memory ----------------------------------------------------------------

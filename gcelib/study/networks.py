@@ -1,5 +1,6 @@
 """The network of a run: of ``models.MODELS``, of timm, or a function of the user's."""
 
+import sys
 from collections.abc import Mapping, MutableMapping
 from itertools import chain
 
@@ -8,7 +9,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from gcelib import models
 from gcelib._check import choice, fail
-from gcelib.study import functions
+from gcelib.study import fingerprints, functions
 
 _TIMM = "timm:"
 
@@ -105,15 +106,18 @@ def fingerprint(name: str) -> str | None:
     Returns
     -------
     str or None
-        The SHA-256 of the file that the function is in; None for networks of a package
-        that is installed and so has a version.
+        The SHA-256 of the file that the function is in, also of one that was registered
+        with timm; None for networks of a package that is installed and so has a
+        version.
 
     Examples
     --------
     >>> fingerprint("convnet")
     """
-    if not is_own(name) or name.startswith(_TIMM):
+    if not is_own(name):
         return None
+    if name.startswith(_TIMM):
+        return _fingerprint_timm(name.removeprefix(_TIMM))
     return functions.fingerprint("model", name)
 
 
@@ -242,6 +246,17 @@ def _check_timm(name: str) -> None:
         )
     if not timm.is_model(name):
         choice("model", name, timm.list_models())
+
+
+def _fingerprint_timm(name: str) -> str | None:
+    """The fingerprint of a network that somebody has registered; None of timm's own."""
+    import timm
+
+    entry = timm.model_entrypoint(name)
+    module = sys.modules[entry.__module__]
+    if entry.__module__ == "__main__":
+        return fingerprints.digest_of_use(entry, "__main__")
+    return fingerprints.digest_of_module(module)
 
 
 def _build_timm(name: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:

@@ -5,9 +5,11 @@ blank last lines and other names for the same column, says what it took for what
 refuses what could mean two things.
 """
 
+import collections
 import csv
 import difflib
 import io
+import itertools
 import math
 import re
 import unicodedata
@@ -21,6 +23,7 @@ import numpy.typing as npt
 
 from gcelib import _check
 from gcelib._check import fail
+from gcelib.calibrator import exchanged_classes, tell_exchanged
 from gcelib.study import files
 
 if TYPE_CHECKING:
@@ -96,13 +99,6 @@ _SCORES = re.compile(
 )
 #: What spreadsheets write below a column, and before the number there.
 _TOTALS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
-#: Endings of columns beside those of the classes, unless a label says so.
-_NO_CLASSES = _TOTALS | {
-    *("max", "min", "margin", "top", "top1", "top2", "second", "gap", "diff", "rank"),
-    *("entropy", "std", "var", "value", "scale", "temperature", "loss", "nll", "score"),
-    *("true", "label", "target", "truth", "gt", "pred", "predicted", "prediction"),
-    *("confidence", "correct"),
-}
 #: What stands where nothing is known.
 _NOTHING = {"", "?", "-", "na", "n/a", "#n/a", "nan", "none", "null", "missing"}
 _SPLITS = {
@@ -130,6 +126,8 @@ _PERHAPS_SPLIT = {
     *("set", "data_set", "dataset", "data_split", "phase", "stage", "usage", "part"),
     *("sample_type", "domain", "role"),
 }
+#: A column of so few values may say which model, or which epoch, a line is of.
+_MOST_STATES = 50
 #: Columns of so few values may say which part a sample belongs to.
 _MOST_PARTS = 10
 #: A word in the name of a column that says of each sample whether it is in a part.
@@ -154,6 +152,10 @@ _YES_OR_NO = {
     "no": False,
     "1": True,
     "0": False,
+    "t": True,
+    "f": False,
+    "y": True,
+    "n": False,
     "1.0": True,
     "0.0": False,
 }
@@ -493,6 +495,7 @@ class _Reader:
         self._refuse_unnamed_split(table)
         if decimal == ".":
             self._tell_left_out(table)
+            self._tell_several_models(table)
             if self.kind == "confidences":
                 self._refuse_padded_numbers(body, end.end())
         self.groups = self._groups(table)
@@ -534,7 +537,8 @@ class _Reader:
         """The first line, from 1, with too few cells; of a table without quotes."""
         mark = self.separator.encode()
         needed = len(self.names) - 1
-        n_lines = 1 + (lines.count(b"\n") or lines.count(b"\r"))
+        n_ends = lines.count(b"\n") + lines.count(b"\r") - lines.count(b"\r\n")
+        n_lines = 1 + n_ends
         if lines.count(mark) >= needed * n_lines:  # longer lines are refused anyway
             return None
         for i, line in enumerate(lines.splitlines(), 1):
@@ -577,11 +581,12 @@ class _Reader:
             if at in used:
                 continue
             found = table[at].dropna().unique()
-            if len(found) > _MOST_PARTS:
-                continue
-            values = {str(value).strip().casefold() for value in found}
-            says_yes = _IN_PART.search(_plain(name)) and values <= {*_YES_OR_NO}
-            if (values and says_yes) or _are_parts(values):
+            step = 1 + len(found) // 10_000
+            values = {str(value).strip().casefold() for value in found[::step]}
+            says_yes = _IN_PART.search(_plain(name)) and values <= {*_YES_OR_NO, "x"}
+            is_short = len(found) <= _MOST_PARTS
+            is_part = is_short and (says_yes or _are_parts(values))
+            if values and (is_part or _are_in_parts(values)):
                 cure = "name it split and write val and test"
                 fail("columns", f"{self._shown(at)} says val or test", cure)
 
@@ -603,6 +608,38 @@ class _Reader:
                     f"columns: {self._shown(at)} is left out, and each line is one "
                     f"sample; if it says {says}"
                 )
+
+    def _tell_several_models(self, table: "pd.DataFrame") -> None:
+        """Warn where a column that is left out parts the lines into the same samples.
+
+        They have the same labels in the same order, but for those sorted by class, of
+        which folds may be alike; or a second such column numbers them.
+        """
+        used = {*self.roles.values(), *self.scores}
+        left = [at for at in range(len(self.names)) if at not in used]
+        for at in left:
+            sizes = table[at].value_counts()
+            if not 2 <= len(sizes) <= _MOST_STATES or sizes.min() != sizes.max():
+                continue
+            if sizes.min() < _MANY:
+                continue
+            parts = [rows for _, rows in table.groupby(at, sort=False)]
+            if self._have_same_labels(parts) or _have_same_ids(parts, left):
+                _check.warn(
+                    f"columns: {self._shown(at)} parts the lines into {len(parts)} "
+                    "times the same samples, and all are read as one model's; if they "
+                    "are of several models, or of several states of one, keep one"
+                )
+                return
+
+    def _have_same_labels(self, parts: Sequence["pd.DataFrame"]) -> bool:
+        """Whether the labels of all parts are alike in their order, which is mixed."""
+        if "label" not in self.roles:
+            return False
+        first, *others = (rows[self.roles["label"]].to_numpy() for rows in parts)
+        if bool(np.all(first[:-1] <= first[1:])):
+            return False
+        return all(np.array_equal(first, other) for other in others)
 
     def _refuse_padded_numbers(self, body: bytes, start: int) -> None:
         """Refuse labels that as text are two and as numbers one: ``010`` and ``10``."""
@@ -659,6 +696,8 @@ class _Reader:
         labels, names = self._labels(len(columns), names_of_columns)
         self._refuse_second_set(columns, labels)
         scores = self.frame[columns].to_numpy(float)
+        if _is_numeric(self.frame[self.roles["label"]]) or names_of_columns is None:
+            self._refuse_exchanged(scores, labels, names)
         self._compare_with_scores(scores, labels, names)
         parts = {split: (scores[rows], labels[rows]) for split, rows in splits.items()}
         return Table(self.kind, parts, names, notes=tuple(self.notes))
@@ -804,13 +843,30 @@ class _Reader:
 
     def _refuse_text_order(self, names: Sequence[str]) -> None:
         """Refuse names that count otherwise than the alphabet: c0, c1, c10, c2."""
-        numbers = _check.numbers_of_names(names)
-        if numbers is None or numbers == sorted(numbers):
-            return
-        at = next(i for i in range(1, len(numbers)) if numbers[i] < numbers[i - 1])
-        problem = f"holds names that count: is the column of {_quoted(names[at])} "
-        problem += f"number {at}, by the alphabet, or {numbers[at]}?"
-        fail("label", problem, "end the columns with the names, or write class ids")
+        for before, after in itertools.pairwise(names):
+            if _counts_down(before, after):
+                problem = f"holds names that count: does {_quoted(before)} come before "
+                problem += f"{_quoted(after)}, as in the alphabet, or after it?"
+                cure = "end the columns with the names, or write class ids"
+                fail("label", problem, cure)
+
+    def _refuse_exchanged(
+        self,
+        scores: npt.NDArray[np.float64],
+        labels: npt.NDArray[np.int64],
+        names: Sequence[str] | None,
+    ) -> None:
+        """Refuse an order of named classes by which columns seem exchanged.
+
+        As where low, medium and high are counted by the alphabet. Where nothing has a
+        name, ``advise`` says so.
+        """
+        circle = exchanged_classes(labels, scores.argmax(1))
+        if circle and names is not None:
+            told = tell_exchanged([_safe(names[label]) for label in circle])
+            problem = f"may count the classes in another order than the columns: {told}"
+            cure = "end the columns with the names, and write names as labels"
+            fail("label", problem, cure)
 
     def _refuse_other_numbers(
         self, labels: npt.NDArray[np.int64], names: Sequence[str]
@@ -913,7 +969,7 @@ class _Reader:
     ) -> None:
         """Refuse a column like ``logit_max``, which stands beside those of classes."""
         for label, name in enumerate(names):
-            if _plain(name) in _NO_CLASSES and label not in labels:
+            if _plain(name) in _check.NO_CLASS and label not in labels:
                 at = self.scores[label] if label < len(self.scores) else 0
                 problem = f"{self._shown(at)} reads as a class, which no label names"
                 fail("columns", problem, "give the column another name")
@@ -1067,7 +1123,7 @@ class _Reader:
         true_names = [str(value).strip() for value in self.frame[pair[0]]]
         said_names = [str(value).strip() for value in self.frame[pair[1]]]
         self._refuse_other_spelling({*true_names}, {*said_names})
-        self._refuse_other_marks({*true_names}, said_names)
+        self._refuse_other_marks(true_names, said_names)
         self._refuse_total(true_names)
         self._tell_nameless("label", true_names, said_names)
         self._tell_nameless("prediction", said_names, true_names)
@@ -1116,13 +1172,15 @@ class _Reader:
                 problem = f"hold one class as {_quoted(other)} and {_quoted(name)}"
                 fail("columns", problem, "write a class in one way")
 
-    def _refuse_other_marks(self, true: set[str], said: Sequence[str]) -> None:
+    def _refuse_other_marks(self, true: Sequence[str], said: Sequence[str]) -> None:
         """Refuse a prediction ``A.`` or ``(A)`` where the label is ``A``; tell others.
 
         Only of predictions that are no label: ``C`` and ``C#`` may be two classes.
         """
-        unknown = {*said} - true
-        bare = {_bare(name): name for name in sorted(true)}
+        unknown = collections.Counter(said)
+        for name in {*true}:
+            del unknown[name]
+        bare = {_bare(name): name for name in sorted({*true})}
         for name in sorted(unknown):
             label = bare.get(_bare(name))
             if label is not None and _bare(name):
@@ -1132,13 +1190,17 @@ class _Reader:
                 )
                 problem += f"hold {_quoted(label)}"
                 fail("prediction", problem, "write a class in one way")
-        n_unknown = sum(name in unknown for name in said)
-        if n_unknown > len(said) / 20:
-            first = next(name for name in said if name in unknown)
+        never_said = collections.Counter(true)
+        for name in {*said}:
+            del never_said[name]
+        pair = [*unknown.most_common(1), *never_said.most_common(1)]
+        are_one = len(pair) == 2 and min(n for _, n in pair) >= _MANY
+        n_unknown = unknown.total()
+        if n_unknown > len(said) / 20 or are_one:
             _check.warn(
                 f"prediction: {n_unknown:,} of {len(said):,} are no label of this "
-                f"table, as {_quoted(first)}, and count as errors; look how both are "
-                "written"
+                f"table, as {_quoted(pair[0][0])}, and count as errors; look how both "
+                "are written"
             )
 
     def _refuse_total(self, names: Sequence[str]) -> None:
@@ -1183,6 +1245,38 @@ class _Reader:
         if "%" in value:
             cure = "write fractions of 1 without a percent sign"
         fail(role, f"holds what is not a number, {where}", cure)
+
+
+def _are_in_parts(values: Collection[str]) -> bool:
+    """Whether paths lead into parts of the data: ``train/7.png``, ``test/3.png``."""
+    places = [re.split(r"[/\\]", value)[:-1] for value in values]
+    words = {re.sub(r"[\W_]+", "", word) for place in places for word in place}
+    is_seen = any(_SEEN.fullmatch(word) for word in words)
+    return is_seen and any(_UNSEEN.fullmatch(word) for word in words)
+
+
+def _counts_down(before: str, after: str) -> bool:
+    """Whether the first numbers in which two names differ fall: ``10-19``, ``3-9``.
+
+    Digits behind a decimal point do not count.
+    """
+    parts = [re.findall(r"\d*\.\d+|\d+|\D", name) for name in (before, after)]
+    for one, other in zip(*parts, strict=False):
+        if one != other:
+            return one.isdecimal() and other.isdecimal() and int(one) > int(other)
+    return False
+
+
+def _have_same_ids(parts: Sequence["pd.DataFrame"], left: Sequence[int]) -> bool:
+    """Whether one of these columns holds the same values, each once, in all parts."""
+    for at in left:
+        first, *others = (rows[at] for rows in parts)
+        if not first.is_unique or first.isna().any():
+            continue
+        values = {*first}
+        if all(other.is_unique and {*other} == values for other in others):
+            return True
+    return False
 
 
 def _value(name: str) -> float | None:

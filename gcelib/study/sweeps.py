@@ -42,6 +42,7 @@ __all__ = [
     "expand",
     "load_grid",
     "local_workers",
+    "results",
     "run",
     "status",
 ]
@@ -440,6 +441,49 @@ def status(
     """
     cells, others = _look_into(grid, runs_dir)
     return _table(cells, others, measure)
+
+
+def results(grid: Grid, runs_dir: str | Path | None = None) -> pd.DataFrame:
+    """Give what the finished runs of a grid have found, wherever the grid puts them.
+
+    Parameters
+    ----------
+    grid : str, path, dict or list
+        As for :func:`load_grid`.
+    runs_dir : path, optional
+        As for :func:`expand`.
+
+    Returns
+    -------
+    DataFrame
+        A row a run, as :func:`gcelib.runs.load_results` gives it; empty if none of the
+        grid's runs has finished.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`expand`.
+
+    Warns
+    -----
+    UserWarning
+        As :func:`gcelib.runs.load_results`.
+
+    Examples
+    --------
+    >>> grid = {"dataset": "digits", "loss": ["ce", "gce"]}
+    >>> len(results(grid, "a folder without runs"))
+    0
+    """
+    import pandas as pd
+
+    cells = expand(grid, runs_dir)
+    # Above data set, network, loss and seed.
+    folders = dict.fromkeys(Path(run_dir).parents[3] for run_dir in cells)
+    there = pd.concat([runs.load_results(folder) for folder in folders])
+    if there.empty:
+        return there
+    return there[there["run_dir"].isin(list(cells))].reset_index(drop=True)
 
 
 def _table(

@@ -8,6 +8,7 @@ both.
 import contextlib
 import copy
 import datetime
+import importlib.metadata
 import json
 import math
 import os
@@ -184,7 +185,8 @@ def environment(settings: Settings) -> Environment:
     -------
     dict
         Device and :func:`processor`, threads, how many runs share the device (a sweep
-        says so by ``$GCELIB_SHARING``; else None), versions, the checkout's commit, the
+        says so by ``$GCELIB_SHARING``; else None), versions, the checkout's commit
+        ("-dirty" if files differ from it, or from what this process has imported), the
         present time, and whether weights are kept.
 
     Examples
@@ -202,6 +204,7 @@ def environment(settings: Settings) -> Environment:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        **_version_of_timm(settings),
         "commit": _commit(),
         "started": now.isoformat(timespec="seconds"),
         "keep_weights": settings.keep_weights,
@@ -243,6 +246,23 @@ def _sharing() -> int | None:
     return int(told) if told.isdecimal() else None
 
 
+def _version_of_timm(settings: Settings) -> dict[str, str]:
+    """Return the version of the package that the network is from, if it is timm."""
+    if not settings.model.startswith("timm:"):
+        return {}
+    return {"timm": importlib.metadata.version("timm")}
+
+
+def _written() -> dict[Path, int]:
+    """Return when each file of gcelib was written, in nanoseconds."""
+    files = Path(__file__).parents[1].rglob("*.py")
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+#: By which to see that a commit came after this process had imported the code.
+_WRITTEN_AT_IMPORT = _written()
+
+
 def _commit() -> str | None:
     """Return the checkout's commit; None where there is no checkout or no git."""
     project = places.checkout()
@@ -254,7 +274,11 @@ def _commit() -> str | None:
         done = subprocess.run(  # noqa: S603 - git's own words, no shell
             command, capture_output=True, text=True, check=False
         )
-        return done.stdout.strip() or None
+        commit = done.stdout.strip()
+        is_other = commit and _written() != _WRITTEN_AT_IMPORT
+        if is_other and not commit.endswith("-dirty"):
+            return f"{commit}-dirty"
+        return commit or None
     return None
 
 
