@@ -60,6 +60,14 @@ NO_CLASS = {
     *("true", "label", "target", "truth", "gt", "pred", "predicted", "prediction"),
     *("confidence", "correct"),
 }
+#: And those of whole columns, which a class may have, too.
+_NO_COLUMN_OF_A_CLASS = NO_CLASS | {
+    *("y_true", "y_pred", "pred_label", "pred_class", "pred_id", "predicted_label"),
+    *("predicted_class", "true_label", "true_class", "conf", "max_prob", "prob", "hit"),
+    *("probability", "max_logit", "logit_max", "logsumexp", "energy", "uncertainty"),
+    *("fold", "split", "set", "weight", "count", "n", "seconds", "time", "epoch"),
+    *("step", "nll_loss", "ce", "ce_loss", "id", "index", "idx", "seed"),
+}
 #: A larger NLL of one sample says that its label was given a probability of 0: what
 #: ``logarithm`` writes for that is 87 or more, and exp(-80) is 2e-35.
 IMPOSSIBLE = 80.0
@@ -159,13 +167,21 @@ def listed(name: str, values: object) -> list[object]:
         fail(name, problem, "pass one for each class, class 0 first", TypeError)
     index = getattr(values, "index", None)  # of a Series; a list's is a method
     if isinstance(index, Iterable):
-        places = [*index]
-        are_ids = all(isinstance(place, numbers.Integral) for place in places)
-        if are_ids and sorted(places) == [*range(len(places))] != places:
-            problem = f"has the index {', '.join(map(str, places[:5]))}"
+        places = [_whole_number(place) for place in index]
+        counts = {*places} in ({*range(len(places))}, {*range(1, len(places) + 1)})
+        if counts and places != sorted(places, key=float):
+            problem = f"has the index {', '.join(map(str, [*index][:5]))}"
             problem += ", ..." if len(places) > 5 else ""
             fail(name, problem, "put class 0 first: pass it with .sort_index()")
     return list(values)
+
+
+def _whole_number(value: object) -> float:
+    """A number as such, also if it is text; NaN for what is none."""
+    try:
+        return float(value) if isinstance(value, (str, numbers.Real)) else math.nan
+    except ValueError:
+        return math.nan
 
 
 def boolean(name: str, value: object) -> bool:
@@ -935,7 +951,9 @@ def _column_apart(columns: Sequence[str], highest_label: int) -> str | None:
     """
     plain = [re.sub(r"[\s\-]+", "_", name.strip().casefold()) for name in columns]
     others = [
-        name for name, word in zip(columns, plain, strict=True) if word in NO_CLASS
+        name
+        for name, word in zip(columns, plain, strict=True)
+        if word in _NO_COLUMN_OF_A_CLASS
     ]
     if others and max(2, highest_label + 1) <= len(columns) - len(others):
         return others[0]

@@ -40,6 +40,9 @@ ERRORS_NEEDED = 10
 ERRORS_TELLING = 40
 #: The chance that any calibrator is called clearly better where none is.
 FALSE_ALARMS = 0.025
+#: So much of the error (10 points) is mended by no calibrator of labels that are right
+#: and classes as frequent as in training.
+_LARGE_GAIN = 0.1
 _N_BINS = 20
 _RESAMPLES = 400
 #: So many labels of rows that are there twice, expected to differ and alike all the
@@ -929,7 +932,7 @@ class _Study:
         """Whether the logits say nothing of the labels."""
         if self.model_classes is None:
             return False
-        return self.guesses or self.is_unrelated or bool(self.exchanged)
+        return self.guesses or self.is_unrelated
 
     @functools.cached_property
     def exchanged(self) -> list[int]:
@@ -1124,6 +1127,7 @@ class _Study:
         to_do = self._what_to_do(name, reference, by_name, calibrator)
         said = [*self._of_test_labels(test), *self._of_labels(), to_do]
         row = by_name[name]
+        said.extend(self._of_gains(by_name["raw"], row))
         said.extend(self._of_costs(name, reference, by_name))
         said.extend(self._of_rivals(name, rows))
         relation = "within" if row.ece <= row.ece_noise else "more than"
@@ -1142,6 +1146,19 @@ class _Study:
                 "error stay as they are; NLL is that of right and wrong."
             )
         return said
+
+    def _of_gains(self, before: AdviceRow, after: AdviceRow) -> list[str]:
+        """Many predictions that the calibrator mends, as calibration alone does not."""
+        if before.error - after.error < _LARGE_GAIN or self.exchanged:
+            return []
+        right = [self.judged[row.name].correct.astype(float) for row in (after, before)]
+        if _interval_of_mean(right[0] - right[1], FALSE_ALARMS).low <= 0:
+            return []
+        return [
+            f"It makes {100 * before.error:.2f} % errors {100 * after.error:.2f} %: "
+            "either the classes' shares are others than in training, or labels and "
+            "columns do not count the classes in one order; look at that first."
+        ]
 
     def _of_costs(
         self, name: str, reference: str, rows: Mapping[str, AdviceRow]
@@ -1212,7 +1229,16 @@ class _Study:
         hits = int(self._judge(*test).correct.sum())
         n = len(test[1])
         if hits > n / self.model_classes:
-            return []
+            logits, labels = (part.cpu() for part in test)
+            circle = []
+            if self.form.top is None and not self.exchanged:
+                circle = exchanged_classes(labels.numpy(), logits.argmax(1).numpy())
+            if not circle:
+                return []
+            return [
+                f"Look at the test samples first: {tell_exchanged(circle)}, and not so "
+                "in validation; are their classes in the same order?"
+            ]
         return [
             f"Look at the test samples first: {hits:,} of {n:,} predictions are right, "
             f"no more than chance (1 in {self.model_classes}), while those of "
@@ -1225,15 +1251,20 @@ class _Study:
         hits = int(self.judged["raw"].correct.sum())
         said = []
         if self.at_chance:
-            if self.guesses:
-                why = f"no more than chance (1 in {self.model_classes})"
-            elif self.is_unrelated:
-                why = "and the labels are no more probable than in any other order"
-            else:
-                why = f"but {tell_exchanged(self.exchanged)}"
+            why = (
+                f"no more than chance (1 in {self.model_classes})"
+                if self.guesses
+                else "and the labels are no more probable than in any other order"
+            )
             said.append(
                 f"Look at the labels first: {hits:,} of {n:,} predictions are right, "
                 f"{why}; nothing else counts until this is explained."
+            )
+        elif self.exchanged:
+            told = tell_exchanged(self.exchanged)
+            said.append(
+                f"Look at the labels first: {told}; if labels and columns do not count "
+                "the classes in one order, nothing else counts."
             )
         if self.errors("raw") < ERRORS_NEEDED:
             wrong = n - hits

@@ -10,7 +10,7 @@ MPS lacks: calibrate on the CPU there.
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -31,6 +31,10 @@ _MANY = 10
 #: Samples, spread over the set, that tell whether labels and logits belong together;
 #: and how many of them must be of another class than the most frequent one.
 _LOOKED_AT = 2000
+#: With more classes it is not looked whether their columns have changed places.
+_MOST_EXCHANGED = 2_000
+#: So many exchanges show the rest.
+_MOST_EXCHANGES = 100
 _NEEDED = 50
 #: How far above a bin's edge a confidence still counts as on it, relative: these come
 #: from a softmax in float64.
@@ -481,11 +485,12 @@ def exchanged_classes(
 ) -> list[int]:
     """Find classes whose columns seem to have changed places.
 
-    Most samples of the first are predicted as the second, of the second as the third,
-    and so on, of the last as the first; or as a class that no label has, after two or
-    more. A model that takes the most probable class does so by chance alone, however
-    poor it is. Therefore the circle is found among the samples in even places, and
-    counts if in the others more than three standard deviations are gained by it.
+    Samples of the first are rather predicted as the second, of the second as the third,
+    and so on, of the last as the first. A model that takes the most probable class does
+    so by chance alone, however poor it is. Therefore the circle is found in half of
+    each class's samples, by exchanging two columns at a time, and counts if in the
+    others more than three standard deviations are gained by it. Also found are labels
+    that count from 1 where no sample is of the last class.
 
     Parameters
     ----------
@@ -495,8 +500,8 @@ def exchanged_classes(
     Returns
     -------
     list of int
-        The classes of the circle that gains most, in its order, or of such a path with
-        its end; empty if there is none.
+        The classes of the circle that gains most, in its order; of labels from 1 all,
+        from the last one to 0; empty if nothing is found.
 
     Examples
     --------
@@ -506,64 +511,78 @@ def exchanged_classes(
     >>> exchanged_classes(labels, labels)
     []
     """
-    mostly = _mostly_predicted(labels[::2], predictions[::2])
-    there = {*labels.tolist()}
+    classes, label_at = np.unique(labels, return_inverse=True)
+    k = len(classes)
+    if k > _MOST_EXCHANGED:
+        return []
+    column_at = np.searchsorted(classes, predictions).clip(max=k - 1)
+    is_there = classes[column_at] == predictions
+    by_class = np.argsort(labels, kind="stable")
+    halves = []
+    for half in (by_class[::2], by_class[1::2]):
+        rows = half[is_there[half]]
+        cells = np.bincount(label_at[rows] * k + column_at[rows], minlength=k * k)
+        halves.append(cells.reshape(k, k))
+    seen, others = halves
+    own = others.diagonal()
     found: list[int] = []
     most = 0.0
-    for circle in _circles(mostly, there):
-        moved = 0
-        own = 0
-        for label in circle:
-            column = mostly.get(label)  # none of the end of a path
-            seen_as = predictions[1::2][labels[1::2] == label]
-            moved += int((seen_as == column).sum())
-            own += int((seen_as == label).sum())
-        gain = moved - own
-        if gain > max(most, 3 * math.sqrt(moved + own)):
-            found = circle
-            most = gain
+    for circle in _circles(_better_columns(seen)):
+        moved = sum(int(others[one, two]) for one, two in _steps(circle))
+        stayed = int(own[circle].sum())
+        if moved - stayed > max(most, 3 * math.sqrt(moved + stayed)):
+            found = [int(classes[label]) for label in circle]
+            most = moved - stayed
+    if classes[0] > 0:
+        hits = int((labels == predictions).sum())
+        below = int((labels - 1 == predictions).sum())
+        if below - hits > max(2 * most, 3 * math.sqrt(below + hits)):
+            found = [*classes[::-1].tolist(), int(classes[0]) - 1]
     return found
 
 
-def _mostly_predicted(
-    labels: npt.NDArray[np.integer[Any]], predictions: npt.NDArray[np.integer[Any]]
-) -> dict[int, int]:
-    """As what each class is mostly predicted, where that is another one."""
-    pairs = np.stack([labels, predictions])
-    distinct, times = np.unique(pairs, axis=1, return_counts=True)
-    most: dict[int, tuple[int, int]] = {}
-    for label, predicted, n in zip(*distinct.tolist(), times.tolist(), strict=True):
-        # Of two that are as many, its own.
-        found = (n, int(predicted == label))
-        before = most.get(label)
-        if before is None or found > (before[0], int(before[1] == label)):
-            most[label] = (n, predicted)
-    return {label: column for label, (_, column) in most.items() if column != label}
+def _better_columns(counts: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.intp]:
+    """Exchange two columns at a time while clearly more is right; each label's column.
+
+    ``counts[i, j]`` samples of label i are predicted as j.
+    """
+    places = np.arange(len(counts))
+    for _ in range(_MOST_EXCHANGES):
+        crossed = counts[:, places]  # what label i has in the present column of j
+        now = crossed.diagonal()
+        after = crossed + crossed.T
+        before = now + now[:, None]
+        gain = after - before - 2 * np.sqrt(after + before)
+        one, two = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[one, two] <= 0:
+            break
+        places[[one, two]] = places[[two, one]]
+    return places
 
 
-def _circles(mostly: Mapping[int, int], there: Collection[int]) -> Iterator[list[int]]:
-    """Circles of classes, and paths of two or more to a class that no label has."""
+def _circles(places: npt.NDArray[np.intp]) -> Iterator[list[int]]:
+    """The circles of a permutation that hold more than one."""
     seen: set[int] = set()
-    starts = sorted(
-        mostly, key=lambda label: label in mostly.values()
-    )  # of paths first
-    for start in starts:
-        path: list[int] = []
+    for start in range(len(places)):
+        circle = []
         at = start
-        while at in mostly and at not in seen:
+        while at not in seen:
             seen.add(at)
-            path.append(at)
-            at = mostly[at]
-        if at in path:
-            yield path[path.index(at) :]
-        elif len(path) > 1 and at not in there:
-            yield [*path, at]
+            circle.append(at)
+            at = int(places[at])
+        if len(circle) > 1:
+            yield circle
+
+
+def _steps(circle: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Each with the next, the last with the first."""
+    return zip(circle, [*circle[1:], circle[0]], strict=True)
 
 
 def tell_exchanged(classes: Sequence[object]) -> str:
     """Say what ``exchanged_classes`` has found, by ids or by names."""
     first, second, *others = classes
-    told = f"most of class {first} are predicted as {second}"
+    told = f"samples of class {first} are rather predicted as {second}"
     if not others:
         return f"{told}, of {second} as {first}"
     return f"{told}, of {second} as {others[0]}, and so on ({len(classes)} classes)"

@@ -438,7 +438,10 @@ def test_a_column_beside_those_that_count_is_told(place, extra):
         gcelib.evaluate(table, labels)
 
 
-@pytest.mark.parametrize("extra", ["confidence", "Prediction", "loss", "max", "margin"])
+@pytest.mark.parametrize(
+    "extra",
+    ["confidence", "Prediction", "loss", "max", "margin", "pred_label", "conf", "fold"],
+)
 def test_a_column_beside_those_of_named_classes_is_told(extra):
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)

@@ -1041,6 +1041,24 @@ def write_logits(path, header, cells, n=60):
         ("is_train", ["T", "F"]),
         ("train", ["y", "n"]),
         ("held out", ["x", ""]),
+        ("cohort", ["Training cohort", "Validation cohort"]),
+        ("cohort", ["derivation", "validation"]),
+        ("cohort", ["internal", "external"]),
+        ("cohort", ["A", "holdout"]),
+        ("sample", ["Lernstichprobe", "Teststichprobe"]),
+        ("sample", ["INS", "OOT"]),
+        ("is_valid", ["0", "1"]),
+        ("is_oof", ["0", "1"]),
+        ("in_bag", ["0", "1"]),
+        ("file", ["train.csv", "test.csv"]),
+        ("part", ["train split", "test split"]),
+        ("part", ["train_v2", "other_v2"]),
+        ("id", [f"{s}-{i:05}" for i in range(20) for s in ("train", "test")]),
+        ("id", [f"{s}_{i}.png" for i in range(20) for s in ("train", "val")]),
+        (
+            "id",
+            [f"/data/images_{s}/{i}.jpg" for i in range(20) for s in ("train", "val")],
+        ),
         ("set", ["train", "cal", ""]),
         ("file", [f"data/{s}/{i}.png" for i in range(20) for s in ("train", "test")]),
         (
@@ -1064,8 +1082,18 @@ def test_a_column_that_says_what_the_model_has_seen_is_not_left_out(
         ("site", ["calgary", "valencia", "fitchburg"]),
         ("device", ["dev1 phone", "held by hand"]),
         ("contest", ["0", "1"]),
+        ("covid_test", ["0", "1"]),
+        ("test_result", ["yes", "no"]),
+        ("last_tested_positive", ["0", "1"]),
+        ("school", ["public", "private"]),
+        (
+            "text",
+            [f"this {s} was late {i}" for i in range(20) for s in ("train", "test")],
+        ),
+        ("file", [f"train/run{i}/data/test/7.png" for i in range(60)]),
         ("id", [f"test_{i}" for i in range(60)]),
         ("fold", ["0", "1", "2"]),
+        ("k", ["1", "2", "3"]),
         ("set", ["only one"]),
         (
             "file",
@@ -1076,7 +1104,13 @@ def test_a_column_that_says_what_the_model_has_seen_is_not_left_out(
 )
 def test_a_column_of_other_words_is_left_out(tmp_path, header, cells):
     path = write_logits(tmp_path / "mine.csv", header, cells)
-    assert f"left out: '{header}'" in load_logits_file(path).notes
+    (note,) = (n for n in load_logits_file(path).notes if n.startswith("left out"))
+    said = note.removeprefix(f"left out: '{header}'")
+    if 2 <= len({*cells}) <= 5:
+        n = 60 // len(cells)
+        assert {*said.strip(" ()").split(", ")} == {f"{cell} {n}" for cell in cells}
+    else:
+        assert said == ""
 
 
 @pytest.mark.parametrize(
@@ -1110,6 +1144,8 @@ def test_a_line_for_each_class_of_a_sample_is_refused(tmp_path, n_first, form):
     for i, row in enumerate(p):
         label = rng.choice(4, p=row)
         for rank, k in enumerate(np.argsort(-row)[:n_first]):
+            if rank and row[k] < 0.1:  # as exports drop what is small
+                continue
             conf = f"{row[k]:.4f}"
             lines.append(
                 {
@@ -1228,6 +1264,8 @@ def test_numbers_with_and_without_leading_zeros_are_not_one_class(tmp_path):
     for codes, is_refused in (
         (("010", "10"), True),
         (("00", "0"), True),
+        (("0e1", "0e2"), True),
+        (("1e1", "10"), True),
         (("01", "10"), False),
         (("1", "10"), False),
     ):
@@ -1238,11 +1276,24 @@ def test_numbers_with_and_without_leading_zeros_are_not_one_class(tmp_path):
                 load_logits_file(path)
         else:
             load_logits_file(path)
+    # One column pads, the other does not.
+    lines = [(f"{i % 3:02}", i % 3, 0.5) for i in range(40)]
+    write_confidences(path, columns, lines)
+    assert load_logits_file(path).parts["test"][1].all()
 
 
-@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_a_fold_or_a_place_is_no_rank(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("k", "place"):
+        lines = [(i % 5, f"{rng.uniform(0.3, 1):.3f}", i % 3 > 0) for i in range(100)]
+        path = tmp_path / "m.csv"
+        write_confidences(path, f"{name},confidence,correct", lines)
+        assert len(load_logits_file(path).parts["test"][0]) == 100
+
+
+@pytest.mark.parametrize("how", ["in order", "shuffled", "some lack"])
 @pytest.mark.parametrize("form", ["logits", "names", "correct"])
-def test_several_models_of_the_same_samples_are_told(tmp_path, form, is_shuffled):
+def test_several_models_of_the_same_samples_are_told(tmp_path, form, how):
     """As tables that are logged each epoch, or joined for a comparison."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 40)
@@ -1253,7 +1304,9 @@ def test_several_models_of_the_same_samples_are_told(tmp_path, form, is_shuffled
     }[form]
     lines = []
     for model in ("a", "b", "c"):
-        for i in rng.permutation(40) if is_shuffled else range(40):
+        for i in range(40) if how == "in order" else rng.permutation(40):
+            if how == "some lack" and rng.random() < 0.1:
+                continue
             z = rng.normal(size=3)
             said = int(z.argmax())
             confidence = 0.4 + 0.6 * rng.random()
@@ -1274,6 +1327,40 @@ def test_folds_of_sorted_samples_are_no_several_models(tmp_path):
     path = tmp_path / "m.csv"
     write_confidences(path, "fold,label,logit_0,logit_1,logit_2", lines)
     load_logits_file(path)
+
+
+def test_folds_whose_samples_are_numbered_anew_are_no_several_models(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [
+        [i // 40, i % 40, rng.integers(0, 3), *rng.normal(size=3).round(3)]
+        for i in range(200)
+    ]
+    path = tmp_path / "m.csv"
+    write_confidences(path, "fold,row,label,logit_0,logit_1,logit_2", lines)
+    load_logits_file(path)
+
+
+@pytest.mark.parametrize("how", ["from 1", "exchanged", "by the alphabet"])
+def test_labels_and_predictions_that_count_otherwise_are_told(tmp_path, how):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 400)
+    predictions = np.clip(np.round(labels + 0.7 * rng.normal(size=400)), 0, 4)
+    predictions = predictions.astype(int)
+    said = {
+        "from 1": labels + 1,
+        "exchanged": np.array([0, 2, 1, 3, 4])[labels],
+        "by the alphabet": np.array(["d", "c", "a", "b", "e"])[labels],
+    }[how]
+    if how == "by the alphabet":
+        predictions = np.array(["a", "b", "c", "d", "e"])[predictions]
+    confidence = rng.uniform(0.5, 1, 400).round(3)
+    lines = zip(said, predictions, confidence, strict=True)
+    path = tmp_path / "m.csv"
+    write_confidences(path, "label,prediction,confidence", lines)
+    with pytest.warns(
+        UserWarning, match="label: samples of class .* rather predicted as"
+    ):
+        load_logits_file(path)
 
 
 def test_short_lines_are_seen_where_line_ends_are_mixed(tmp_path):

@@ -488,6 +488,69 @@ def test_a_network_that_was_read_anew_has_the_fingerprint_of_what_runs(
         assert fingerprint() == after
 
 
+@pytest.mark.parametrize("kind", ["function", "class"])
+@pytest.mark.parametrize("home", ["my_own_package.nets", "__main__"])
+def test_what_was_imported_before_a_reload_has_not_the_new_fingerprint(
+    modules, monkeypatch, home, kind
+):
+    """``from .acts import act`` keeps the old one when ``acts`` alone is reloaded."""
+    package = modules / "my_own_package"
+    package.mkdir()
+    acts = package / "acts.py"
+    text = "from torch import nn\ndef act(): return nn.ReLU()\n"
+    text += "class Net(nn.ReLU):\n    def forward(self, x): return act()(x)\n"
+    acts.write_text(text)
+    used = "act()" if kind == "function" else "Net()"
+    build = f"from my_own_package.acts import act, Net\ndef build(*_): return {used}\n"
+    (package / "nets.py").write_text(build)
+    module = importlib.import_module("my_own_package.nets")
+    main = types.ModuleType("__main__")
+    exec(build, vars(main))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+
+    def fingerprint():
+        return networks.fingerprint(f"{home}:build")
+
+    before = fingerprint()
+    acts.write_text(text.replace("ReLU()", "Tanh()").replace("act()(x)", "-act()(x)"))
+    assert fingerprint() == before  # nothing has been read
+    importlib.reload(sys.modules["my_own_package.acts"])
+    with pytest.raises(ValueError, match=r"^model: .*acts.py has changed since it was"):
+        fingerprint()
+    importlib.reload(module)
+    exec(build, vars(main))
+    assert fingerprint() != before
+
+
+@pytest.mark.parametrize("text", ["from .sizes import WIDTH", "from . import sizes"])
+def test_a_number_from_before_a_reload_has_not_the_new_fingerprint(modules, text):
+    """As IPython's autoreload leaves it, which does not follow imported numbers."""
+    package = modules / "my_own_package"
+    package.mkdir()
+    (package / "sizes.py").write_text("WIDTH = 16\n")
+    keeps = text.endswith("WIDTH")
+    width = "WIDTH" if keeps else "sizes.WIDTH"
+    (package / "nets.py").write_text(f"{text}\ndef build(*_): return {width}\n")
+    module = importlib.import_module("my_own_package.nets")
+
+    def fingerprint():
+        return networks.fingerprint("my_own_package.nets:build")
+
+    before = fingerprint()
+    (package / "sizes.py").write_text("WIDTH = 2\n")
+    importlib.reload(sys.modules["my_own_package.sizes"])
+    if keeps:
+        assert module.build() == 16
+        for _ in range(2):
+            with pytest.raises(
+                ValueError, match=r"^model: WIDTH in .*nets.py is from b"
+            ):
+                fingerprint()
+        importlib.reload(module)
+    assert module.build() == 2
+    assert fingerprint() != before
+
+
 def test_a_value_set_in_an_imported_module_is_told_to_be_read_from_its_file(
     modules, recwarn
 ):

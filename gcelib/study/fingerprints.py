@@ -7,6 +7,7 @@ What is installed counts by its name: it has a version.
 """
 
 import ast
+import contextlib
 import dis
 import functools
 import hashlib
@@ -165,11 +166,15 @@ def digest_of_files(path: Path, others: Sequence[Path], folder: Path) -> str:
 
 @dataclass(eq=False)
 class _Sight:
-    """A module's files as they were when it was first seen, and what ran then."""
+    """A module's files as they were when it was first seen, and what ran then.
+
+    ``codes`` are those that the files hold, without flags.
+    """
 
     files: frozenset[Path]
     digest: str
     running: list["_Running"]
+    codes: set[types.CodeType]
 
 
 class _Running(NamedTuple):
@@ -223,9 +228,13 @@ def digest_of_module(module: types.ModuleType) -> str | None:
     others = imported_files(path, folder)
     files = frozenset({path, *others})
     running = _loaded_from(files)
-    _refuse_stale(running)
+    codes = {code for file in files for code in _codes_of_file(file)}
+    for loaded in running:
+        _refuse_stale(loaded.codes, codes)
+    if before is not None:
+        _refuse_names_from_before(before.running, running, folder)
     digest = digest_of_files(path, others, folder)
-    _first_seen[module] = _Sight(files, digest, running)
+    _first_seen[module] = _Sight(files, digest, running, codes)
     return digest
 
 
@@ -245,28 +254,77 @@ def _loaded_from(files: Collection[Path]) -> list[_Running]:
         # A loader of another kind may have changed the code on its way.
         loader = getattr(module, "__loader__", None)
         if type(loader) is SourceFileLoader and file and Path(file) in files:
-            codes = [
-                function.__code__
-                for function in _functions_of(module)
-                if function.__code__.co_filename == file
-            ]
+            codes = _codes_from(vars(module).values(), files)
             found.append(_Running(module, module.__spec__, codes))
     return found
 
 
-def _refuse_stale(running: Iterable[_Running]) -> None:
-    """Refuse modules with functions that are no longer in their files."""
-    for module, _, codes in running:
-        file = str(module.__file__)
-        try:
-            now = compile(Path(file).read_bytes(), file, "exec", dont_inherit=True)
-        except (SyntaxError, ValueError):
-            there: set[types.CodeType] = set()
-        else:
-            there = {code.replace(co_flags=0) for code in _codes_within(now)}
+def _refuse_names_from_before(
+    before: Sequence[_Running], now: Sequence[_Running], folder: Path
+) -> None:
+    """Refuse modules that hold what a file had before it alone was reloaded.
+
+    ``from .sizes import WIDTH`` keeps the old number.
+    """
+    known = {id(one.spec) for one in before}
+    anew = {one.module.__name__: one.module for one in now if id(one.spec) not in known}
+    for module, spec, _ in now:
+        if id(spec) not in known:
+            continue
+        path = Path(str(module.__file__))
+        for home, name, here in _names_from(path, folder):
+            there = anew.get(home)
+            if there is None or here not in vars(module):
+                continue
+            old = vars(module)[here]
+            new = getattr(there, name, old)
+            is_plain = isinstance(old, (bool, int, float, complex, str, bytes))
+            if old is not new and not (is_plain and old == new):
+                problem = f"{name} in {path} is from before {home} was reloaded"
+                cure = "reload both, or restart Python (or the notebook's kernel)"
+                fail("model", problem, cure)
+
+
+def _names_from(path: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield what ``from module import name as here`` says in a file, module first."""
+    tree = ast.parse(path.read_bytes())
+    parents = path.relative_to(folder).parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            above = parents[: len(parents) + 1 - node.level] if node.level else ()
+            home = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield home, alias.name, alias.asname or alias.name
+
+
+def _codes_from(
+    values: Iterable[object], files: Collection[Path]
+) -> list[types.CodeType]:
+    """What functions, and those of classes, run that were compiled from these files.
+
+    Also those that a module has imported from another, which keeps what it had when
+    only the other is reloaded.
+    """
+    codes = [function.__code__ for function in _functions_among(values)]
+    return [code for code in codes if Path(code.co_filename) in files]
+
+
+def _codes_of_file(file: Path) -> Iterator[types.CodeType]:
+    """Yield what Python would compile of a file now, without flags."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        code = compile(file.read_bytes(), str(file), "exec", dont_inherit=True)
+        for part in _codes_within(code):
+            yield part.replace(co_flags=0)
+
+
+def _refuse_stale(
+    running: Iterable[types.CodeType], there: set[types.CodeType]
+) -> None:
+    """Refuse functions that are no longer in their files."""
+    for code in running:
         # Of their flags, types.coroutine changes some.
-        if any(code.replace(co_flags=0) not in there for code in codes):
-            problem = f"{file} has changed since it was imported"
+        if code.replace(co_flags=0) not in there:
+            problem = f"{code.co_filename} has changed since it was imported"
             cure = "restart Python (or the notebook's kernel) to read it anew"
             fail("model", problem, cure)
 
@@ -279,12 +337,12 @@ def _codes_within(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes_within(constant)
 
 
-def _functions_of(module: types.ModuleType) -> Iterator[types.FunctionType]:
-    """Yield the functions of a module, and those of its classes."""
-    for value in [*vars(module).values()]:
+def _functions_among(values: Iterable[object]) -> Iterator[types.FunctionType]:
+    """Yield the functions among values, and those of the classes among them."""
+    for value in [*values]:
         members = [value]
         # By type(): objects of libraries warn when asked for their __class__.
-        if issubclass(type(value), type) and value.__module__ == module.__name__:
+        if issubclass(type(value), type):
             members = [*vars(value).values()]
         for member in members:
             for function in _unwrapped(member):
@@ -398,7 +456,11 @@ class _Uses:
         if module != self.home:
             there = sys.modules.get(module)
             name = f"{module}.{getattr(value, '__qualname__', '')}"
-            self.parts.append((there and digest_of_module(there)) or name)
+            digest = there and digest_of_module(there)
+            if there and digest:
+                sight = _first_seen[there]
+                _refuse_stale(_codes_from([value], sight.files), sight.codes)
+            self.parts.append(digest or name)
             if isinstance(value, types.FunctionType):  # a decorator's, for example
                 self._add_bindings(value)
         elif isinstance(value, type):

@@ -114,26 +114,43 @@ _SPLITS = {
 #: What else people call the part that a model has seen, and the others; without blanks
 #: and marks.
 _SEEN = re.compile(
-    r"(train|trn|learn|fit|seen|insample)(ing|ed|set|val|data|sample|samples|part|\d)*"
+    r"train\w*|(trn|tr|learn|fit|seen|insample|ins|pretrain|finetune|labeledtrain|build"
+    r"|derivation|discovery|internal|estimation|modell?ing|lern|entrenamiento|treino"
+    r"|apprentissage|addestramento)"
+    r"(ing|ed|set|val|data|samples?|part|cohort|group|split|fold|phase|period"
+    r"|stichprobe|\d)*"
 )
 _UNSEEN = re.compile(
-    r"(val|valid|validation|validierung|dev|development|cal|calib|calibration|oos|ood"
-    r"|kalibrierung|public|private|test|testing|tst|eval|evaluation|hold|held|holdout"
-    r"|heldout|outofsample|unseen)(test|set|data|sample|samples|part|out|\d)*"
+    r"(test|valid)\w*|(val|validierung|dev|development|cal|calib|calibration"
+    r"|kalibrierung|tst|te|eval|evaluation|hold|held|holdout|heldout|oos"
+    r"|ood|oot|outofsample|unseen|external|replication|publictest|privatetest|prueba"
+    r"|teste|prova)"
+    r"(test|set|data|samples?|part|out|cohort|group|split|fold|phase|period"
+    r"|stichprobe|\d)*"
 )
+#: And in paths, names of files and the like.
+_IN_TRAINING = {"train", "training", "trn"}
+_IN_OTHERS = {
+    *("val", "valid", "validation", "test", "testing", "dev", "eval", "holdout"),
+}
 #: Names of a column of other words that may be such parts.
 _PERHAPS_SPLIT = {
     *("set", "data_set", "dataset", "data_split", "phase", "stage", "usage", "part"),
     *("sample_type", "domain", "role"),
 }
+#: Of a column of so few values the note that it is left out tells them.
+_FEW_VALUES = 5
 #: A column of so few values may say which model, or which epoch, a line is of.
-_MOST_STATES = 50
+_MOST_STATES = 1_000
 #: Columns of so few values may say which part a sample belongs to.
 _MOST_PARTS = 10
-#: A word in the name of a column that says of each sample whether it is in a part.
+#: The name of a column that says of each sample whether it is in a part.
 _IN_PART = re.compile(
-    r"(?:^|_)(?:is|in|of|for)?(?:train|test|valid|hold_?out|held_?out|calib|unseen)"
-    r"|(?:^|_)(?:is|in)_?(?:trn|tst|val|dev|cal|eval|fit|seen|sample)(?:_|$)|^seen$"
+    r"(?:(?:is|in|of|for|used|was)_?)*"
+    r"(?:train|training|trained|trn|test|testing|tst|val|valid|validation|dev|seen"
+    r"|development|cal|calib|calibration|eval|evaluation|hold_?out|held_?out|unseen|oof"
+    r"|external|fit|fitted|in_?sample|memori[sz]ed|(?:in|out_of)_?bag|oob|member)"
+    r"(?:_?(?:set|data|sample|on|split|part|fold|row))?"
 )
 #: Names of a column that says of how many samples a line is.
 _COUNTS = {
@@ -251,6 +268,8 @@ class _Reader:
 
     def __init__(self, content: bytes) -> None:
         self.notes: list[str] = []
+        self.left: list[int] = []  # columns that are not read
+        self.left_note = 0
         body, self.first_line = self._body(content)
         self.names, self.separator = self._header(body)
         self.second_opinion: int | None = None  # "correct" beside label and prediction
@@ -427,16 +446,31 @@ class _Reader:
             self.notes.append(", ".join(said))
 
     def _say_left_out(self, roles: dict[str, int]) -> None:
-        """Note which columns are not read."""
+        """Note which columns are not read; their values are added when they are."""
         used = set(roles.values())
-        left = [
-            self._shown(at)
+        self.left = [
+            at
             for at, name in enumerate(self.names)
             if at not in used and not _score_name(_plain(name))
         ]
-        if left:
-            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-            self.notes.append(f"left out: {', '.join(left[:5])}{more}")
+        if self.left:
+            self.left_note = len(self.notes)
+            self.notes.append("")
+
+    def _say_values_left_out(self, table: "pd.DataFrame") -> None:
+        """Write down columns that are not read, and what they say if it is little."""
+        if not self.left:
+            return
+        shown = []
+        for at in self.left[:5]:
+            counts = table[at].value_counts()
+            told = ""
+            if 2 <= len(counts) <= _FEW_VALUES:
+                parts = [f"{_safe(str(value))} {n:,}" for value, n in counts.items()]
+                told = f" ({', '.join(parts)})"
+            shown.append(f"{self._shown(at)}{told}")
+        more = f" and {len(self.left) - 5} more" if len(self.left) > 5 else ""
+        self.notes[self.left_note] = f"left out: {', '.join(shown)}{more}"
 
     def _all_shown(self) -> str:
         """The names of all columns, as far as a message has room for them."""
@@ -493,6 +527,7 @@ class _Reader:
         except UnicodeDecodeError:
             fail("logits", "is not in UTF-8", "save the sheet as CSV UTF-8")
         self._refuse_unnamed_split(table)
+        self._say_values_left_out(table)
         if decimal == ".":
             self._tell_left_out(table)
             self._tell_several_models(table)
@@ -583,11 +618,12 @@ class _Reader:
             found = table[at].dropna().unique()
             step = 1 + len(found) // 10_000
             values = {str(value).strip().casefold() for value in found[::step]}
-            says_yes = _IN_PART.search(_plain(name)) and values <= {*_YES_OR_NO, "x"}
+            says_yes = _IN_PART.fullmatch(_plain(name)) and values <= {*_YES_OR_NO, "x"}
             is_short = len(found) <= _MOST_PARTS
             is_part = is_short and (says_yes or _are_parts(values))
             if values and (is_part or _are_in_parts(values)):
-                cure = "name it split and write val and test"
+                cure = "name it split and write val and test, or leave it out if it "
+                cure += "says something else"
                 fail("columns", f"{self._shown(at)} says val or test", cure)
 
     def _tell_left_out(self, table: "pd.DataFrame") -> None:
@@ -619,12 +655,11 @@ class _Reader:
         left = [at for at in range(len(self.names)) if at not in used]
         for at in left:
             sizes = table[at].value_counts()
-            if not 2 <= len(sizes) <= _MOST_STATES or sizes.min() != sizes.max():
-                continue
-            if sizes.min() < _MANY:
+            if not 2 <= len(sizes) <= _MOST_STATES or sizes.max() < _MANY:
                 continue
             parts = [rows for _, rows in table.groupby(at, sort=False)]
-            if self._have_same_labels(parts) or _have_same_ids(parts, left):
+            label = self.roles.get("label")
+            if self._have_same_labels(parts) or _have_same_ids(parts, left, label):
                 _check.warn(
                     f"columns: {self._shown(at)} parts the lines into {len(parts)} "
                     "times the same samples, and all are read as one model's; if they "
@@ -645,7 +680,7 @@ class _Reader:
         """Refuse labels that as text are two and as numbers one: ``010`` and ``10``."""
         import pandas as pd
 
-        if re.search(rb"(?<![\d.])0\d", body) is None:
+        if re.search(rb"(?<![\d.])0\d|\d[eE]\d", body) is None:
             return
         at = [self.roles[role] for role in _TWO_LABELS if role in self.roles]
         columns = pd.read_csv(
@@ -658,12 +693,14 @@ class _Reader:
             keep_default_na=False,
             skipinitialspace=True,
         )
-        written = {str(name).strip() for one in at for name in columns[one].unique()}
-        for name in sorted(written):
-            bare = name.lstrip("0") or "0"
-            if name.isdecimal() and name != bare and bare in written:
-                problem = f"hold {_quoted(name)} and {_quoted(bare)}"
-                fail("columns", problem, "write a class in one way")
+        for one in at:
+            first: dict[float, str] = {}
+            for name in sorted({str(name).strip() for name in columns[one].unique()}):
+                value = _value(name)
+                other = name if value is None else first.setdefault(value, name)
+                if other != name:
+                    problem = f"holds {_quoted(other)} and {_quoted(name)}"
+                    fail(self._role(one), problem, "write a class in one way")
 
     def _groups(self, table: "pd.DataFrame") -> dict[int, "pd.Series[Any]"]:
         """Columns that are left out and hold each value in several lines."""
@@ -674,13 +711,24 @@ class _Reader:
             if at in self.roles.values() or at == self.second_opinion:
                 continue
             values = table[at]
-            if _plain(name) in _RANKS and _is_numeric(values) and values.nunique() > 1:
+            if _plain(name) in _RANKS and self._is_rank(values, table):
                 problem = f"have {self._shown(at)}: a sample has a line for each rank?"
                 fail("columns", problem, "keep the first of each sample, or rename it")
             n_lines = values.value_counts(sort=False)
-            if len(n_lines) >= _MANY and n_lines.min() >= 2:
-                groups[at] = values
+            several = n_lines.index[n_lines >= 2]
+            # A threshold may have left one line of some samples.
+            if len(several) >= max(_MANY, len(n_lines) / 5):
+                groups[at] = values.where(values.isin(several))
         return groups
+
+    def _is_rank(self, values: "pd.Series[Any]", table: "pd.DataFrame") -> bool:
+        """Whether a column numbers lines of falling confidence."""
+        confidences = table[self.roles["confidence"]]
+        if not _is_numeric(values) or not _is_numeric(confidences):
+            return False
+        follows = (values.diff() == 1).to_numpy()
+        falls = (confidences.diff() <= 0).to_numpy()
+        return bool(follows.sum() >= _MANY and falls[follows].all())
 
     # --- arrays -----------------------------------------------------------------------
 
@@ -868,6 +916,21 @@ class _Reader:
             cure = "end the columns with the names, and write names as labels"
             fail("label", problem, cure)
 
+    def _tell_exchanged(
+        self,
+        labels: npt.NDArray[np.int64],
+        predictions: npt.NDArray[np.int64],
+        names: Sequence[str] | None,
+    ) -> None:
+        """Warn of labels and predictions that seem to count the classes otherwise."""
+        circle = exchanged_classes(labels, predictions)
+        if circle:
+            told = tell_exchanged([_safe(names[k]) if names else k for k in circle])
+            _check.warn(
+                f"label: {told}; look whether labels and predictions count the classes "
+                "in one order, from one number"
+            )
+
     def _refuse_other_numbers(
         self, labels: npt.NDArray[np.int64], names: Sequence[str]
     ) -> None:
@@ -1012,6 +1075,7 @@ class _Reader:
         labels, predictions, names = self._two_labels()
         hits = labels == predictions
         self._refuse_second_opinion(hits)
+        self._tell_exchanged(labels, predictions, names)
         self._refuse_lines_of_classes(values, hits, predictions)
         self._refuse_of_one_class(values, predictions, names)
         _refuse_of_true_class(values, hits)
@@ -1038,12 +1102,12 @@ class _Reader:
 
         lines = pd.DataFrame({"confidence": values, "hit": hits})
         for at, samples in self.groups.items():
-            of_sample = lines.groupby(samples.to_numpy())
+            of_sample = lines.groupby(samples.to_numpy())  # without those of one line
             sums = of_sample.sum()
             is_one = sums["confidence"].max() <= 1.001 and sums["hit"].max() <= 1
             if is_one and predictions is not None:
                 pairs = pd.DataFrame({"sample": samples, "prediction": predictions})
-                is_one = not pairs.duplicated().any()
+                is_one = not pairs.dropna().duplicated().any()
             if is_one:
                 problem = f"have several lines for each value of {self._shown(at)}, as "
                 problem += "if they were classes of one sample"
@@ -1248,11 +1312,14 @@ class _Reader:
 
 
 def _are_in_parts(values: Collection[str]) -> bool:
-    """Whether paths lead into parts of the data: ``train/7.png``, ``test/3.png``."""
-    places = [re.split(r"[/\\]", value)[:-1] for value in values]
-    words = {re.sub(r"[\W_]+", "", word) for place in places for word in place}
-    is_seen = any(_SEEN.fullmatch(word) for word in words)
-    return is_seen and any(_UNSEEN.fullmatch(word) for word in words)
+    """Whether paths and names lead into parts: ``train/7.png``, ``test-00003``."""
+    if any(" " in value.strip() for value in values):  # a text may hold such words
+        return False
+    kinds = set()
+    for value in values:
+        words = {*re.findall(r"[^\W\d_]+", value)}
+        kinds.add((bool(words & _IN_TRAINING), bool(words & _IN_OTHERS)))
+    return {(True, False), (False, True)} <= kinds
 
 
 def _counts_down(before: str, after: str) -> bool:
@@ -1267,14 +1334,26 @@ def _counts_down(before: str, after: str) -> bool:
     return False
 
 
-def _have_same_ids(parts: Sequence["pd.DataFrame"], left: Sequence[int]) -> bool:
-    """Whether one of these columns holds the same values, each once, in all parts."""
+def _have_same_ids(
+    parts: Sequence["pd.DataFrame"], left: Sequence[int], label: int | None
+) -> bool:
+    """Whether one of these columns numbers about the same samples in all parts.
+
+    A model that failed on some samples has a few less; of one that was stopped all are
+    among the others'. Where numbers begin anew in each fold, labels differ.
+    """
+    largest = max(parts, key=len)
     for at in left:
-        first, *others = (rows[at] for rows in parts)
-        if not first.is_unique or first.isna().any():
+        if not all(rows[at].is_unique for rows in parts) or largest[at].isna().any():
             continue
-        values = {*first}
-        if all(other.is_unique and {*other} == values for other in others):
+        known = largest.set_index(at)
+        shared = [rows[rows[at].isin(known.index)] for rows in parts]
+        n_alike = [len(rows) for rows in shared]
+        if label is not None:
+            expected = [known[label].reindex(rows[at]).to_numpy() for rows in shared]
+            pairs = zip(shared, expected, strict=True)
+            n_alike = [int((rows[label].to_numpy() == y).sum()) for rows, y in pairs]
+        if all(n >= 0.8 * len(rows) for n, rows in zip(n_alike, parts, strict=True)):
             return True
     return False
 
@@ -1402,14 +1481,14 @@ def _are_parts(values: Collection[str]) -> bool:
     """Whether words name parts of the data: all of them, or two.
 
     ``{"train", "cal", "extra"}`` does, by its first two words, and ``{"train", "x"}``;
-    ``{"train", "car", "bus"}`` are vehicles.
+    ``{"train", "car", "bus"}`` are vehicles. Of two words one is enough.
     """
     words = [re.sub(r"[\W_]+", "", value) for value in values]
     n_seen = sum(_SEEN.fullmatch(word) is not None for word in words)
     n_unseen = sum(_UNSEEN.fullmatch(word) is not None for word in words)
     if n_seen + n_unseen == len(words):
         return bool(words)
-    return n_seen + n_unseen >= 2 or (n_seen == 1 and len(words) == 2)
+    return n_seen + n_unseen >= (1 if len(words) == 2 else 2)
 
 
 def _safe(name: str) -> str:
