@@ -58,7 +58,7 @@ NO_CLASS = {
     *("max", "min", "margin", "top", "top1", "top2", "second", "gap", "diff", "rank"),
     *("entropy", "std", "var", "value", "scale", "temperature", "loss", "nll", "score"),
     *("true", "label", "target", "truth", "gt", "pred", "predicted", "prediction"),
-    *("confidence", "correct"),
+    *("confidence", "correct", "argmax", "energy", "norm", "logsumexp", "lse"),
 }
 #: And those of whole columns, which a class may have, too.
 _NO_COLUMN_OF_A_CLASS = NO_CLASS | {

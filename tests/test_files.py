@@ -1049,6 +1049,8 @@ def write_logits(path, header, cells, n=60):
         ("sample", ["INS", "OOT"]),
         ("is_valid", ["0", "1"]),
         ("is_oof", ["0", "1"]),
+        ("part", ["train"]),
+        ("is_train", ["1"]),
         ("in_bag", ["0", "1"]),
         ("file", ["train.csv", "test.csv"]),
         ("part", ["train split", "test split"]),
@@ -1095,6 +1097,13 @@ def test_a_column_that_says_what_the_model_has_seen_is_not_left_out(
         ("fold", ["0", "1", "2"]),
         ("k", ["1", "2", "3"]),
         ("set", ["only one"]),
+        ("part", ["test"]),
+        ("is_test", ["1"]),
+        ("is_train", ["0"]),
+        ("subject", ["s1", "s2"]),
+        ("problem", ["p1", "p2"]),
+        ("probe", ["p1", "p2"]),
+        ("hint", ["yes", ""]),
         (
             "file",
             [f"vehicles/{s}/{i}.png" for i in range(20) for s in ("train", "car")],
@@ -1108,7 +1117,9 @@ def test_a_column_of_other_words_is_left_out(tmp_path, header, cells):
     said = note.removeprefix(f"left out: '{header}'")
     if 2 <= len({*cells}) <= 5:
         n = 60 // len(cells)
-        assert {*said.strip(" ()").split(", ")} == {f"{cell} {n}" for cell in cells}
+        assert {*said.strip(" ()").split(", ")} == {
+            f"{cell or 'empty'} {n}" for cell in cells
+        }
     else:
         assert said == ""
 
@@ -1198,6 +1209,10 @@ def test_predictions_that_no_label_has_are_told_if_they_are_many(tmp_path):
     lines = [("A", "A", 0.5)] * 1000 + [("Käse", "KÃ¤se", 0.5)] * 20
     write_confidences(path, columns, lines)
     with pytest.warns(UserWarning, match="20 of 1,020 are no label"):
+        load_logits_file(path)
+    lines = [("A", "A", 0.5)] * 100 + [("B", "The answer is B", 0.5)]
+    write_confidences(path, columns, lines)
+    with pytest.warns(UserWarning, match="1 of 101 are no label"):
         load_logits_file(path)
     lines = [("C", "C#" if i == 7 else "C", 0.9) for i in range(80)]
     lines += [("C++", "C++", 0.9), ("C#", "C", 0.9)]
@@ -1338,6 +1353,14 @@ def test_folds_whose_samples_are_numbered_anew_are_no_several_models(tmp_path):
     path = tmp_path / "m.csv"
     write_confidences(path, "fold,row,label,logit_0,logit_1,logit_2", lines)
     load_logits_file(path)
+
+
+def test_labels_from_1_beside_named_columns_are_refused(tmp_path):
+    lines = [[1 + i % 3, 0.5, i % 7, 1.5] for i in range(30)]
+    path = tmp_path / "m.csv"
+    write_confidences(path, "label,logit_cat,logit_dog,logit_eel", lines)
+    with pytest.raises(ValueError, match=r"labels: contains 3|holds 3"):
+        load_logits_file(path)
 
 
 @pytest.mark.parametrize("how", ["from 1", "exchanged", "by the alphabet"])

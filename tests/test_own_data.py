@@ -551,6 +551,27 @@ def test_a_number_from_before_a_reload_has_not_the_new_fingerprint(modules, text
     assert fingerprint() != before
 
 
+def test_a_number_whose_file_was_not_read_anew_has_not_the_new_fingerprint(modules):
+    """Where the module beside it was."""
+    package = modules / "my_own_package"
+    package.mkdir()
+    (package / "sizes.py").write_text("WIDTH = 16\n")
+    text = "from .sizes import WIDTH\ndef build(*_): return WIDTH\n"
+    (package / "nets.py").write_text(text)
+    module = importlib.import_module("my_own_package.nets")
+    before = networks.fingerprint("my_own_package.nets:build")
+    (package / "sizes.py").write_text("WIDTH = 2\n")
+    importlib.reload(module)
+    assert module.build() == 16
+    with pytest.raises(
+        ValueError, match=r"^model: .*sizes.py has changed since it was"
+    ):
+        networks.fingerprint("my_own_package.nets:build")
+    importlib.reload(sys.modules["my_own_package.sizes"])
+    importlib.reload(module)
+    assert networks.fingerprint("my_own_package.nets:build") != before
+
+
 def test_a_value_set_in_an_imported_module_is_told_to_be_read_from_its_file(
     modules, recwarn
 ):

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -168,10 +168,10 @@ def digest_of_files(path: Path, others: Sequence[Path], folder: Path) -> str:
 class _Sight:
     """A module's files as they were when it was first seen, and what ran then.
 
-    ``codes`` are those that the files hold, without flags.
+    ``files`` gives each one's own digest, ``codes`` are those in them, without flags.
     """
 
-    files: frozenset[Path]
+    files: dict[Path, str]
     digest: str
     running: list["_Running"]
     codes: set[types.CodeType]
@@ -226,12 +226,13 @@ def digest_of_module(module: types.ModuleType) -> str | None:
     depth = len(module.__name__.split(".")) - (path.name != "__init__.py")
     folder = path.parents[min(depth, len(path.parents) - 1)]
     others = imported_files(path, folder)
-    files = frozenset({path, *others})
+    files = {file: _digest_of(file) for file in (path, *others)}
     running = _loaded_from(files)
     codes = {code for file in files for code in _codes_of_file(file)}
     for loaded in running:
         _refuse_stale(loaded.codes, codes)
     if before is not None:
+        _refuse_old_modules(before, running, files)
         _refuse_names_from_before(before.running, running, folder)
     digest = digest_of_files(path, others, folder)
     _first_seen[module] = _Sight(files, digest, running, codes)
@@ -257,6 +258,30 @@ def _loaded_from(files: Collection[Path]) -> list[_Running]:
             codes = _codes_from(vars(module).values(), files)
             found.append(_Running(module, module.__spec__, codes))
     return found
+
+
+def _digest_of(file: Path) -> str:
+    """The digest of one file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _refuse_old_modules(
+    before: _Sight, now: Iterable[_Running], files: Mapping[Path, str]
+) -> None:
+    """Refuse a module whose file has changed, where others alone were reloaded."""
+    known = {id(one.spec) for one in before.running}
+    for module, spec, _ in now:
+        path = Path(str(module.__file__))
+        is_old = id(spec) in known and before.files.get(path, "") != files[path]
+        if is_old and path in before.files:
+            _refuse_changed(path)
+
+
+def _refuse_changed(path: str | Path) -> NoReturn:
+    """Refuse what runs otherwise than its file says."""
+    problem = f"{path} has changed since it was imported"
+    cure = "restart Python (or the notebook's kernel) to read it anew"
+    fail("model", problem, cure)
 
 
 def _refuse_names_from_before(
@@ -324,9 +349,7 @@ def _refuse_stale(
     for code in running:
         # Of their flags, types.coroutine changes some.
         if code.replace(co_flags=0) not in there:
-            problem = f"{code.co_filename} has changed since it was imported"
-            cure = "restart Python (or the notebook's kernel) to read it anew"
-            fail("model", problem, cure)
+            _refuse_changed(code.co_filename)
 
 
 def _codes_within(code: types.CodeType) -> Iterator[types.CodeType]:

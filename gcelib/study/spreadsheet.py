@@ -97,6 +97,8 @@ _SCORES = re.compile(
     r"(?P<start>logit|prob|probability|p|score)s?_(?P<ending>.+)"
     r"|(?P<bare_start>logit|prob)s?(?P<number>\d+)"
 )
+#: So alike ``spilt`` is to ``split``; ``subject`` is less so to ``subset``.
+_ALIKE_OF_ALL = 0.78
 #: What spreadsheets write below a column, and before the number there.
 _TOTALS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
 #: What stands where nothing is known.
@@ -408,27 +410,27 @@ class _Reader:
 
     def _refuse_columns(self) -> NoReturn:
         """Say which columns a table must have."""
-        cure = self._misspelt({}) or _WAYS
+        known = [name for name in _ROLE_OF if len(name) > 2]
+        cure = self._misspelt(known) or _WAYS
         fail("columns", f"are {self._all_shown()}", cure)
 
     def _refuse_misspelt(self, roles: dict[str, int]) -> None:
-        """Refuse a name that nearly is that of a column which is missing."""
-        cure = self._misspelt(roles)
+        """Refuse a name that nearly is ``split``, or that of one more column of scores.
+
+        All other columns that are needed are there.
+        """
+        names_of_split = [] if "split" in roles else list(NAMES["split"])
+        cure = self._misspelt(names_of_split, _ALIKE_OF_ALL)
         if cure:
             fail("columns", f"are {self._all_shown()}", cure)
 
-    def _misspelt(self, roles: dict[str, int]) -> str:
-        """A hint for a name that nearly is a known one, of a role not yet taken."""
-        missing = [
-            known
-            for known, role in _ROLE_OF.items()
-            if role not in roles and len(known) > 2
-        ]
+    def _misspelt(self, missing: Sequence[str], alike: float = 0.75) -> str:
+        """A hint for a name that nearly is one of those that are missing."""
         for name in self.names:
             plain = _plain(name)
             if plain in _ROLE_OF or _score_name(plain):
                 continue
-            close = difflib.get_close_matches(plain[:40], missing, 1, 0.75)
+            close = difflib.get_close_matches(plain[:40], missing, 1, alike)
             if close:
                 return f"did you mean {close[0]!r} by {_quoted(name)}? {_WAYS}"
             if _is_like_scores(plain):
@@ -463,10 +465,11 @@ class _Reader:
             return
         shown = []
         for at in self.left[:5]:
-            counts = table[at].value_counts()
+            counts = table[at].value_counts(dropna=False)
             told = ""
             if 2 <= len(counts) <= _FEW_VALUES:
-                parts = [f"{_safe(str(value))} {n:,}" for value, n in counts.items()]
+                values = ["empty" if v != v else _safe(str(v)) for v in counts.index]
+                parts = [f"{v} {n:,}" for v, n in zip(values, counts, strict=True)]
                 told = f" ({', '.join(parts)})"
             shown.append(f"{self._shown(at)}{told}")
         more = f" and {len(self.left) - 5} more" if len(self.left) > 5 else ""
@@ -619,8 +622,11 @@ class _Reader:
             step = 1 + len(found) // 10_000
             values = {str(value).strip().casefold() for value in found[::step]}
             says_yes = _IN_PART.fullmatch(_plain(name)) and values <= {*_YES_OR_NO, "x"}
+            is_mixed = len(found) > 1 or table[at].isna().any()
             is_short = len(found) <= _MOST_PARTS
             is_part = is_short and (says_yes or _are_parts(values))
+            if not is_mixed and not _is_of_training(name, values):
+                continue
             if values and (is_part or _are_in_parts(values)):
                 cure = "name it split and write val and test, or leave it out if it "
                 cure += "says something else"
@@ -909,8 +915,10 @@ class _Reader:
         As where low, medium and high are counted by the alphabet. Where nothing has a
         name, ``advise`` says so.
         """
+        if names is None or labels.min() < 0 or labels.max() >= len(names):
+            return  # no class ids: told where they are checked
         circle = exchanged_classes(labels, scores.argmax(1))
-        if circle and names is not None:
+        if circle:
             told = tell_exchanged([_safe(names[label]) for label in circle])
             problem = f"may count the classes in another order than the columns: {told}"
             cure = "end the columns with the names, and write names as labels"
@@ -1259,8 +1267,10 @@ class _Reader:
             del never_said[name]
         pair = [*unknown.most_common(1), *never_said.most_common(1)]
         are_one = len(pair) == 2 and min(n for _, n in pair) >= _MANY
+        labels = {name.casefold() for name in true}
+        hold_one = any(labels & _words_of(name) for name in unknown)
         n_unknown = unknown.total()
-        if n_unknown > len(said) / 20 or are_one:
+        if n_unknown > len(said) / 20 or are_one or hold_one:
             _check.warn(
                 f"prediction: {n_unknown:,} of {len(said):,} are no label of this "
                 f"table, as {_quoted(pair[0][0])}, and count as errors; look how both "
@@ -1309,6 +1319,14 @@ class _Reader:
         if "%" in value:
             cure = "write fractions of 1 without a percent sign"
         fail(role, f"holds what is not a number, {where}", cure)
+
+
+def _is_of_training(name: str, values: Collection[str]) -> bool:
+    """Whether a column that holds one value says that all has been seen."""
+    (value,) = values
+    if _SEEN.fullmatch(re.sub(r"[\W_]+", "", value)):
+        return True
+    return _YES_OR_NO.get(value, False) and "train" in name.casefold()
 
 
 def _are_in_parts(values: Collection[str]) -> bool:
@@ -1413,7 +1431,7 @@ def _refuse_below_chance(
 
 def _is_like_scores(plain: str) -> bool:
     """Tell whether a plain name looks like that of a column of scores, misspelt."""
-    if plain.startswith(("logit", "prob")):
+    if re.match(r"(logit|prob)(s|abilit(y|ies))?(?![a-z])", plain):
         return True
     numbered = re.sub(r"\d+", "0", plain[:40])
     known = ("logit_0", "logits_0", "prob_0", "probs_0")
@@ -1470,6 +1488,11 @@ def _plain(name: str) -> str:
     visible = "".join(c for c in alike if unicodedata.category(c) != "Cf")
     straight = visible.translate(_STRAIGHT)
     return re.sub(r"[\s\-]+", "_", straight.strip()).casefold()
+
+
+def _words_of(name: str) -> set[str]:
+    """The words in a name: of ``The answer is A`` ``a``, too."""
+    return {*re.findall(r"[^\W_]+", name.casefold())}
 
 
 def _bare(name: str) -> str:

@@ -889,8 +889,13 @@ def _refuse_what_was_not_asked(parameters: dict[str, Any]) -> None:
     try:
         runs.refuse_other_result(settings.run_dir, there, asked, settings.defaults)
     except ValueError as refusal:
-        problem = "the run is not what was asked: let the notebook pass each of its "
-        raise ValueError(f"{problem}parameters to TrainConfig; {refusal}") from None
+        problem = (
+            "the run is not what the grid asks: let the notebook pass each of its "
+        )
+        problem += (
+            "parameters to TrainConfig, and the grid name what its own defaults are"
+        )
+        raise ValueError(f"{problem}; {refusal}") from None
 
 
 def _note_failure(folder: Path, error: Exception) -> NoReturn:

@@ -442,6 +442,7 @@ class _Nursery:
         # What libraries print past Python may say why a process died.
         os.dup2(printed.fileno(), 1)
         os.dup2(printed.fileno(), 2)
+        _draw_anew()
 
     def listen(self, pipe: int, child: _Child) -> None:
         """Take what ``child`` has answered; at the pipe's end it has ended."""
@@ -458,6 +459,14 @@ class _Nursery:
             problem = _cause_of_death(status, child.printed)
             _reply(self.replies, {"name": child.name, "value": None, "error": problem})
         child.printed.close()
+
+
+def _draw_anew() -> None:
+    """Let no two forks draw the same numbers, as Python sees to it for its own."""
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].seed()
 
 
 def _cause_of_death(status: int, printed: IO[bytes]) -> str:
