@@ -6,17 +6,14 @@ refuses what could mean two things.
 """
 
 import collections
-import csv
 import difflib
 import io
 import itertools
-import math
 import re
-import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +22,35 @@ from gcelib import _check
 from gcelib._check import fail
 from gcelib.calibrator import exchanged_classes, tell_exchanged
 from gcelib.study import files
+from gcelib.study.spreadsheet._left_out import (
+    LeftOut,
+    are_classes_of_one_sample,
+    is_numeric,
+)
+from gcelib.study.spreadsheet._lines import Lines, cells_of
+from gcelib.study.spreadsheet._words import (
+    KINDS,
+    NAMES,
+    NOTHING,
+    ROLE_OF,
+    SPLITS,
+    TOTALS,
+    TWOFOLD,
+    YES_OR_NO,
+    bare_name,
+    counts_down,
+    ids_by_spelling,
+    is_like_scores,
+    listed,
+    number_in,
+    number_or_plain,
+    plain_name,
+    quoted,
+    safe,
+    score_name,
+    shown_name,
+    words_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,149 +63,9 @@ COLUMNS = 100_000
 
 Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
-#: Names of a column, written small with "_" for spaces; the first one is ours.
-NAMES = {
-    "split": ("split", "subset", "partition"),
-    "label": (
-        "label",
-        "labels",
-        "true_label",
-        "true_class",
-        "target",
-        "targets",
-        "y_true",
-        "y",
-        "truth",
-        "ground_truth",
-        "actual",
-    ),
-    "prediction": (
-        "prediction",
-        "predictions",
-        "pred",
-        "preds",
-        "pred_label",
-        "predicted",
-        "predicted_label",
-        "predicted_class",
-        "pred_class",
-        "y_pred",
-    ),
-    "confidence": (
-        "confidence",
-        "confidences",
-        "conf",
-        "score",
-        "probability",
-        "prob",
-        "max_prob",
-        "max_probability",
-        "confidence_score",
-    ),
-    "correct": ("correct", "is_correct", "hit", "right"),
-}
-_ROLE_OF = {name: role for role, names in NAMES.items() for name in names}
-#: Names that could be two columns, and how to tell which.
-_TWOFOLD = {
-    "class": "name it label (the true class) or prediction",
-    "category": "name it label (the true class) or prediction",
-    "outcome": "name it label (the true class) or correct",
-}
-#: Beginnings of the names of score columns, and what such scores are. ``score`` is no
-#: key: it does not say it, and is refused.
-_KINDS = {
-    "logit": "logits",
-    "prob": "probabilities",
-    "probability": "probabilities",
-    "p": "probabilities",
-}
-_SCORES = re.compile(
-    r"(?P<start>logit|prob|probability|p|score)s?_(?P<ending>.+)"
-    r"|(?P<bare_start>logit|prob)s?(?P<number>\d+)"
-)
 #: So alike ``spilt`` is to ``split``; ``subject`` is less so to ``subset``.
 _ALIKE_OF_ALL = 0.78
-#: What spreadsheets write below a column, and before the number there.
-_TOTALS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
-#: What stands where nothing is known.
-_NOTHING = {"", "?", "-", "na", "n/a", "#n/a", "nan", "none", "null", "missing"}
-_SPLITS = {
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "cal": "val",
-    "calib": "val",
-    "calibration": "val",
-    "test": "test",
-}
-#: What else people call the part that a model has seen, and the others; without blanks
-#: and marks.
-_SEEN = re.compile(
-    r"train\w*|(trn|tr|learn|fit|seen|insample|ins|pretrain|finetune|labeledtrain|build"
-    r"|derivation|discovery|internal|estimation|modell?ing|lern|entrenamiento|treino"
-    r"|apprentissage|addestramento)"
-    r"(ing|ed|set|val|data|samples?|part|cohort|group|split|fold|phase|period"
-    r"|stichprobe|\d)*"
-)
-_UNSEEN = re.compile(
-    r"(test|valid)\w*|(val|validierung|dev|development|cal|calib|calibration"
-    r"|kalibrierung|tst|te|eval|evaluation|hold|held|holdout|heldout|oos"
-    r"|ood|oot|outofsample|unseen|external|replication|publictest|privatetest|prueba"
-    r"|teste|prova)"
-    r"(test|set|data|samples?|part|out|cohort|group|split|fold|phase|period"
-    r"|stichprobe|\d)*"
-)
-#: And in paths, names of files and the like.
-_IN_TRAINING = {"train", "training", "trn"}
-_IN_OTHERS = {
-    *("val", "valid", "validation", "test", "testing", "dev", "eval", "holdout"),
-}
-#: Names of a column of other words that may be such parts.
-_PERHAPS_SPLIT = {
-    *("set", "data_set", "dataset", "data_split", "phase", "stage", "usage", "part"),
-    *("sample_type", "domain", "role"),
-}
-#: Of a column of so few values the note that it is left out tells them.
-_FEW_VALUES = 5
-#: A column of so few values may say which model, or which epoch, a line is of.
-_MOST_STATES = 1_000
-#: Columns of so few values may say which part a sample belongs to.
-_MOST_PARTS = 10
-#: The name of a column that says of each sample whether it is in a part.
-_IN_PART = re.compile(
-    r"(?:(?:is|in|of|for|used|was)_?)*"
-    r"(?:train|training|trained|trn|test|testing|tst|val|valid|validation|dev|seen"
-    r"|development|cal|calib|calibration|eval|evaluation|hold_?out|held_?out|unseen|oof"
-    r"|external|fit|fitted|in_?sample|memori[sz]ed|(?:in|out_of)_?bag|oob|member)"
-    r"(?:_?(?:set|data|sample|on|split|part|fold|row))?"
-)
-#: Names of a column that says of how many samples a line is.
-_COUNTS = {
-    *("count", "counts", "n", "freq", "frequency", "weight", "weights", "support"),
-    *("n_samples", "num_samples", "samples", "n_obs", "sample_weight", "multiplicity"),
-}
-#: Names of a column that says when in its training a model said this.
-_EPOCHS = {"epoch", "step", "global_step", "iteration", "iter"}
-#: Names of a column that numbers the classes of one sample by their probability.
-_RANKS = {"rank", "k", "topk", "top_k", "top", "nth", "place"}
 _TWO_LABELS = ("label", "prediction")
-_YES_OR_NO = {
-    "true": True,
-    "false": False,
-    "yes": True,
-    "no": False,
-    "1": True,
-    "0": False,
-    "t": True,
-    "f": False,
-    "y": True,
-    "n": False,
-    "1.0": True,
-    "0.0": False,
-}
-#: Curved apostrophes, and dashes that are no hyphen.
-_STRAIGHT = str.maketrans("\u2018\u2019\u02bc\u2010\u2011\u2013\u2014", "'''----")
 #: Samples from which a pattern without exception is no chance.
 _MANY = 20
 _WAYS = (
@@ -248,30 +134,11 @@ def read_table(path: Path) -> Table:
     return _Reader(files.read_bytes(path, CSV_BYTES)).table()
 
 
-class _ScoreName(NamedTuple):
-    """The name of a column of scores, taken apart: ``prob_cat`` is of class ``cat``."""
-
-    start: str
-    ending: str
-
-
-def _score_name(plain: str) -> _ScoreName | None:
-    """The parts of a plain name, if it is one of a column of scores."""
-    found = _SCORES.fullmatch(plain)
-    if found is None:
-        return None
-    if found["start"]:
-        return _ScoreName(found["start"], found["ending"])
-    return _ScoreName(found["bare_start"], found["number"])
-
-
 class _Reader:
     """One table, from bytes to arrays."""
 
     def __init__(self, content: bytes) -> None:
         self.notes: list[str] = []
-        self.left: list[int] = []  # columns that are not read
-        self.left_note = 0
         body, self.first_line = self._body(content)
         self.names, self.separator = self._header(body)
         self.second_opinion: int | None = None  # "correct" beside label and prediction
@@ -321,8 +188,8 @@ class _Reader:
         bare = re.sub(r'"[^"]*"', "", text)
         there = [mark for mark in ",;\t" if mark in bare]
         # A name may hold another mark: the one that names more known columns is it.
-        found = max(there or [","], key=lambda mark: self._known(_cells(text, mark)))
-        names = _cells(text, found)
+        found = max(there or [","], key=lambda mark: self._known(cells_of(text, mark)))
+        names = cells_of(text, found)
         if len(names) > COLUMNS:
             fail("columns", f"are {len(names):,}", f"at most {COLUMNS:,} are read")
         return names, found
@@ -330,8 +197,8 @@ class _Reader:
     @staticmethod
     def _known(names: Sequence[str]) -> int:
         """How many names say what their column holds."""
-        plain = [_plain(name) for name in names]
-        return sum(name in _ROLE_OF or _score_name(name) is not None for name in plain)
+        plain = [plain_name(name) for name in names]
+        return sum(name in ROLE_OF or score_name(name) is not None for name in plain)
 
     # --- columns ----------------------------------------------------------------------
 
@@ -355,7 +222,6 @@ class _Reader:
                     self.beside_scores[role] = at
         self._refuse_misspelt(roles)
         self._say_renamed(roles)
-        self._say_left_out(roles)
         return roles, [at for part in scores.values() for at in part], kind
 
     def _by_name(self) -> tuple[dict[str, int], dict[str, list[int]]]:
@@ -363,9 +229,9 @@ class _Reader:
         roles: dict[str, int] = {}
         scores: dict[str, list[int]] = {}
         for at, name in enumerate(self.names):
-            plain = _plain(name)
-            role = _ROLE_OF.get(plain)
-            score = _score_name(plain)
+            plain = plain_name(name)
+            role = ROLE_OF.get(plain)
+            score = score_name(plain)
             if role is not None:
                 if role in roles:
                     self._refuse_twice(role, roles[role], at)
@@ -380,7 +246,7 @@ class _Reader:
             at = scores["score"][0]
             cure = "name such columns logit_0, ... or prob_0, ..."
             fail("columns", f"{self._shown(at)} may be a logit or a probability", cure)
-        kinds = {_KINDS[start] for start in scores}
+        kinds = {KINDS[start] for start in scores}
         if len(kinds) > 1:
             fail("columns", "hold logits and probabilities", "keep one of the two")
         return kinds.pop() if kinds else "confidences"
@@ -395,7 +261,7 @@ class _Reader:
         if {"label", "prediction"} <= set(roles) or "correct" in roles:
             return
         for at, name in enumerate(self.names):
-            cure = _TWOFOLD.get(_plain(name))
+            cure = TWOFOLD.get(plain_name(name))
             if cure is not None:
                 problem = f"{self._shown(at)} may be the true or the predicted class"
                 fail("columns", problem, cure)
@@ -410,7 +276,7 @@ class _Reader:
 
     def _refuse_columns(self) -> NoReturn:
         """Say which columns a table must have."""
-        known = [name for name in _ROLE_OF if len(name) > 2]
+        known = [name for name in ROLE_OF if len(name) > 2]
         cure = self._misspelt(known) or _WAYS
         fail("columns", f"are {self._all_shown()}", cure)
 
@@ -427,53 +293,25 @@ class _Reader:
     def _misspelt(self, missing: Sequence[str], alike: float = 0.75) -> str:
         """A hint for a name that nearly is one of those that are missing."""
         for name in self.names:
-            plain = _plain(name)
-            if plain in _ROLE_OF or _score_name(plain):
+            plain = plain_name(name)
+            if plain in ROLE_OF or score_name(plain):
                 continue
             close = difflib.get_close_matches(plain[:40], missing, 1, alike)
             if close:
-                return f"did you mean {close[0]!r} by {_quoted(name)}? {_WAYS}"
-            if _is_like_scores(plain):
-                return f"write {_quoted(name)} as logit_0 or prob_0; {_WAYS}"
+                return f"did you mean {close[0]!r} by {quoted(name)}? {_WAYS}"
+            if is_like_scores(plain):
+                return f"write {quoted(name)} as logit_0 or prob_0; {_WAYS}"
         return ""
 
     def _say_renamed(self, roles: dict[str, int]) -> None:
         """Note which columns are read under another name."""
         said: list[str] = []
         for role, at in roles.items():
-            if _plain(self.names[at]) != role:
+            if plain_name(self.names[at]) != role:
                 verb = "as" if said else "is read as"
                 said.append(f"{self._shown(at)} {verb} {role}")
         if said:
             self.notes.append(", ".join(said))
-
-    def _say_left_out(self, roles: dict[str, int]) -> None:
-        """Note which columns are not read; their values are added when they are."""
-        used = set(roles.values())
-        self.left = [
-            at
-            for at, name in enumerate(self.names)
-            if at not in used and not _score_name(_plain(name))
-        ]
-        if self.left:
-            self.left_note = len(self.notes)
-            self.notes.append("")
-
-    def _say_values_left_out(self, table: "pd.DataFrame") -> None:
-        """Write down columns that are not read, and what they say if it is little."""
-        if not self.left:
-            return
-        shown = []
-        for at in self.left[:5]:
-            counts = table[at].value_counts(dropna=False)
-            told = ""
-            if 2 <= len(counts) <= _FEW_VALUES:
-                values = ["empty" if v != v else _safe(str(v)) for v in counts.index]
-                parts = [f"{v} {n:,}" for v, n in zip(values, counts, strict=True)]
-                told = f" ({', '.join(parts)})"
-            shown.append(f"{self._shown(at)}{told}")
-        more = f" and {len(self.left) - 5} more" if len(self.left) > 5 else ""
-        self.notes[self.left_note] = f"left out: {', '.join(shown)}{more}"
 
     def _all_shown(self) -> str:
         """The names of all columns, as far as a message has room for them."""
@@ -481,41 +319,62 @@ class _Reader:
 
     def _shown(self, at: int) -> str:
         """A column's name, quoted, or its place."""
-        name = self.names[at]
-        return _quoted(name) if name else f"column {at + 1}, without a name"
+        return shown_name(self.names[at], at)
 
     # --- cells ------------------------------------------------------------------------
 
     def _frame(self, body: bytes) -> "pd.DataFrame":
         """The columns that are used, by their places in the file."""
-        numeric = self.scores
-        if self.kind == "confidences":
-            numeric = [self.roles["confidence"]]
-        with_points = self._parse(body, ".")
-        if _are_numbers(with_points, numeric):
-            return with_points
-        with_commas = self._parse(body, ",")
-        if _are_numbers(with_commas, numeric):
-            self.notes.append("decimal commas are read as points")
-            return with_commas
-        return with_points
-
-    def _parse(self, body: bytes, decimal: str) -> "pd.DataFrame":
-        """The cells below the header, with points or commas in the numbers."""
-        import pandas as pd
-
         end = re.search(rb"\r\n|\n|\r", body)
         if end is None:
             fail("logits", "has no line below the header", "write a line a sample")
-        used = {*self.roles.values(), *self.scores}
+        start = end.end()
+        content = body[start:] + self.cut
+        Lines(content, self.separator, len(self.names), self.first_line).refuse_odd()
+        table, has_commas = self._numbers(memoryview(body)[start:])
+        used = {*self.roles.values(), *self.scores, *self.beside_scores.values()}
         if self.second_opinion is not None:
             used.add(self.second_opinion)
-        used.update(self.beside_scores.values())
-        self._refuse_surplus_cells(memoryview(body)[end.end() :])
-        self._refuse_odd_lines(body, end.end())
+        self._look_at_left_out(table, used)
+        if has_commas:
+            self.notes.append("decimal commas are read as points")
+        if self.kind == "confidences" and not has_commas:
+            self._refuse_padded_numbers(body, start)
+        kept: pd.DataFrame = table[sorted(used)]
+        return kept
+
+    def _look_at_left_out(self, table: "pd.DataFrame", used: set[int]) -> None:
+        """Note which columns are not read, and refuse or tell what they may mean."""
+        places = tuple(at for at in range(len(self.names)) if at not in used)
+        left = LeftOut(table, self.names, self.roles, places)
+        left.refuse_unnamed_split()
+        if places:
+            self.notes.append(left.note())
+        left.tell_other_lines()
+        left.tell_several_models()
+        if self.kind == "confidences":
+            self.groups = left.groups()
+
+    def _numbers(self, lines: memoryview) -> tuple["pd.DataFrame", bool]:
+        """The table, and whether its numbers have decimal commas."""
+        numeric = self.scores
+        if self.kind == "confidences":
+            numeric = [self.roles["confidence"]]
+        with_points = self._parse(lines, ".")
+        if _are_numbers(with_points, numeric):
+            return with_points, False
+        with_commas = self._parse(lines, ",")
+        if _are_numbers(with_commas, numeric):
+            return with_commas, True
+        return with_points, False
+
+    def _parse(self, lines: memoryview, decimal: str) -> "pd.DataFrame":
+        """All cells below the header, with points or commas in the numbers."""
+        import pandas as pd
+
         try:
-            table = pd.read_csv(
-                io.BytesIO(memoryview(body)[end.end() :]),
+            return pd.read_csv(
+                io.BytesIO(lines),
                 sep=self.separator,
                 header=None,
                 names=list(range(len(self.names))),
@@ -529,158 +388,6 @@ class _Reader:
             )
         except UnicodeDecodeError:
             fail("logits", "is not in UTF-8", "save the sheet as CSV UTF-8")
-        self._refuse_unnamed_split(table)
-        self._say_values_left_out(table)
-        if decimal == ".":
-            self._tell_left_out(table)
-            self._tell_several_models(table)
-            if self.kind == "confidences":
-                self._refuse_padded_numbers(body, end.end())
-        self.groups = self._groups(table)
-        kept: pd.DataFrame = table[sorted(used)]
-        return kept
-
-    def _refuse_surplus_cells(self, lines: memoryview) -> None:
-        """Refuse a first line with more cells than columns.
-
-        pandas would make an index of the surplus, slowly, and refuses longer lines
-        further down by itself.
-        """
-        end = re.search(rb"[\r\n]", lines)
-        first = bytes(lines if end is None else lines[: end.start()])
-        text = first.decode("utf-8", "replace")
-        if len(_cells(text, self.separator)) > len(self.names):
-            problem = "are fewer than the cells of a line"
-            cure = "with decimal commas separate the cells by ; or put them in quotes"
-            fail("columns", problem, cure)
-
-    def _refuse_odd_lines(self, body: bytes, start: int) -> None:
-        """Refuse lines with fewer cells than columns, and cells that were not meant.
-
-        pandas fills short lines up at their end, where a cell before may be lacking. A
-        table that was written without quoting, ``"So he said<TAB>1``, would lose all
-        lines up to the next such mark. A text of several lines in quotes is no such
-        cell: not all of its lines have a cell for each column, and after its last mark
-        comes a separator.
-        """
-        lines = body[start:] + self.cut
-        has_quotes = b'"' in lines
-        line = self._first_short_row(lines) if has_quotes else self._first_short(lines)
-        if line is not None:
-            problem = f"are {len(self.names)}, and line {self.first_line + line} has "
-            problem += "fewer cells"
-            fail("columns", problem, "write each cell, also an empty one")
-
-    def _first_short(self, lines: bytes) -> int | None:
-        """The first line, from 1, with too few cells; of a table without quotes."""
-        mark = self.separator.encode()
-        needed = len(self.names) - 1
-        n_ends = lines.count(b"\n") + lines.count(b"\r") - lines.count(b"\r\n")
-        n_lines = 1 + n_ends
-        if lines.count(mark) >= needed * n_lines:  # longer lines are refused anyway
-            return None
-        for i, line in enumerate(lines.splitlines(), 1):
-            if line.count(mark) < needed and line.strip():
-                return i
-        return None
-
-    def _first_short_row(self, lines: bytes) -> int | None:
-        """The first line, from 1, of a row with too few cells; refuses open quotes."""
-        n_rows = 0
-        short = None
-        several = None
-        for first, last, n_cells in _rows_of_lines(lines, self.separator):
-            n_rows += 1
-            if several is None and last > first:
-                several = first
-            if short is None and 0 < n_cells < len(self.names):
-                short = first
-        if several is not None:
-            strict = _rows_of_lines(lines, self.separator, strict=True)
-            if self._are_all_whole(lines) or sum(1 for _ in strict) < n_rows:
-                problem = f"line {self.first_line + several} begins a cell with a "
-                problem += "quotation mark that it does not close"
-                cure = "write such cells as csv does, or without the mark"
-                fail("columns", problem, cure)
-        return short
-
-    def _are_all_whole(self, lines: bytes) -> bool:
-        """Whether every line has a cell for each column, quotation marks or not."""
-        marks = len(self.names) - 1
-        text = _text_of(lines, newline=None)
-        return all(line.count(self.separator) == marks for line in text if line.strip())
-
-    def _refuse_unnamed_split(self, table: "pd.DataFrame") -> None:
-        """Refuse a column that is left out and says which samples are for what."""
-        if "split" in self.roles:
-            return
-        used = {*self.roles.values(), *self.scores}
-        for at, name in enumerate(self.names):
-            if at in used:
-                continue
-            found = table[at].dropna().unique()
-            step = 1 + len(found) // 10_000
-            values = {str(value).strip().casefold() for value in found[::step]}
-            says_yes = _IN_PART.fullmatch(_plain(name)) and values <= {*_YES_OR_NO, "x"}
-            is_mixed = len(found) > 1 or table[at].isna().any()
-            is_short = len(found) <= _MOST_PARTS
-            is_part = is_short and (says_yes or _are_parts(values))
-            if not is_mixed and not _is_of_training(name, values):
-                continue
-            if values and (is_part or _are_in_parts(values)):
-                cure = "name it split and write val and test, or leave it out if it "
-                cure += "says something else"
-                fail("columns", f"{self._shown(at)} says val or test", cure)
-
-    def _tell_left_out(self, table: "pd.DataFrame") -> None:
-        """Warn of a column that is left out and says that lines are not one sample."""
-        for at, name in enumerate(self.names):
-            plain = _plain(name)
-            if plain in _COUNTS:
-                says = "how many samples a line stands for, write the line as often"
-            elif plain in _EPOCHS:
-                says = "which state of a model a line is from, keep those of one"
-            elif plain in _PERHAPS_SPLIT and 2 <= table[at].nunique() <= _MOST_PARTS:
-                says = "which samples the model has seen, leave those out"
-            else:
-                continue
-            is_of_numbers = _is_numeric(table[at]) and table[at].nunique() > 1
-            if is_of_numbers or plain in _PERHAPS_SPLIT:
-                _check.warn(
-                    f"columns: {self._shown(at)} is left out, and each line is one "
-                    f"sample; if it says {says}"
-                )
-
-    def _tell_several_models(self, table: "pd.DataFrame") -> None:
-        """Warn where a column that is left out parts the lines into the same samples.
-
-        They have the same labels in the same order, but for those sorted by class, of
-        which folds may be alike; or a second such column numbers them.
-        """
-        used = {*self.roles.values(), *self.scores}
-        left = [at for at in range(len(self.names)) if at not in used]
-        for at in left:
-            sizes = table[at].value_counts()
-            if not 2 <= len(sizes) <= _MOST_STATES or sizes.max() < _MANY:
-                continue
-            parts = [rows for _, rows in table.groupby(at, sort=False)]
-            label = self.roles.get("label")
-            if self._have_same_labels(parts) or _have_same_ids(parts, left, label):
-                _check.warn(
-                    f"columns: {self._shown(at)} parts the lines into {len(parts)} "
-                    "times the same samples, and all are read as one model's; if they "
-                    "are of several models, or of several states of one, keep one"
-                )
-                return
-
-    def _have_same_labels(self, parts: Sequence["pd.DataFrame"]) -> bool:
-        """Whether the labels of all parts are alike in their order, which is mixed."""
-        if "label" not in self.roles:
-            return False
-        first, *others = (rows[self.roles["label"]].to_numpy() for rows in parts)
-        if bool(np.all(first[:-1] <= first[1:])):
-            return False
-        return all(np.array_equal(first, other) for other in others)
 
     def _refuse_padded_numbers(self, body: bytes, start: int) -> None:
         """Refuse labels that as text are two and as numbers one: ``010`` and ``10``."""
@@ -702,39 +409,11 @@ class _Reader:
         for one in at:
             first: dict[float, str] = {}
             for name in sorted({str(name).strip() for name in columns[one].unique()}):
-                value = _value(name)
+                value = number_in(name)
                 other = name if value is None else first.setdefault(value, name)
                 if other != name:
-                    problem = f"holds {_quoted(other)} and {_quoted(name)}"
+                    problem = f"holds {quoted(other)} and {quoted(name)}"
                     fail(self._role(one), problem, "write a class in one way")
-
-    def _groups(self, table: "pd.DataFrame") -> dict[int, "pd.Series[Any]"]:
-        """Columns that are left out and hold each value in several lines."""
-        if self.kind != "confidences":
-            return {}
-        groups = {}
-        for at, name in enumerate(self.names):
-            if at in self.roles.values() or at == self.second_opinion:
-                continue
-            values = table[at]
-            if _plain(name) in _RANKS and self._is_rank(values, table):
-                problem = f"have {self._shown(at)}: a sample has a line for each rank?"
-                fail("columns", problem, "keep the first of each sample, or rename it")
-            n_lines = values.value_counts(sort=False)
-            several = n_lines.index[n_lines >= 2]
-            # A threshold may have left one line of some samples.
-            if len(several) >= max(_MANY, len(n_lines) / 5):
-                groups[at] = values.where(values.isin(several))
-        return groups
-
-    def _is_rank(self, values: "pd.Series[Any]", table: "pd.DataFrame") -> bool:
-        """Whether a column numbers lines of falling confidence."""
-        confidences = table[self.roles["confidence"]]
-        if not _is_numeric(values) or not _is_numeric(confidences):
-            return False
-        follows = (values.diff() == 1).to_numpy()
-        falls = (confidences.diff() <= 0).to_numpy()
-        return bool(follows.sum() >= _MANY and falls[follows].all())
 
     # --- arrays -----------------------------------------------------------------------
 
@@ -750,7 +429,7 @@ class _Reader:
         labels, names = self._labels(len(columns), names_of_columns)
         self._refuse_second_set(columns, labels)
         scores = self.frame[columns].to_numpy(float)
-        if _is_numeric(self.frame[self.roles["label"]]) or names_of_columns is None:
+        if is_numeric(self.frame[self.roles["label"]]) or names_of_columns is None:
             self._refuse_exchanged(scores, labels, names)
         self._compare_with_scores(scores, labels, names)
         parts = {split: (scores[rows], labels[rows]) for split, rows in splits.items()}
@@ -771,9 +450,9 @@ class _Reader:
             if value == "train":
                 cure = "leave them out: the model has seen them"
                 fail("split", "some lines say train", cure)
-            if value not in _SPLITS:
+            if value not in SPLITS:
                 _check.choice("split", value, ("val", "test"))
-        which = written.map(_SPLITS).to_numpy()
+        which = written.map(SPLITS).to_numpy()
         if self.kind != "confidences" and "val" not in which:
             fail("split", "no line says val", "calibrators are fitted on such samples")
         there = [split for split in ("val", "test") if split in which]
@@ -806,7 +485,7 @@ class _Reader:
 
     def _ending(self, at: int) -> str:
         """What says the class in the plain name of a column of scores."""
-        found = _score_name(_plain(self.names[at]))
+        found = score_name(plain_name(self.names[at]))
         return found.ending if found else ""
 
     def _refuse_class_twice(self, endings: list[str]) -> None:
@@ -828,7 +507,7 @@ class _Reader:
         """Class ids, and the classes' names."""
         at = self.roles["label"]
         column = self.frame[at]
-        if _is_numeric(column):
+        if is_numeric(column):
             if names is None:
                 return self._class_ids(at), None
             return self._numbers_of(at, names), tuple(names)
@@ -837,7 +516,7 @@ class _Reader:
         if names is None:
             if len(there) != k:
                 problem = f"holds {len(there)} names for {k} columns"
-                cure = f"end the columns with the names, as in prob_{_safe(there[0])}"
+                cure = f"end the columns with the names, as in prob_{safe(there[0])}"
                 fail("label", problem, cure)
             names = there
             self._refuse_text_order(names)
@@ -845,13 +524,15 @@ class _Reader:
             self._say_names(names, "by the alphabet, as scikit-learn counts")
         else:
             self._say_names(names, "as the columns are called")
-        ids = _ids_by_spelling(names)
+        ids = ids_by_spelling(names)
         for row, name in enumerate(written):
-            if name not in ids and _plain(name) not in ids:
-                where = f"{_quoted(name)} in line {self._line(row)}"
+            if name not in ids and plain_name(name) not in ids:
+                where = f"{quoted(name)} in line {self._line(row)}"
                 problem = f"holds {where}, and no column has it"
-                fail("label", problem, f"the columns are of {_listed(names)}")
-        labels = np.array([ids.get(name, ids.get(_plain(name))) for name in written])
+                fail("label", problem, f"the columns are of {listed(names)}")
+        labels = np.array(
+            [ids.get(name, ids.get(plain_name(name))) for name in written]
+        )
         self._refuse_no_classes(labels, names)
         return labels, tuple(names)
 
@@ -860,18 +541,18 @@ class _Reader:
 
         The numbers are names, too, if all names are numbers; else they count columns.
         """
-        by_value = {_value(name): i for i, name in enumerate(names)}
+        by_value = {number_in(name): i for i, name in enumerate(names)}
         if None not in by_value and len(by_value) == len(names):
             self._say_names(names, "as the columns are called")
             values = self.frame[at].to_numpy(float)
             for row, value in enumerate(values):
                 if value not in by_value:
                     problem = f"holds {value:g} in line {self._line(row)}"
-                    fail("label", problem, f"the columns are of {_listed(names)}")
+                    fail("label", problem, f"the columns are of {listed(names)}")
             return np.array([by_value[value] for value in values])
         for name in names:
-            if _value(name) is not None:
-                what = f"are of the classes {_listed(names)}, and labels are numbers"
+            if number_in(name) is not None:
+                what = f"are of the classes {listed(names)}, and labels are numbers"
                 cure = "number all columns of scores from 0, or write names as labels"
                 fail("columns", what, cure)
         self._say_names(names, "in the order of the columns")
@@ -885,9 +566,9 @@ class _Reader:
         first: dict[str, str] = {}
         pairs = []
         for name in names:
-            other = first.setdefault(_plain(name), name)
+            other = first.setdefault(plain_name(name), name)
             if other != name:
-                pairs.append(f"{_quoted(other)} and {_quoted(name)}")
+                pairs.append(f"{quoted(other)} and {quoted(name)}")
         if pairs:
             more = f", and {len(pairs) - 1} more pairs," if len(pairs) > 1 else ""
             _check.warn(
@@ -898,9 +579,9 @@ class _Reader:
     def _refuse_text_order(self, names: Sequence[str]) -> None:
         """Refuse names that count otherwise than the alphabet: c0, c1, c10, c2."""
         for before, after in itertools.pairwise(names):
-            if _counts_down(before, after):
-                problem = f"holds names that count: does {_quoted(before)} come before "
-                problem += f"{_quoted(after)}, as in the alphabet, or after it?"
+            if counts_down(before, after):
+                problem = f"holds names that count: does {quoted(before)} come before "
+                problem += f"{quoted(after)}, as in the alphabet, or after it?"
                 cure = "end the columns with the names, or write class ids"
                 fail("label", problem, cure)
 
@@ -919,7 +600,7 @@ class _Reader:
             return  # no class ids: told where they are checked
         circle = exchanged_classes(labels, scores.argmax(1))
         if circle:
-            told = tell_exchanged([_safe(names[label]) for label in circle])
+            told = tell_exchanged([safe(names[label]) for label in circle])
             problem = f"may count the classes in another order than the columns: {told}"
             cure = "end the columns with the names, and write names as labels"
             fail("label", problem, cure)
@@ -933,7 +614,7 @@ class _Reader:
         """Warn of labels and predictions that seem to count the classes otherwise."""
         circle = exchanged_classes(labels, predictions)
         if circle:
-            told = tell_exchanged([_safe(names[k]) if names else k for k in circle])
+            told = tell_exchanged([safe(names[k]) if names else k for k in circle])
             _check.warn(
                 f"label: {told}; look whether labels and predictions count the classes "
                 "in one order, from one number"
@@ -948,7 +629,7 @@ class _Reader:
             return
         if {*labels.tolist()} <= {*numbers}:
             at = next(i for i, number in enumerate(numbers) if number != i)
-            problem = f"count the classes: may {_quoted(names[at])}, which is column "
+            problem = f"count the classes: may {quoted(names[at])}, which is column "
             problem += f"{at}, be the class of label {at} or {numbers[at]}?"
             fail("columns", problem, "call them prob_0, ..., or write names as labels")
 
@@ -994,7 +675,7 @@ class _Reader:
 
         Where two scores tie, both are right.
         """
-        words = [_YES_OR_NO.get(str(v).strip().casefold()) for v in self.frame[at]]
+        words = [YES_OR_NO.get(str(v).strip().casefold()) for v in self.frame[at]]
         is_known = np.array([word is not None for word in words])
         said_right = np.array([word is True for word in words])
         rows = np.arange(len(scores))
@@ -1011,12 +692,12 @@ class _Reader:
         """The class id of each cell that names a class, as labels do."""
         ids: dict[float | str, int] = {}
         for label, name in enumerate(names or ()):
-            ids[_value_or_plain(name)] = label
+            ids[number_or_plain(name)] = label
         if not any(isinstance(name, float) for name in ids):
             ids |= {float(label): label for label in range(k)}
         exactly = {name: label for label, name in enumerate(names or ())}
         return {
-            cell: exactly.get(str(cell).strip(), ids.get(_value_or_plain(str(cell))))
+            cell: exactly.get(str(cell).strip(), ids.get(number_or_plain(str(cell))))
             for cell in column.unique()
         }
 
@@ -1025,7 +706,7 @@ class _Reader:
     ) -> None:
         """Refuse scores that most cells of another column contradict; else warn."""
         row = int(differs.argmax())
-        first = _quoted(str(self.frame[at].iloc[row]))
+        first = quoted(str(self.frame[at].iloc[row]))
         problem = (
             f"is not what the largest score says in {differs.sum():,} of {n_known:,} "
             f"lines, first {first} in line {self._line(row)}"
@@ -1040,7 +721,7 @@ class _Reader:
     ) -> None:
         """Refuse a column like ``logit_max``, which stands beside those of classes."""
         for label, name in enumerate(names):
-            if _plain(name) in _check.NO_CLASS and label not in labels:
+            if plain_name(name) in _check.NO_CLASS and label not in labels:
                 at = self.scores[label] if label < len(self.scores) else 0
                 problem = f"{self._shown(at)} reads as a class, which no label names"
                 fail("columns", problem, "give the column another name")
@@ -1049,7 +730,7 @@ class _Reader:
         self, columns: list[int], labels: npt.NDArray[np.int64]
     ) -> None:
         """Refuse scores of the same classes once more: ``logit_0``, ``logit_0.1``."""
-        names = [_plain(self.names[at]) for at in columns]
+        names = [plain_name(self.names[at]) for at in columns]
         again = _check.second_set(names, labels.tolist())
         if again:
             at = columns[names.index(again[0])]
@@ -1060,7 +741,7 @@ class _Reader:
 
     def _say_names(self, names: Sequence[str], how: str) -> None:
         """Note which class has which id."""
-        pairs = [f"{i} = {_safe(name)}" for i, name in enumerate(names[:20])]
+        pairs = [f"{i} = {safe(name)}" for i, name in enumerate(names[:20])]
         more = ", ..." if len(names) > 20 else ""
         self.notes.append(f"classes: {', '.join(pairs)}{more}, {how}")
 
@@ -1101,22 +782,9 @@ class _Reader:
         hits: npt.NDArray[np.bool_],
         predictions: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        """Refuse a table with a line for each class of a sample, or for its first few.
-
-        There a column numbers the samples: the confidences of its lines sum to at most
-        1, at most one of them is right, and no two predict one class.
-        """
-        import pandas as pd
-
-        lines = pd.DataFrame({"confidence": values, "hit": hits})
+        """Refuse a table with a line for each class of a sample, or for some."""
         for at, samples in self.groups.items():
-            of_sample = lines.groupby(samples.to_numpy())  # without those of one line
-            sums = of_sample.sum()
-            is_one = sums["confidence"].max() <= 1.001 and sums["hit"].max() <= 1
-            if is_one and predictions is not None:
-                pairs = pd.DataFrame({"sample": samples, "prediction": predictions})
-                is_one = not pairs.dropna().duplicated().any()
-            if is_one:
+            if are_classes_of_one_sample(samples, values, hits, predictions):
                 problem = f"have several lines for each value of {self._shown(at)}, as "
                 problem += "if they were classes of one sample"
                 fail("columns", problem, "keep the first class of each sample")
@@ -1126,11 +794,11 @@ class _Reader:
         at = self.roles["correct"]
         written = [str(value).strip().casefold() for value in self.frame[at]]
         for row, word in enumerate(written):
-            if word not in _YES_OR_NO:
-                problem = f"holds {_quoted(word)} in line {self._line(row)}"
+            if word not in YES_OR_NO:
+                problem = f"holds {quoted(word)} in line {self._line(row)}"
                 cure = "write 1 where the prediction is right, else 0"
                 fail("correct", problem, cure)
-        return np.array([_YES_OR_NO[word] for word in written])
+        return np.array([YES_OR_NO[word] for word in written])
 
     def _refuse_correct_answers(self) -> None:
         """Refuse ``correct`` beside predictions in such words: it may be a label."""
@@ -1138,7 +806,7 @@ class _Reader:
         if predictions is None:
             return
         words = {str(value).strip().casefold() for value in self.frame[predictions]}
-        if words <= _YES_OR_NO.keys():
+        if words <= YES_OR_NO.keys():
             fail(
                 "correct",
                 f"may be the true class, as {self._shown(predictions)} is the "
@@ -1151,12 +819,10 @@ class _Reader:
         if self.second_opinion is None:
             return
         for row, value in enumerate(self.frame[self.second_opinion]):
-            said = _YES_OR_NO.get(str(value).strip().casefold(), hits[row])
+            said = YES_OR_NO.get(str(value).strip().casefold(), hits[row])
             if said != hits[row]:
                 are = "alike" if hits[row] else "different"
-                problem = (
-                    f"holds {_quoted(str(value))} in line {self._line(row)}, where"
-                )
+                problem = f"holds {quoted(str(value))} in line {self._line(row)}, where"
                 problem += f" label and prediction are {are}"
                 fail("correct", problem, "look how both count the classes")
 
@@ -1173,7 +839,7 @@ class _Reader:
         for other, same in (ids, ids[::-1]):
             if values[predictions == other].max() <= values[predictions == same].min():
                 name = names[same] if names else str(same)
-                problem = f"seems to be the probability of class {_safe(name)}"
+                problem = f"seems to be the probability of class {safe(name)}"
                 cure = "write that of the predicted class: of two classes max(p, 1 - p)"
                 fail("confidence", problem, cure)
 
@@ -1182,7 +848,7 @@ class _Reader:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[str, ...] | None]:
         """Labels and predictions as ids, and the names if there are any."""
         pair = [self.roles["label"], self.roles["prediction"]]
-        are_names = [not _is_numeric(self.frame[at]) for at in pair]
+        are_names = [not is_numeric(self.frame[at]) for at in pair]
         if not any(are_names):
             ids_of_both = [self._class_ids(at) for at in pair]
             self._refuse_negative(pair, ids_of_both)
@@ -1224,10 +890,10 @@ class _Reader:
     ) -> None:
         """Warn of words for no class that only one of the two columns has."""
         for word in sorted({*names} - {*others}):
-            if word.casefold() in _NOTHING:
+            if word.casefold() in NOTHING:
                 row = names.index(word)
                 _check.warn(
-                    f"{role}: {_quoted(word)}, first in line {self._line(row)}, counts "
+                    f"{role}: {quoted(word)}, first in line {self._line(row)}, counts "
                     f"as a class, so that {names.count(word):,} samples are errors; "
                     "leave out samples without a class"
                 )
@@ -1239,9 +905,9 @@ class _Reader:
         """
         spelt: dict[float | str, str] = {}
         for name in sorted(true | said):
-            other = spelt.setdefault(_value_or_plain(name), name)
+            other = spelt.setdefault(number_or_plain(name), name)
             if other != name and {name, other} - (true & said):
-                problem = f"hold one class as {_quoted(other)} and {_quoted(name)}"
+                problem = f"hold one class as {quoted(other)} and {quoted(name)}"
                 fail("columns", problem, "write a class in one way")
 
     def _refuse_other_marks(self, true: Sequence[str], said: Sequence[str]) -> None:
@@ -1252,15 +918,13 @@ class _Reader:
         unknown = collections.Counter(said)
         for name in {*true}:
             del unknown[name]
-        bare = {_bare(name): name for name in sorted({*true})}
+        bare = {bare_name(name): name for name in sorted({*true})}
         for name in sorted(unknown):
-            label = bare.get(_bare(name))
-            if label is not None and _bare(name):
+            label = bare.get(bare_name(name))
+            if label is not None and bare_name(name):
                 row = list(said).index(name)
-                problem = (
-                    f"holds {_quoted(name)} in line {self._line(row)}, and labels "
-                )
-                problem += f"hold {_quoted(label)}"
+                problem = f"holds {quoted(name)} in line {self._line(row)}, and labels "
+                problem += f"hold {quoted(label)}"
                 fail("prediction", problem, "write a class in one way")
         never_said = collections.Counter(true)
         for name in {*said}:
@@ -1268,20 +932,20 @@ class _Reader:
         pair = [*unknown.most_common(1), *never_said.most_common(1)]
         are_one = len(pair) == 2 and min(n for _, n in pair) >= _MANY
         labels = {name.casefold() for name in true}
-        hold_one = any(labels & _words_of(name) for name in unknown)
+        hold_one = any(labels & words_of(name) for name in unknown)
         n_unknown = unknown.total()
         if n_unknown > len(said) / 20 or are_one or hold_one:
             _check.warn(
                 f"prediction: {n_unknown:,} of {len(said):,} are no label of this "
-                f"table, as {_quoted(pair[0][0])}, and count as errors; look how both "
+                f"table, as {quoted(pair[0][0])}, and count as errors; look how both "
                 "are written"
             )
 
     def _refuse_total(self, names: Sequence[str]) -> None:
         """Refuse a last line that is no sample but a sum or a mean."""
         last = names[-1]
-        if _plain(last) in _TOTALS and names.count(last) == 1:
-            where = f"{_quoted(last)} in line {self._line(len(names) - 1)}"
+        if plain_name(last) in TOTALS and names.count(last) == 1:
+            where = f"{quoted(last)} in line {self._line(len(names) - 1)}"
             fail("label", f"holds {where}", "leave out lines that are no samples")
 
     def _class_ids(self, at: int) -> npt.NDArray[np.int64]:
@@ -1300,7 +964,7 @@ class _Reader:
         for role, place in self.roles.items():
             if place == at:
                 return role
-        return _safe(self.names[at])
+        return safe(self.names[at])
 
     def _refuse_holes(self, at: int) -> None:
         """Refuse a column with holes, or with text where numbers belong."""
@@ -1311,91 +975,14 @@ class _Reader:
             problem = f"has a hole or NaN in line {self._line(int(holes.argmax()))}"
             fail(role, problem, "fill it or leave the line out")
         may_be_text = role in ("split", "label", "prediction", "correct")
-        if may_be_text or _is_numeric(column):
+        if may_be_text or is_numeric(column):
             return
         row, value = _first_text(column)
-        where = f"{_quoted(value)}, in line {self._line(row)}"
+        where = f"{quoted(value)}, in line {self._line(row)}"
         cure = "write plain numbers, all with points or all with commas"
         if "%" in value:
             cure = "write fractions of 1 without a percent sign"
         fail(role, f"holds what is not a number, {where}", cure)
-
-
-def _is_of_training(name: str, values: Collection[str]) -> bool:
-    """Whether a column that holds one value says that all has been seen."""
-    (value,) = values
-    if _SEEN.fullmatch(re.sub(r"[\W_]+", "", value)):
-        return True
-    return _YES_OR_NO.get(value, False) and "train" in name.casefold()
-
-
-def _are_in_parts(values: Collection[str]) -> bool:
-    """Whether paths and names lead into parts: ``train/7.png``, ``test-00003``."""
-    if any(" " in value.strip() for value in values):  # a text may hold such words
-        return False
-    kinds = set()
-    for value in values:
-        words = {*re.findall(r"[^\W\d_]+", value)}
-        kinds.add((bool(words & _IN_TRAINING), bool(words & _IN_OTHERS)))
-    return {(True, False), (False, True)} <= kinds
-
-
-def _counts_down(before: str, after: str) -> bool:
-    """Whether the first numbers in which two names differ fall: ``10-19``, ``3-9``.
-
-    Digits behind a decimal point do not count.
-    """
-    parts = [re.findall(r"\d*\.\d+|\d+|\D", name) for name in (before, after)]
-    for one, other in zip(*parts, strict=False):
-        if one != other:
-            return one.isdecimal() and other.isdecimal() and int(one) > int(other)
-    return False
-
-
-def _have_same_ids(
-    parts: Sequence["pd.DataFrame"], left: Sequence[int], label: int | None
-) -> bool:
-    """Whether one of these columns numbers about the same samples in all parts.
-
-    A model that failed on some samples has a few less; of one that was stopped all are
-    among the others'. Where numbers begin anew in each fold, labels differ.
-    """
-    largest = max(parts, key=len)
-    for at in left:
-        if not all(rows[at].is_unique for rows in parts) or largest[at].isna().any():
-            continue
-        known = largest.set_index(at)
-        shared = [rows[rows[at].isin(known.index)] for rows in parts]
-        n_alike = [len(rows) for rows in shared]
-        if label is not None:
-            expected = [known[label].reindex(rows[at]).to_numpy() for rows in shared]
-            pairs = zip(shared, expected, strict=True)
-            n_alike = [int((rows[label].to_numpy() == y).sum()) for rows, y in pairs]
-        if all(n >= 0.8 * len(rows) for n, rows in zip(n_alike, parts, strict=True)):
-            return True
-    return False
-
-
-def _value(name: str) -> float | None:
-    """The number that a name is, if it is one."""
-    try:
-        value = float(name)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None  # "nan" is a name
-
-
-def _ids_by_spelling(names: Sequence[str]) -> dict[str, int]:
-    """The id of each name, as it is written and, where no two are alike so, plain."""
-    exactly = {name: label for label, name in enumerate(names)}
-    plain = {_plain(name): label for label, name in enumerate(names)}
-    return exactly if len(plain) < len(exactly) else plain | exactly
-
-
-def _value_or_plain(name: str) -> float | str:
-    """What two spellings of one name have in common."""
-    value = _value(name)
-    return _plain(name) if value is None else value
 
 
 def _refuse_of_true_class(
@@ -1429,116 +1016,9 @@ def _refuse_below_chance(
         fail("confidence", problem, cure)
 
 
-def _is_like_scores(plain: str) -> bool:
-    """Tell whether a plain name looks like that of a column of scores, misspelt."""
-    if re.match(r"(logit|prob)(s|abilit(y|ies))?(?![a-z])", plain):
-        return True
-    numbered = re.sub(r"\d+", "0", plain[:40])
-    known = ("logit_0", "logits_0", "prob_0", "probs_0")
-    return bool(difflib.get_close_matches(numbered, known, 1, 0.75))
-
-
-def _cells(line: str, separator: str) -> list[str]:
-    """The cells of one line."""
-    rows = csv.reader([line], delimiter=separator, skipinitialspace=True)
-    try:
-        return [cell.strip() for cell in next(rows, [])]
-    except csv.Error:
-        problem = f"holds a cell of more than {csv.field_size_limit():,} characters"
-        fail("logits", problem, "is this a table of numbers?")
-
-
-def _text_of(lines: bytes, newline: str | None) -> io.TextIOWrapper:
-    """The text, line by line."""
-    return io.TextIOWrapper(io.BytesIO(lines), "utf-8", "replace", newline)
-
-
-def _rows_of_lines(
-    lines: bytes, separator: str, strict: bool = False
-) -> Iterator[tuple[int, int, int]]:
-    """Of each row its first and last line, from 1, and how many cells it has.
-
-    Ends where ``strict`` and something stands between a closing mark and a separator,
-    and after a cell that is longer than any.
-    """
-    rows = csv.reader(
-        _text_of(lines, newline=""),
-        delimiter=separator,
-        skipinitialspace=True,
-        strict=strict,
-    )
-    before = 0
-    try:
-        for cells in rows:
-            n_cells = 0 if len(cells) == 1 and not cells[0].strip() else len(cells)
-            yield before + 1, rows.line_num, n_cells
-            before = rows.line_num
-    except csv.Error:
-        if not strict:
-            yield before + 1, max(before + 2, rows.line_num), 0
-
-
-def _plain(name: str) -> str:
-    """A name written small, with "_" for spaces and hyphens.
-
-    Letters that look alike are alike: composed or not, wide or not, with soft hyphens
-    and marks without width or without.
-    """
-    alike = unicodedata.normalize("NFKC", name)
-    visible = "".join(c for c in alike if unicodedata.category(c) != "Cf")
-    straight = visible.translate(_STRAIGHT)
-    return re.sub(r"[\s\-]+", "_", straight.strip()).casefold()
-
-
-def _words_of(name: str) -> set[str]:
-    """The words in a name: of ``The answer is A`` ``a``, too."""
-    return {*re.findall(r"[^\W_]+", name.casefold())}
-
-
-def _bare(name: str) -> str:
-    """A name without blanks and marks, all of which ``C++`` and ``+`` have."""
-    return re.sub(r"[\W_]+", "", _plain(name))
-
-
-def _are_parts(values: Collection[str]) -> bool:
-    """Whether words name parts of the data: all of them, or two.
-
-    ``{"train", "cal", "extra"}`` does, by its first two words, and ``{"train", "x"}``;
-    ``{"train", "car", "bus"}`` are vehicles. Of two words one is enough.
-    """
-    words = [re.sub(r"[\W_]+", "", value) for value in values]
-    n_seen = sum(_SEEN.fullmatch(word) is not None for word in words)
-    n_unseen = sum(_UNSEEN.fullmatch(word) is not None for word in words)
-    if n_seen + n_unseen == len(words):
-        return bool(words)
-    return n_seen + n_unseen >= (1 if len(words) == 2 else 2)
-
-
-def _safe(name: str) -> str:
-    """A name that is short and can be printed."""
-    shown = files.shown(name)
-    kept = "".join(c if c.isprintable() else "?" for c in shown[:60])
-    return kept + ("..." if len(shown) > 60 else "")
-
-
-def _quoted(name: str) -> str:
-    """A name in quotes."""
-    return f"'{_safe(name)}'"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first names."""
-    return ", ".join(_safe(name) for name in names[:8])
-
-
-def _is_numeric(column: "pd.Series[Any]") -> bool:
-    """Tell whether a column was read as numbers; True and False are none."""
-    return column.dtype.kind in "iuf"
-
-
 def _are_numbers(table: "pd.DataFrame", columns: list[int]) -> bool:
     """Tell whether all of these columns were read as numbers."""
-    return all(_is_numeric(table[at]) for at in columns)
+    return all(is_numeric(table[at]) for at in columns)
 
 
 def _first_text(column: "pd.Series[Any]") -> tuple[int, str]:

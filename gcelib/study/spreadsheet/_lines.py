@@ -1,0 +1,141 @@
+"""Lines of text and their cells: what pandas would read otherwise than was meant."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gcelib._check import fail
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of a table below its header.
+
+    Attributes
+    ----------
+    content : bytes
+        With the empty cells of the last line.
+    separator : str
+        Of cells.
+    n_columns : int
+        As many as the header names.
+    above : int
+        How many lines stand above, with the header.
+    """
+
+    content: bytes
+    separator: str
+    n_columns: int
+    above: int
+
+    def refuse_odd(self) -> None:
+        """Refuse lines of other lengths, and cells that were not meant.
+
+        pandas fills short lines up at their end, where a cell before may be lacking. A
+        table that was written without quoting, ``"So he said<TAB>1``, would lose all
+        lines up to the next such mark. A text of several lines in quotes is no such
+        cell: not all of its lines have a cell for each column, and after its last mark
+        comes a separator.
+        """
+        self._refuse_surplus_cells()
+        has_quotes = b'"' in self.content
+        line = self._first_short_row() if has_quotes else self._first_short()
+        if line is not None:
+            problem = f"are {self.n_columns}, and line {self.above + line} has "
+            problem += "fewer cells"
+            fail("columns", problem, "write each cell, also an empty one")
+
+    def _refuse_surplus_cells(self) -> None:
+        """Refuse a first line with more cells than columns.
+
+        pandas would make an index of the surplus, slowly, and refuses longer lines
+        further down by itself.
+        """
+        first = re.split(rb"[\r\n]", self.content, maxsplit=1)[0]
+        text = first.decode("utf-8", "replace")
+        if len(cells_of(text, self.separator)) > self.n_columns:
+            problem = "are fewer than the cells of a line"
+            cure = "with decimal commas separate the cells by ; or put them in quotes"
+            fail("columns", problem, cure)
+
+    def _first_short(self) -> int | None:
+        """The first line, from 1, with too few cells; of a table without quotes."""
+        lines = self.content
+        mark = self.separator.encode()
+        needed = self.n_columns - 1
+        n_ends = lines.count(b"\n") + lines.count(b"\r") - lines.count(b"\r\n")
+        n_lines = 1 + n_ends
+        if lines.count(mark) >= needed * n_lines:  # longer lines are refused anyway
+            return None
+        for i, line in enumerate(lines.splitlines(), 1):
+            if line.count(mark) < needed and line.strip():
+                return i
+        return None
+
+    def _first_short_row(self) -> int | None:
+        """The first line, from 1, of a row with too few cells; refuses open quotes."""
+        n_rows = 0
+        short = None
+        several = None
+        for first, last, n_cells in rows_of_lines(self.content, self.separator):
+            n_rows += 1
+            if several is None and last > first:
+                several = first
+            if short is None and 0 < n_cells < self.n_columns:
+                short = first
+        if several is not None:
+            strict = rows_of_lines(self.content, self.separator, strict=True)
+            if self._are_all_whole() or sum(1 for _ in strict) < n_rows:
+                problem = f"line {self.above + several} begins a cell with a "
+                problem += "quotation mark that it does not close"
+                cure = "write such cells as csv does, or without the mark"
+                fail("columns", problem, cure)
+        return short
+
+    def _are_all_whole(self) -> bool:
+        """Whether every line has a cell for each column, quotation marks or not."""
+        marks = self.n_columns - 1
+        text = text_of(self.content, newline=None)
+        return all(line.count(self.separator) == marks for line in text if line.strip())
+
+
+def cells_of(line: str, separator: str) -> list[str]:
+    """The cells of one line."""
+    rows = csv.reader([line], delimiter=separator, skipinitialspace=True)
+    try:
+        return [cell.strip() for cell in next(rows, [])]
+    except csv.Error:
+        problem = f"holds a cell of more than {csv.field_size_limit():,} characters"
+        fail("logits", problem, "is this a table of numbers?")
+
+
+def text_of(lines: bytes, newline: str | None) -> io.TextIOWrapper:
+    """The text, line by line."""
+    return io.TextIOWrapper(io.BytesIO(lines), "utf-8", "replace", newline)
+
+
+def rows_of_lines(
+    lines: bytes, separator: str, strict: bool = False
+) -> Iterator[tuple[int, int, int]]:
+    """Of each row its first and last line, from 1, and how many cells it has.
+
+    Ends where ``strict`` and something stands between a closing mark and a separator,
+    and after a cell that is longer than any.
+    """
+    rows = csv.reader(
+        text_of(lines, newline=""),
+        delimiter=separator,
+        skipinitialspace=True,
+        strict=strict,
+    )
+    before = 0
+    try:
+        for cells in rows:
+            n_cells = 0 if len(cells) == 1 and not cells[0].strip() else len(cells)
+            yield before + 1, rows.line_num, n_cells
+            before = rows.line_num
+    except csv.Error:
+        if not strict:
+            yield before + 1, max(before + 2, rows.line_num), 0

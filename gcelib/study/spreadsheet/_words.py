@@ -1,0 +1,284 @@
+"""What people call the columns of a table, and what they write into its cells."""
+
+import difflib
+import math
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from gcelib.study import files
+
+#: Names of a column, written small with "_" for spaces; the first one is ours.
+NAMES = {
+    "split": ("split", "subset", "partition"),
+    "label": (
+        "label",
+        "labels",
+        "true_label",
+        "true_class",
+        "target",
+        "targets",
+        "y_true",
+        "y",
+        "truth",
+        "ground_truth",
+        "actual",
+    ),
+    "prediction": (
+        "prediction",
+        "predictions",
+        "pred",
+        "preds",
+        "pred_label",
+        "predicted",
+        "predicted_label",
+        "predicted_class",
+        "pred_class",
+        "y_pred",
+    ),
+    "confidence": (
+        "confidence",
+        "confidences",
+        "conf",
+        "score",
+        "probability",
+        "prob",
+        "max_prob",
+        "max_probability",
+        "confidence_score",
+    ),
+    "correct": ("correct", "is_correct", "hit", "right"),
+}
+ROLE_OF = {name: role for role, names in NAMES.items() for name in names}
+#: Names that could be two columns, and how to tell which.
+TWOFOLD = {
+    "class": "name it label (the true class) or prediction",
+    "category": "name it label (the true class) or prediction",
+    "outcome": "name it label (the true class) or correct",
+}
+#: Beginnings of the names of score columns, and what such scores are. ``score`` is no
+#: key: it does not say it, and is refused.
+KINDS = {
+    "logit": "logits",
+    "prob": "probabilities",
+    "probability": "probabilities",
+    "p": "probabilities",
+}
+_SCORES = re.compile(
+    r"(?P<start>logit|prob|probability|p|score)s?_(?P<ending>.+)"
+    r"|(?P<bare_start>logit|prob)s?(?P<number>\d+)"
+)
+#: What spreadsheets write below a column, and before the number there.
+TOTALS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
+#: What stands where nothing is known.
+NOTHING = {"", "?", "-", "na", "n/a", "#n/a", "nan", "none", "null", "missing"}
+SPLITS = {
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "cal": "val",
+    "calib": "val",
+    "calibration": "val",
+    "test": "test",
+}
+YES_OR_NO = {
+    "true": True,
+    "false": False,
+    "yes": True,
+    "no": False,
+    "1": True,
+    "0": False,
+    "t": True,
+    "f": False,
+    "y": True,
+    "n": False,
+    "1.0": True,
+    "0.0": False,
+}
+#: What else people call the part that a model has seen, and the others; without blanks
+#: and marks.
+_SEEN = re.compile(
+    r"train\w*|(trn|tr|learn|fit|seen|insample|ins|pretrain|finetune|labeledtrain|build"
+    r"|derivation|discovery|internal|estimation|modell?ing|lern|entrenamiento|treino"
+    r"|apprentissage|addestramento)"
+    r"(ing|ed|set|val|data|samples?|part|cohort|group|split|fold|phase|period"
+    r"|stichprobe|\d)*"
+)
+_UNSEEN = re.compile(
+    r"(test|valid)\w*|(val|validierung|dev|development|cal|calib|calibration"
+    r"|kalibrierung|tst|te|eval|evaluation|hold|held|holdout|heldout|oos"
+    r"|ood|oot|outofsample|unseen|external|replication|publictest|privatetest|prueba"
+    r"|teste|prova)"
+    r"(test|set|data|samples?|part|out|cohort|group|split|fold|phase|period"
+    r"|stichprobe|\d)*"
+)
+#: And in paths, names of files and the like.
+_IN_TRAINING = {"train", "training", "trn"}
+_IN_OTHERS = {
+    *("val", "valid", "validation", "test", "testing", "dev", "eval", "holdout"),
+}
+#: Names of a column of other words that may be such parts.
+PERHAPS_SPLIT = {
+    *("set", "data_set", "dataset", "data_split", "phase", "stage", "usage", "part"),
+    *("sample_type", "domain", "role"),
+}
+#: Columns of so few values may say which part a sample belongs to.
+MOST_PARTS = 10
+#: The name of a column that says of each sample whether it is in a part.
+IN_PART = re.compile(
+    r"(?:(?:is|in|of|for|used|was)_?)*"
+    r"(?:train|training|trained|trn|test|testing|tst|val|valid|validation|dev|seen"
+    r"|development|cal|calib|calibration|eval|evaluation|hold_?out|held_?out|unseen|oof"
+    r"|external|fit|fitted|in_?sample|memori[sz]ed|(?:in|out_of)_?bag|oob|member)"
+    r"(?:_?(?:set|data|sample|on|split|part|fold|row))?"
+)
+#: Names of a column that says of how many samples a line is.
+COUNTS = {
+    *("count", "counts", "n", "freq", "frequency", "weight", "weights", "support"),
+    *("n_samples", "num_samples", "samples", "n_obs", "sample_weight", "multiplicity"),
+}
+#: Names of a column that says when in its training a model said this.
+EPOCHS = {"epoch", "step", "global_step", "iteration", "iter"}
+#: Names of a column that numbers the classes of one sample by their probability.
+RANKS = {"rank", "k", "topk", "top_k", "top", "nth", "place"}
+#: Curved apostrophes, and dashes that are no hyphen.
+_STRAIGHT = str.maketrans("\u2018\u2019\u02bc\u2010\u2011\u2013\u2014", "'''----")
+
+
+class ScoreName(NamedTuple):
+    """The name of a column of scores, taken apart: ``prob_cat`` is of class ``cat``."""
+
+    start: str
+    ending: str
+
+
+def score_name(plain: str) -> ScoreName | None:
+    """The parts of a plain name, if it is one of a column of scores."""
+    found = _SCORES.fullmatch(plain)
+    if found is None:
+        return None
+    if found["start"]:
+        return ScoreName(found["start"], found["ending"])
+    return ScoreName(found["bare_start"], found["number"])
+
+
+def is_like_scores(plain: str) -> bool:
+    """Tell whether a plain name looks like that of a column of scores, misspelt."""
+    if re.match(r"(logit|prob)(s|abilit(y|ies))?(?![a-z])", plain):
+        return True
+    numbered = re.sub(r"\d+", "0", plain[:40])
+    known = ("logit_0", "logits_0", "prob_0", "probs_0")
+    return bool(difflib.get_close_matches(numbered, known, 1, 0.75))
+
+
+def plain_name(name: str) -> str:
+    """A name written small, with "_" for spaces and hyphens.
+
+    Letters that look alike are alike: composed or not, wide or not, with soft hyphens
+    and marks without width or without.
+    """
+    alike = unicodedata.normalize("NFKC", name)
+    visible = "".join(c for c in alike if unicodedata.category(c) != "Cf")
+    straight = visible.translate(_STRAIGHT)
+    return re.sub(r"[\s\-]+", "_", straight.strip()).casefold()
+
+
+def bare_name(name: str) -> str:
+    """A name without blanks and marks, all of which ``C++`` and ``+`` have."""
+    return re.sub(r"[\W_]+", "", plain_name(name))
+
+
+def words_of(name: str) -> set[str]:
+    """The words in a name: of ``The answer is A`` ``a``, too."""
+    return {*re.findall(r"[^\W_]+", name.casefold())}
+
+
+def number_in(name: str) -> float | None:
+    """The number that a name is, if it is one."""
+    try:
+        value = float(name)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None  # "nan" is a name
+
+
+def number_or_plain(name: str) -> float | str:
+    """What two spellings of one name have in common."""
+    value = number_in(name)
+    return plain_name(name) if value is None else value
+
+
+def ids_by_spelling(names: Sequence[str]) -> dict[str, int]:
+    """The id of each name, as it is written and, where no two are alike so, plain."""
+    exactly = {name: label for label, name in enumerate(names)}
+    plain = {plain_name(name): label for label, name in enumerate(names)}
+    return exactly if len(plain) < len(exactly) else plain | exactly
+
+
+def counts_down(before: str, after: str) -> bool:
+    """Whether the first numbers in which two names differ fall: ``10-19``, ``3-9``.
+
+    Digits behind a decimal point do not count.
+    """
+    parts = [re.findall(r"\d*\.\d+|\d+|\D", name) for name in (before, after)]
+    for one, other in zip(*parts, strict=False):
+        if one != other:
+            return one.isdecimal() and other.isdecimal() and int(one) > int(other)
+    return False
+
+
+def are_parts(values: Collection[str]) -> bool:
+    """Whether words name parts of the data: all of them, or two.
+
+    ``{"train", "cal", "extra"}`` does, by its first two words, and ``{"train", "x"}``;
+    ``{"train", "car", "bus"}`` are vehicles. Of two words one is enough.
+    """
+    words = [re.sub(r"[\W_]+", "", value) for value in values]
+    n_seen = sum(_SEEN.fullmatch(word) is not None for word in words)
+    n_unseen = sum(_UNSEEN.fullmatch(word) is not None for word in words)
+    if n_seen + n_unseen == len(words):
+        return bool(words)
+    return n_seen + n_unseen >= (1 if len(words) == 2 else 2)
+
+
+def are_in_parts(values: Collection[str]) -> bool:
+    """Whether paths and names lead into parts: ``train/7.png``, ``test-00003``."""
+    if any(" " in value.strip() for value in values):  # a text may hold such words
+        return False
+    kinds = set()
+    for value in values:
+        words = {*re.findall(r"[^\W\d_]+", value)}
+        kinds.add((bool(words & _IN_TRAINING), bool(words & _IN_OTHERS)))
+    return {(True, False), (False, True)} <= kinds
+
+
+def is_of_training(name: str, values: Collection[str]) -> bool:
+    """Whether a column that holds one value says that all has been seen."""
+    (value,) = values
+    if _SEEN.fullmatch(re.sub(r"[\W_]+", "", value)):
+        return True
+    return YES_OR_NO.get(value, False) and "train" in name.casefold()
+
+
+def safe(name: str) -> str:
+    """A name that is short and can be printed."""
+    shown = files.shown(name)
+    kept = "".join(c if c.isprintable() else "?" for c in shown[:60])
+    return kept + ("..." if len(shown) > 60 else "")
+
+
+def quoted(name: str) -> str:
+    """A name in quotes."""
+    return f"'{safe(name)}'"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names."""
+    return ", ".join(safe(name) for name in names[:8])
+
+
+def shown_name(name: str, at: int) -> str:
+    """A column's name, quoted, or its place."""
+    return quoted(name) if name else f"column {at + 1}, without a name"
