@@ -1002,11 +1002,9 @@ class _Study:
 
     def costs_accuracy(self, name: str) -> bool:
         """Whether clearly fewer predictions are right than without the calibrator."""
-        right = [self.judged[which].correct.astype(float) for which in ("raw", name)]
-        return (
-            _interval_of_mean(right[0] - right[1], FALSE_ALARMS / len(self.names)).low
-            > 0
-        )
+        before, after = (self.judged[which].correct for which in ("raw", name))
+        lost = before.astype(float) - after.astype(float)
+        return _interval_of_mean(lost, FALSE_ALARMS / len(self.names)).low > 0
 
     def values(self, criterion: str) -> dict[str, float]:
         """NLL or ECE of each calibrator."""
@@ -1151,8 +1149,9 @@ class _Study:
         """Many predictions that the calibrator mends, as calibration alone does not."""
         if before.error - after.error < _LARGE_GAIN or self.exchanged:
             return []
-        right = [self.judged[row.name].correct.astype(float) for row in (after, before)]
-        if _interval_of_mean(right[0] - right[1], FALSE_ALARMS).low <= 0:
+        was_right, is_right = (self.judged[r.name].correct for r in (before, after))
+        mended = is_right.astype(float) - was_right.astype(float)
+        if _interval_of_mean(mended, FALSE_ALARMS).low <= 0:
             return []
         return [
             f"It makes {100 * before.error:.2f} % errors {100 * after.error:.2f} %: "
@@ -1223,7 +1222,7 @@ class _Study:
         ]
 
     def _of_test_labels(self, test: tuple[Tensor, Tensor] | None) -> list[str]:
-        """Test labels at chance where those of validation are not."""
+        """Test labels at chance, or exchanged, where those of validation are not."""
         if test is None or self.model_classes is None or self.at_chance:
             return []
         hits = int(self._judge(*test).correct.sum())

@@ -31,11 +31,11 @@ _MANY = 10
 #: Samples, spread over the set, that tell whether labels and logits belong together;
 #: and how many of them must be of another class than the most frequent one.
 _LOOKED_AT = 2000
+_NEEDED = 50
 #: With more classes it is not looked whether their columns have changed places.
 _MOST_EXCHANGED = 2_000
 #: So many exchanges show the rest.
 _MOST_EXCHANGES = 100
-_NEEDED = 50
 #: How far above a bin's edge a confidence still counts as on it, relative: these come
 #: from a softmax in float64.
 _EDGE_TOLERANCE = 1e-12
