@@ -1025,47 +1025,46 @@ def write_logits(path, header, cells, n=60):
     [
         ("set", ["train", "cal", "test"]),
         ("set", ["train", "calibration", "extra"]),
-        ("set", ["train", "rest"]),
+        ("set", ["train", "cal", ""]),
         ("set", ["labeled", "val", "test"]),
+        ("set", ["", "test"]),
         ("phase", ["learn", "test1", "test2"]),
         ("part", ["in_sample", "out_of_sample"]),
-        ("part", ["seen", "unseen"]),
+        ("part", ["train"]),
+        ("part", ["train split", "test split"]),
+        ("cohort", ["Training cohort", "Validation cohort"]),
+        ("cohort", ["derivation", "validation"]),
+        ("cohort", ["discovery", "validation"]),
         ("teil", ["Training", "Validierung", "Test"]),
-        ("set", ["", "test"]),
+        ("sample", ["Lernstichprobe", "Teststichprobe"]),
         ("in_train", ["0", "1"]),
         ("used_for_training", ["True", "False"]),
         ("trained_on", ["yes", "no"]),
+        ("train", ["y", "n"]),
+        ("is_train", ["T", "F"]),
+        ("is_train", ["1"]),
         ("is_train_sample", ["0", "1"]),
         ("held_out", ["0", "1"]),
-        ("is_heldout", ["0", "1"]),
-        ("is_train", ["T", "F"]),
-        ("train", ["y", "n"]),
         ("held out", ["x", ""]),
-        ("cohort", ["Training cohort", "Validation cohort"]),
-        ("cohort", ["derivation", "validation"]),
-        ("cohort", ["internal", "external"]),
-        ("cohort", ["A", "holdout"]),
-        ("sample", ["Lernstichprobe", "Teststichprobe"]),
-        ("sample", ["INS", "OOT"]),
-        ("is_valid", ["0", "1"]),
+        ("is_heldout", ["0", "1"]),
         ("is_oof", ["0", "1"]),
-        ("part", ["train"]),
-        ("is_train", ["1"]),
         ("in_bag", ["0", "1"]),
         ("file", ["train.csv", "test.csv"]),
-        ("part", ["train split", "test split"]),
-        ("part", ["train_v2", "other_v2"]),
-        ("id", [f"{s}-{i:05}" for i in range(20) for s in ("train", "test")]),
-        ("id", [f"{s}_{i}.png" for i in range(20) for s in ("train", "val")]),
-        (
-            "id",
-            [f"/data/images_{s}/{i}.jpg" for i in range(20) for s in ("train", "val")],
-        ),
-        ("set", ["train", "cal", ""]),
         ("file", [f"data/{s}/{i}.png" for i in range(20) for s in ("train", "test")]),
         (
             "file",
             [f"D:\\data\\{s}\\{i}.png" for i in range(20) for s in ("trn", "val")],
+        ),
+        (
+            "file",
+            [f"/My Drive/{s}/{i}.png" for i in range(20) for s in ("train", "val")],
+        ),
+        ("file", [f"{s} ({i}).png" for i in range(20) for s in ("train", "test")]),
+        ("id", [f"{s}-{i:05}" for i in range(20) for s in ("train", "test")]),
+        ("id", [f"{s}A_{i}" for i in range(20) for s in ("train", "test")]),
+        (
+            "id",
+            [f"/data/images_{s}/{i}.jpg" for i in range(20) for s in ("train", "val")],
         ),
     ],
 )
@@ -1083,32 +1082,40 @@ def test_a_column_that_says_what_the_model_has_seen_is_not_left_out(
         ("superclass", ["train", "car", "bus"]),
         ("site", ["calgary", "valencia", "fitchburg"]),
         ("device", ["dev1 phone", "held by hand"]),
-        ("contest", ["0", "1"]),
-        ("covid_test", ["0", "1"]),
-        ("test_result", ["yes", "no"]),
-        ("last_tested_positive", ["0", "1"]),
+        ("lang", ["en", "tr"]),
+        ("lang", ["hi", "te"]),
         ("school", ["public", "private"]),
-        (
-            "text",
-            [f"this {s} was late {i}" for i in range(20) for s in ("train", "test")],
-        ),
-        ("file", [f"train/run{i}/data/test/7.png" for i in range(60)]),
-        ("id", [f"test_{i}" for i in range(60)]),
-        ("fold", ["0", "1", "2"]),
-        ("k", ["1", "2", "3"]),
-        ("set", ["only one"]),
-        ("part", ["test"]),
-        ("is_test", ["1"]),
-        ("is_train", ["0"]),
+        ("ward", ["internal", "surgical"]),
+        ("rating", ["buy", "hold"]),
+        ("stage", ["I", "II", "III"]),
+        ("domain", ["books", "dvd"]),
+        ("role", ["user", "system"]),
         ("subject", ["s1", "s2"]),
         ("problem", ["p1", "p2"]),
         ("probe", ["p1", "p2"]),
         ("hint", ["yes", ""]),
+        ("contest", ["0", "1"]),
+        ("covid_test", ["0", "1"]),
+        ("test_result", ["yes", "no"]),
+        ("last_tested_positive", ["0", "1"]),
+        ("is_test", ["1"]),
+        ("is_train", ["0"]),
+        ("part", ["test"]),
+        ("set", ["only one"]),
+        ("fold", ["0", "1", "2"]),
+        ("k", ["1", "2", "3"]),
+        ("step", [str(i) for i in range(60)]),
+        ("id", [f"test_{i}" for i in range(60)]),
         (
             "file",
             [f"vehicles/{s}/{i}.png" for i in range(20) for s in ("train", "car")],
         ),
         ("file", [f"data/train/{i}.png" for i in range(60)]),
+        ("file", [f"train/run{i}/data/test/7.png" for i in range(60)]),
+        (
+            "text",
+            [f"this {s} was late {i}" for i in range(20) for s in ("train", "test")],
+        ),
     ],
 )
 def test_a_column_of_other_words_is_left_out(tmp_path, header, cells):
@@ -1127,8 +1134,15 @@ def test_a_column_of_other_words_is_left_out(tmp_path, header, cells):
 @pytest.mark.parametrize(
     ("header", "cells"),
     [
-        ("set", ["source", "target"]),
-        ("domain", ["0", "1"]),
+        ("set", ["train", "rest"]),
+        ("cohort", ["internal", "external"]),
+        ("cohort", ["A", "holdout"]),
+        ("group", ["control", "test"]),
+        ("quality", ["valid", "invalid"]),
+        ("sample", ["INS", "OOT"]),
+        ("sample", ["tr", "te"]),
+        ("is_valid", ["0", "1"]),
+        ("member", ["0", "1"]),
         ("epoch", ["1", "2", "3"]),
         ("global step", ["100", "200"]),
     ],
@@ -1341,6 +1355,42 @@ def test_folds_of_sorted_samples_are_no_several_models(tmp_path):
     lines = [[i % 5, i // 40, *rng.normal(size=3).round(3)] for i in range(120)]
     path = tmp_path / "m.csv"
     write_confidences(path, "fold,label,logit_0,logit_1,logit_2", lines)
+    load_logits_file(path)
+
+
+@pytest.mark.parametrize("form", ["logits", "names"])
+def test_a_grid_of_models_of_the_same_samples_is_told(tmp_path, form):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 40)
+    lines = []
+    for model in ("a", "b"):
+        for prompt in ("x", "y", "z"):
+            for i in rng.permutation(40):
+                scores = rng.normal(size=3).round(3)
+                said = [scores.argmax(), 0.5] if form == "names" else scores
+                lines.append([model, prompt, i, labels[i], *said])
+    header = "label,prediction,confidence" if form == "names" else "label,"
+    header += "" if form == "names" else "logit_0,logit_1,logit_2"
+    path = tmp_path / "m.csv"
+    write_confidences(path, f"model,prompt,sample,{header}", lines[:-1])
+    with pytest.warns(
+        UserWarning, match="'model' and 'prompt' part the lines into 6 ti"
+    ):
+        load_logits_file(path)
+
+
+def test_rare_events_in_groups_are_no_several_models(tmp_path):
+    """Labels agree by chance: 0.97 of the hours of a machine are without a failure."""
+    rng = np.random.default_rng(0)
+    lines = [
+        [i // 150, i % 150, int(rng.random() < 0.03), 0, f"{rng.uniform(0.9, 1):.3f}"]
+        for i in range(900)
+    ]
+    path = tmp_path / "m.csv"
+    write_confidences(path, "machine,hour,label,prediction,confidence", lines)
+    load_logits_file(path)
+    lines = [[*line[:2], int(line[2] == 0), line[4]] for line in lines]
+    write_confidences(path, "machine,hour,correct,confidence", lines)
     load_logits_file(path)
 
 

@@ -551,6 +551,49 @@ def test_a_number_from_before_a_reload_has_not_the_new_fingerprint(modules, text
     assert fingerprint() != before
 
 
+@pytest.mark.parametrize(
+    ("use", "is_kept"),
+    [
+        ("class Net(acts.Base): pass\ndef build(*_): return Net()", True),
+        ("WIDTHS = [2 * acts.WIDTH]\ndef build(*_): return WIDTHS", True),
+        ("def build(k, shape, width=acts.WIDTH): return width", True),
+        ("ACTS = {'a': acts.act}\ndef build(*_): return ACTS['a']()", True),
+        ("class Net:\n    width = acts.WIDTH\ndef build(*_): return Net().width", True),
+        ("build = (lambda act: lambda *_: act())(acts.act)", True),
+        ("def build(*_): return acts.act()", False),
+        ("build = lambda *_: acts.Base()", False),
+        (
+            "class Net:\n    def f(self): return acts.WIDTH\nbuild = lambda *_: Net",
+            False,
+        ),
+    ],
+)
+def test_what_a_file_took_while_it_was_imported_is_not_what_was_reloaded(
+    modules, use, is_kept
+):
+    package = modules / "my_own_package"
+    package.mkdir()
+    text = "from torch import nn\nWIDTH = 16\nclass Base(nn.ReLU): pass\n"
+    (package / "acts.py").write_text(text + "def act(): return nn.ReLU()\n")
+    (package / "nets.py").write_text(f"from . import acts\n{use}\n")
+    module = importlib.import_module("my_own_package.nets")
+
+    def fingerprint():
+        return networks.fingerprint("my_own_package.nets:build")
+
+    before = fingerprint()
+    text = "from torch import nn\nWIDTH = 2\nclass Base(nn.Tanh): pass\n"
+    (package / "acts.py").write_text(text + "def act(): return nn.Tanh()\n")
+    importlib.reload(module.acts)
+    if is_kept:
+        with pytest.raises(
+            ValueError, match=r"from before my_own_package.acts was rel"
+        ):
+            fingerprint()
+        importlib.reload(module)
+    assert fingerprint() != before
+
+
 def test_a_number_whose_file_was_not_read_anew_has_not_the_new_fingerprint(modules):
     """Where the module beside it was."""
     package = modules / "my_own_package"

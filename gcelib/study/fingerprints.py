@@ -297,7 +297,8 @@ def _refuse_names_from_before(
         if id(spec) not in known:
             continue
         path = Path(str(module.__file__))
-        for home, name, here in _names_from(path, folder):
+        tree = ast.parse(path.read_bytes())
+        for home, name, here in _names_from(tree, path, folder):
             there = anew.get(home)
             if there is None or here not in vars(module):
                 continue
@@ -305,14 +306,22 @@ def _refuse_names_from_before(
             new = getattr(there, name, old)
             is_plain = isinstance(old, (bool, int, float, complex, str, bytes))
             if old is not new and not (is_plain and old == new):
-                problem = f"{name} in {path} is from before {home} was reloaded"
-                cure = "reload both, or restart Python (or the notebook's kernel)"
-                fail("model", problem, cure)
+                _refuse_from_before(f"{name} in {path}", home)
+        for home, here in _modules_in(tree, path, folder):
+            if home in anew and _is_used_at_import(tree, here):
+                _refuse_from_before(f"what {path} took from it", home)
 
 
-def _names_from(path: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
+def _refuse_from_before(what: str, home: str) -> NoReturn:
+    """Refuse what a module holds of another that has been reloaded since."""
+    cure = "reload both, or restart Python (or the notebook's kernel)"
+    fail("model", f"{what} is from before {home} was reloaded", cure)
+
+
+def _names_from(
+    tree: ast.Module, path: Path, folder: Path
+) -> Iterator[tuple[str, str, str]]:
     """Yield what ``from module import name as here`` says in a file, module first."""
-    tree = ast.parse(path.read_bytes())
     parents = path.relative_to(folder).parts[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -320,6 +329,33 @@ def _names_from(path: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
             home = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield home, alias.name, alias.asname or alias.name
+
+
+def _modules_in(
+    tree: ast.Module, path: Path, folder: Path
+) -> Iterator[tuple[str, str]]:
+    """Yield the modules that a file may import, and by which name it has them."""
+    for home, name, here in _names_from(tree, path, folder):
+        yield f"{home}.{name}" if home else name, here
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, alias.asname or alias.name.partition(".")[0]
+
+
+def _is_used_at_import(tree: ast.AST, name: str) -> bool:
+    """Whether a file uses a name while it is imported, outside of functions' bodies.
+
+    As ``class Net(layers.Base)``, ``SIZE = layers.SIZE`` or ``def f(n=layers.SIZE)``.
+    """
+    if isinstance(tree, ast.Name):
+        return tree.id == name
+    parts: Iterable[ast.AST] = ast.iter_child_nodes(tree)
+    if isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        parts = [*tree.decorator_list, tree.args]
+    elif isinstance(tree, ast.Lambda):
+        parts = [tree.args]
+    return any(_is_used_at_import(part, name) for part in parts)
 
 
 def _codes_from(

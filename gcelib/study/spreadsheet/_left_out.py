@@ -1,5 +1,6 @@
 """Columns that are not read, but may say that a line is no sample of its own."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,17 +10,12 @@ import numpy.typing as npt
 
 from gcelib import _check
 from gcelib._check import fail
+from gcelib.study.spreadsheet._parts import evidence
 from gcelib.study.spreadsheet._words import (
     COUNTS,
     EPOCHS,
-    IN_PART,
-    MOST_PARTS,
-    PERHAPS_SPLIT,
+    MODELS,
     RANKS,
-    YES_OR_NO,
-    are_in_parts,
-    are_parts,
-    is_of_training,
     plain_name,
     safe,
     shown_name,
@@ -32,6 +28,12 @@ if TYPE_CHECKING:
 _FEW_VALUES = 5
 #: A column of so few values may say which model, or which epoch, a line is of.
 _MOST_STATES = 1_000
+#: So many values of a column are looked at, spread over it.
+_LOOKED_AT = 10_000
+#: More epochs than these are hardly those of one training.
+_FEW_EPOCHS = 50
+#: So many columns of a few values are looked at two by two.
+_MOST_PAIRED = 6
 #: Samples from which a pattern without exception is no chance.
 _MANY = 20
 
@@ -76,65 +78,71 @@ class LeftOut:
         return shown_name(self.names[at], at)
 
     def refuse_unnamed_split(self) -> None:
-        """Refuse a column that says which samples are for what."""
+        """Refuse a column that says which samples are for what; tell what may."""
         if "split" in self.roles:
             return
         for at in self.places:
-            name = self.names[at]
             column = self.table[at]
             found = column.dropna().unique()
-            step = 1 + len(found) // 10_000
+            step = 1 + len(found) // _LOOKED_AT
             values = {str(value).strip().casefold() for value in found[::step]}
-            is_about_part = IN_PART.fullmatch(plain_name(name)) is not None
-            says_yes = is_about_part and values <= {*YES_OR_NO, "x"}
-            is_mixed = len(found) > 1 or column.isna().any()
-            is_short = len(found) <= MOST_PARTS
-            is_part = is_short and (says_yes or are_parts(values))
-            if not values or not (is_mixed or is_of_training(name, values)):
-                continue
-            if is_part or are_in_parts(values):
+            has_holes = bool(column.isna().any())
+            found_out = evidence(self.names[at], values, has_holes=has_holes)
+            if found_out == "sure":
                 cure = "name it split and write val and test, or leave it out if it "
                 cure += "says something else"
                 fail("columns", f"{self._shown(at)} says val or test", cure)
+            if found_out == "perhaps":
+                says = "which samples the model has seen, leave those out"
+                self._tell(at, says)
+
+    def _tell(self, at: int, says: str) -> None:
+        """Warn that a column is left out, and of what it may say."""
+        _check.warn(
+            f"columns: {self._shown(at)} is left out, and each line is one sample; if "
+            f"it says {says}"
+        )
 
     def tell_other_lines(self) -> None:
         """Warn of a column that says that lines are not one sample each."""
         for at in self.places:
             plain = plain_name(self.names[at])
-            n_values = self.table[at].nunique()
+            n_lines = self.table[at].value_counts()
+            if not is_numeric(self.table[at]) or len(n_lines) < 2:
+                continue
             if plain in COUNTS:
                 says = "how many samples a line stands for, write the line as often"
-            elif plain in EPOCHS:
+                self._tell(at, says)
+            elif plain in EPOCHS and len(n_lines) <= _FEW_EPOCHS and n_lines.min() > 1:
                 says = "which state of a model a line is from, keep those of one"
-            elif plain in PERHAPS_SPLIT and 2 <= n_values <= MOST_PARTS:
-                says = "which samples the model has seen, leave those out"
-            else:
-                continue
-            is_of_numbers = is_numeric(self.table[at]) and n_values > 1
-            if is_of_numbers or plain in PERHAPS_SPLIT:
-                _check.warn(
-                    f"columns: {self._shown(at)} is left out, and each line is one "
-                    f"sample; if it says {says}"
-                )
+                self._tell(at, says)
 
     def tell_several_models(self) -> None:
-        """Warn where a column parts the lines into the same samples.
+        """Warn where a column, or two, part the lines into the same samples.
 
         They have the same labels in the same order, but for those sorted by class, of
-        which folds may be alike; or a second such column numbers them.
+        which folds may be alike; or another column numbers them.
         """
-        for at in self.places:
-            sizes = self.table[at].value_counts()
-            if not 2 <= len(sizes) <= _MOST_STATES or sizes.max() < _MANY:
+        few = [at for at in self.places if self._parts_lines(at)]
+        pairs = itertools.combinations(few[:_MOST_PAIRED], 2)
+        for keys in [*((at,) for at in few), *pairs]:
+            parts = [rows for _, rows in self.table.groupby([*keys], sort=False)]
+            if len(parts) > _MOST_STATES or max(map(len, parts)) < _MANY:
                 continue
-            parts = [rows for _, rows in self.table.groupby(at, sort=False)]
-            if self._have_same_labels(parts) or self._have_same_ids(parts):
+            if self._have_same_labels(parts) or self._have_same_ids(parts, keys):
+                shown = " and ".join(self._shown(at) for at in keys)
+                verb = "parts" if len(keys) == 1 else "part"
                 _check.warn(
-                    f"columns: {self._shown(at)} parts the lines into {len(parts)} "
-                    "times the same samples, and all are read as one model's; if they "
-                    "are of several models, or of several states of one, keep one"
+                    f"columns: {shown} {verb} the lines into {len(parts)} times the "
+                    "same samples, and all are read as one model's; if they are of "
+                    "several models, or of several states of one, keep one"
                 )
                 return
+
+    def _parts_lines(self, at: int) -> bool:
+        """Whether a column holds a few values, at least one of them often."""
+        n_lines = self.table[at].value_counts()
+        return 2 <= len(n_lines) <= _MOST_STATES and n_lines.max() >= _MANY
 
     def _have_same_labels(self, parts: Sequence["pd.DataFrame"]) -> bool:
         """Whether the labels of all parts are alike in their order, which is mixed."""
@@ -145,31 +153,44 @@ class LeftOut:
             return False
         return all(np.array_equal(first, other) for other in others)
 
-    def _have_same_ids(self, parts: Sequence["pd.DataFrame"]) -> bool:
+    def _have_same_ids(
+        self, parts: Sequence["pd.DataFrame"], keys: Sequence[int]
+    ) -> bool:
         """Whether one of the columns numbers about the same samples in all parts.
 
         A model that failed on some samples has a few less; of one that was stopped all
-        are among the others'. Where numbers begin anew in each fold, labels differ.
+        are among the others'. Where there are no labels to compare, the name of a
+        column must say that it is of models.
         """
-        return any(self._are_numbered_by(at, parts) for at in self.places)
+        if "label" not in self.roles:
+            names = {plain_name(self.names[at]) for at in keys}
+            if not names & (MODELS | EPOCHS):
+                return False
+        others = (at for at in self.places if at not in keys)
+        return any(self._are_numbered_by(at, parts) for at in others)
 
     def _are_numbered_by(self, at: int, parts: Sequence["pd.DataFrame"]) -> bool:
-        """Whether this column does."""
+        """Whether this column does, by labels that agree far beyond chance."""
         largest = max(parts, key=len)
         is_once = all(rows[at].is_unique for rows in parts)
         if not is_once or largest[at].isna().any():
             return False
-        label = self.roles.get("label")
         known = largest.set_index(at)
-        for rows in parts:
-            shared = rows[rows[at].isin(known.index)]
-            n_alike = len(shared)
-            if label is not None:
-                expected = known[label].reindex(shared[at]).to_numpy()
-                n_alike = int((shared[label].to_numpy() == expected).sum())
-            if n_alike < 0.8 * len(rows):
-                return False
-        return True
+        others = [rows for rows in parts if rows is not largest]
+        shared = [rows[rows[at].isin(known.index)] for rows in others]
+        n_lines = sum(map(len, others))
+        if sum(map(len, shared)) < 0.8 * n_lines:
+            return False
+        if "label" not in self.roles:
+            return True
+        label = self.roles["label"]
+        shares = self.table[label].value_counts(normalize=True)
+        n_by_chance = n_lines * float(1 - shares.pow(2).sum())
+        n_unlike = sum(
+            int((rows[label].to_numpy() != known[label].loc[rows[at]].to_numpy()).sum())
+            for rows in shared
+        )
+        return n_by_chance >= _MANY / 2 and n_unlike <= n_by_chance / 5
 
     def groups(self) -> dict[int, "pd.Series[Any]"]:
         """Columns that hold values in several lines each, of a table of confidences."""

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gcelib.study import files
@@ -97,50 +97,18 @@ YES_OR_NO = {
     "1.0": True,
     "0.0": False,
 }
-#: What else people call the part that a model has seen, and the others; without blanks
-#: and marks.
-_SEEN = re.compile(
-    r"train\w*|(trn|tr|learn|fit|seen|insample|ins|pretrain|finetune|labeledtrain|build"
-    r"|derivation|discovery|internal|estimation|modell?ing|lern|entrenamiento|treino"
-    r"|apprentissage|addestramento)"
-    r"(ing|ed|set|val|data|samples?|part|cohort|group|split|fold|phase|period"
-    r"|stichprobe|\d)*"
-)
-_UNSEEN = re.compile(
-    r"(test|valid)\w*|(val|validierung|dev|development|cal|calib|calibration"
-    r"|kalibrierung|tst|te|eval|evaluation|hold|held|holdout|heldout|oos"
-    r"|ood|oot|outofsample|unseen|external|replication|publictest|privatetest|prueba"
-    r"|teste|prova)"
-    r"(test|set|data|samples?|part|out|cohort|group|split|fold|phase|period"
-    r"|stichprobe|\d)*"
-)
-#: And in paths, names of files and the like.
-_IN_TRAINING = {"train", "training", "trn"}
-_IN_OTHERS = {
-    *("val", "valid", "validation", "test", "testing", "dev", "eval", "holdout"),
-}
-#: Names of a column of other words that may be such parts.
-PERHAPS_SPLIT = {
-    *("set", "data_set", "dataset", "data_split", "phase", "stage", "usage", "part"),
-    *("sample_type", "domain", "role"),
-}
-#: Columns of so few values may say which part a sample belongs to.
-MOST_PARTS = 10
-#: The name of a column that says of each sample whether it is in a part.
-IN_PART = re.compile(
-    r"(?:(?:is|in|of|for|used|was)_?)*"
-    r"(?:train|training|trained|trn|test|testing|tst|val|valid|validation|dev|seen"
-    r"|development|cal|calib|calibration|eval|evaluation|hold_?out|held_?out|unseen|oof"
-    r"|external|fit|fitted|in_?sample|memori[sz]ed|(?:in|out_of)_?bag|oob|member)"
-    r"(?:_?(?:set|data|sample|on|split|part|fold|row))?"
-)
 #: Names of a column that says of how many samples a line is.
 COUNTS = {
-    *("count", "counts", "n", "freq", "frequency", "weight", "weights", "support"),
-    *("n_samples", "num_samples", "samples", "n_obs", "sample_weight", "multiplicity"),
+    *("count", "counts", "n", "freq", "frequency", "weight", "weights"),
+    *("n_samples", "num_samples", "n_obs", "sample_weight", "multiplicity"),
 }
 #: Names of a column that says when in its training a model said this.
 EPOCHS = {"epoch", "step", "global_step", "iteration", "iter"}
+#: Names of a column that says which model a line is from.
+MODELS = {
+    *("model", "method", "network", "checkpoint", "ckpt", "run", "seed", "prompt"),
+    *("variant", "experiment", "loss", "algorithm", "system"),
+}
 #: Names of a column that numbers the classes of one sample by their probability.
 RANKS = {"rank", "k", "topk", "top_k", "top", "nth", "place"}
 #: Curved apostrophes, and dashes that are no hyphen.
@@ -227,39 +195,6 @@ def counts_down(before: str, after: str) -> bool:
         if one != other:
             return one.isdecimal() and other.isdecimal() and int(one) > int(other)
     return False
-
-
-def are_parts(values: Collection[str]) -> bool:
-    """Whether words name parts of the data: all of them, or two.
-
-    ``{"train", "cal", "extra"}`` does, by its first two words, and ``{"train", "x"}``;
-    ``{"train", "car", "bus"}`` are vehicles. Of two words one is enough.
-    """
-    words = [re.sub(r"[\W_]+", "", value) for value in values]
-    n_seen = sum(_SEEN.fullmatch(word) is not None for word in words)
-    n_unseen = sum(_UNSEEN.fullmatch(word) is not None for word in words)
-    if n_seen + n_unseen == len(words):
-        return bool(words)
-    return n_seen + n_unseen >= (1 if len(words) == 2 else 2)
-
-
-def are_in_parts(values: Collection[str]) -> bool:
-    """Whether paths and names lead into parts: ``train/7.png``, ``test-00003``."""
-    if any(" " in value.strip() for value in values):  # a text may hold such words
-        return False
-    kinds = set()
-    for value in values:
-        words = {*re.findall(r"[^\W\d_]+", value)}
-        kinds.add((bool(words & _IN_TRAINING), bool(words & _IN_OTHERS)))
-    return {(True, False), (False, True)} <= kinds
-
-
-def is_of_training(name: str, values: Collection[str]) -> bool:
-    """Whether a column that holds one value says that all has been seen."""
-    (value,) = values
-    if _SEEN.fullmatch(re.sub(r"[\W_]+", "", value)):
-        return True
-    return YES_OR_NO.get(value, False) and "train" in name.casefold()
 
 
 def safe(name: str) -> str:
