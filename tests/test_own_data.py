@@ -594,6 +594,48 @@ def test_what_a_file_took_while_it_was_imported_is_not_what_was_reloaded(
     assert fingerprint() != before
 
 
+@pytest.mark.parametrize("where", ["nets", "sizes"])
+@pytest.mark.parametrize("value", ["16", "{'a': 16}"])
+def test_a_number_that_autoreload_has_put_in_its_place_is_refused(
+    modules, where, value
+):
+    """It leaves the module's functions and specification as they are."""
+    autoreload = pytest.importorskip("IPython.extensions.autoreload")
+    package = modules / "my_own_package"
+    package.mkdir()
+    (package / "sizes.py").write_text(f"WIDTH = {value}\n")
+    text = f"from . import sizes\nWIDTH = {value}\ndef build(*_): return "
+    text += "WIDTH" if where == "nets" else "sizes.WIDTH"
+    (package / "nets.py").write_text(text)
+    module = importlib.import_module("my_own_package.nets")
+    reloader = autoreload.ModuleReloader()
+    reloader.check(True)
+
+    def fingerprint():
+        return networks.fingerprint("my_own_package.nets:build")
+
+    before = fingerprint()
+    file = package / f"{where}.py"
+    file.write_text(file.read_text().replace("16", "2"))
+    seconds = os.stat(file).st_mtime + 10
+    os.utime(file, (seconds, seconds))
+    assert fingerprint() == before
+    reloader.check(True)
+    assert "2" in repr(module.build())
+    with contextlib.suppress(ValueError):  # where it repairs, that is refused
+        assert fingerprint() != before
+
+
+def test_a_counter_in_a_module_does_not_change_its_fingerprint(modules):
+    text = "CALLS = 0\ndef build(*_):\n    global CALLS\n    CALLS += 1\n"
+    (modules / "my_own_package").mkdir()
+    (modules / "my_own_package" / "nets.py").write_text(text)
+    module = importlib.import_module("my_own_package.nets")
+    before = networks.fingerprint("my_own_package.nets:build")
+    module.build()
+    assert networks.fingerprint("my_own_package.nets:build") == before
+
+
 def test_a_number_whose_file_was_not_read_anew_has_not_the_new_fingerprint(modules):
     """Where the module beside it was."""
     package = modules / "my_own_package"

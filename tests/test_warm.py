@@ -45,7 +45,7 @@ import builtins, os, random, sys, warnings
 import matplotlib, numpy, torch
 found = [
     os.getcwd(), os.environ.get("LEFT_BEHIND"), "/nowhere" in sys.path,
-    int(numpy.random.get_state()[1][0]), torch.initial_seed(),
+    int(numpy.random.get_state()[1][0]) == 1, torch.initial_seed() == 1,
     str(torch.get_default_dtype()), torch.get_num_threads(),
     torch.are_deterministic_algorithms_enabled(), torch.is_grad_enabled(),
     torch.nn.Linear is None, len(warnings.filters), hasattr(builtins, "leftover"),
@@ -90,6 +90,13 @@ def test_a_call_leaves_nothing_behind(workers):
     spoilt = run(workers, "call", SPOIL)
     assert spoilt.error == "failed on purpose"
     assert run(workers, "call", LOOK).value == before
+
+
+def test_no_two_calls_draw_the_same(workers):
+    code = "import random, numpy, torch\n"
+    code += "found = [random.random(), numpy.random.random(), float(torch.rand(1))]"
+    drawn = zip(*(run(workers, "call", code).value for _ in range(3)), strict=True)
+    assert [len({*numbers}) for numbers in drawn] == [3, 3, 3]
 
 
 def test_a_call_finds_imported_what_was_to_be(workers):

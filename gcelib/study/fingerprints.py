@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 
 from gcelib._check import fail
 
+#: Longer lists of a module are not compared.
+_MOST_VALUES = 1_000
 #: Not looked into. gcelib may lie beside it in a checkout; a run records its commit.
 _OTHERS = sys.stdlib_module_names | {"gcelib"}
 
@@ -183,11 +185,12 @@ class _Running(NamedTuple):
     module: types.ModuleType
     spec: object
     codes: list[types.CodeType]
+    values: dict[str, str]
 
     def is_still(self, other: "_Running") -> bool:
         """Whether the other look at it has seen the same."""
         are_same = self.module is other.module and self.spec is other.spec
-        return are_same and self.codes == other.codes
+        return are_same and self.codes == other.codes and self.values == other.values
 
 
 _first_seen: dict[types.ModuleType, _Sight] = {}
@@ -256,7 +259,8 @@ def _loaded_from(files: Collection[Path]) -> list[_Running]:
         loader = getattr(module, "__loader__", None)
         if type(loader) is SourceFileLoader and file and Path(file) in files:
             codes = _codes_from(vars(module).values(), files)
-            found.append(_Running(module, module.__spec__, codes))
+            values = _plain_values(module)
+            found.append(_Running(module, module.__spec__, codes, values))
     return found
 
 
@@ -270,7 +274,7 @@ def _refuse_old_modules(
 ) -> None:
     """Refuse a module whose file has changed, where others alone were reloaded."""
     known = {id(one.spec) for one in before.running}
-    for module, spec, _ in now:
+    for module, spec, *_ in now:
         path = Path(str(module.__file__))
         is_old = id(spec) in known and before.files.get(path, "") != files[path]
         if is_old and path in before.files:
@@ -293,7 +297,7 @@ def _refuse_names_from_before(
     """
     known = {id(one.spec) for one in before}
     anew = {one.module.__name__: one.module for one in now if id(one.spec) not in known}
-    for module, spec, _ in now:
+    for module, spec, *_ in now:
         if id(spec) not in known:
             continue
         path = Path(str(module.__file__))
@@ -368,6 +372,19 @@ def _codes_from(
     """
     codes = [function.__code__ for function in _functions_among(values)]
     return [code for code in codes if Path(code.co_filename) in files]
+
+
+def _plain_values(module: types.ModuleType) -> dict[str, str]:
+    """Write down numbers and texts of a module, and short lists and dicts."""
+    plain = (bool, int, float, complex, str, bytes)
+    several = (tuple, list, dict, set, frozenset)
+    return {
+        name: repr(value)
+        for name, value in vars(module).items()
+        if type(value) in plain
+        or (type(value) in several and len(value) <= _MOST_VALUES)
+        if not name.startswith("__")
+    }
 
 
 def _codes_of_file(file: Path) -> Iterator[types.CodeType]:
