@@ -1040,7 +1040,6 @@ def write_logits(path, header, cells, n=60):
         ("in_train", ["0", "1"]),
         ("used_for_training", ["True", "False"]),
         ("trained_on", ["yes", "no"]),
-        ("train", ["y", "n"]),
         ("is_train", ["T", "F"]),
         ("is_train", ["1"]),
         ("is_train_sample", ["0", "1"]),
@@ -1049,6 +1048,13 @@ def write_logits(path, header, cells, n=60):
         ("is_heldout", ["0", "1"]),
         ("is_oof", ["0", "1"]),
         ("in_bag", ["0", "1"]),
+        ("train_mask", ["True", "False"]),
+        ("split_train", ["0", "1"]),
+        ("Train (y/n)", ["y", "n"]),
+        ("part_of_train", ["0", "1"]),
+        ("holdout flag", ["0", "1"]),
+        ("source", ["MNIST train", "MNIST test"]),
+        ("source", ["CIFAR-10 (train)", "CIFAR-10 (test)"]),
         ("file", ["train.csv", "test.csv"]),
         ("file", [f"data/{s}/{i}.png" for i in range(20) for s in ("train", "test")]),
         (
@@ -1072,7 +1078,9 @@ def test_a_column_that_says_what_the_model_has_seen_is_not_left_out(
     tmp_path, header, cells
 ):
     path = write_logits(tmp_path / "mine.csv", header, cells)
-    with pytest.raises(ValueError, match=f"'{header}' says val or test; name it split"):
+    with pytest.raises(
+        ValueError, match=f"'{re.escape(header)}' says val or test; name it"
+    ):
         load_logits_file(path)
 
 
@@ -1143,6 +1151,7 @@ def test_a_column_of_other_words_is_left_out(tmp_path, header, cells):
         ("sample", ["tr", "te"]),
         ("is_valid", ["0", "1"]),
         ("member", ["0", "1"]),
+        ("train", ["y", "n"]),
         ("epoch", ["1", "2", "3"]),
         ("global step", ["100", "200"]),
     ],
@@ -1160,7 +1169,7 @@ def write_confidences(path, columns, lines):
 
 
 @pytest.mark.parametrize("n_first", [2, 3, 4])
-@pytest.mark.parametrize("form", ["correct", "names", "numbers", "rank"])
+@pytest.mark.parametrize("form", ["correct", "names", "numbers", "rank", "melted"])
 def test_a_line_for_each_class_of_a_sample_is_refused(tmp_path, n_first, form):
     """As top-k exports write it; each line would count as a sample."""
     rng = np.random.default_rng(1)
@@ -1178,6 +1187,7 @@ def test_a_line_for_each_class_of_a_sample_is_refused(tmp_path, n_first, form):
                     "names": (i, conf, "ABCD"[label], "ABCD"[k]),
                     "numbers": (f"{i}.png", conf, label, k),
                     "rank": (rank + 1, conf, label, k),
+                    "melted": (i, conf, label, row.argmax()),
                 }[form]
             )
     columns = {"correct": "image,confidence,correct"}.get(
@@ -1355,6 +1365,28 @@ def test_folds_of_sorted_samples_are_no_several_models(tmp_path):
     lines = [[i % 5, i // 40, *rng.normal(size=3).round(3)] for i in range(120)]
     path = tmp_path / "m.csv"
     write_confidences(path, "fold,label,logit_0,logit_1,logit_2", lines)
+    load_logits_file(path)
+
+
+def test_confidences_that_round_above_1_are_read(tmp_path):
+    path = tmp_path / "m.csv"
+    lines = [("1.0000001", 1), ("1.0000000000000002", 1), ("-1e-9", 0), ("0.5", 0)]
+    write_confidences(path, "confidence,correct", lines)
+    values = load_logits_file(path).parts["test"][0]
+    assert values.tolist() == [1, 1, 0, 0.5]
+    write_confidences(path, "confidence,correct", [*lines, ("1.001", 1)])
+    with pytest.raises(ValueError, match=r"confidence: .* is outside"):
+        load_logits_file(path)
+
+
+def test_few_lines_of_many_classes_are_not_told_of_predictions_without_labels(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 200, 300)
+    said = np.where(rng.random(300) < 0.7, labels, rng.integers(0, 200, 300))
+    lines = [(f"c{a:03}", f"c{b:03}", 0.7) for a, b in zip(labels, said, strict=True)]
+    assert len({*said} - {*labels}) > 15
+    path = tmp_path / "m.csv"
+    write_confidences(path, "label,prediction,confidence", lines)
     load_logits_file(path)
 
 

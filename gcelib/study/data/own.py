@@ -495,7 +495,8 @@ def _samples(name: str, images: Array, path: Path) -> Array:
         forms = "(N, H, W), (N, H, W, C), (N, C, H, W) or features (N, D)"
         fail("dataset", f"{what} have shape {images.shape}", f"write {forms}")
     if images.dtype != np.uint8:
-        cure = "write pixels from 0 to 255 (astype(numpy.uint8))"
+        cure = "write pixels from 0 to 255: astype(numpy.uint8) if they are, of floats "
+        cure += "in [0, 1] (255 * x).round().astype(numpy.uint8)"
         fail("dataset", f"{what} have dtype {images.dtype}", cure)
     if images.ndim == 3:
         return images[:, None]

@@ -225,20 +225,25 @@ def are_classes_of_one_sample(
 ) -> bool:
     """Whether lines are classes of one sample: all, or its most probable ones.
 
-    Then confidences of a sample, which a column numbers, sum to at most 1, at most one
-    is right, and no two predict one class. Of samples with one line, which are NaN
-    here, nothing is asked.
+    Then confidences of a sample, which a column numbers, sum to at most 1, and either
+    at most one is right and no two predict one class, or what is predicted stands in
+    all of its lines. Of samples with one line, which are NaN here, nothing is asked.
     """
     import pandas as pd
 
     lines = pd.DataFrame({"confidence": confidences, "hit": hits})
-    sums = lines.groupby(samples.to_numpy()).sum()
-    if sums["confidence"].max() > 1.001 or sums["hit"].max() > 1:
+    of_sample = lines.groupby(samples.to_numpy())
+    sums = of_sample.sum()
+    if sums["confidence"].max() > 1.001:
         return False
     if predictions is None:
+        return bool(sums["hit"].max() <= 1)
+    pairs = pd.DataFrame({"sample": samples, "prediction": predictions}).dropna()
+    if sums["hit"].max() <= 1 and not pairs.duplicated().any():
         return True
-    pairs = pd.DataFrame({"sample": samples, "prediction": predictions})
-    return not pairs.dropna().duplicated().any()
+    n_values = pairs.groupby("sample")["prediction"].nunique()
+    differ = of_sample["confidence"].nunique() > 1
+    return bool((n_values == 1).all() and differ.mean() > 0.5)
 
 
 def is_numeric(column: "pd.Series[Any]") -> bool:

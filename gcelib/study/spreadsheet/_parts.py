@@ -41,11 +41,14 @@ _PART = (
 )
 #: Names of a column that says of each sample whether it is in a part.
 _IN_PART = re.compile(
-    rf"(?:(?:is|in|of|for|used|was)_?)+{_PART}|train|training|trained_on|(?:in|out_of)_?bag"
-    r"|oob|oof|hold_?out|held_?out|(?:train|test|val)_?(?:set|split|part|fold|row)"
+    rf"(?:(?:is|in|of|for|used|was|split|set|dataset)_?)+{_PART}|training|trained_on"
+    r"|(?:in|out_of)_?bag|oob|oof|hold_?out|held_?out|(?:test|val|dev|eval)_?"
+    r"(?:set|split|part|fold|row|mask|flag|idx|ind)"
+    r"|(?:.+_)?(?:train|training|trn|holdout|oos)_.+|.+_(?:train|training|trn|holdout|oos)"
 )
 _PERHAPS_IN_PART = re.compile(
     r"(?:is_?)?(?:valid|member|seen|unseen|fit|fitted|test|trained|external|development)"
+    r"|(?:has_)?train"
 )
 _PATH = re.compile(r"[/\\]|\.\w{1,5}$")
 
@@ -76,9 +79,10 @@ def _by_name(plain: str, values: Collection[str], has_holes: bool) -> Evidence:
         (value,) = values
         if not YES_OR_NO.get(value, True) or "train" not in plain:
             return "none"
-    if _IN_PART.fullmatch(plain):
-        return "sure"
-    return "perhaps" if is_mixed and _PERHAPS_IN_PART.fullmatch(plain) else "none"
+    plain = re.sub(r"\W+", "_", plain).strip("_")
+    if _PERHAPS_IN_PART.fullmatch(plain):
+        return "perhaps" if is_mixed else "none"
+    return "sure" if _IN_PART.fullmatch(plain) else "none"
 
 
 def _by_words(values: Collection[str], has_holes: bool) -> Evidence:
@@ -95,17 +99,22 @@ def _by_words(values: Collection[str], has_holes: bool) -> Evidence:
         return "sure"
     if n_unseen >= 2 or (n_unseen and has_holes):
         return "sure"
+    if _are_in_parts(values, are_texts=False):
+        return "sure"
     if len(words) == 2 and (n_seen or n_unseen):
         return "perhaps"
     return "perhaps" if n_perhaps_seen and n_perhaps_unseen else "none"
 
 
-def _are_in_parts(values: Collection[str]) -> bool:
-    """Whether paths and names lead into parts: ``train/7.png``, ``test-00003``."""
+def _are_in_parts(values: Collection[str], *, are_texts: bool = True) -> bool:
+    """Whether paths and names lead into parts: ``train/7.png``, ``test-00003``.
+
+    A text of several words may hold such words by chance.
+    """
     kinds = set()
     for value in values:
-        if " " in value.strip() and not _PATH.search(value):
-            return False  # a text may hold such words
+        if are_texts and " " in value.strip() and not _PATH.search(value):
+            return False
         words = re.findall(r"[^\W\d_]+", value)
         is_seen = any(word.startswith("train") or word == "trn" for word in words)
         others = ("test", "valid", "holdout")

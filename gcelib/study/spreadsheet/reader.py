@@ -66,6 +66,10 @@ Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 #: So alike ``spilt`` is to ``split``; ``subject`` is less so to ``subset``.
 _ALIKE_OF_ALL = 0.78
 _TWO_LABELS = ("label", "prediction")
+#: What the rounding of float32 adds to a probability at most.
+_SLACK = 1e-6
+#: So many lines with one prediction that no label is, are no accident.
+_SEVERAL = 5
 #: Samples from which a pattern without exception is no chance.
 _MANY = 20
 _WAYS = (
@@ -750,7 +754,9 @@ class _Reader:
         values = self.frame[self.roles["confidence"]].to_numpy(float)
         low = values.min()
         high = values.max()
-        if not 0 <= low <= high <= 1:
+        if -_SLACK <= low <= high <= 1 + _SLACK:  # sums may round above 1
+            values = values.clip(0, 1)
+        else:
             bad = low if low < 0 else high
             problem = f"{bad} is outside [0, 1]"
             fail("confidence", problem, "of percentages, divide by 100")
@@ -934,7 +940,9 @@ class _Reader:
         labels = {name.casefold() for name in true}
         hold_one = any(labels & words_of(name) for name in unknown)
         n_unknown = unknown.total()
-        if n_unknown > len(said) / 20 or are_one or hold_one:
+        are_several = bool(unknown) and unknown.most_common(1)[0][1] >= _SEVERAL
+        is_share = n_unknown > len(said) / 20 and are_several
+        if is_share or are_one or hold_one:
             _check.warn(
                 f"prediction: {n_unknown:,} of {len(said):,} are no label of this "
                 f"table, as {quoted(pair[0][0])}, and count as errors; look how both "
