@@ -358,10 +358,11 @@ def advise(
     for the temperature; for the others 95 % for all of them together), the gain over
     all samples is at least log(tried / 0.025) nats, and at least ten errors were seen
     or expected by the reference. *By ECE*: the interval, the ten errors, and an ECE of
-    the reference above what 97.5 of 100 calibrated models would show. So below ten
-    errors nothing is clear; a model that exaggerates twofold is mostly told so from
-    about forty. How often honest models with few errors are told "clearly" all the
-    same, and others in time, ``benchmarks/advice.py`` counts; its tables are in
+    the reference above what 97.5 of 100 calibrated models would show. What makes
+    clearly more predictions wrong is not taken, but named. So below ten errors nothing
+    is clear; a model that exaggerates twofold is mostly told so from about forty. How
+    often honest models with few errors are told "clearly" all the same, and others in
+    time, ``benchmarks/advice.py`` counts; its tables are in
     ``benchmarks/results/advice.md``. The test samples do not choose; they report.
 
     Parameters

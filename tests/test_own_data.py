@@ -626,6 +626,30 @@ def test_a_number_that_autoreload_has_put_in_its_place_is_refused(
         assert fingerprint() != before
 
 
+@pytest.mark.parametrize("where", ["nets", "sizes"])
+def test_a_value_that_was_set_in_a_package_is_in_the_fingerprint(modules, where):
+    package = modules / "my_own_package"
+    package.mkdir()
+    (package / "sizes.py").write_text("WIDTH: int = 16\n")
+    text = "from . import sizes\nWIDTH = 16\nDEVICE = 'cpu'\nif WIDTH: DEVICE = 'gpu'\n"
+    text += "def build(*_): return WIDTH + sizes.WIDTH\n"
+    (package / "nets.py").write_text(text)
+    module = importlib.import_module("my_own_package.nets")
+
+    def fingerprint():
+        return networks.fingerprint("my_own_package.nets:build")
+
+    before = fingerprint()
+    owner = module if where == "nets" else module.sizes
+    owner.WIDTH = 3
+    set_by_hand = fingerprint()
+    assert set_by_hand != before
+    owner.WIDTH = 4
+    assert fingerprint() not in {before, set_by_hand}
+    owner.WIDTH = 16
+    assert fingerprint() == before == fingerprint()
+
+
 def test_a_counter_in_a_module_does_not_change_its_fingerprint(modules):
     text = "CALLS = 0\ndef build(*_):\n    global CALLS\n    CALLS += 1\n"
     (modules / "my_own_package").mkdir()

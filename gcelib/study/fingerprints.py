@@ -199,7 +199,8 @@ _first_seen: dict[types.ModuleType, _Sight] = {}
 def digest_of_module(module: types.ModuleType) -> str | None:
     """Digest a module's files as they were when it was first seen: it is not read anew.
 
-    After ``importlib.reload`` of it, or of a file that it uses, as they are then.
+    After ``importlib.reload`` of it, or of a file that it uses, as they are then. Plain
+    values that somebody has set in it, or in such a file, count, too.
 
     Parameters
     ----------
@@ -238,6 +239,10 @@ def digest_of_module(module: types.ModuleType) -> str | None:
         _refuse_old_modules(before, running, files)
         _refuse_names_from_before(before.running, running, folder)
     digest = digest_of_files(path, others, folder)
+    overrides = [text for loaded in running for text in _overrides(loaded.module)]
+    if overrides:
+        text = "\0".join([digest, *sorted(overrides)])
+        digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
     _first_seen[module] = _Sight(files, digest, running, codes)
     return digest
 
@@ -385,6 +390,45 @@ def _plain_values(module: types.ModuleType) -> dict[str, str]:
         or (type(value) in several and len(value) <= _MOST_VALUES)
         if not name.startswith("__")
     }
+
+
+def _overrides(module: types.ModuleType) -> Iterator[str]:
+    """Write down values that are others than the file says: ``nets.WIDTH = 3``.
+
+    Looked at are those that the file names once, as they stand there, and that none of
+    its functions sets.
+    """
+    tree = ast.parse(Path(str(module.__file__)).read_bytes())
+    for name, said in _values_said(tree).items():
+        value = vars(module).get(name, said)
+        if type(value) is not type(said) or value != said:
+            yield f"{module.__name__}.{name} = {value!r}"
+
+
+def _values_said(tree: ast.Module) -> dict[str, object]:
+    """The plain values that a file gives once, by name, outside of functions."""
+    bound = [
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    ]
+    set_by_functions = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Global)
+        for name in node.names
+    }
+    said: dict[str, object] = {}
+    for node in tree.body:
+        if not isinstance(node, ast.Assign) or not isinstance(
+            node.targets[0], ast.Name
+        ):
+            continue
+        name = node.targets[0].id
+        if bound.count(name) == 1 and name not in set_by_functions:
+            with contextlib.suppress(ValueError, TypeError):
+                said[name] = ast.literal_eval(node.value)
+    return said
 
 
 def _codes_of_file(file: Path) -> Iterator[types.CodeType]:
