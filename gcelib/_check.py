@@ -935,6 +935,13 @@ def _warn_of_columns(
             f"{name}: column {odd!r} has no name like the others, which are of the "
             "classes; leave it out if it is no class"
         )
+    numbers_in = numbers_of_names(columns)
+    from_one = numbers_in == list(range(1, len(columns) + 1))
+    if from_one and are_ids and len(classes) >= _MANY and int(classes.min()) >= 1:
+        warn(
+            f"{name}: columns count from 1, and so may the labels, of which none is 0: "
+            "class ids count from 0, as columns stand; subtract 1 if so"
+        )
     second = second_set(columns, classes.tolist())
     if second:
         warn(

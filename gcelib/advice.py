@@ -1124,7 +1124,11 @@ class _Study:
         """What a busy person should know, most urgent first."""
         by_name = {row.name: row for row in rows}
         to_do = self._what_to_do(name, reference, by_name, calibrator)
-        said = [*self._of_test_labels(test), *self._of_labels(), to_do]
+        said = [*self._of_test_labels(test), *self._of_labels()]
+        impossible = self._of_impossible(test)
+        if name == "raw":  # then they may be why nothing is clear
+            said.extend(impossible)
+        said.append(to_do)
         row = by_name[name]
         said.extend(self._of_gains(by_name["raw"], row))
         said.extend(self._of_costs(name, reference, by_name))
@@ -1137,7 +1141,8 @@ class _Study:
         )
         if test is not None:
             said.append(_of_test(by_name["raw"], row, len(test[1])))
-        said.extend(self._of_impossible(test))
+        if name != "raw":
+            said.extend(impossible)
         if self.form.top is not None:
             tried = ", ".join(f"{self.form.labels[n]} ({n})" for n in self.names)
             said.append(

@@ -629,3 +629,23 @@ def test_what_makes_more_predictions_wrong_is_not_advised():
     name, after, before = re.search(pattern, advice.sentence).groups()
     assert name in worse
     assert (after, before) == (f"{100 * rows[name].error:.2f}", f"{100 * raw:.2f}")
+
+
+def test_that_labels_of_probability_zero_decide_is_said_first():
+    """Two wrong predictions of exactly 1.0 hide a model that exaggerates: their NLL is
+    any number above a floor."""
+    rng = np.random.default_rng(0)
+    right = np.array([0.6, 0.7, 0.8, 0.85, 0.9, 0.95])
+    confidences = rng.choice(right, 800)
+    correct = rng.random(800) < confidences - 0.14
+    honest = gcelib.advise_confidences(confidences, correct)
+    assert honest.sentence.startswith("Use ")
+    confidences[:8] = 1.0
+    correct[:8] = [False, False, *[True] * 6]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        advice = gcelib.advise_confidences(confidences, correct)
+    assert advice.name == "raw"
+    assert re.match(
+        r"2 of 800 validation labels had a probability of 0", advice.sentence
+    )

@@ -479,6 +479,21 @@ def test_names_of_classes_in_the_order_of_an_index_are_not_taken_by_position():
         draw(pandas.Series(["cat", "dog", "eel"], index=["a", "c", "b"]))
 
 
+@pytest.mark.parametrize("prefix", ["", "p_", "grade "])
+def test_columns_and_labels_that_count_from_1_are_told(prefix):
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    names = [f"{prefix}{i}" for i in range(1, 6)]
+    table = pandas.DataFrame(rng.normal(size=(60, 5)), columns=names)
+    labels = 1 + np.arange(60) % 4
+    with pytest.warns(UserWarning, match="columns count from 1, and so may the labels"):
+        gcelib.evaluate(table, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gcelib.evaluate(table, labels - 1)
+        gcelib.evaluate(table.to_numpy(), labels)
+
+
 def test_columns_that_are_sorted_as_text_are_told():
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from gcelib import TrainConfig, data, fit, runs, sweeps, training
-from gcelib.study import networks
+from gcelib.study import functions, networks
 from gcelib.study.data import own
 
 RNG = np.random.default_rng(0)
@@ -915,6 +915,29 @@ def test_a_network_that_draws_from_numpy_and_python_draws_as_its_seed_says(
     set_generators(7)
     weights_and_logits("third", 3, False)
     assert next_numbers() == following
+
+
+@pytest.mark.parametrize("form", ["file", "package"])
+def test_what_a_file_draws_while_it_is_imported_is_a_part_of_it(modules, form):
+    text = "import random\nimport numpy as np, torch\n"
+    text += "DRAWN = [random.random(), np.random.random(), float(torch.rand(1))]\n"
+    text += "def build(*_): return DRAWN\n"
+    drawn = []
+    for i in range(2):
+        name = f"my_own_drawn_{form}_{i}"
+        if form == "file":
+            (modules / f"{name}.py").write_text(f"{text}#{i}")
+        else:
+            (modules / name).mkdir()
+            (modules / name / "__init__.py").write_text("")
+            (modules / name / "nets.py").write_text(text)
+            name += ".nets"
+        set_generators(i)
+        following = next_numbers()
+        set_generators(i)
+        drawn.append(functions.load_function("model", f"{name}:build")())
+        assert next_numbers() == following
+    assert drawn[0] == drawn[1]
 
 
 SHARED = """

@@ -420,11 +420,15 @@ def _values_said(tree: ast.Module) -> dict[str, object]:
     }
     said: dict[str, object] = {}
     for node in tree.body:
-        if not isinstance(node, ast.Assign) or not isinstance(
-            node.targets[0], ast.Name
-        ):
+        if isinstance(node, ast.Assign):
+            target = node.targets[0]
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            target = node.target
+        else:
             continue
-        name = node.targets[0].id
+        if not isinstance(target, ast.Name) or node.value is None:
+            continue
+        name = target.id
         if bound.count(name) == 1 and name not in set_by_functions:
             with contextlib.suppress(ValueError, TypeError):
                 said[name] = ast.literal_eval(node.value)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gcelib._check import fail, warn
+from gcelib._random import seeded
 from gcelib.study import places
 from gcelib.study.fingerprints import (
     digest_of_files,
@@ -23,6 +24,8 @@ from gcelib.study.fingerprints import (
     is_installed,
 )
 
+#: What a file draws while it is imported is a part of it, the same in every process.
+_SEED_OF_IMPORTS = 0
 _FORM = "write module:function, or path/to/file.py:function"
 
 
@@ -232,7 +235,8 @@ def _imported(argument: str, name: str) -> types.ModuleType:
     """Import a module by its dotted name, also from the working folder."""
     with _working_folder_too():
         try:
-            return importlib.import_module(name)
+            with seeded(_SEED_OF_IMPORTS):
+                return importlib.import_module(name)
         except Exception as error:  # the user's module may raise anything
             reason = f"{type(error).__name__}: {error}"
             fail(argument, f"module {name!r} cannot be imported ({reason})", _FORM)
@@ -340,7 +344,7 @@ def _from_file(argument: str, path: Path) -> _Loaded:
     loaded = _Loaded(path, module, names)
     sys.modules[name] = module
     try:
-        with loaded.imports():
+        with loaded.imports(), seeded(_SEED_OF_IMPORTS):
             spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
