@@ -538,6 +538,8 @@ def test_a_number_from_before_a_reload_has_not_the_new_fingerprint(modules, text
 
     before = fingerprint()
     (package / "sizes.py").write_text("WIDTH = 2\n")
+    if keeps:  # reloaded in the wrong order is not enough
+        importlib.reload(module)
     importlib.reload(sys.modules["my_own_package.sizes"])
     if keeps:
         assert module.build() == 16
@@ -1001,6 +1003,14 @@ def test_a_network_that_was_registered_with_timm_has_a_fingerprint(modules):
     importlib.reload(module)
     assert networks.fingerprint("timm:my_own_registered") not in {before, None}
     assert networks.fingerprint("timm:test_resnet") is None
+
+
+def test_a_timm_name_that_means_weights_is_told_that_they_are_not_loaded():
+    pytest.importorskip("timm")
+    with pytest.warns(
+        UserWarning, match="'r160_in1k' of timm:test_resnet.* are not lo"
+    ):
+        networks.check_name("timm:test_resnet.r160_in1k")
 
 
 def test_timm_networks_train(tmp_path):

@@ -303,19 +303,20 @@ def _refuse_names_from_before(
     known = {id(one.spec) for one in before}
     anew = {one.module.__name__: one.module for one in now if id(one.spec) not in known}
     for module, spec, *_ in now:
-        if id(spec) not in known:
-            continue
         path = Path(str(module.__file__))
         tree = ast.parse(path.read_bytes())
+        bound = {*_names_bound(tree)}
         for home, name, here in _names_from(tree, path, folder):
             there = anew.get(home)
-            if there is None or here not in vars(module):
+            if there is None or here in bound or here not in vars(module):
                 continue
             old = vars(module)[here]
             new = getattr(there, name, old)
             is_plain = isinstance(old, (bool, int, float, complex, str, bytes))
             if old is not new and not (is_plain and old == new):
                 _refuse_from_before(f"{name} in {path}", home)
+        if id(spec) not in known:  # it was reloaded, too; in which order is not known
+            continue
         for home, here in _modules_in(tree, path, folder):
             if home in anew and _is_used_at_import(tree, here):
                 _refuse_from_before(f"what {path} took from it", home)
@@ -405,13 +406,16 @@ def _overrides(module: types.ModuleType) -> Iterator[str]:
             yield f"{module.__name__}.{name} = {value!r}"
 
 
+def _names_bound(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a file assigns to, each time."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
 def _values_said(tree: ast.Module) -> dict[str, object]:
     """The plain values that a file gives once, by name, outside of functions."""
-    bound = [
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    ]
+    bound = [*_names_bound(tree)]
     set_by_functions = {
         name
         for node in ast.walk(tree)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gcelib import models
-from gcelib._check import choice, fail
+from gcelib._check import choice, fail, warn
 from gcelib.study import fingerprints, functions
 
 _TIMM = "timm:"
@@ -246,6 +246,12 @@ def _check_timm(name: str) -> None:
         )
     if not timm.is_model(name):
         choice("model", name, timm.list_models())
+    architecture, _, weights = name.partition(".")
+    if weights:
+        warn(
+            f"model: the weights {weights!r} of timm:{name} are not loaded: a run begins "
+            f"with random ones; write timm:{architecture}"
+        )
 
 
 def _fingerprint_timm(name: str) -> str | None:
