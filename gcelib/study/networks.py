@@ -249,8 +249,8 @@ def _check_timm(name: str) -> None:
     architecture, _, weights = name.partition(".")
     if weights:
         warn(
-            f"model: the weights {weights!r} of timm:{name} are not loaded: a run begins "
-            f"with random ones; write timm:{architecture}"
+            f"model: the weights {weights!r} of timm:{name} are not loaded: a run "
+            f"begins with random ones; write timm:{architecture}"
         )
 
 
