@@ -1368,6 +1368,19 @@ def test_folds_of_sorted_samples_are_no_several_models(tmp_path):
     load_logits_file(path)
 
 
+def test_two_of_three_classes_that_a_model_predicts_may_be_sure_apart(tmp_path):
+    """One at 0.4 to 0.5, the other above: of two classes that would be P(class 1)."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(60):
+        said = "ab"[i % 2]
+        confidence = rng.uniform(0.4, 0.5) if said == "a" else rng.uniform(0.6, 1)
+        lines.append(("c" if i % 5 == 0 else said, said, f"{confidence:.3f}"))
+    path = tmp_path / "m.csv"
+    write_confidences(path, "label,prediction,confidence", lines)
+    assert len(load_logits_file(path).parts["test"][0]) == 60
+
+
 def test_confidences_that_round_above_1_are_read(tmp_path):
     path = tmp_path / "m.csv"
     lines = [("1.0000001", 1), ("1.0000000000000002", 1), ("-1e-9", 0), ("0.5", 0)]

@@ -772,9 +772,10 @@ class _Reader:
         self._refuse_second_opinion(hits)
         self._tell_exchanged(labels, predictions, names)
         self._refuse_lines_of_classes(values, hits, predictions)
-        self._refuse_of_one_class(values, predictions, names)
-        _refuse_of_true_class(values, hits)
         n_seen = len(np.unique(np.concatenate([labels, predictions])))
+        if n_seen == 2:
+            self._refuse_of_one_class(values, predictions, names)
+        _refuse_of_true_class(values, hits)
         _refuse_below_chance(values, hits, n_seen)
         parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
         predicted = {
@@ -840,7 +841,7 @@ class _Reader:
     ) -> None:
         """Refuse the probability of one and the same of two classes."""
         ids = np.unique(predictions)
-        if len(ids) != 2 or len(values) < _MANY or values.min() >= 0.5:
+        if len(ids) < 2 or len(values) < _MANY or values.min() >= 0.5:
             return
         for other, same in (ids, ids[::-1]):
             if values[predictions == other].max() <= values[predictions == same].min():
