@@ -628,13 +628,14 @@ def test_a_number_that_autoreload_has_put_in_its_place_is_refused(
         assert fingerprint() != before
 
 
-@pytest.mark.parametrize("where", ["nets", "sizes"])
+@pytest.mark.parametrize("where", ["nets", "sizes", "class", "class within"])
 def test_a_value_that_was_set_in_a_package_is_in_the_fingerprint(modules, where):
     package = modules / "my_own_package"
     package.mkdir()
-    (package / "sizes.py").write_text("WIDTH: int = 16\n")
+    text = "WIDTH: int = 16\nclass Config:\n    WIDTH = 16\n    class Deep:\n"
+    (package / "sizes.py").write_text(f"{text}        WIDTH: int = 16\n")
     text = "from . import sizes\nWIDTH = 16\nDEVICE = 'cpu'\nif WIDTH: DEVICE = 'gpu'\n"
-    text += "def build(*_): return WIDTH + sizes.WIDTH\n"
+    text += "def build(*_): return WIDTH + sizes.WIDTH + sizes.Config.WIDTH\n"
     (package / "nets.py").write_text(text)
     module = importlib.import_module("my_own_package.nets")
 
@@ -642,7 +643,12 @@ def test_a_value_that_was_set_in_a_package_is_in_the_fingerprint(modules, where)
         return networks.fingerprint("my_own_package.nets:build")
 
     before = fingerprint()
-    owner = module if where == "nets" else module.sizes
+    owner = {
+        "nets": module,
+        "sizes": module.sizes,
+        "class": module.sizes.Config,
+        "class within": module.sizes.Config.Deep,
+    }[where]
     owner.WIDTH = 3
     set_by_hand = fingerprint()
     assert set_by_hand != before
@@ -652,14 +658,30 @@ def test_a_value_that_was_set_in_a_package_is_in_the_fingerprint(modules, where)
     assert fingerprint() == before == fingerprint()
 
 
-def test_a_counter_in_a_module_does_not_change_its_fingerprint(modules):
-    text = "CALLS = 0\ndef build(*_):\n    global CALLS\n    CALLS += 1\n"
+def test_what_a_packages_own_code_fills_is_not_in_its_fingerprint(modules):
+    """Registries, caches and counters: their fingerprint is that of another process."""
+    text = (
+        "REGISTRY = {}\nCACHE = {'a': 1}\nSEEN = []\nCALLS = 0\nLAST = None\n"
+        "def register(f):\n    REGISTRY[f.__name__] = f\n    return f\n"
+        "class Net:\n    made = 0\n    def __init__(self): Net.made += 1\n"
+        "@register\ndef build(*_):\n    global CALLS, LAST\n    CALLS += 1\n"
+        "    LAST = 'now'\n    SEEN.append(CALLS)\n    CACHE['b'] = CALLS\n"
+        "    return Net()\n"
+    )
     (modules / "my_own_package").mkdir()
     (modules / "my_own_package" / "nets.py").write_text(text)
     module = importlib.import_module("my_own_package.nets")
-    before = networks.fingerprint("my_own_package.nets:build")
-    module.build()
-    assert networks.fingerprint("my_own_package.nets:build") == before
+
+    def fingerprint():
+        return networks.fingerprint("my_own_package.nets:build")
+
+    before = fingerprint()
+    for _ in range(2):
+        module.build()
+        assert fingerprint() == before
+    for name in [m for m in sys.modules if m.startswith("my_own_")]:
+        del sys.modules[name]  # as a new process would
+    assert fingerprint() == before
 
 
 def test_a_number_whose_file_was_not_read_anew_has_not_the_new_fingerprint(modules):

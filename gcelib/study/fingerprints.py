@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 
 from gcelib._check import fail
 
+#: Types of values that code cannot change, but only exchange.
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
 #: Longer lists of a module are not compared.
 _MOST_VALUES = 1_000
 #: Not looked into. gcelib may lie beside it in a checkout; a run records its commit.
@@ -200,7 +202,7 @@ def digest_of_module(module: types.ModuleType) -> str | None:
     """Digest a module's files as they were when it was first seen: it is not read anew.
 
     After ``importlib.reload`` of it, or of a file that it uses, as they are then. Plain
-    values that somebody has set in it, or in such a file, count, too.
+    numbers and texts that somebody has set in it, or in such a file, count, too.
 
     Parameters
     ----------
@@ -239,7 +241,7 @@ def digest_of_module(module: types.ModuleType) -> str | None:
         _refuse_old_modules(before, running, files)
         _refuse_names_from_before(before.running, running, folder)
     digest = digest_of_files(path, others, folder)
-    overrides = [text for loaded in running for text in _overrides(loaded.module)]
+    overrides = _overrides([loaded.module for loaded in running])
     if overrides:
         text = "\0".join([digest, *sorted(overrides)])
         digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
@@ -380,63 +382,91 @@ def _codes_from(
     return [code for code in codes if Path(code.co_filename) in files]
 
 
-def _plain_values(module: types.ModuleType) -> dict[str, str]:
-    """Write down numbers and texts of a module, and short lists and dicts."""
-    plain = (bool, int, float, complex, str, bytes)
+def _plain_values(owner: types.ModuleType | type, above: str = "") -> dict[str, str]:
+    """Write down numbers and texts of a module and its classes, and short lists."""
     several = (tuple, list, dict, set, frozenset)
-    return {
-        name: repr(value)
-        for name, value in vars(module).items()
-        if type(value) in plain
-        or (type(value) in several and len(value) <= _MOST_VALUES)
-        if not name.startswith("__")
-    }
+    home = owner.__name__ if isinstance(owner, types.ModuleType) else owner.__module__
+    found = {}
+    for name, value in [*vars(owner).items()]:
+        if name.startswith("__"):
+            continue
+        is_short = type(value) in several and len(value) <= _MOST_VALUES
+        if type(value) in _PLAIN or is_short:
+            found[above + name] = repr(value)
+        elif issubclass(type(value), type) and value.__module__ == home:
+            is_within = value.__qualname__ == above + name  # not one that it refers to
+            found |= _plain_values(value, f"{above}{name}.") if is_within else {}
+    return found
 
 
-def _overrides(module: types.ModuleType) -> Iterator[str]:
-    """Write down values that are others than the file says: ``nets.WIDTH = 3``.
+def _overrides(modules: Iterable[types.ModuleType]) -> list[str]:
+    """Write down values that are others than files say: ``nets.WIDTH = 3``.
 
-    Looked at are those that the file names once, as they stand there, and that none of
-    its functions sets.
+    Looked at are numbers and texts that a file gives once, to a name or in a class, and
+    that no code of these files sets: counters and registries are no settings.
     """
-    tree = ast.parse(Path(str(module.__file__)).read_bytes())
-    for name, said in _values_said(tree).items():
-        value = vars(module).get(name, said)
-        if type(value) is not type(said) or value != said:
-            yield f"{module.__name__}.{name} = {value!r}"
+    trees = {
+        module: ast.parse(Path(str(module.__file__)).read_bytes()) for module in modules
+    }
+    set_by_code = {name for tree in trees.values() for name in _names_set(tree)}
+    overrides = []
+    for module, tree in trees.items():
+        for path, said in _values_said(tree):
+            if path[-1] in set_by_code:
+                continue
+            value: object = module
+            for name in path:
+                value = (
+                    vars(value).get(name, said) if hasattr(value, "__dict__") else said
+                )
+            if type(value) in _PLAIN and (type(value), value) != (type(said), said):
+                overrides.append(f"{module.__name__}.{'.'.join(path)} = {value!r}")
+    return overrides
 
 
-def _names_bound(tree: ast.Module) -> Iterator[str]:
+def _names_bound(tree: ast.AST) -> Iterator[str]:
     """Yield the names that a file assigns to, each time."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
 
 
-def _values_said(tree: ast.Module) -> dict[str, object]:
-    """The plain values that a file gives once, by name, outside of functions."""
-    bound = [*_names_bound(tree)]
-    set_by_functions = {
-        name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Global)
-        for name in node.names
-    }
-    said: dict[str, object] = {}
+def _names_set(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that code sets elsewhere: of objects, and as ``global``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.Global):
+            yield from node.names
+
+
+def _values_said(
+    tree: ast.Module | ast.ClassDef, above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], object]]:
+    """The numbers and texts that a file gives once to a name, also within classes."""
+    bound = [target.id for node in tree.body for target in _targets(node)]
     for node in tree.body:
-        if isinstance(node, ast.Assign):
-            target = node.targets[0]
-        elif isinstance(node, ast.AnnAssign) and node.value is not None:
-            target = node.target
-        else:
+        if isinstance(node, ast.ClassDef):
+            yield from _values_said(node, (*above, node.name))
             continue
-        if not isinstance(target, ast.Name) or node.value is None:
-            continue
-        name = target.id
-        if bound.count(name) == 1 and name not in set_by_functions:
-            with contextlib.suppress(ValueError, TypeError):
-                said[name] = ast.literal_eval(node.value)
-    return said
+        value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+        for target in _targets(node):
+            is_once = bound.count(target.id) == 1
+            if (
+                is_once
+                and isinstance(value, ast.Constant)
+                and type(value.value) in _PLAIN
+            ):
+                yield (*above, target.id), value.value
+
+
+def _targets(node: ast.stmt) -> Iterator[ast.Name]:
+    """The names that a statement, or one within it, assigns to."""
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        return
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+            yield part
 
 
 def _codes_of_file(file: Path) -> Iterator[types.CodeType]:
