@@ -525,7 +525,6 @@ def test_classes_that_have_changed_places_in_the_test_part_alone_are_told():
         "Look at the test samples first: samples of class 2 are rather predicted as 4"
     )
     assert told in gcelib.advise(*good, *other).sentence
-    assert "Look at" not in gcelib.advise(*good, *good[:1], good[1]).sentence
 
 
 def test_errors_that_a_calibrator_mends_are_explained():
@@ -581,8 +580,10 @@ def test_labels_from_one_whose_highest_class_is_absent_are_told():
     logits = -((np.arange(6) - labels[:, None] - 0.7 * rng.normal(size=(2000, 1))) ** 2)
     assert exchanged_classes(labels, logits.argmax(1)) == []
     assert exchanged_classes(labels + 1, logits.argmax(1))[-2:] == [1, 0]
-    advice = gcelib.advise(logits, labels + 1)
-    assert "Look at the labels first" in advice.sentence
+    with pytest.warns(
+        UserWarning, match="labels: samples of class 5 are rather predic"
+    ):
+        gcelib.TemperatureScaling().fit(logits, labels + 1)
 
 
 def test_exchanged_classes_are_those_of_the_largest_circle_by_brute_force():
