@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import tomllib
+import warnings
 import zlib
 from pathlib import Path
 
@@ -365,6 +366,25 @@ def test_runs_on_two_contents_of_one_file_are_refused(own_run, tmp_path):
     runs.write_json(later / "config.json", config)
     with pytest.raises(ValueError, match="runs: 'ce' and 'gce' were tested on differe"):
         ReliabilityExplorer({"ce": folder, "gce": later}, images=own_run[1].test[0])
+
+
+def test_seeds_whose_functions_data_are_others_are_told(own_run, tmp_path):
+    """Their labels may be alike where samples lie in the order of their classes."""
+    folder = own_run[0]
+    shown = {"images": own_run[1].test[0], "class_names": ["a", "b", "c"]}
+    folders = {}
+    for name, seed in (("one", 1), ("two", 2)):
+        folders[name] = tmp_path / name
+        shutil.copytree(folder, folders[name])
+        config = runs.read_json(folder / "config.json")
+        config["settings"] |= {"dataset": "mine.py:load", "seed": seed}
+        config["settings"]["data_fingerprint"] = name
+        runs.write_json(folders[name] / "config.json", config)
+    with pytest.warns(UserWarning, match="runs: 'one', 'two' have data of their own"):
+        ReliabilityExplorer(folders, **shown)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ReliabilityExplorer({"one": folders["one"], "other": folders["one"]}, **shown)
 
 
 def test_calibrators_fitted_on_what_is_shown_are_told(recwarn):

@@ -168,8 +168,10 @@ def _data_of(
 
 def _refuse_other_contents(runs: Mapping[str, Run]) -> None:
     """Refuse runs of one name's data whose content was another, by what they record."""
+    from gcelib.study.functions import is_function
     from gcelib.study.runs import read_json
 
+    contents: dict[str, dict[str, object]] = {}
     seen: dict[tuple[object, object], tuple[str, object]] = {}
     for name, run in runs.items():
         if not isinstance(run, (str, os.PathLike)):
@@ -185,6 +187,15 @@ def _refuse_other_contents(runs: Mapping[str, Run]) -> None:
             problem = f"{other!r} and {name!r} were tested on different contents of "
             problem += str(settings["dataset"])
             fail("runs", problem, "compare runs of one test set")
+        if is_function(str(settings.get("dataset"))):
+            contents.setdefault(str(settings["dataset"]), {})[name] = content
+    for dataset, of_runs in contents.items():
+        if len({*of_runs.values()}) > 1:
+            warn(
+                f"runs: {', '.join(map(repr, of_runs))} have data of their own, by "
+                f"their seeds, from {dataset}: if its test part hangs on the seed, the "
+                "samples that are compared one by one are not the same"
+            )
 
 
 def _warn_of_one_set(
