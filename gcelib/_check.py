@@ -602,6 +602,14 @@ def _are_shares(rows: Tensor, sums: Tensor, coarse: float) -> bool:
     # Measured by what is shared out: a large number added to logits is no total.
     lowest, highest = rows.aminmax(dim=1)
     apart = float((sums - sums[0]).abs().max())
+    total = float(sums[0])
+    if coarse > 1e-5 and total > 0:  # sums in half precision scatter by their rounding
+        scatter = float(rows.std()) * rows.shape[1] ** 0.5 / total
+        near = _are_nearer_than_chance(
+            apart / total, 4 * coarse, 0.0, scatter, len(rows)
+        )
+        if near:
+            return not _written_by_hand(rows)
     rounding = min(coarse, 1e-6) * float(sums[0])
     if apart > 1e-6 * float((highest - lowest).median()) + rounding:
         return False

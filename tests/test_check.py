@@ -494,6 +494,25 @@ def test_columns_and_labels_that_count_from_1_are_told(prefix):
         gcelib.evaluate(table.to_numpy(), labels)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("k", "n_members"), [(2, 5), (10, 10), (100, 30)])
+def test_probabilities_that_were_added_up_are_told_in_any_precision(
+    dtype, k, n_members
+):
+    """As an ensemble's, or of augmented samples, on a GPU."""
+    generator = torch.Generator().manual_seed(0)
+    members = torch.randn(n_members, 80, k, generator=generator).mul(2).softmax(2)
+    total = torch.zeros(80, k, dtype=dtype)
+    for member in members:
+        total += member.to(dtype)
+    with pytest.warns(UserWarning, match="rows are >= 0 and all sum to"):
+        gcelib.evaluate(total, torch.arange(80) % k)
+    logits = torch.randn(80, k, generator=generator).abs().mul(n_members).to(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gcelib.evaluate(logits, torch.arange(80) % k)
+
+
 def test_columns_that_are_sorted_as_text_are_told():
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
