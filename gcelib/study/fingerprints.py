@@ -306,7 +306,7 @@ def _refuse_names_from_before(
     anew = {one.module.__name__: one.module for one in now if id(one.spec) not in known}
     for module, spec, *_ in now:
         path = Path(str(module.__file__))
-        tree = ast.parse(path.read_bytes())
+        tree = _tree_of(path)
         bound = {*_names_bound(tree)}
         for home, name, here in _names_from(tree, path, folder):
             there = anew.get(home)
@@ -405,9 +405,7 @@ def _overrides(modules: Iterable[types.ModuleType]) -> list[str]:
     Looked at are numbers and texts that a file gives once, to a name or in a class, and
     that no code of these files sets: counters and registries are no settings.
     """
-    trees = {
-        module: ast.parse(Path(str(module.__file__)).read_bytes()) for module in modules
-    }
+    trees = {module: _tree_of(Path(str(module.__file__))) for module in modules}
     set_by_code = {name for tree in trees.values() for name in _names_set(tree)}
     overrides = []
     for module, tree in trees.items():
@@ -422,6 +420,14 @@ def _overrides(modules: Iterable[types.ModuleType]) -> list[str]:
             if type(value) in _PLAIN and (type(value), value) != (type(said), said):
                 overrides.append(f"{module.__name__}.{'.'.join(path)} = {value!r}")
     return overrides
+
+
+def _tree_of(file: Path) -> ast.Module:
+    """The parts of a file; none of one that has mistakes, which its import tells."""
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
 
 
 def _names_bound(tree: ast.AST) -> Iterator[str]:
