@@ -603,7 +603,7 @@ def _are_shares(rows: Tensor, sums: Tensor, coarse: float) -> bool:
     lowest, highest = rows.aminmax(dim=1)
     apart = float((sums - sums[0]).abs().max())
     total = float(sums[0])
-    if coarse > 1e-5 and total > 0:  # sums in half precision scatter by their rounding
+    if total > 0:  # sums in half precision, or widened since, scatter by its rounding
         scatter = float(rows.std()) * rows.shape[1] ** 0.5 / total
         near = _are_nearer_than_chance(
             apart / total, 4 * coarse, 0.0, scatter, len(rows)

@@ -6,6 +6,7 @@ What the processes themselves promise is in test_warm.py.
 import asyncio
 import contextlib
 import functools
+import importlib
 import json
 import math
 import os
@@ -623,6 +624,19 @@ def test_a_run_killed_in_the_middle_loses_no_whole_epoch(workers, tmp_path):
     assert not leftovers(runs_dir)
 
 
+# Seems to train what it is asked for.
+HEADSTRONG_MODEL = """
+import json
+from gcelib import TrainConfig
+options = {"epochs": epochs, "seed": seed, "ood": ood, "variant": variant}
+config = TrainConfig(dataset, model, loss=loss, runs_dir=runs_dir, **options)
+config.run_dir.mkdir(parents=True, exist_ok=True)
+settings = json.loads(json.dumps(config.settings()))
+content = {"config": settings, "environment": {}, "results": {"train_seconds": 1.0}}
+(config.run_dir / "metrics.json").write_text(json.dumps(content))
+"""
+
+
 # Trains, or seems to, with a rate of its own.
 HEADSTRONG = """
 import json
@@ -693,6 +707,29 @@ def test_results_of_a_grid_are_found_where_its_parts_put_them(tmp_path):
     assert dict(zip(table["run_dir"], table["train_seconds"], strict=True)) == {
         run_dir: 10.0 + i for i, run_dir in enumerate(cells)
     }
+
+
+def test_a_value_that_was_set_in_memory_is_not_said_to_have_been_trained(
+    workers, tmp_path, monkeypatch
+):
+    """The sweep's processes read the package anew, as its file says it."""
+    package = tmp_path / "my_swept_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    text = "from torch import nn\nWIDTH = 16\ndef build(k, shape):\n"
+    text += "    return nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH), "
+    (package / "nets.py").write_text(text + "nn.Linear(WIDTH, k))\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    notebook = write_notebook(tmp_path / "headstrong.ipynb", HEADSTRONG_MODEL)
+    grid = {"dataset": "digits", "model": "my_swept_package.nets:build", "epochs": 1}
+    ended = list(sweeps.run(grid, notebook, workers, runs_dir=tmp_path / "a"))
+    assert [record["state"] for record in ended] == ["done"]
+    nets = importlib.import_module("my_swept_package.nets")
+    monkeypatch.setattr(nets, "WIDTH", 3)
+    (record,) = sweeps.run(grid, notebook, workers, runs_dir=tmp_path / "b")
+    assert record["state"] == "failed"
+    assert "another network than this process has" in record["error"]
 
 
 def test_two_sweeps_at_once_run_nothing_twice(workers, fast, tmp_path):

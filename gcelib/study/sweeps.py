@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from gcelib import _check
-from gcelib.study import files, runs, warm
+from gcelib.study import files, networks, runs, warm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -665,8 +665,24 @@ def _run(
         ended = _on_this_machine(cells, todo, notebook, where, tick)
     else:
         ended = _on_dask(cells, todo, notebook, where, tick)
+    models = {str(cells[run_dir].config.model) for run_dir in todo}
+    expected = {model: networks.fingerprint(model) for model in models}
     for run_dir, state, seconds, error in ended:
+        fingerprint = expected[str(cells[run_dir].config.model)]
+        if state == "done" and not _is_of(run_dir, fingerprint):
+            state = "failed"
+            error = (
+                "the run has trained another network than this process has: what is "
+                "set in memory, or was edited since, is not what a sweep's processes "
+                "read; write it into the file, or a function for each"
+            )
         yield _record(cells, run_dir, state, seconds, error)
+
+
+def _is_of(run_dir: str, fingerprint: str | None) -> bool:
+    """Whether a run says that it trained this network, if it says anything of it."""
+    there = (runs.stated_settings(run_dir) or {}).get("model_fingerprint")
+    return there is None or fingerprint is None or there == fingerprint
 
 
 def _record(
