@@ -52,9 +52,10 @@ PROBABILITIES = (
 )
 _SLACK = 0.004  # how far a softmax's row may be from 1: bfloat16 has 8 bits
 _LOOKED_AT = 64  # rows, spread over the set
+#: What spreadsheets write beside or below numbers that they add up.
+SUMS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
 #: What columns beside those of the classes are called.
-NO_CLASS = {
-    *("total", "totals", "sum", "mean", "average", "avg", "median", "overall"),
+NO_CLASS = SUMS | {
     *("max", "min", "margin", "top", "top1", "top2", "second", "gap", "diff", "rank"),
     *("entropy", "std", "var", "value", "scale", "temperature", "loss", "nll", "score"),
     *("true", "label", "target", "truth", "gt", "pred", "predicted", "prediction"),
@@ -64,7 +65,7 @@ NO_CLASS = {
 _NO_COLUMN_OF_A_CLASS = NO_CLASS | {
     *("y_true", "y_pred", "pred_label", "pred_class", "pred_id", "predicted_label"),
     *("predicted_class", "true_label", "true_class", "conf", "max_prob", "prob", "hit"),
-    *("probability", "max_logit", "logit_max", "logsumexp", "energy", "uncertainty"),
+    *("probability", "max_logit", "logit_max", "uncertainty"),
     *("fold", "split", "set", "weight", "count", "n", "seconds", "time", "epoch"),
     *("step", "nll_loss", "ce", "ce_loss", "id", "index", "idx", "seed"),
 }
@@ -276,9 +277,7 @@ def as_tensor(name: str, value: object) -> Tensor:
         cure = "pass real numbers (of a table the numeric columns, astype(float))"
         if "labels" in name:
             cure = "pass the number of each label's column: [columns.index(name) for "
-            cure += (
-                "name in labels], where columns are the classes' names in the order "
-            )
+            cure += "name in labels], columns being the classes' names in the order "
             cure += "of the logits (scikit-learn's model.classes_.tolist())"
         fail(name, f"has dtype {numbers_in.dtype}", cure, TypeError)
     return torch.from_numpy(_readable_by_torch(numbers_in))

@@ -568,7 +568,7 @@ def test_exchanged_classes_are_seen_in_samples_of_any_order(order):
 
 
 def test_poor_models_are_hardly_told_that_classes_have_changed_places():
-    """Less than once in 1,000: of 3,000 honest ones none was, of 3,000 guesses one."""
+    """Less than once in 1,000: none was of 3,000 honest ones and 3,000 guesses."""
     told = [exchanged_classes(*pair) != [] for pair in poor_models(120, seed=0)]
     assert sum(told) <= 2
 

@@ -1047,6 +1047,7 @@ def write_logits(path, header, cells, n=60):
         ("held out", ["x", ""]),
         ("is_heldout", ["0", "1"]),
         ("is_oof", ["0", "1"]),
+        ("is_test", ["0", "1"]),
         ("in_bag", ["0", "1"]),
         ("train_mask", ["True", "False"]),
         ("split_train", ["0", "1"]),

@@ -659,7 +659,7 @@ def test_a_notebook_that_drops_a_parameter_has_not_done_the_run(workers, tmp_pat
     assert there == {"lr0.1": "failed", "lr0.01": "done"}
     (wrong,) = (record for record in ended if record["state"] == "failed")
     reason = Path(wrong["run_dir"], "failed.txt").read_text()
-    assert "let the notebook pass each of its parameters to TrainConfig" in reason
+    assert "let the notebook pass each parameter to TrainConfig" in reason
     assert "lr (0.01 there, 0.1 asked)" in reason
 
 

@@ -905,12 +905,8 @@ def _refuse_what_was_not_asked(parameters: dict[str, Any]) -> None:
     try:
         runs.refuse_other_result(settings.run_dir, there, asked, settings.defaults)
     except ValueError as refusal:
-        problem = (
-            "the run is not what the grid asks: let the notebook pass each of its "
-        )
-        problem += (
-            "parameters to TrainConfig, and the grid name what its own defaults are"
-        )
+        problem = "the run is not what the grid asks: let the notebook pass each "
+        problem += "parameter to TrainConfig, and the grid name its own defaults"
         raise ValueError(f"{problem}; {refusal}") from None
 
 

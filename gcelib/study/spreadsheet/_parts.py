@@ -41,14 +41,15 @@ _PART = (
 )
 #: Names of a column that says of each sample whether it is in a part.
 _IN_PART = re.compile(
-    rf"(?:(?:is|in|of|for|used|was|split|set|dataset)_?)+{_PART}|training|trained_on"
-    r"|(?:in|out_of)_?bag|oob|oof|hold_?out|held_?out|(?:test|val|dev|eval)_?"
-    r"(?:set|split|part|fold|row|mask|flag|idx|ind)"
-    r"|(?:.+_)?(?:train|training|trn|holdout|oos)_.+|.+_(?:train|training|trn|holdout|oos)"
+    rf"(?:(?:is|in|of|for|used|was|split|set|dataset)_?)+{_PART}"
+    r"|training|trained_on|(?:in|out_of)_?bag|oob|oof|hold_?out|held_?out"
+    r"|(?:test|val|dev|eval)_?(?:set|split|part|fold|row|mask|flag|idx|ind)"
+    r"|(?:.+_)?(?:train|training|trn|holdout|oos)_.+"
+    r"|.+_(?:train|training|trn|holdout|oos)"
 )
 _PERHAPS_IN_PART = re.compile(
-    r"(?:is_?)?(?:valid|member|seen|unseen|fit|fitted|test|trained|external|development)"
-    r"|(?:has_)?train"
+    r"(?:is_?)?(?:valid|member|seen|unseen|fit|fitted|trained|external|development)"
+    r"|test|(?:has_)?train"
 )
 _PATH = re.compile(r"[/\\]|\.\w{1,5}$")
 

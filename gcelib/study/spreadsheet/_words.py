@@ -69,8 +69,6 @@ _SCORES = re.compile(
     r"(?P<start>logit|prob|probability|p|score)s?_(?P<ending>.+)"
     r"|(?P<bare_start>logit|prob)s?(?P<number>\d+)"
 )
-#: What spreadsheets write below a column, and before the number there.
-TOTALS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
 #: What stands where nothing is known.
 NOTHING = {"", "?", "-", "na", "n/a", "#n/a", "nan", "none", "null", "missing"}
 SPLITS = {

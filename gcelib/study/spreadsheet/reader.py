@@ -34,7 +34,6 @@ from gcelib.study.spreadsheet._words import (
     NOTHING,
     ROLE_OF,
     SPLITS,
-    TOTALS,
     TWOFOLD,
     YES_OR_NO,
     bare_name,
@@ -953,7 +952,7 @@ class _Reader:
     def _refuse_total(self, names: Sequence[str]) -> None:
         """Refuse a last line that is no sample but a sum or a mean."""
         last = names[-1]
-        if plain_name(last) in TOTALS and names.count(last) == 1:
+        if plain_name(last) in _check.SUMS and names.count(last) == 1:
             where = f"{quoted(last)} in line {self._line(len(names) - 1)}"
             fail("label", f"holds {where}", "leave out lines that are no samples")
 
