@@ -37,6 +37,15 @@ def pytest_configure(config):
     fork_kernels()
 
 
+@pytest.fixture(autouse=True)
+def _no_figure_outlives_its_test():
+    """Close what is left open: examples in docstrings draw, too."""
+    yield
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")
+
+
 def _leave_pictures_out():
     """Let nbval compare neither a picture nor the HTML that shows the same picture.
 

@@ -387,6 +387,23 @@ def test_seeds_whose_functions_data_are_others_are_told(own_run, tmp_path):
         ReliabilityExplorer({"one": folders["one"], "other": folders["one"]}, **shown)
 
 
+def test_folds_of_two_names_whose_labels_are_alike_are_told(own_run, tmp_path):
+    folder = own_run[0]
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    config = runs.read_json(folder / "config.json")
+    config["settings"] |= {"dataset": "npz:/fold2.npz", "data_fingerprint": "another"}
+    runs.write_json(other / "config.json", config)
+    with pytest.warns(
+        UserWarning, match="runs: they are of other data .*fold2.npz.*eq"
+    ):
+        ReliabilityExplorer(
+            {"one": folder, "two": other},
+            images=own_run[1].test[0],
+            class_names=["a", "b", "c"],
+        )
+
+
 def test_calibrators_fitted_on_what_is_shown_are_told(recwarn):
     ReliabilityExplorer(TEST, val=VAL)
     assert not len(recwarn)

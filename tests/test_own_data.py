@@ -717,6 +717,17 @@ def test_a_value_set_in_an_imported_module_is_told_to_be_read_from_its_file(
         UserWarning, match=r"^model: .*in which WIDTH is 16, though .*64"
     ):
         networks.check_name("my_own_wide:build")
+    (modules / "my_own_sizes.py").write_text("class Config:\n    width = 16\n")
+    text = "import my_own_sizes\ndef build(*_): return my_own_sizes.Config.width\n"
+    (modules / "my_own_net.py").write_text(text)
+    neighbour = importlib.import_module("my_own_sizes")
+    networks.check_name("my_own_net:build")
+    neighbour.Config.width = 64
+    for name in ("my_own_net:build", f"{modules / 'my_own_net.py'}:build"):
+        with pytest.warns(
+            UserWarning, match=r"sizes.py is read .*Config.width is 16, though .*64"
+        ):
+            networks.check_name(name)
 
 
 def test_a_folder_without_init_beside_a_network_is_in_its_fingerprint(tmp_path):

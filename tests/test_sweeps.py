@@ -624,10 +624,13 @@ def test_a_run_killed_in_the_middle_loses_no_whole_epoch(workers, tmp_path):
     assert not leftovers(runs_dir)
 
 
-# Seems to train what it is asked for.
-HEADSTRONG_MODEL = """
+# Seems to train what it is asked for, while somebody edits the network.
+EDITED = """
 import json
+from pathlib import Path
 from gcelib import TrainConfig
+place = Path(model.partition(":")[0])
+place.write_text(place.read_text() + "# edited\\n")
 options = {"epochs": epochs, "seed": seed, "ood": ood, "variant": variant}
 config = TrainConfig(dataset, model, loss=loss, runs_dir=runs_dir, **options)
 config.run_dir.mkdir(parents=True, exist_ok=True)
@@ -681,25 +684,40 @@ def test_results_of_a_grid_are_found_where_its_parts_put_them(tmp_path):
     }
 
 
-def test_a_value_that_was_set_in_memory_is_not_said_to_have_been_trained(
-    workers, tmp_path, monkeypatch
+NETWORK = """
+from torch import nn
+WIDTH = 16
+def build(k, shape):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH), nn.Linear(WIDTH, k))
+"""
+
+
+def test_a_network_that_is_edited_meanwhile_is_not_said_to_have_been_trained(
+    workers, tmp_path
 ):
-    """The sweep's processes read the package anew, as its file says it."""
-    package = tmp_path / "my_swept_package"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    text = "from torch import nn\nWIDTH = 16\ndef build(k, shape):\n"
-    text += "    return nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH), "
-    (package / "nets.py").write_text(text + "nn.Linear(WIDTH, k))\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    notebook = write_notebook(tmp_path / "headstrong.ipynb", HEADSTRONG_MODEL)
-    grid = {"dataset": "digits", "model": "my_swept_package.nets:build", "epochs": 1}
-    nets = importlib.import_module("my_swept_package.nets")
-    monkeypatch.setattr(nets, "WIDTH", 3)
+    (tmp_path / "edited.py").write_text(NETWORK)
+    notebook = write_notebook(tmp_path / "edited.ipynb", EDITED)
+    model = f"{tmp_path / 'edited.py'}:build"
+    grid = {"dataset": "digits", "model": model, "epochs": 1}
     (record,) = sweeps.run(grid, notebook, workers, runs_dir=tmp_path / "b")
     assert record["state"] == "failed"
     assert "another network than this process has" in record["error"]
+
+
+def test_a_sweep_is_refused_for_a_value_that_was_set_in_memory(tmp_path, monkeypatch):
+    """The sweep's processes would read the package anew, as its file says it."""
+    package = tmp_path / "my_swept_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    grid = {"dataset": "digits", "model": "my_swept_package.nets:build", "epochs": 1}
+    nets = importlib.import_module("my_swept_package.nets")
+    monkeypatch.setattr(nets, "WIDTH", 3)
+    with pytest.raises(ValueError, match=r"my_swept_package.nets.WIDTH = 3 is set in"):
+        next(sweeps.run(grid, "03_train.ipynb", workers, runs_dir=tmp_path / "b"))
+    assert not (tmp_path / "b").exists()
 
 
 def test_two_sweeps_at_once_run_nothing_twice(workers, fast, tmp_path):

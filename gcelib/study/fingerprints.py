@@ -221,17 +221,12 @@ def digest_of_module(module: types.ModuleType) -> str | None:
         Also after IPython's ``autoreload`` has repaired functions in memory: what it
         compiles is not what Python does.
     """
-    file = getattr(module, "__file__", None)
-    is_other = module.__name__.partition(".")[0] in _OTHERS
-    if file is None or is_other or not file.endswith(".py") or is_installed(Path(file)):
+    if not _has_own_file(module):
         return None
     before = _first_seen.get(module)
     if before is not None and _is_running(before):
         return before.digest
-    path = Path(file).absolute()
-    depth = len(module.__name__.split(".")) - (path.name != "__init__.py")
-    folder = path.parents[min(depth, len(path.parents) - 1)]
-    others = imported_files(path, folder)
+    path, others, folder = _files_of(module)
     files = {file: _digest_of(file) for file in (path, *others)}
     running = _loaded_from(files)
     codes = {code for file in files for code in _codes_of_file(file)}
@@ -247,6 +242,42 @@ def digest_of_module(module: types.ModuleType) -> str | None:
         digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
     _first_seen[module] = _Sight(files, digest, running, codes)
     return digest
+
+
+def overrides_of(module: types.ModuleType) -> list[str]:
+    """List what somebody has set in a module, or one it uses, though its file differs.
+
+    Parameters
+    ----------
+    module : module
+        As it was imported.
+
+    Returns
+    -------
+    list of str
+        As ``"nets.WIDTH = 3"``, where the file says ``WIDTH = 16``: plain numbers and
+        texts that a file gives once. Empty for what is installed or has no file.
+    """
+    if not _has_own_file(module):
+        return []
+    path, others, _ = _files_of(module)
+    return _overrides([loaded.module for loaded in _loaded_from({path, *others})])
+
+
+def _has_own_file(module: types.ModuleType) -> bool:
+    """Whether a module was read from a file that is not of an installed package."""
+    file = getattr(module, "__file__", None)
+    is_other = module.__name__.partition(".")[0] in _OTHERS
+    is_file = file is not None and file.endswith(".py")
+    return is_file and not is_other and not is_installed(Path(file))
+
+
+def _files_of(module: types.ModuleType) -> tuple[Path, list[Path], Path]:
+    """A module's file, those that it uses, and the folder where its package lies."""
+    path = Path(str(module.__file__)).absolute()
+    depth = len(module.__name__.split(".")) - (path.name != "__init__.py")
+    folder = path.parents[min(depth, len(path.parents) - 1)]
+    return path, imported_files(path, folder), folder
 
 
 def _is_running(before: _Sight) -> bool:
@@ -382,20 +413,41 @@ def _codes_from(
     return [code for code in codes if Path(code.co_filename) in files]
 
 
-def _plain_values(owner: types.ModuleType | type, above: str = "") -> dict[str, str]:
-    """Write down numbers and texts of a module and its classes, and short lists."""
-    several = (tuple, list, dict, set, frozenset)
+def values_of(
+    owner: types.ModuleType | type, above: str = ""
+) -> Iterator[tuple[str, object]]:
+    """Yield what a module and its classes hold, by names such as ``"Config.width"``.
+
+    Parameters
+    ----------
+    owner : module or class
+        Where to look.
+    above : str, default ""
+        What is put before each name.
+
+    Yields
+    ------
+    tuple of str and object
+        Name and value; without ``__names__`` and without the classes themselves.
+    """
     home = owner.__name__ if isinstance(owner, types.ModuleType) else owner.__module__
-    found = {}
     for name, value in [*vars(owner).items()]:
         if name.startswith("__"):
             continue
+        if not issubclass(type(value), type):
+            yield above + name, value
+        elif value.__module__ == home and value.__qualname__ == above + name:
+            yield from values_of(value, f"{above}{name}.")  # none it only refers to
+
+
+def _plain_values(module: types.ModuleType) -> dict[str, str]:
+    """Write down numbers and texts of a module and its classes, and short lists."""
+    several = (tuple, list, dict, set, frozenset)
+    found = {}
+    for name, value in values_of(module):
         is_short = type(value) in several and len(value) <= _MOST_VALUES
         if type(value) in _PLAIN or is_short:
-            found[above + name] = repr(value)
-        elif issubclass(type(value), type) and value.__module__ == home:
-            is_within = value.__qualname__ == above + name  # not one that it refers to
-            found |= _plain_values(value, f"{above}{name}.") if is_within else {}
+            found[name] = repr(value)
     return found
 
 

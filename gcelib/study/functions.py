@@ -22,6 +22,8 @@ from gcelib.study.fingerprints import (
     digest_of_use,
     imported_files,
     is_installed,
+    overrides_of,
+    values_of,
 )
 
 #: What a file draws while it is imported is a part of it, the same in every process.
@@ -88,25 +90,7 @@ def full_name(argument: str, text: str) -> str:
     file = _single_file(argument, module)
     if file is None:
         return text
-    if module in sys.modules:
-        _tell_other_values(argument, sys.modules[module], file)
     return f"{file}:{function}"
-
-
-def _tell_other_values(argument: str, module: types.ModuleType, file: Path) -> None:
-    """Warn where a program has set values in a module of which the file is read."""
-    if Path(getattr(module, "__file__", None) or "") != file:
-        return
-    read = vars(_from_file(argument, file).module)
-    for name, value in vars(module).items():
-        is_plain = isinstance(value, (bool, int, float, str))
-        if is_plain and not name.startswith("_") and read.get(name, value) != value:
-            there = f"{module.__name__}.{name} is {value!r:.40}"
-            warn(
-                f"{argument}: {file} is read anew, in which {name} is "
-                f"{read[name]!r:.40}, though {there} here; change the file, or write "
-                "a function for each value"
-            )
 
 
 def safe(text: str) -> str:
@@ -186,6 +170,8 @@ def load_function(argument: str, text: str) -> Callable[..., Any]:
     place, _, name = text.rpartition(":")
     is_file = place.endswith(".py")
     loaded = _from_file(argument, Path(place)) if is_file else None
+    if loaded is not None:
+        _tell_other_values(argument, loaded)
     module = _imported(argument, place) if loaded is None else loaded.module
     function = getattr(module, name, None)
     if not callable(function):
@@ -229,6 +215,38 @@ def fingerprint(argument: str, text: str) -> str | None:
     module = _imported(argument, place)
     is_running = place == "__main__" or getattr(module, "__spec__", None) is None
     return digest_of_use(function, place) if is_running else digest_of_module(module)
+
+
+def values_set_in_memory(argument: str, text: str) -> list[str]:
+    """List what is set in this process, though the function's files say otherwise.
+
+    Parameters
+    ----------
+    argument : str
+        What messages call it.
+    text : str
+        Any name of a data set or a network.
+
+    Returns
+    -------
+    list of str
+        As ``"nets.WIDTH = 3"``. Empty for what is no function, or is read from its file
+        for each use.
+
+    Raises
+    ------
+    ValueError
+        If there is no such module.
+
+    Examples
+    --------
+    >>> values_set_in_memory("model", "json:loads")
+    []
+    """
+    place, _, _ = text.rpartition(":")
+    if not is_function(text) or place.endswith(".py"):
+        return []
+    return overrides_of(_imported(argument, place))
 
 
 def _imported(argument: str, name: str) -> types.ModuleType:
@@ -316,6 +334,34 @@ def _taken_out(names: Container[str]) -> dict[str, types.ModuleType]:
     return found
 
 
+_OWN_MODULES = "gcelib_user_"
+
+
+def _tell_other_values(argument: str, loaded: _Loaded) -> None:
+    """Warn where a program has set values in modules of which the files are read."""
+    read = {
+        Path(module.__file__): module
+        for module in (loaded.module, *loaded.beside.values())
+        if module.__file__
+    }
+    for module in [*sys.modules.values()]:
+        file = getattr(module, "__file__", None)
+        here = read.get(Path(file)) if isinstance(file, str) else None
+        if here is None or module.__name__.startswith(_OWN_MODULES):
+            continue
+        said = dict(values_of(here))
+        for name, value in values_of(module):
+            is_plain = isinstance(value, (bool, int, float, str))
+            is_private = name.startswith("_") or "._" in name
+            if is_plain and not is_private and said.get(name, value) != value:
+                there = f"{module.__name__}.{name} is {value!r:.40}"
+                warn(
+                    f"{argument}: {file} is read anew, in which {name} is "
+                    f"{said[name]!r:.40}, though {there} here; change the file, or "
+                    "write a function for each value"
+                )
+
+
 #: By name, the modules made of single files.
 _loaded: dict[str, _Loaded] = {}
 
@@ -332,7 +378,7 @@ def _from_file(argument: str, path: Path) -> _Loaded:
     neighbours = _neighbours(path)
     content = digest_of_files(path, neighbours, path.parent).encode()
     digest = hashlib.sha256(bytes(path) + content).hexdigest()[:16]
-    name = f"gcelib_user_{path.stem}_{digest}"
+    name = f"{_OWN_MODULES}{path.stem}_{digest}"
     if name in _loaded:
         return _loaded[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -1,7 +1,7 @@
 """The network of a run: of ``models.MODELS``, of timm, or a function of the user's."""
 
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from itertools import chain
 
 from torch import Tensor, nn
@@ -119,6 +119,30 @@ def fingerprint(name: str) -> str | None:
     if name.startswith(_TIMM):
         return _fingerprint_timm(name.removeprefix(_TIMM))
     return functions.fingerprint("model", name)
+
+
+def values_set_in_memory(name: str) -> list[str]:
+    """List what is set in this process, though the network's files say otherwise.
+
+    Parameters
+    ----------
+    name : str
+        What ``check_name`` returned.
+
+    Returns
+    -------
+    list of str
+        As ``"nets.WIDTH = 3"``: another process would build another network.
+
+    Examples
+    --------
+    >>> values_set_in_memory("convnet")
+    []
+    """
+    if name.startswith(_TIMM):
+        module = sys.modules[_timm_entry(name.removeprefix(_TIMM)).__module__]
+        return fingerprints.overrides_of(module)
+    return functions.values_set_in_memory("model", name)
 
 
 def build(name: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
@@ -256,13 +280,19 @@ def _check_timm(name: str) -> None:
 
 def _fingerprint_timm(name: str) -> str | None:
     """The fingerprint of a network that somebody has registered; None of timm's own."""
-    import timm
-
-    entry = timm.model_entrypoint(name)
+    entry = _timm_entry(name)
     module = sys.modules[entry.__module__]
     if entry.__module__ == "__main__":
         return fingerprints.digest_of_use(entry, "__main__")
     return fingerprints.digest_of_module(module)
+
+
+def _timm_entry(name: str) -> Callable[..., nn.Module]:
+    """The function that builds a network of timm's."""
+    import timm
+
+    entry: Callable[..., nn.Module] = timm.model_entrypoint(name)
+    return entry
 
 
 def _build_timm(name: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from gcelib import _check
-from gcelib.study import files, networks, runs, warm
+from gcelib.study import files, functions, networks, runs, warm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -599,8 +599,9 @@ def run(
     Raises
     ------
     ValueError, TypeError
-        Before anything starts: as :func:`expand`, or because a run would take more than
-        its ``max_hours`` here.
+        Before anything starts: as :func:`expand`; because a run would take more than
+        its ``max_hours`` here; or because this process has set numbers or texts in the
+        package of an own network or data set, which others read as its files say.
     ConnectionError
         If the Dask scheduler goes away.
 
@@ -610,6 +611,7 @@ def run(
     loses at most the epoch it is in, and goes on from there when the sweep is repeated.
     """
     cells = expand(grid, runs_dir)
+    _refuse_what_is_set_in_memory(cells)
     where = client or os.environ.get("DASK_SCHEDULER_ADDRESS")
     path = Path(notebook) if Path(notebook).is_file() else NOTEBOOKS / notebook
     path = path.resolve(strict=True)
@@ -618,6 +620,26 @@ def run(
     if where is None:
         where = local_workers(workers, workers_per_gpu)
     return _run(cells, str(path), where, _Ticker(tick, every))
+
+
+def _refuse_what_is_set_in_memory(cells: Mapping[str, Cell]) -> None:
+    """Refuse networks and data that the sweep's processes would read otherwise."""
+    models: dict[str, None] = {}
+    datasets: dict[str, None] = {}
+    for run_dir, cell in cells.items():
+        if not runs.is_done(run_dir):
+            models[str(cell.config.model)] = None
+            datasets[str(cell.config.dataset)] = None
+    found = [networks.values_set_in_memory(name) for name in models]
+    found += [functions.values_set_in_memory("dataset", name) for name in datasets]
+    values = sorted({value for values in found for value in values})
+    if values:
+        _check.fail(
+            "grid",
+            f"{', '.join(values[:3])} is set in this process alone; those of a sweep "
+            "read what the file says",
+            "write the value into the file, or a function for each value",
+        )
 
 
 def _refuse_what_takes_days(cells: Mapping[str, Cell]) -> None:

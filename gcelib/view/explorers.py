@@ -168,9 +168,11 @@ def _data_of(
 
 def _refuse_other_contents(runs: Mapping[str, Run]) -> None:
     """Refuse runs of one name's data whose content was another, by what they record."""
+    from gcelib.study.data import own
     from gcelib.study.functions import is_function
     from gcelib.study.runs import read_json
 
+    own_sets: dict[object, str] = {}
     contents: dict[str, dict[str, object]] = {}
     seen: dict[tuple[object, object], tuple[str, object]] = {}
     for name, run in runs.items():
@@ -187,6 +189,8 @@ def _refuse_other_contents(runs: Mapping[str, Run]) -> None:
             problem = f"{other!r} and {name!r} were tested on different contents of "
             problem += str(settings["dataset"])
             fail("runs", problem, "compare runs of one test set")
+        if own.is_own(str(settings.get("dataset"))):
+            own_sets.setdefault(content, str(settings["dataset"]))
         if is_function(str(settings.get("dataset"))):
             contents.setdefault(str(settings["dataset"]), {})[name] = content
     for dataset, of_runs in contents.items():
@@ -196,6 +200,13 @@ def _refuse_other_contents(runs: Mapping[str, Run]) -> None:
                 f"their seeds, from {dataset}: if its test part hangs on the seed, the "
                 "samples that are compared one by one are not the same"
             )
+    of_one_name = any(len({*of_runs.values()}) > 1 for of_runs in contents.values())
+    if len(own_sets) > 1 and not of_one_name:
+        warn(
+            f"runs: they are of other data ({', '.join(own_sets.values())}), taken for "
+            "the same samples because the labels of the test are equal: those of folds "
+            "in the order of classes are, too"
+        )
 
 
 def _warn_of_one_set(
