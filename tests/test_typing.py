@@ -12,6 +12,8 @@ import pytest
 
 import gcelib
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

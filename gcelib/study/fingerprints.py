@@ -268,8 +268,9 @@ def _has_own_file(module: types.ModuleType) -> bool:
     """Whether a module was read from a file that is not of an installed package."""
     file = getattr(module, "__file__", None)
     is_other = module.__name__.partition(".")[0] in _OTHERS
-    is_file = file is not None and file.endswith(".py")
-    return is_file and not is_other and not is_installed(Path(file))
+    if file is None or is_other or not file.endswith(".py"):
+        return False
+    return not is_installed(Path(file))
 
 
 def _files_of(module: types.ModuleType) -> tuple[Path, list[Path], Path]:
@@ -442,13 +443,18 @@ def values_of(
 
 def _plain_values(module: types.ModuleType) -> dict[str, str]:
     """Write down numbers and texts of a module and its classes, and short lists."""
-    several = (tuple, list, dict, set, frozenset)
-    found = {}
-    for name, value in values_of(module):
-        is_short = type(value) in several and len(value) <= _MOST_VALUES
-        if type(value) in _PLAIN or is_short:
-            found[name] = repr(value)
-    return found
+    return {
+        name: repr(value)
+        for name, value in values_of(module)
+        if type(value) in _PLAIN or _is_short_container(value)
+    }
+
+
+def _is_short_container(value: object) -> bool:
+    """Whether a value is a list, tuple, dict or set, by itself, of a few values."""
+    if type(value) not in (tuple, list, dict, set, frozenset):
+        return False
+    return isinstance(value, Collection) and len(value) <= _MOST_VALUES
 
 
 def _overrides(modules: Iterable[types.ModuleType]) -> list[str]:

@@ -1,0 +1,175 @@
+"""What the names of a table's columns say of its classes."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from torch import Tensor
+
+from gcelib._check.messages import warn
+
+#: What spreadsheets write beside or below numbers that they add up.
+SUMS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
+#: What columns beside those of the classes are called.
+NO_CLASS = SUMS | {
+    *("max", "min", "margin", "top", "top1", "top2", "second", "gap", "diff", "rank"),
+    *("entropy", "std", "var", "value", "scale", "temperature", "loss", "nll", "score"),
+    *("true", "label", "target", "truth", "gt", "pred", "predicted", "prediction"),
+    *("confidence", "correct", "argmax", "energy", "norm", "logsumexp", "lse"),
+}
+#: And those of whole columns, which a class may have, too.
+_NO_COLUMN_OF_A_CLASS = NO_CLASS | {
+    *("y_true", "y_pred", "pred_label", "pred_class", "pred_id", "predicted_label"),
+    *("predicted_class", "true_label", "true_class", "conf", "max_prob", "prob", "hit"),
+    *("probability", "max_logit", "logit_max", "uncertainty"),
+    *("fold", "split", "set", "weight", "count", "n", "seconds", "time", "epoch"),
+    *("step", "nll_loss", "ce", "ce_loss", "id", "index", "idx", "seed"),
+}
+_MANY = 20  # labels that all fall into one half of the classes by no chance
+_MARKS = "_.-: "  # between a class and what else the name of a column says
+
+
+def numbers_of_names(names: Sequence[str]) -> list[int] | None:
+    """The numbers by which names count: of ``c0, c1, c10`` 0, 1 and 10; else None.
+
+    The rest of the names is one and the same, or follows the numbers: ``0_cat, 1_dog``.
+    """
+    alike = [re.fullmatch(r"(.*?)(\d+)(?:\.0)?(\D*)", name) for name in names]
+    parts = [part for part in alike if part is not None]
+    if len({(part[1], part[3]) for part in parts}) == 1:
+        numbers = [int(part[2]) for part in parts]
+    else:
+        begins = [re.match(r"(\d+)[\W_]*[^\W\d_]", name) for name in names]
+        numbers = [int(part[1]) for part in begins if part is not None]
+    return numbers if len({*numbers}) == len(names) else None
+
+
+def warn_of_names_out_of_order(name: str, columns: list[str]) -> None:
+    """Warn of columns such as 0, 1, 10, 11, 2: sorted as text, taken by position."""
+    numbers_in = numbers_of_names(columns)
+    if not numbers_in:
+        return
+    ordered = sorted(numbers_in)
+    first = ordered[0]
+    counts = first in (0, 1) and ordered == list(range(first, first + len(ordered)))
+    if counts and numbers_in != ordered:
+        at = next(i for i, n in enumerate(numbers_in) if n != ordered[i])
+        warn(
+            f"{name}: columns count the classes, and not in order: {columns[at]!r} "
+            f"stands where {ordered[at]} would, and they are taken by position; put "
+            "them in the order of the class ids"
+        )
+
+
+def warn_of_columns(
+    name: str, columns: list[str], scores: Tensor, classes: Tensor
+) -> None:
+    """Warn of columns that are no class's: labels, numbers of rows, a second set."""
+    if len(scores) < 10 or not bool((scores != scores.round()).any()):
+        return
+    steps = scores.diff(dim=0)
+    told = {
+        "holds the labels": (scores == classes[:, None]).all(0),
+        "counts the rows": ((steps == 1).all(0)) & (scores[0] == scores[0].round()),
+    }
+    for what, columns_that in told.items():
+        if bool(columns_that.any()):
+            column = columns[int(columns_that.int().argmax())]
+            warn(f"{name}: column {column!r} {what}; leave it out")
+    are_ids = not classes.is_floating_point()  # else refused where they are checked
+    odd = _column_apart(columns, int(classes.max())) if are_ids else None
+    if odd is not None:
+        warn(
+            f"{name}: column {odd!r} has no name like the others, which are of the "
+            "classes; leave it out if it is no class"
+        )
+    numbers_in = numbers_of_names(columns)
+    from_one = numbers_in == list(range(1, len(columns) + 1))
+    if from_one and are_ids and len(classes) >= _MANY and int(classes.min()) >= 1:
+        warn(
+            f"{name}: columns count from 1, and so may the labels, of which none is 0: "
+            "class ids count from 0, as columns stand; subtract 1 if so"
+        )
+    second = second_set(columns, classes.tolist())
+    if second:
+        warn(
+            f"{name}: columns {second[0]!r} to {second[-1]!r} seem a second set of "
+            "scores, no label is of their classes; leave them out"
+        )
+
+
+def _column_apart(columns: Sequence[str], highest_label: int) -> str | None:
+    """A column beside those of the classes, if all labels are of such columns.
+
+    That is one beside ``logit_0, logit_1, ...``, or one that has the name of something
+    else, as ``confidence`` beside ``cat, dog, eel``.
+    """
+    plain = [re.sub(r"[\s\-]+", "_", name.strip().casefold()) for name in columns]
+    others = [
+        name
+        for name, word in zip(columns, plain, strict=True)
+        if word in _NO_COLUMN_OF_A_CLASS
+    ]
+    if others and max(2, highest_label + 1) <= len(columns) - len(others):
+        return others[0]
+    starts: dict[str, list[int]] = {}
+    for name in columns:
+        part = re.fullmatch(r"(.*?)(\d+)(?:\.0)?", name)
+        if part is not None:
+            starts.setdefault(part[1], []).append(int(part[2]))
+    for start, found in starts.items():
+        first = min(found)
+        counts = first in (0, 1) and sorted(found) == list(
+            range(first, first + len(found))
+        )
+        if counts and max(2, highest_label + 1) <= len(found) < len(columns):
+            like = re.compile(re.escape(start) + r"\d+(?:\.0)?")
+            return next(name for name in columns if not like.fullmatch(name))
+    return None
+
+
+def second_set(columns: Sequence[str], labels: Iterable[int]) -> list[str]:
+    """Columns that seem a second set of scores of the same classes; mostly none.
+
+    The names of such sets are all pairs of a class and a mark: ``cat, dog, cat_std,
+    dog_std``; ``0, 1, 0.1, 1.1``; ``cat_x, dog_x, cat_y, dog_y``; or the same twice.
+    Classes may be called so, too, but then labels, ids of columns, are of all sets.
+    """
+    ids = [*labels]
+    used = {*ids}
+    if len(ids) < _MANY or not 2 <= len(used) <= len(columns) / 2:
+        return []
+    for sets in _grids(columns):
+        size = len(sets[0])
+        homes = [one for one in sets if used <= {*one}]
+        if not homes and max(used) >= size:
+            continue
+        home = homes[0] if homes else min(sets)
+        return [name for at, name in enumerate(columns) if at not in home]
+    return []
+
+
+def _grids(columns: Sequence[str]) -> Iterator[list[list[int]]]:
+    """Every way to see sets of scores of the same classes in the names of columns."""
+    at: dict[str, list[int]] = {}
+    for i, name in enumerate(columns):
+        at.setdefault(name, []).append(i)
+    times = {len(places) for places in at.values()}
+    if len(at) < len(columns):
+        if len(times) == 1 and len(at) > 1:
+            yield [list(places) for places in zip(*at.values(), strict=True)]
+        return
+    longest = max(columns, key=len)  # it has a mark, if not all have one
+    for cut in range(1, len(longest)):
+        start = longest[:cut]
+        end = longest[cut:]
+        starts = [name.removesuffix(end) for name in columns if name.endswith(end)]
+        ends = [name.removeprefix(start) for name in columns if name.startswith(start)]
+        ends = [e for e in ends if all(s + e in at for s in starts)]
+        if min(len(starts), len(ends)) < 2 or len(starts) * len(ends) != len(columns):
+            continue
+        within_number = start[-1].isdecimal() and end[0].isdecimal()
+        between_words = start[-1] in _MARKS or end[0] in _MARKS
+        if within_number or not (between_words or "" in starts or "" in ends):
+            continue
+        yield [[at[s + e][0] for s in starts] for e in ends]
+        yield [[at[s + e][0] for e in ends] for s in starts]
