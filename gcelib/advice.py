@@ -18,7 +18,7 @@ from torch import Tensor
 from gcelib import _check, intervals
 from gcelib._check import Array
 from gcelib.bins import Floats, bin_scale, check_confidences, check_n_bins
-from gcelib.blocks import rounding
+from gcelib.blocks import rounding_of
 from gcelib.calibration import (
     ALL_CALIBRATORS,
     CALIBRATORS,
@@ -424,8 +424,8 @@ def advise(
         ]
         coarser = min(given_dtypes, key=lambda dtype: dtype.itemsize)
         _warn_of_tested_again(both, (logits, labels), test, coarser)
-    given = _check.as_tensor("val_logits", val_logits).dtype
-    tolerance = rounding(given, probabilities=probabilities)
+    given = _check.as_tensor("val_logits", val_logits)
+    tolerance = rounding_of(given, probabilities=probabilities)
     form = _logits_form()
     k = logits.shape[1]
     study = _Study(logits, labels, tolerance, form, k, choose_by, folds, seed)
@@ -501,8 +501,8 @@ def advise_confidences(
         test = _wrong_or_right(test_confidences, test_correct, names)
         _warn_of_tested_again(("confidences", names[0]), (logits, labels), test)
     form = _confidences_form()
-    given = _check.as_tensor("confidences", confidences).dtype
-    tolerance = rounding(given, probabilities=True)
+    given = _check.as_tensor("confidences", confidences)
+    tolerance = rounding_of(given, probabilities=True)
     study = _Study(
         logits, labels, tolerance, form, model_classes, choose_by, folds, seed
     )
@@ -535,9 +535,15 @@ def _wrong_or_right(
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, 2) of wrong and right, and 1 where right."""
     values, hits = check_confidences(confidences, correct, names)
-    values = values.double().clamp(0, 1)
-    logits = logits_from_probabilities(torch.stack([1 - values, values], 1))
+    # As the lines of ``usage`` do, in the same type: a zero has its own logarithm.
+    p = _check.as_meant(values).to(_dtype_of_study(values)).clamp(0, 1)
+    logits = logits_from_probabilities(torch.stack([1 - p, p], 1))
     return logits, (hits == 1).long()
+
+
+def _dtype_of_study(scores: Tensor) -> torch.dtype:
+    """The type that advice computes in: the given one, at least float32."""
+    return torch.promote_types(scores.dtype, torch.float32)
 
 
 def _warn_of_one_class(confidences: Tensor, hits: Tensor) -> None:
@@ -661,7 +667,7 @@ def _checked(
         z = logits_from_probabilities(z)
     else:
         _check.warn_of_probabilities(z, name)
-    return z.to(torch.promote_types(z.dtype, torch.float32)), y.long()
+    return z.to(_dtype_of_study(z)), y.long()
 
 
 @dataclass(frozen=True)
@@ -807,7 +813,7 @@ def paired_differences(
         pair = (of_reference, f"calibrated[{name!r}]")
         _check.warn_of_indexes(calibrated[reference], logits, pair)
         z, y = _check.logits_and_labels(logits, labels)
-        tolerance = rounding(z.dtype, probabilities=probabilities)
+        tolerance = rounding_of(z, probabilities=probabilities)
         if n_classes not in (None, z.shape[1]):
             problem = f"holds {z.shape[1]} classes in {name!r}, before {n_classes}"
             _check.fail("calibrated", problem, "compare logits of the same classes")

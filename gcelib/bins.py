@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcelib import _check
 from gcelib._check import Array
-from gcelib.blocks import rounding
+from gcelib.blocks import rounding_of
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -118,7 +118,7 @@ def check_confidences(
     if not values.is_floating_point():
         problem = f"has dtype {values.dtype}"
         _check.fail(name, problem, "pass fractions in [0, 1]", TypeError)
-    tolerance = rounding(values.dtype, probabilities=True)
+    tolerance = rounding_of(values, probabilities=True)
     low, high = (float(value) for value in torch.aminmax(values))
     if not -tolerance <= low <= high <= 1 + tolerance:  # sums may round above 1
         problem = f"lie in [{low:.4g}, {high:.4g}]"
@@ -202,7 +202,7 @@ class Reliability(NamedTuple):
         n_bins = check_n_bins(n_bins)
         binning = check_binning(binning)
         values, hits = check_confidences(confidences, correct)
-        tolerance = rounding(values.dtype, probabilities=True)
+        tolerance = rounding_of(values, probabilities=True)
         probs = values.double().clamp(0, 1).numpy()
         order = np.argsort(probs, kind="stable")
         sorted_probs = probs[order]

@@ -20,6 +20,8 @@ from gcelib import _check
 CELLS = 1 << 19
 #: On an accelerator: few large steps keep it busy.
 DEVICE_CELLS = 1 << 24
+#: Rows that tell at once, mostly, that numbers in float64 were no others before.
+_LOOKED_AT = 64
 #: With fewer classes a CPU block is (K, rows): reductions run along long columns.
 MANY_CLASSES = 32
 #: Where one class has more, no other can have as much: rows of probabilities in 16 bits
@@ -39,6 +41,31 @@ def rounding(dtype: torch.dtype, *, probabilities: bool = False) -> float:
     if probabilities and dtype.itemsize < 4:
         return max(tolerance, torch.finfo(dtype).eps)
     return tolerance
+
+
+def rounding_of(scores: Tensor, *, probabilities: bool = False) -> float:
+    """How far a probability of these scores may lie above an edge: see ``rounding``.
+
+    Numbers of float32 that were widened to float64, as a list or a table does, are
+    still those of float32, and mean the same.
+    """
+    dtype = scores.dtype
+    if dtype == torch.float64 and scores.device.type != "meta":
+        first = scores[:_LOOKED_AT]
+        if _are_of_float32(first, probabilities):
+            step = max(1, CELLS // max(1, first[:1].numel()))
+            if all(_are_of_float32(part, probabilities) for part in scores.split(step)):
+                dtype = torch.float32
+    return rounding(dtype, probabilities=probabilities)
+
+
+def _are_of_float32(scores: Tensor, probabilities: bool) -> bool:
+    """Whether each number is one of float32, or of probabilities its rest to 1."""
+    are_known = scores.float().double() == scores
+    if probabilities:  # of [1 - p, p], made in float64 of p in float32
+        rest = 1 - scores
+        are_known |= rest.float().double() == rest
+    return bool(are_known.all())
 
 
 def softmax_blocks(

@@ -10,7 +10,7 @@ from torch import Tensor, distributed
 from gcelib import _check
 from gcelib._check import Array
 from gcelib.bins import Reliability, bin_scale, check_n_bins
-from gcelib.blocks import Block, rounding, softmax_blocks
+from gcelib.blocks import Block, rounding_of, softmax_blocks
 
 #: Logits of small batches that are kept until there are so many: 256 KiB of float32.
 _KEPT = 1 << 16
@@ -177,7 +177,7 @@ class CalibrationMeter:
 
     def _add_up(self, scores: Tensor, classes: Tensor, probabilities: bool) -> None:
         """Add checked samples to the sums."""
-        tolerance = rounding(scores.dtype, probabilities=probabilities)
+        tolerance = rounding_of(scores, probabilities=probabilities)
         scale = bin_scale(self.n_bins, tolerance)
         new = self._zeros(scores.device)
         blocks = softmax_blocks(scores, probabilities=probabilities, check=False)

@@ -9,11 +9,12 @@ accelerator stay there.
 
 Conventions. Bins are half-open (lo, hi], the first one is closed at 0; what rounding
 lifted above an edge (four units of the type in which the softmax is computed) counts as
-on it. The prediction is the first class with the largest logit, as in ``argmax``. K
-comes from the logits. The published code (torrvision/focal_calibration,
-Metrics/metrics.py) differs in three places, where we count what it drops: the smallest
-confidence belongs to the first equal-mass bin, a probability of exactly 0 belongs to
-the first bin, and a class that no label names is averaged like every other.
+on it; numbers of float32 that came in float64 are still those of float32. The
+prediction is the first class with the largest logit, as in ``argmax``. K comes from the
+logits. The published code (torrvision/focal_calibration, Metrics/metrics.py) differs in
+three places, where we count what it drops: the smallest confidence belongs to the first
+equal-mass bin, a probability of exactly 0 belongs to the first bin, and a class that no
+label names is averaged like every other.
 
 ``METRICS`` is the list: a row there is a metric in ``evaluate``, with an interval, a
 label and a place in every table.
@@ -43,23 +44,22 @@ from gcelib.bins import (
     cut_sorted,
     sums_between,
 )
-from gcelib.blocks import Block, rounding, softmax_blocks
+from gcelib.blocks import Block, rounding_of, softmax_blocks
 
 # --------------------------------------------------------------------------------------
 # What all metrics read
 
 
 class Scores(NamedTuple):
-    """Checked input: logits or probabilities (N, K), labels (N,) on the same device."""
+    """Checked input: logits or probabilities (N, K), labels (N,) on the same device.
+
+    ``tolerance`` is how far above a bin's edge a probability still counts as on it.
+    """
 
     values: Tensor
     labels: Tensor
     probabilities: bool
-
-    @property
-    def tolerance(self) -> float:
-        """How far above a bin's edge a probability still counts as on it."""
-        return rounding(self.values.dtype, probabilities=self.probabilities)
+    tolerance: float
 
     def blocks(self, *, check: bool = True) -> Iterator[tuple[Block, Tensor]]:
         """Hand out the rows block by block, each with its labels.
@@ -90,7 +90,8 @@ class Scores(NamedTuple):
         Scores
         """
         at = torch.from_numpy(index).to(self.values.device)
-        return Scores(self.values[at], self.labels[at], self.probabilities)
+        values = self.values[at]
+        return Scores(values, self.labels[at], self.probabilities, self.tolerance)
 
 
 class Rows(NamedTuple):
@@ -131,7 +132,8 @@ def _read(logits: object, labels: object, probabilities: object) -> Scores:
         _check_values(values, probabilities)
     if not probabilities:
         _check.warn_of_probabilities(values)
-    return Scores(values, classes, probabilities)
+    tolerance = rounding_of(values, probabilities=probabilities)
+    return Scores(values, classes, probabilities, tolerance)
 
 
 def _check_values(values: Tensor, probabilities: bool) -> None:
@@ -875,9 +877,9 @@ def logits_from_probabilities(p: Array) -> Tensor:
     Returns
     -------
     (N, K) tensor
-        ``log(p)`` in the type of ``p``, at least float32. A zero becomes the logarithm
-        of the type's smallest normal number: -87.3 in float32, -708.4 in float64. One
-        that is a label's decides an NLL, and a temperature fitted by it, alone.
+        ``log(p)`` in the type of ``p``, at least float32. What is below 1.2e-38, the
+        smallest normal number of float32, becomes its logarithm, -87.3, in every type.
+        A zero that is a label's decides an NLL, and a temperature fitted by it, alone.
 
     Raises
     ------

@@ -604,8 +604,8 @@ def test_exchanged_classes_are_those_of_the_largest_circle_by_brute_force():
 
 
 def test_what_makes_more_predictions_wrong_is_not_advised():
-    """Votes of 30 trees: a label's share is zero now and then, and what is fitted by
-    the NLL flattens everything."""
+    """Votes of 30 trees: a label's share is zero now and then, and where that is worth
+    700 nats, what is fitted by the NLL flattens everything."""
     ensemble = pytest.importorskip("sklearn.ensemble")
     features, classes = pytest.importorskip("sklearn.datasets").load_digits(
         return_X_y=True
@@ -617,7 +617,8 @@ def test_what_makes_more_predictions_wrong_is_not_advised():
     labels = classes[540:1170]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # labels of probability zero
-        advice = gcelib.advise(p, labels, probabilities=True, choose_by="ece")
+        logits = np.log(p.clip(1e-307))
+        advice = gcelib.advise(logits, labels, choose_by="ece")
     rows = {row.name: row for row in advice.rows}
     raw = rows["raw"].error
     assert rows[advice.name].error < raw + 0.02
@@ -650,3 +651,30 @@ def test_that_labels_of_probability_zero_decide_is_said_first():
     assert re.match(
         r"2 of 800 validation labels had a probability of 0", advice.sentence
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_was_judged_of_sure_confidences_is_what_the_saved_lines_do(
+    dtype, tmp_path
+):
+    """A confidence of 1 leaves a 0, whose logarithm hangs on the type."""
+    g = torch.Generator().manual_seed(1)
+    logits = (4 * torch.randn(4000, 2, generator=g)).to(dtype)
+    truth = 0.95 * logits.softmax(1) + 0.025
+    labels = torch.multinomial(truth, 1, generator=g)[:, 0]
+    confidences, predicted = (3 * logits).softmax(1).max(1)
+    hits = predicted == labels
+    assert int((confidences == 1).sum()) > 100
+    advice = advise_confidences(
+        confidences[:2000],
+        hits[:2000],
+        confidences[2000:],
+        hits[2000:],
+        choose_by="ece",
+    )
+    path = tmp_path / "calibrator.pt"
+    advice.save(path)
+    names = {"confidences": confidences[2000:]}
+    exec(advice.usage(path), names)
+    said = advice.after.softmax(1)[:, 1]
+    torch.testing.assert_close(names["calibrated"], said, rtol=0, atol=1e-6)

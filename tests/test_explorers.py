@@ -20,7 +20,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from nbclient import NotebookClient
 
-from gcelib import calibration, data, losses, metrics, runs
+from gcelib import Reliability, calibration, data, losses, metrics, runs
 from gcelib.view import bundle, explorers
 from gcelib.view.explorers import PropernessExplorer, ReliabilityExplorer
 
@@ -209,6 +209,18 @@ def test_a_selection_is_of_confidences_and_outlives_other_bins():
     assert e.answer["samples"] is None  # its bar is no longer drawn ...
     e.losses = ["ce", "gce"]
     assert e.answer["samples"] == before  # ... and is again
+
+
+@pytest.mark.parametrize("n_votes", [20, 50, 64, 100])
+def test_confidences_in_half_precision_fall_into_the_bins_that_are_meant(n_votes):
+    rng = np.random.default_rng(n_votes)
+    confidences = np.round(rng.beta(5, 2, 1000) * n_votes) / n_votes
+    correct = rng.random(1000) < confidences - 0.1 * np.sin(40 * confidences)
+    n_bins = min(n_votes, 32)
+    right = Reliability.from_confidences(confidences, correct, n_bins).ece
+    half = (confidences.astype(np.float16), correct)
+    shown = ReliabilityExplorer({"votes": half}, confidences=True, n_bins=n_bins)
+    assert shown.answer["rows"][0]["numbers"]["ece"] == pytest.approx(right, abs=1e-6)
 
 
 def test_pages_of_samples_follow_each_other():

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
-from gcelib import Reliability, _check, blocks, metrics
+from gcelib import CalibrationMeter, Reliability, _check, blocks, metrics
 
 SCALARS = ("error", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
 NAMES = (*SCALARS, "mce")
@@ -1177,20 +1177,63 @@ def test_one_sample_has_numbers_and_no_interval():
 def test_logits_of_votes_in_half_precision_keep_to_their_bins(dtype):
     """Edges of bins are multiples of 1/20, and so are many votes of 20 and 40 trees."""
     rng = np.random.default_rng(0)
-    for n_trees in (10, 20, 40, 50, 100):
+    for n_trees, n_bins in (
+        (10, 20),
+        (20, 20),
+        (40, 20),
+        (50, 20),
+        (100, 20),
+        (64, 64),
+    ):
         votes = rng.multinomial(n_trees, rng.dirichlet(np.ones(3)), 200)
         labels = rng.integers(0, 3, 200)
-        if dtype is torch.bfloat16 and n_trees == 100:
+        if dtype is torch.bfloat16 and n_trees in (64, 100):
             continue  # two digits are more than it holds
         p = torch.from_numpy(votes / n_trees).to(dtype)
         logits = metrics.logits_from_probabilities(p)
         top, hit = votes.max(1), votes.argmax(1) == labels
-        bins = -(-top * 20 // n_trees)  # exact: the smallest multiple not below
+        bins = -(-top * n_bins // n_trees)  # exact: the smallest multiple not below
         close = 2e-5 if dtype is torch.float16 else 1e-3  # but 0.03 a wrong bin
         gaps = [
-            abs((top[bins == b] / n_trees - hit[bins == b]).sum()) for b in range(1, 21)
+            abs((top[bins == b] / n_trees - hit[bins == b]).sum())
+            for b in range(1, n_bins + 1)
         ]
-        assert metrics.ece(logits, labels) == pytest.approx(sum(gaps) / 200, abs=close)
+        found = metrics.ece(logits, labels, n_bins=n_bins)
+        assert found == pytest.approx(sum(gaps) / 200, abs=close)
+
+
+@pytest.mark.parametrize("widen", [torch.Tensor.double, torch.Tensor.tolist])
+def test_numbers_of_float32_mean_the_same_when_widened(widen):
+    """0.35 of float32 is 0.3500000238, a last bit above the edge of a bin."""
+    rng = np.random.default_rng(0)
+    confidences = np.round(rng.beta(5, 2, 1000) * 20) / 20
+    correct = rng.random(1000) < confidences - 0.1 * np.sin(40 * confidences)
+    labels = correct.astype(int)
+    right = Reliability.from_confidences(confidences, correct).ece
+    single = torch.from_numpy(confidences).float()
+    widened = np.asarray(widen(single))
+    found = Reliability.from_confidences(widened, correct).ece
+    assert found == pytest.approx(right, abs=1e-6)
+    pair = np.stack([1 - confidences, confidences], 1)
+    right = metrics.reliability(pair, labels, class_index=1, probabilities=True)
+    pair = np.stack([1 - widened, widened], 1)
+    found = metrics.reliability(pair, labels, class_index=1, probabilities=True)
+    np.testing.assert_array_equal(found.counts, right.counts)
+    meter = CalibrationMeter(2, n_bins=20)
+    for at in (slice(0, 400), slice(400, None)):
+        meter.update(pair[at], labels[at], probabilities=True)
+    evaluated = metrics.evaluate(pair, labels, probabilities=True, n_bins=20)
+    assert meter.compute()["classwise_ece"] == pytest.approx(
+        evaluated["classwise_ece"], abs=1e-12
+    )
+
+
+def test_numbers_of_float64_keep_edges_of_their_own():
+    above = np.nextafter(np.float32(0.5), np.float32(1)).astype(float)
+    at_edge = Reliability.from_confidences([0.5, above], [1, 0], n_bins=2)
+    assert at_edge.counts.tolist() == [2, 0]
+    beside = Reliability.from_confidences([0.5 + 1e-12, above], [1, 0], n_bins=2)
+    assert beside.counts.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

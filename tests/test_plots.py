@@ -803,6 +803,28 @@ def test_temperatures_are_a_step_a_bin():
     np.testing.assert_allclose(ticks, 100 * ats.thresholds, rtol=1e-3)
 
 
+def test_temperatures_of_saturated_samples_stand_over_all_of_them():
+    """A third of the samples is sure: one bin holds them, those above it are empty."""
+    g = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(900, 3, generator=g)
+    logits[::3] = torch.tensor([60.0, 0.0, 0.0])
+    labels = torch.multinomial(logits.softmax(1), 1, generator=g)[:, 0]
+    labels[:30:3] = 1  # else nothing says how far it may go
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ats = calibration.make_calibrator("ats_converged", n_bins=10).fit(
+            logits, labels
+        )
+    ax = plots.temperatures({"ats_converged": ats})
+    (steps,) = (patch for patch in ax.patches if isinstance(patch, StepPatch))
+    heights, edges, _ = steps.get_data()
+    ranks = (np.arange(600, 900) + 0.5) / 900
+    drawn = heights[np.searchsorted(edges, ranks, side="right") - 1]
+    applied = 60 / float(ats(logits)[0, 0])
+    assert applied > 2
+    np.testing.assert_allclose(drawn, applied)
+
+
 @pytest.mark.parametrize(
     "calibrator", [calibration.TemperatureScaling(), calibration.SplineCalibration()]
 )

@@ -37,6 +37,7 @@ from gcelib._check.messages import (
 )
 from gcelib._check.probabilities import (
     IMPOSSIBLE,
+    as_meant,
     check_probabilities,
     logarithm,
     warn_of_impossible_labels,
@@ -61,6 +62,7 @@ __all__ = [
     "Array",
     "all_finite",
     "are_probabilities",
+    "as_meant",
     "as_tensor",
     "boolean",
     "check_has_values",

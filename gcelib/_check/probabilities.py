@@ -44,13 +44,21 @@ def check_probabilities(p: Tensor, name: str = "logits", first_row: int = 0) -> 
 def logarithm(p: Tensor) -> Tensor:
     """The logarithm of probabilities, in at least float32, with a floor for zeros.
 
+    The floor, -87.3, is one for all types, so that what was learnt from zeros in one of
+    them is right in the others.
     Of half precision that of the decimals that were meant, lest two digits, or votes of
     20 trees, lie above or below the edge of a bin as they were rounded.
     """
-    values = p.to(torch.promote_types(p.dtype, torch.float32))
-    if p.dtype.itemsize < 4:
-        values = _shortest_decimals(p).to(values.dtype)
-    return values.clamp(torch.finfo(values.dtype).tiny, 1).log()
+    values = as_meant(p).to(torch.promote_types(p.dtype, torch.float32))
+    return values.clamp(torch.finfo(torch.float32).tiny, 1).log()
+
+
+def as_meant(p: Tensor) -> Tensor:
+    """Probabilities as they are; of half precision, in float64, what was meant by them.
+
+    Those are the shortest decimals that round to them, or fractions of 128.
+    """
+    return p if p.dtype.itemsize > 2 else _shortest_decimals(p)
 
 
 def _shortest_decimals(p: Tensor) -> Tensor:
@@ -62,10 +70,13 @@ def _shortest_decimals(p: Tensor) -> Tensor:
     found = exact.clone()
     # The place of the first digit that is not zero; of a zero any will do.
     place = exact.clamp(min=1e-300).log10().floor()
+    are_fractions = (exact * 128).frac() == 0  # votes of 64 trees, not 0.547
     for digits in (5, 4, 3, 2, 1):
-        unit = 10.0 ** (digits - 1 - place)
+        behind_the_point = digits - 1 - place
+        unit = 10.0**behind_the_point
         decimal = (exact * unit).round() / unit
         is_same = (decimal.to(p.dtype) == distinct) & (exact > 0)
+        is_same &= ~(are_fractions & (behind_the_point > 2))
         found = torch.where(is_same, decimal, found)
     decimals: Tensor = found[at]
     return decimals.to(p.device)

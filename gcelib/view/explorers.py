@@ -31,6 +31,7 @@ from torch import Tensor
 
 from gcelib import metrics
 from gcelib._check import (
+    as_meant,
     boolean,
     choice,
     collected,
@@ -109,7 +110,7 @@ def _pair(name: str, pair: object, form: str = "logits") -> tuple[Tensor, Tensor
         fail(name, problem, "pass {'gce': (logits, labels)}")
     if form == "confidences":
         values, hits = check_confidences(pair[0], pair[1], (name, "correct"))
-        c = values.double().clamp(0, 1)
+        c = as_meant(values).double().clamp(0, 1)
         logits = metrics.logits_from_probabilities(torch.stack([1 - c, c], 1))
         return logits.float(), (hits == 1).long()
     logits, labels = logits_and_labels(*pair)

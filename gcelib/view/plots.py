@@ -510,7 +510,8 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
     ----------
     calibrators : mapping from names to fitted calibrators
         With ``temperatures`` (ATS: a step a bin, as wide as its share of the
-        validation samples, which must be the same for all) or one ``temperature``.
+        validation samples, which must be the same for all; where confidences are tied,
+        to a bin) or one ``temperature``.
     ax : Axes, optional
         Where to draw; a new figure of 6.4 x 3.6 inches if absent.
 
@@ -545,13 +546,16 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
                 "pass fitted TS, ETS or ATS",
             )
         values = np.atleast_1d(found.cpu().numpy())
-        grid = np.linspace(0, 1, len(values) + 1)
+        edges = np.linspace(0, 1, len(values) + 1)
+        if len(values) > 1:
+            edges = calibrator.thresholds.cpu().numpy()
+        grid = _shares_below(edges)
         line = _without_marker(_line(name, index))
         ax.stairs(values, grid, baseline=None, **line)
         if len(values) > 1:
             step = math.ceil(len(values) / 8)
-            edges = calibrator.thresholds[::step].tolist()
-            ax.set_xticks(grid[::step], [f"{100 * edge:.4g}" for edge in edges])
+            ticks = dict(zip(grid[::step], edges[::step], strict=True))
+            ax.set_xticks([*ticks], [f"{100 * edge:.4g}" for edge in ticks.values()])
     ax.axhline(1, **_THIN)
     ax.set(yscale="log", xlim=(0, 1))
     low, high = ax.get_ylim()  # of the logarithmic axis: both are above zero
@@ -561,6 +565,17 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
     ax.yaxis.set_minor_formatter(NullFormatter())
     across = "validation samples, least confident first; ticks: their confidence (%)"
     return _finish(ax, across, "temperature", {})
+
+
+def _shares_below(edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of samples below each edge of bins that were to hold equally many.
+
+    Edges that are one and the same have tied samples between them, all in the bin below
+    the first: it reaches to the last, and those above it are empty.
+    """
+    last_of_run = np.searchsorted(edges, edges, side="right") - 1
+    shares: NDArray[np.float64] = last_of_run / (len(edges) - 1)
+    return shares
 
 
 def risk_curves(
