@@ -613,12 +613,13 @@ def _warn_of_tested_again(
 
     ``dtype``: the rows are compared in it, the coarser one of the two that were given.
     Equal rows may be no more than rounded, but then their labels differ as often as
-    they say, so that ``_DOUBTS`` of them would not all agree. Rows that are there once
-    in validation, and in a fine type, are nobody else's.
+    they say, so that ``_DOUBTS`` of them would not all agree. Rows of a fine type, in a
+    validation set in which hardly one is there twice, are nobody else's.
     """
     labels: dict[bytes, list[int]] = {}
     for row, label in zip(_bytes_of_rows(val[0], dtype), val[1].tolist(), strict=True):
         labels.setdefault(row, []).append(label)
+    repeated = sum(len(known) for known in labels.values() if len(known) > 1)
     once = 0
     again = []
     agree = True
@@ -631,9 +632,10 @@ def _warn_of_tested_again(
             agree = agree and label in known
     doubts = 1 - test[0][again].double().softmax(1).amax(1)
     surely = agree and float(doubts.sum()) > _DOUBTS
-    fine = dtype is not None and dtype.itemsize >= 4
+    is_fine = dtype is not None and dtype.itemsize >= 4
+    are_unique = is_fine and repeated <= 0.02 * len(val[1])  # not so of votes
     few = 0.02 * len(test[1])
-    if (fine and once > few) or (surely and len(again) > few):
+    if (are_unique and once > few) or (surely and len(again) > few):
         _check.warn(
             f"{names[1]}: {len(again):,} of {len(test[1]):,} rows are rows of "
             f"{names[0]}, on which the calibrators are fitted; pass samples that had "

@@ -54,7 +54,8 @@ def rounding_of(scores: Tensor, *, probabilities: bool = False) -> float:
         first = scores[:_LOOKED_AT]
         if _are_of_float32(first, probabilities):
             step = max(1, CELLS // max(1, first[:1].numel()))
-            if all(_are_of_float32(part, probabilities) for part in scores.split(step)):
+            parts = (scores[at : at + step] for at in range(0, len(scores), step))
+            if all(_are_of_float32(part, probabilities) for part in parts):
                 dtype = torch.float32
     return rounding(dtype, probabilities=probabilities)
 

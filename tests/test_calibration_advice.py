@@ -678,3 +678,19 @@ def test_what_was_judged_of_sure_confidences_is_what_the_saved_lines_do(
     exec(advice.usage(path), names)
     said = advice.after.softmax(1)[:, 1]
     torch.testing.assert_close(names["calibrated"], said, rtol=0, atol=1e-6)
+
+
+def test_votes_that_are_alike_are_not_said_to_be_tested_again():
+    rng = np.random.default_rng(0)
+    votes = rng.multinomial(50, rng.dirichlet([3, 2, 1], 800).reshape(-1, 3)) / 50
+    p = torch.from_numpy(0.999 * votes + 0.001 / 3)
+    labels = torch.from_numpy((votes.cumsum(1) < rng.random((800, 1))).sum(1)).clamp(
+        0, 2
+    )
+    alike = {row.numpy().tobytes() for row in p[:400]}
+    assert sum(row.numpy().tobytes() in alike for row in p[400:]) > 50
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _warn_of_tested_again(
+            ("a", "b"), (p[:400], labels[:400]), (p[400:], labels[400:]), p.dtype
+        )

@@ -812,9 +812,8 @@ def test_temperatures_of_saturated_samples_stand_over_all_of_them():
     labels[:30:3] = 1  # else nothing says how far it may go
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ats = calibration.make_calibrator("ats_converged", n_bins=10).fit(
-            logits, labels
-        )
+        ats = calibration.make_calibrator("ats_converged", n_bins=10)
+        ats.fit(logits, labels)
     ax = plots.temperatures({"ats_converged": ats})
     (steps,) = (patch for patch in ax.patches if isinstance(patch, StepPatch))
     heights, edges, _ = steps.get_data()
