@@ -897,16 +897,17 @@ class _Study:
         self.names = [name for name in form.labels if name != "raw"]
         self.held_out = self._cross_validate()
         self.judged = {
-            name: self._judge(calibrated, labels)
+            name: self._judge(calibrated, labels, name)
             for name, calibrated in self.held_out.items()
         }
         self.noise = {name: self._noise(judged) for name, judged in self.judged.items()}
         self.ece_draws = _resampled_eces(self.judged, self.rng, _RESAMPLES)
         self.eces = {name: draws[0] for name, draws in self.ece_draws.items()}
 
-    def _judge(self, logits: Tensor, labels: Tensor) -> _Judged:
-        """Each sample under one calibrator."""
-        return _judge(logits, labels, self.tolerance, self.form.top)
+    def _judge(self, logits: Tensor, labels: Tensor, name: str = "raw") -> _Judged:
+        """Each sample under one calibrator, whose output is as rounded as its type."""
+        tolerance = self.tolerance if name == "raw" else rounding_of(logits)
+        return _judge(logits, labels, tolerance, self.form.top)
 
     def _cross_validate(self) -> dict[str, Tensor]:
         """Every sample calibrated by fits that have not seen it."""
@@ -1089,7 +1090,7 @@ class _Study:
         with _check.collected(), torch.no_grad():
             for name in self.names:
                 calibrator = fitted[name] if name in fitted else self._fit(name)
-                judged[name] = self._judge(calibrator(z), y)
+                judged[name] = self._judge(calibrator(z), y, name)
         return judged
 
     def _row(

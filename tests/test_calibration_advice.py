@@ -680,6 +680,22 @@ def test_what_was_judged_of_sure_confidences_is_what_the_saved_lines_do(
     torch.testing.assert_close(names["calibrated"], said, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_advice_on_half_precision_says_what_evaluate_says_of_its_output(dtype):
+    g = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(1500, 4, generator=g)
+    labels = torch.multinomial((logits / 2).softmax(1), 1, generator=g)[:, 0]
+    p = logits.softmax(1).to(dtype)
+    val, test = slice(0, 700), slice(700, None)
+    advice = gcelib.advise(
+        p[val], labels[val], p[test], labels[test], probabilities=True
+    )
+    (row,) = (row for row in advice.rows if row.name == advice.name)
+    assert advice.name != "raw"
+    shown = gcelib.ece(advice.after, labels[test])
+    assert row.test_ece == pytest.approx(shown, abs=1e-7)
+
+
 def test_votes_that_are_alike_are_not_said_to_be_tested_again():
     rng = np.random.default_rng(0)
     votes = rng.multinomial(50, rng.dirichlet([3, 2, 1], 800).reshape(-1, 3)) / 50

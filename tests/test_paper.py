@@ -1339,6 +1339,35 @@ def test_an_export_beside_other_tables_is_told(tmp_path, recwarn):
         paper.export({"one": table}, tmp_path)
 
 
+def test_an_index_that_names_the_rows_is_exported_and_one_that_counts_them_is_not(
+    tmp_path,
+):
+    numbers = pd.DataFrame({"loss": ["ce", "gce"], "seed": [1, 1], "ece": [0.25, 0.5]})
+    tables = {
+        "texts": pd.DataFrame({"ece": [0.25, 0.5]}, index=["raw", "ats"]),
+        "grouped": numbers.groupby(["loss", "seed"])[["ece"]].mean(),
+        "kept": numbers.set_index("loss", drop=False),
+        "seeds": numbers.set_index("seed"),
+        "filtered": numbers[numbers["ece"] > 0.3],
+    }
+    paper.export(tables, tmp_path)
+    first_lines = {
+        name: (tmp_path / f"{name}.csv").read_text().splitlines()[0] for name in tables
+    }
+    assert first_lines == {
+        "texts": "index,ece",
+        "grouped": "loss,seed,ece",
+        "kept": "loss,seed,ece",
+        "seeds": "seed,loss,ece",
+        "filtered": "loss,seed,ece",
+    }
+    assert "| raw | 0.25 |" in (tmp_path / "texts.md").read_text()
+    assert "<td>raw</td>" in paper.to_html(tables["texts"])
+    with pytest.raises(TypeError, match=r"^table: must be a DataFrame, got Series"):
+        paper.export({"one": numbers["ece"]}, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_new_corrections_leave_those_of_other_runs(tmp_path, order):
     spec = importlib.util.spec_from_file_location(
@@ -1556,6 +1585,8 @@ def test_times_of_other_numbers_of_threads_are_told():
 def test_a_spread_divides_by_n_minus_1_whatever_holds_the_numbers():
     for numbers in ([1.0, 2.0], np.array([1.0, 2.0]), pd.Series([1.0, 2.0])):
         assert paper.mean_and_spread(numbers) == "1.50 ± 0.71"
+    assert paper.mean_and_spread([1.0, np.nan]) == "1.00"
+    assert paper.mean_and_spread([np.nan]) == ""
 
 
 @pytest.mark.parametrize(

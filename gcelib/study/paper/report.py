@@ -13,7 +13,7 @@ from gcelib.losses import LOSSES
 from gcelib.study import runs, shipped
 from gcelib.study.paper.collecting import collect
 from gcelib.study.paper.numbers import KEYS, Study, committed_results
-from gcelib.study.paper.tables import number_text, to_markdown
+from gcelib.study.paper.tables import number_text, to_markdown, with_row_names
 
 
 def open_report(
@@ -119,7 +119,8 @@ def to_html(table: pd.DataFrame, note: str = "") -> str:
     ----------
     table : DataFrame
         ``<b>`` in its texts makes bold, all else is shown as it is. Numbers get four
-        digits, whole ones all, and one with its ± stays on one line.
+        digits, whole ones all, and one with its ± stays on one line. An index that
+        names the rows becomes columns.
     note : str, default ""
         A line of HTML below the table.
 
@@ -135,6 +136,7 @@ def to_html(table: pd.DataFrame, note: str = "") -> str:
     >>> "1&nbsp;±&nbsp;0" in html, "<th>model" in html, html.endswith("two seeds")
     (True, False, True)
     """
+    table = with_row_names(table)
     keys = [name for name in ("model", "metric") if name in table]
     alike = [name for name in keys if table[name].nunique() == 1]
     html: str = table.drop(columns=alike).to_html(
@@ -154,14 +156,14 @@ def export(
     Parameters
     ----------
     tables : mapping of str to DataFrame
-        By file name, without its ending.
+        By file name, without its ending. An index that names the rows becomes columns.
     folder : path or None
         Made if it is missing; files of these names are replaced. None: write nothing.
 
     Raises
     ------
-    ValueError
-        If there is a file in its place.
+    ValueError, TypeError
+        If there is a file in its place, or something is no DataFrame.
 
     Warns
     -----
@@ -177,8 +179,9 @@ def export(
     place = Path(folder)
     if place.exists() and not place.is_dir():
         _check.fail("export_to", f"{place} is a file", "name a folder")
+    named = {name: with_row_names(table) for name, table in tables.items()}
     place.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
+    for name, table in named.items():
         csv = table.to_csv(index=False)
         runs.write_atomic(place / f"{name}.csv", csv.encode())
         runs.write_atomic(place / f"{name}.md", to_markdown(table).encode())

@@ -323,7 +323,7 @@ def mean_and_spread(values: ArrayLike) -> str:
     >>> mean_and_spread(pd.Series([1.0, 2.0])), mean_and_spread(pd.Series([1.0]))
     ('1.50 ± 0.71', '1.00')
     """
-    numbers = pd.Series(np.asarray(values, dtype=float))
+    numbers = pd.Series(np.asarray(values, dtype=float)).dropna()
     if not len(numbers):
         return ""
     spread = f" ± {numbers.std():.2f}" if len(numbers) > 1 else ""
@@ -544,11 +544,12 @@ def number_text(value: float) -> str:
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
-    """A table in Markdown, without its index.
+    """A table in Markdown.
 
     Parameters
     ----------
     frame : DataFrame
+        An index that names the rows becomes columns; one that counts them is left out.
 
     Returns
     -------
@@ -563,6 +564,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
     | --- | --- |
     | ce | 0.25 |
     """
+    frame = with_row_names(frame)
     header = [str(name) for name in frame]
     rule = ["---"] * frame.shape[1]
     # Row by row: an array of all would make whole numbers fractions.
@@ -572,6 +574,42 @@ def to_markdown(frame: pd.DataFrame) -> str:
     ]
     lines = [" | ".join(cells) for cells in [header, rule, *rows]]
     return "".join(f"| {line} |\n" for line in lines)
+
+
+def with_row_names(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose rows have no names but in columns, first of all.
+
+    Parameters
+    ----------
+    table : DataFrame
+
+    Returns
+    -------
+    DataFrame
+        With a column for each level of an index that has a name or holds texts, as
+        ``runs.summary`` and ``groupby`` make them; an index without, which counts or
+        numbers the rows, is left as it is.
+
+    Raises
+    ------
+    TypeError
+        If it is no DataFrame.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"ece": [0.1, 0.2]}, index=["raw", "ats"])
+    >>> with_row_names(table).columns.tolist()
+    ['index', 'ece']
+    """
+    if not isinstance(table, pd.DataFrame):
+        problem = f"must be a DataFrame, got {type(table).__name__}"
+        _check.fail("table", problem, "make one of it (to_frame())", TypeError)
+    names = [name for name in table.index.names if name is not None]
+    if names:
+        apart = table.reset_index([name for name in names if name in table], drop=True)
+        return apart.reset_index([name for name in names if name not in table])
+    is_text = not pd.api.types.is_integer_dtype(table.index.dtype)
+    return table.reset_index() if is_text and len(table) else table
 
 
 def _markdown_cell(value: object) -> str:
