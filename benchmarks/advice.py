@@ -19,7 +19,10 @@ import _timing
 import numpy as np
 import torch
 
-from gcelib import advice
+from gcelib.advice.forms import logits_form
+from gcelib.advice.judging import ERRORS_NEEDED
+from gcelib.advice.study import Study
+from gcelib.blocks import rounding_of
 from gcelib.calibration import CALIBRATORS
 
 SIZES = (300, 1000, 5000)
@@ -51,8 +54,17 @@ def drawn(rng, z):
 
 def study_of(z, labels, seed):
     """The cross-validation that ``advise`` rests on."""
-    pair = torch.from_numpy(z), torch.from_numpy(labels)
-    return advice._Study(*pair, advice._logits_form(), N_CLASSES, "nll", 5, seed)
+    logits = torch.from_numpy(z)
+    return Study(
+        logits,
+        torch.from_numpy(labels),
+        rounding_of(logits),
+        logits_form(),
+        model_classes=N_CLASSES,
+        choose_by="nll",
+        folds=5,
+        seed=seed,
+    )
 
 
 def highest_rate(hits, total):
@@ -87,7 +99,7 @@ def false_alarms(rng, n):
         confidence = torch.from_numpy(z).softmax(1).amax(1)
         groups = [group]
         study = None
-        if max(errors, float((1 - confidence).sum())) >= advice.ERRORS_NEEDED:
+        if max(errors, float((1 - confidence).sum())) >= ERRORS_NEEDED:
             groups.append("let through")
             study = study_of(z, labels, draw)
         for criterion in CRITERIA:

@@ -19,7 +19,7 @@ from gcelib import (
     metrics,
     paired_differences,
 )
-from gcelib.advice import _warn_of_copies, _warn_of_tested_again
+from gcelib.advice.given import warn_of_copies, warn_of_tested_again
 from gcelib.calibrator import Calibrator, are_unrelated, exchanged_classes
 
 QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
@@ -185,7 +185,7 @@ def test_samples_that_are_there_twice_are_told():
         advise(np.concatenate([z, z]), np.concatenate([y, y]), folds=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _warn_of_copies("val_logits", torch.from_numpy(z), torch.from_numpy(y))
+        warn_of_copies("val_logits", torch.from_numpy(z), torch.from_numpy(y))
     for seed in range(40):  # coarse scores, whose rows are often alike
         z, y = truth_and_labels(1000, seed=seed)
         coarse = np.exp(z - z.max(1, keepdims=True))
@@ -194,7 +194,7 @@ def test_samples_that_are_there_twice_are_told():
         drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(seed))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            _warn_of_copies("val_logits", p.log(), drawn[:, 0])
+            warn_of_copies("val_logits", p.log(), drawn[:, 0])
 
 
 @pytest.mark.filterwarnings("ignore:t_range")
@@ -345,7 +345,7 @@ def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
         gcelib.advise(val[0].double() + 1e-12, val[1], *val, folds=2)
     flipped = (val[0].flip(0).bfloat16(), val[1].flip(0))
     with pytest.warns(UserWarning, match="b: 60 of 60 rows are rows of a"):
-        _warn_of_tested_again(("a", "b"), val, flipped, torch.bfloat16)
+        warn_of_tested_again(("a", "b"), val, flipped, torch.bfloat16)
     at_chance = gcelib.advise(*val, test[0].roll(1, 1), test[1], folds=2).sentence
     assert at_chance.startswith("Look at the test samples first: ")
     with warnings.catch_warnings():
@@ -379,8 +379,8 @@ def test_confidences_that_are_there_twice_or_tested_again_are_told():
         val, test = torch.stack([1 - coarse, coarse], 2).log()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            _warn_of_copies("confidences", val, hits[0])
-            _warn_of_tested_again(("a", "b"), (val, hits[0]), (test, hits[1]))
+            warn_of_copies("confidences", val, hits[0])
+            warn_of_tested_again(("a", "b"), (val, hits[0]), (test, hits[1]))
 
 
 def test_an_advice_keeps_its_samples():
@@ -707,6 +707,6 @@ def test_votes_that_are_alike_are_not_said_to_be_tested_again():
     assert sum(row.numpy().tobytes() in alike for row in p[400:]) > 50
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _warn_of_tested_again(
+        warn_of_tested_again(
             ("a", "b"), (p[:400], labels[:400]), (p[400:], labels[400:]), p.dtype
         )

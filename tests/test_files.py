@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import threading
 import warnings
 import zipfile
@@ -19,6 +20,7 @@ import torch
 
 from gcelib import runs
 from gcelib.study import files, locks, paper, states, stored
+from gcelib.study.data import own
 from gcelib.study.logits_file import load_logits_file
 from gcelib.study.parameters import BadParameter
 
@@ -245,6 +247,16 @@ def test_a_result_in_another_run_s_folder_is_not_tabulated(tmp_path):
     first.rename(second)
     with pytest.warns(UserWarning, match="holds the result of another run"):
         assert runs.load_results(tmp_path).empty
+
+
+@pytest.mark.parametrize("copy", ["backup-{}", "{}-old"])
+@pytest.mark.parametrize("dataset", ["npz:/data/x.npz", "folder:/data/x", "mine:load"])
+def test_a_copy_of_own_data_s_runs_is_not_tabulated_twice(tmp_path, dataset, copy):
+    name = own.folder_of_full_name(dataset)
+    finish(runs.run_path(tmp_path, name, "mlp", "ce", "", 1), dataset=dataset)
+    shutil.copytree(tmp_path / name, tmp_path / copy.format(name))
+    with pytest.warns(UserWarning, match="holds the result of another run"):
+        assert len(runs.load_results(tmp_path)) == 1
 
 
 def test_a_new_field_and_a_new_metric_leave_old_runs_as_they_were(tmp_path):

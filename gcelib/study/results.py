@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from gcelib import _check
 from gcelib.metrics import METRICS
-from gcelib.study import files, functions, networks, places, stored
+from gcelib.study import files, networks, places, stored
+from gcelib.study.data import own
 from gcelib.study.files import AnyPath
 
 if TYPE_CHECKING:
@@ -387,13 +388,12 @@ def _belongs(place: Path, settings: dict[str, Any]) -> bool:
     dataset, model, *_ = place.parts
     if networks.folder_name(settings["model"]) != model:
         return False
-    if ":" in settings["dataset"]:  # the user's own: a readable name, then digits
-        digits = functions.folder_name(settings["dataset"])[-6:]
-        if not dataset.endswith(f"-{digits}"):
-            return False
-    elif settings["dataset"] != dataset:
+    its_own = settings["dataset"]
+    if ":" in its_own:  # the user's
+        its_own = own.folder_of_full_name(its_own)
+    if its_own != dataset:
         return False
-    own = places.run_path(
+    expected = places.run_path(
         "",
         dataset,
         model,
@@ -401,7 +401,7 @@ def _belongs(place: Path, settings: dict[str, Any]) -> bool:
         settings.get("variant", ""),
         settings["seed"],
     )
-    return own == place
+    return expected == place
 
 
 __all__ = [

@@ -132,11 +132,31 @@ def folder_name(name: str) -> str:
     >>> folder_name("npz:/data/my images.npz")
     'npz-my-images-d6437c'
     """
-    name = full_name(name)
-    kind, _, place = name.partition(":")
+    return folder_of_full_name(full_name(name))
+
+
+def folder_of_full_name(full: str) -> str:
+    """Name the run folders of data that settings name; these need not be here.
+
+    Parameters
+    ----------
+    full : str
+        What ``full_name`` returned, on this machine or another.
+
+    Returns
+    -------
+    str
+        As ``folder_name``.
+
+    Examples
+    --------
+    >>> folder_of_full_name("folder:/data/my images")
+    'folder-my-images-19069d'
+    """
+    kind, _, place = full.partition(":")
     if kind not in _READERS:
-        return functions.folder_name(name)
-    return functions.folder_name(name, f"{kind}-{Path(place).stem}")
+        return functions.folder_name(full)
+    return functions.folder_name(full, f"{kind}-{Path(place).stem}")
 
 
 def source(name: str, seed: int) -> Source:

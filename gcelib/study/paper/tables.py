@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -327,7 +328,8 @@ def mean_and_spread(values: ArrayLike) -> str:
     if not len(numbers):
         return ""
     spread = f" ± {numbers.std():.2f}" if len(numbers) > 1 else ""
-    return f"{numbers.mean():.2f}{spread}"
+    mean = math.fsum(numbers) / len(numbers)  # the same in any order of the rows
+    return f"{mean:.2f}{spread}"
 
 
 def table(

@@ -1,0 +1,200 @@
+"""Which calibrator for these logits, and how sure: chosen by cross-validation."""
+
+from gcelib import _check
+from gcelib._check import Array
+from gcelib.advice.differences import Difference, paired_differences
+from gcelib.advice.forms import confidences_form, logits_form
+from gcelib.advice.given import (
+    checked_logits,
+    checked_rule,
+    refuse_few,
+    refuse_half_a_test,
+    warn_of_copies,
+    warn_of_one_class,
+    warn_of_tested_again,
+    wrong_or_right,
+)
+from gcelib.advice.result import Advice, AdviceRow
+from gcelib.advice.study import Study
+from gcelib.blocks import rounding_of
+
+__all__ = [
+    "Advice",
+    "AdviceRow",
+    "Difference",
+    "advise",
+    "advise_confidences",
+    "paired_differences",
+]
+
+
+def advise(
+    val_logits: Array,
+    val_labels: Array,
+    test_logits: Array | None = None,
+    test_labels: Array | None = None,
+    *,
+    choose_by: str = "nll",
+    folds: int = 5,
+    seed: int = 1,
+    probabilities: bool = False,
+) -> Advice:
+    """Choose a calibrator by cross-validation on the validation samples.
+
+    The rule is on the side of the simple. One temperature is taken if it is clearly
+    better than nothing; another calibrator only if it is clearly better than that.
+    *Clearly better by NLL* means: the interval of the difference lies below zero (95 %
+    for the temperature; for the others 95 % for all of them together), the gain over
+    all samples is at least log(tried / 0.025) nats, and at least ten errors were seen
+    or expected by the reference. *By ECE*: the interval, the ten errors, and an ECE of
+    the reference above what 97.5 of 100 calibrated models would show. What makes
+    clearly more predictions wrong is not taken, but named. So below ten errors nothing
+    is clear; a model that exaggerates twofold is mostly told so from about forty. How
+    often honest models with few errors are told "clearly" all the same, and others in
+    time, ``benchmarks/advice.py`` counts; its tables are in
+    ``benchmarks/results/advice.md``. The test samples do not choose; they report.
+
+    Parameters
+    ----------
+    val_logits : (N, K) tensor or array
+        Scores before the softmax, of samples that the model was not trained on.
+    val_labels : (N,) tensor or array of integers
+        Class ids in [0, K).
+    test_logits, test_labels : optional
+        Further samples, for an honest report.
+    choose_by : {"nll", "ece"}, default "nll"
+        What decides. Both are always reported, and their disagreement is explained.
+    folds : int, default 5
+        Parts of the cross-validation.
+    seed : int, default 1
+        Of folds, resamples and simulations: the same seed, the same answer.
+    probabilities : bool, default False
+        True: ``val_logits`` and ``test_logits`` hold probabilities; rows that do not
+        sum to 1 are refused. What is calibrated is ``logits_from_probabilities(p)``,
+        and ``.usage(path, "probabilities")`` tells how to apply the answer.
+
+    Returns
+    -------
+    Advice
+        ``.name``, ``.calibrator``, ``.sentence``, ``.rows``, ``.save(path)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> truth = torch.randn(1000, 3, generator=generator)
+    >>> labels = torch.multinomial(truth.softmax(1), 1, generator=generator)[:, 0]
+    >>> advise(3 * truth, labels).name  # claims three times too much
+    'ts_nll'
+    """
+    probabilities = _check.boolean("probabilities", probabilities)
+    logits, labels = checked_logits("val", val_logits, val_labels, probabilities)
+    choose_by, folds, seed = checked_rule(choose_by, folds, seed)
+    refuse_few("val_logits", len(labels), folds)
+    warn_of_copies("val_logits", logits, labels)
+    test = None
+    refuse_half_a_test(("test_logits", test_logits), ("test_labels", test_labels))
+    if test_logits is not None and test_labels is not None:
+        test = checked_logits("test", test_logits, test_labels, probabilities)
+        if test[0].shape[1] != logits.shape[1]:
+            problem = f"have {test[0].shape[1]} classes, val_logits {logits.shape[1]}"
+            _check.fail("test_logits", problem, "pass logits of one model")
+        both = ("val_logits", "test_logits")
+        given_dtypes = [
+            _check.as_tensor(name, scores).dtype
+            for name, scores in (
+                ("val_logits", val_logits),
+                ("test_logits", test_logits),
+            )
+        ]
+        coarser = min(given_dtypes, key=lambda dtype: dtype.itemsize)
+        warn_of_tested_again(both, (logits, labels), test, coarser)
+    given = _check.as_tensor("val_logits", val_logits)
+    tolerance = rounding_of(given, probabilities=probabilities)
+    form = logits_form()
+    k = logits.shape[1]
+    study = Study(logits, labels, tolerance, form, k, choose_by, folds, seed)
+    return study.advice(test)
+
+
+def advise_confidences(
+    confidences: Array,
+    correct: Array,
+    test_confidences: Array | None = None,
+    test_correct: Array | None = None,
+    *,
+    model_classes: int | None = None,
+    choose_by: str = "nll",
+    folds: int = 5,
+    seed: int = 1,
+) -> Advice:
+    """Choose a calibrator where only the confidence of each prediction is known.
+
+    The rule of ``advise``, among the calibrators that act on a confidence alone:
+    those with ``CALIBRATORS[name].of_confidence``. The error is the share of wrong
+    predictions, the ECE that of ``Reliability.from_confidences``, the NLL that of the
+    two outcomes right and wrong.
+
+    Parameters
+    ----------
+    confidences : (N,) tensor or array
+        Probability of the predicted class, in [0, 1], of samples that the model was not
+        trained on.
+    correct : (N,) tensor or array
+        Whether each prediction was right, as booleans or 0 and 1.
+    test_confidences, test_correct : optional
+        Further samples, for an honest report.
+    model_classes : int, optional
+        Number of classes of the model; with it, accuracy at chance is told.
+    choose_by : {"nll", "ece"}, default "nll"
+        What decides.
+    folds : int, default 5
+        Parts of the cross-validation.
+    seed : int, default 1
+        Of folds, resamples and simulations: the same seed, the same answer.
+
+    Returns
+    -------
+    Advice
+        ``.calibrator`` takes logits (N, 2) of *wrong* and *right*;
+        ``print(advice.usage(path))`` gives the lines that apply it to confidences.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is malformed; the message begins with its name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> said = rng.uniform(0.2, 1, 2000)
+    >>> advice = advise_confidences(said, rng.random(2000) < said**2)
+    >>> advice.name, len(advice.rows)
+    ('bias', 6)
+    """
+    choose_by, folds, seed = checked_rule(choose_by, folds, seed)
+    if model_classes is not None:
+        model_classes = _check.number("model_classes", model_classes, 2, integer=True)
+    logits, labels = wrong_or_right(confidences, correct, ("confidences", "correct"))
+    refuse_few("confidences", len(labels), folds)
+    warn_of_one_class(logits.softmax(1)[:, 1], labels)
+    warn_of_copies("confidences", logits, labels)
+    test = None
+    names = ("test_confidences", "test_correct")
+    refuse_half_a_test((names[0], test_confidences), (names[1], test_correct))
+    if test_confidences is not None and test_correct is not None:
+        test = wrong_or_right(test_confidences, test_correct, names)
+        warn_of_tested_again(("confidences", names[0]), (logits, labels), test)
+    form = confidences_form()
+    given = _check.as_tensor("confidences", confidences)
+    tolerance = rounding_of(given, probabilities=True)
+    study = Study(
+        logits, labels, tolerance, form, model_classes, choose_by, folds, seed
+    )
+    return study.advice(test)

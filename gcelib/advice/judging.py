@@ -1,0 +1,115 @@
+"""What each sample says about one calibrator, and intervals of what all say."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gcelib import intervals
+from gcelib.bins import Floats, bin_scale
+
+#: So many errors, seen or expected, before anything can be clear.
+ERRORS_NEEDED = 10
+#: So many errors until most models that exaggerate twofold are told so, as measured:
+#: benchmarks/results/advice.md.
+ERRORS_TELLING = 40
+#: The chance that any calibrator is called clearly better where none is.
+FALSE_ALARMS = 0.025
+N_BINS = 20
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What each sample says about one calibrator's output."""
+
+    nll: Floats
+    confidence: Floats
+    correct: npt.NDArray[np.bool_]
+    tolerance: float
+    n_bins: int = N_BINS
+
+    @property
+    def bins(self) -> npt.NDArray[np.intp]:
+        """The bin of each sample, as ``gcelib.ece`` cuts them."""
+        scale = bin_scale(self.n_bins, self.tolerance)
+        return (self.confidence * scale).astype(np.intp)
+
+    @property
+    def gaps(self) -> Floats:
+        """Confidence minus hit, (N, bins): each sample in the column of its bin."""
+        spread = np.zeros((len(self.confidence), self.n_bins))
+        rows = np.arange(len(self.confidence))
+        spread[rows, self.bins] = self.confidence - self.correct
+        return spread
+
+
+def judge(
+    logits: Tensor, labels: Tensor, tolerance: float, top: int | None = None
+) -> Judged:
+    """Per sample: negative log-likelihood, confidence, hit.
+
+    ``tolerance`` is that of a bin's edge, ``top`` as in ``Form``.
+    """
+    log_p = torch.log_softmax(logits.double(), 1)
+    nll = -log_p.gather(1, labels[:, None])[:, 0]
+    if top is None:
+        confidence = log_p.amax(1).exp()
+        correct = logits.argmax(1) == labels
+    else:
+        confidence = log_p[:, top].exp()
+        correct = labels == top
+    return Judged(nll.numpy(), confidence.numpy(), correct.numpy(), tolerance)
+
+
+def ece_of(judged: Judged) -> float:
+    """ECE in 20 bins."""
+    return float(np.abs(judged.gaps.sum(0)).sum() / len(judged.confidence))
+
+
+def resampled_eces(
+    judged: Mapping[str, Judged], rng: np.random.Generator, resamples: int
+) -> dict[str, Floats]:
+    """ECE of the samples, then of resamples, the same ones for every calibrator."""
+    gaps = np.hstack([each.gaps for each in judged.values()])
+    n_samples = len(gaps)
+    sums = [gaps.sum(0)]
+    at_once = max(1, 4_000_000 // n_samples)
+    for group in intervals.resamples(rng, n_samples, resamples, at_once):
+        weights = np.stack([np.bincount(drawn, minlength=n_samples) for drawn in group])
+        sums.extend(weights.astype(np.float64) @ gaps)
+    in_bins = np.abs(np.array(sums)).reshape(len(sums), len(judged), -1)
+    eces = in_bins.sum(2) / n_samples
+    return {name: eces[:, i] for i, name in enumerate(judged)}
+
+
+class Change(NamedTuple):
+    """An estimated difference and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def interval_of_mean(values: Floats, tail: float) -> Change:
+    """The mean and the normal interval that leaves ``tail`` on each side."""
+    mean = float(values.mean())
+    spread = float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = normal_quantile(1 - tail) * spread
+    return Change(mean, mean - half, mean + half)
+
+
+def basic_interval(draws: Floats, tail: float) -> Change:
+    """The first value, and the basic bootstrap interval from the others."""
+    point = float(draws[0])
+    low, high = np.quantile(draws[1:], (tail, 1 - tail))
+    return Change(point, 2 * point - float(high), 2 * point - float(low))
+
+
+def normal_quantile(p: float) -> float:
+    """The standard normal's quantile."""
+    return float(torch.special.ndtri(torch.tensor(p, dtype=torch.float64)))
