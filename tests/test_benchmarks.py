@@ -21,7 +21,7 @@ FOLDER = runs.PROJECT / "benchmarks"
 
 @pytest.fixture
 def rehearse(monkeypatch):
-    """A function that loads a benchmark, makes it small, and gives what it publishes."""
+    """A function that makes a benchmark small, runs it, and gives what it publishes."""
     monkeypatch.syspath_prepend(str(FOLDER))  # for its neighbour _timing
     published = {}
 

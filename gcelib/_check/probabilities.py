@@ -46,6 +46,7 @@ def logarithm(p: Tensor) -> Tensor:
 
     The floor, -87.3, is one for all types, so that what was learnt from zeros in one of
     them is right in the others.
+
     Of half precision that of the decimals that were meant, lest two digits, or votes of
     20 trees, lie above or below the edge of a bin as they were rounded.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -328,8 +327,7 @@ def mean_and_spread(values: ArrayLike) -> str:
     if not len(numbers):
         return ""
     spread = f" ± {numbers.std():.2f}" if len(numbers) > 1 else ""
-    mean = math.fsum(numbers) / len(numbers)  # the same in any order of the rows
-    return f"{mean:.2f}{spread}"
+    return f"{numbers.mean():.2f}{spread}"
 
 
 def table(
