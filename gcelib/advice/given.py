@@ -119,8 +119,8 @@ def warn_of_tested_again(
 
     ``dtype``: the rows are compared in it, the coarser one of the two that were given.
     Equal rows may be no more than rounded, but then their labels differ as often as
-    they say, so that ``_DOUBTS`` of them would not all agree. Rows of a fine type, in a
-    validation set in which hardly one is there twice, are nobody else's.
+    they say, so that ``_DOUBTS`` of them would not all agree. Rows of a fine type are
+    nobody else's, but for as many as validation has twice, as it has of votes.
     """
     labels: dict[bytes, list[int]] = {}
     for row, label in zip(_bytes_of_rows(val[0], dtype), val[1].tolist(), strict=True):
@@ -139,9 +139,9 @@ def warn_of_tested_again(
     doubts = 1 - test[0][again].double().softmax(1).amax(1)
     surely = agree and float(doubts.sum()) > _DOUBTS
     is_fine = dtype is not None and dtype.itemsize >= 4
-    are_unique = is_fine and repeated <= 0.02 * len(val[1])  # not so of votes
     few = 0.02 * len(test[1])
-    if (are_unique and once > few) or (surely and len(again) > few):
+    by_chance = few + 2 * repeated / len(val[1]) * len(test[1])
+    if (is_fine and once > by_chance) or (surely and len(again) > few):
         _check.warn(
             f"{names[1]}: {len(again):,} of {len(test[1]):,} rows are rows of "
             f"{names[0]}, on which the calibrators are fitted; pass samples that had "
