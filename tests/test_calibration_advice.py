@@ -308,7 +308,7 @@ def test_lines_for_confidences_are_right_where_two_classes_are_alike(name):
     names = {"confidences": torch.from_numpy(3 * z).softmax(1).amax(1)}
     lines = an_advice(name).usage("c.pt", "confidences")
     after_loading = lines[lines.index("right = ") :]
-    names |= {"torch": torch, "calibrator": calibrator}
+    names |= {"numpy": np, "calibrator": calibrator}
     names["logits_from_probabilities"] = metrics.logits_from_probabilities
     exec(after_loading, names)
     expected = calibrator(torch.from_numpy(3 * z)).softmax(1).amax(1)
@@ -653,9 +653,12 @@ def test_that_labels_of_probability_zero_decide_is_said_first():
     )
 
 
+@pytest.mark.parametrize(
+    "given", [torch.clone, torch.Tensor.numpy, torch.Tensor.tolist]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_was_judged_of_sure_confidences_is_what_the_saved_lines_do(
-    dtype, tmp_path
+    dtype, given, tmp_path
 ):
     """A confidence of 1 leaves a 0, whose logarithm hangs on the type."""
     g = torch.Generator().manual_seed(1)
@@ -665,16 +668,11 @@ def test_what_was_judged_of_sure_confidences_is_what_the_saved_lines_do(
     confidences, predicted = (3 * logits).softmax(1).max(1)
     hits = predicted == labels
     assert int((confidences == 1).sum()) > 100
-    advice = advise_confidences(
-        confidences[:2000],
-        hits[:2000],
-        confidences[2000:],
-        hits[2000:],
-        choose_by="ece",
-    )
+    val, test = given(confidences[:2000]), given(confidences[2000:])
+    advice = advise_confidences(val, hits[:2000], test, hits[2000:], choose_by="ece")
     path = tmp_path / "calibrator.pt"
     advice.save(path)
-    names = {"confidences": confidences[2000:]}
+    names = {"confidences": test}
     exec(advice.usage(path), names)
     said = advice.after.softmax(1)[:, 1]
     torch.testing.assert_close(names["calibrated"], said, rtol=0, atol=1e-6)

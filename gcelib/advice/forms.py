@@ -92,8 +92,8 @@ LINES_THAT_APPLY = {
         "calibrated = calibrator(logits).softmax(1)"
     ),
     "confidences": (
-        "right = torch.as_tensor(confidences)  # (N,), of the same model\n"
-        "logits = logits_from_probabilities(torch.stack([1 - right, right], 1))\n"
+        "right = numpy.asarray(confidences)  # (N,), of the same model\n"
+        "logits = logits_from_probabilities(numpy.stack([1 - right, right], 1))\n"
         "calibrated = calibrator(logits).softmax(1)[:, 1]"
     ),
 }

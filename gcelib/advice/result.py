@@ -189,8 +189,9 @@ class Advice:
         if (form == "confidences") != (self.form == "confidences"):
             self._refuse_other_classes(name, form)
         more = "" if form == "logits" else ", logits_from_probabilities"
+        numpy = "import numpy\n" if form == "confidences" else ""
         return (
-            "import torch\n"
+            f"{numpy}import torch\n"
             f"from gcelib import make_calibrator{more}\n\n"
             f'calibrator = make_calibrator("{name}")\n'
             f"state = torch.load({str(path)!r}, weights_only=True)\n"
