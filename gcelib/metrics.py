@@ -880,6 +880,7 @@ def logits_from_probabilities(p: Array) -> Tensor:
         ``log(p)`` in the type of ``p``, at least float32. What is below 1.2e-38, the
         smallest normal number of float32, becomes its logarithm, -87.3, in every type.
         A zero that is a label's decides an NLL, and a temperature fitted by it, alone.
+        Gradients pass to ``p``, but for such zeros.
 
     Raises
     ------
@@ -897,7 +898,7 @@ def logits_from_probabilities(p: Array) -> Tensor:
     _check.check_has_values("p", values)
     _check.check_logits(values, "p", values=False)
     _check.check_probabilities(values, "p")
-    logits = _check.logarithm(values)
+    logits = _check.logarithm(p if isinstance(p, Tensor) else values)
     _check.remember_index(logits, p)
     return logits
 

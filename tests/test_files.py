@@ -249,6 +249,43 @@ def test_a_result_in_another_run_s_folder_is_not_tabulated(tmp_path):
         assert runs.load_results(tmp_path).empty
 
 
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("kind", ["prob", "logit"])
+def test_scores_in_the_order_of_rank_are_refused_or_told(tmp_path, k, kind):
+    """As timm's inference.py writes them with --topk and --results-separate-col."""
+    rng = np.random.default_rng(k)
+    labels = np.minimum(rng.geometric(0.6, 60) - 1, k - 1)
+    logits = rng.normal(size=(60, k)) + 2 * np.eye(k)[labels]
+    scores = logits
+    if kind == "prob":
+        scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    order = np.argsort(-scores, axis=1)
+    ranked = np.take_along_axis(scores, order, axis=1)
+    head = [f"{kind}_{j}" for j in range(k)]
+
+    def read(columns, cells):
+        path = tmp_path / "scores.csv"
+        rows = [",".join(map(repr, map(float, row))) for row in cells]
+        lines = [f"{y},{row}" for y, row in zip(labels, rows, strict=True)]
+        path.write_text("\n".join([",".join(["label", *columns]), *lines]) + "\n")
+        return load_logits_file(path)
+
+    indexes = [f"index_{j}" for j in range(k)]
+    with pytest.raises(ValueError, match=r"columns: 'index_0' to .* name other cl"):
+        read([*head, *indexes], np.hstack([ranked, order]))
+    with pytest.warns(
+        UserWarning, match=f"columns: from '{kind}_0' to .* fall in each"
+    ):
+        read(head, ranked)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(head, scores)
+        predicted = np.eye(k, dtype=int)[order[:, 0]]
+        read(
+            [*head, *[f"one_hot_{j}" for j in range(k)]], np.hstack([scores, predicted])
+        )
+
+
 @pytest.mark.parametrize("copy", ["backup-{}", "{}-old"])
 @pytest.mark.parametrize("dataset", ["npz:/data/x.npz", "folder:/data/x", "mine:load"])
 def test_a_copy_of_own_data_s_runs_is_not_tabulated_twice(tmp_path, dataset, copy):

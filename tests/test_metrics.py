@@ -699,6 +699,17 @@ def test_exact_zeros_and_ones_are_probabilities():
     np.testing.assert_allclose(logits.softmax(1), probs, atol=1e-30)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_gradients_pass_through_the_logits_of_probabilities(dtype):
+    p = torch.tensor([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]], dtype=dtype)
+    p.requires_grad_()
+    weights = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    (metrics.logits_from_probabilities(p) * weights).sum().backward()
+    expected = [[4.0, 8 / 3], [6.0, 8.0], [5.0, 0.0]]  # weights / p, none of a zero
+    close = 1e-3 if dtype is torch.float16 else 1e-6
+    np.testing.assert_allclose(p.grad.double(), expected, rtol=close)
+
+
 def test_a_label_of_probability_zero_is_an_infinite_nll_and_is_said():
     probs = np.array([[1.0, 0.0], [0.5, 0.5]])
     labels = np.array([1, 1])

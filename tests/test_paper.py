@@ -1349,6 +1349,7 @@ def test_an_index_that_names_the_rows_is_exported_and_one_that_counts_them_is_no
         "kept": numbers.set_index("loss", drop=False),
         "seeds": numbers.set_index("seed"),
         "filtered": numbers[numbers["ece"] > 0.3],
+        "half": pd.concat({"a": numbers[["ece"]], "b": numbers[["ece"]]}, names=["x"]),
     }
     paper.export(tables, tmp_path)
     first_lines = {
@@ -1360,9 +1361,15 @@ def test_an_index_that_names_the_rows_is_exported_and_one_that_counts_them_is_no
         "kept": "loss,seed,ece",
         "seeds": "seed,loss,ece",
         "filtered": "loss,seed,ece",
+        "half": "x,level_1,ece",
     }
     assert "| raw | 0.25 |" in (tmp_path / "texts.md").read_text()
     assert "<td>raw</td>" in paper.to_html(tables["texts"])
+    counts = numbers.groupby("loss").agg({"loss": "count", "ece": "mean"})
+    with pytest.raises(
+        ValueError, match=r"^table: has an index and a column 'loss' of"
+    ):
+        paper.export({"counts": counts}, tmp_path / "no")
     with pytest.raises(TypeError, match=r"^table: must be a DataFrame, got Series"):
         paper.export({"one": numbers["ece"]}, tmp_path / "no")
     assert not (tmp_path / "no").exists()

@@ -51,7 +51,8 @@ def logarithm(p: Tensor) -> Tensor:
     20 trees, lie above or below the edge of a bin as they were rounded.
     """
     values = as_meant(p).to(torch.promote_types(p.dtype, torch.float32))
-    return values.clamp(torch.finfo(torch.float32).tiny, 1).log()
+    at_most_1 = torch.where(values > 1, 1.0, values)  # the gradient of a 1 passes
+    return at_most_1.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
 def as_meant(p: Tensor) -> Tensor:
@@ -59,7 +60,10 @@ def as_meant(p: Tensor) -> Tensor:
 
     Those are the shortest decimals that round to them, or fractions of 128.
     """
-    return p if p.dtype.itemsize > 2 else _shortest_decimals(p)
+    if p.dtype.itemsize > 2:
+        return p
+    exact = p.double()
+    return _shortest_decimals(p) + (exact - exact.detach())  # the gradient is p's
 
 
 def _shortest_decimals(p: Tensor) -> Tensor:

@@ -586,14 +586,14 @@ def with_row_names(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        With a column for each level of an index that has a name or holds texts, as
+        With a column for each level of an index that has names or holds texts, as
         ``runs.summary`` and ``groupby`` make them; an index without, which counts or
         numbers the rows, is left as it is.
 
     Raises
     ------
-    TypeError
-        If it is no DataFrame.
+    ValueError, TypeError
+        If it is no DataFrame, or a level and a column have one name and differ.
 
     Examples
     --------
@@ -604,12 +604,20 @@ def with_row_names(table: pd.DataFrame) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame):
         problem = f"must be a DataFrame, got {type(table).__name__}"
         _check.fail("table", problem, "make one of it (to_frame())", TypeError)
-    names = [name for name in table.index.names if name is not None]
-    if names:
-        apart = table.reset_index([name for name in names if name in table], drop=True)
-        return apart.reset_index([name for name in names if name not in table])
-    is_text = not pd.api.types.is_integer_dtype(table.index.dtype)
-    return table.reset_index() if is_text and len(table) else table
+    index = table.index
+    has_names = any(name is not None for name in index.names)
+    is_text = not pd.api.types.is_integer_dtype(index.dtype)
+    if not has_names and not (is_text and len(table)):
+        return table
+    known = [i for i, name in enumerate(index.names) if name in table.columns]
+    for i in known:
+        name = index.names[i]
+        if not index.get_level_values(i).equals(pd.Index(table[name])):
+            problem = f"has an index and a column {name!r} of other content"
+            _check.fail("table", problem, "rename one of them")
+    if len(known) == index.nlevels:
+        return table.reset_index(drop=True)
+    return table.reset_index(known, drop=True).reset_index()
 
 
 def _markdown_cell(value: object) -> str:

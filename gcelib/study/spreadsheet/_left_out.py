@@ -1,6 +1,7 @@
 """Columns that are not read, but may say that a line is no sample of its own."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,34 @@ class LeftOut:
             f"columns: {self._shown(at)} is left out, and each line is one sample; if "
             f"it says {says}"
         )
+
+    def refuse_ranks(self, scores: Sequence[int]) -> None:
+        """Refuse scores in the order of rank: other columns say of which classes.
+
+        As many columns of one name hold the same values in each line, and not in one
+        order: ``index_0, index_1, prob_0, prob_1``, as of ``topk``.
+        """
+        alike: dict[str, list[int]] = {}
+        for at in self.places:
+            start = re.sub(r"\d+", "", plain_name(self.names[at]))
+            alike.setdefault(start, []).append(at)
+        for group in alike.values():
+            if len(group) == len(scores) and self._are_permuted(group):
+                first, last = self._shown(group[0]), self._shown(group[-1])
+                problem = f"{first} to {last} name other classes in each line, and "
+                problem += (
+                    f"{self._shown(scores[0])} and the others seem to be of these"
+                )
+                cure = "put the scores of each class into a column of its own, and "
+                fail("columns", problem, f"{cure}leave the other columns out")
+
+    def _are_permuted(self, group: Sequence[int]) -> bool:
+        """Whether each line has the same values in these columns, in several orders."""
+        cells = self.table[[*group]].astype(str).to_numpy()
+        first = np.sort(cells[0])
+        if len({*first}) < len(group) or bool((cells == cells[0]).all()):
+            return False
+        return bool((np.sort(cells, axis=1) == first).all())
 
     def tell_other_lines(self) -> None:
         """Warn of a column that says that lines are not one sample each."""

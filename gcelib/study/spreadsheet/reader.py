@@ -71,6 +71,8 @@ _SLACK = 1e-6
 _SEVERAL = 5
 #: Samples from which a pattern without exception is no chance.
 _MANY = 20
+#: A class of so few samples a model may well never predict.
+_NOT_RARE = 0.05
 _WAYS = (
     "name them split,label,logit_0,logit_1,... or split,label,prob_0,prob_1,... "
     "or label,prediction,confidence or correct,confidence"
@@ -355,6 +357,7 @@ class _Reader:
             self.notes.append(left.note())
         left.tell_other_lines()
         left.tell_several_models()
+        self.left = left
         if self.kind == "confidences":
             self.groups = left.groups()
 
@@ -435,8 +438,29 @@ class _Reader:
         if is_numeric(self.frame[self.roles["label"]]) or names_of_columns is None:
             self._refuse_exchanged(scores, labels, names)
         self._compare_with_scores(scores, labels, names)
+        if names_of_columns is None:
+            self._look_for_ranks(scores, labels)
         parts = {split: (scores[rows], labels[rows]) for split, rows in splits.items()}
         return Table(self.kind, parts, names, notes=tuple(self.notes))
+
+    def _look_for_ranks(
+        self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
+    ) -> None:
+        """Refuse or tell scores that fall in each line, as those in order of rank do.
+
+        Of two classes that is also a model which never predicts the rarer one.
+        """
+        if not (np.diff(scores, axis=1) <= 0).all():
+            return
+        self.left.refuse_ranks(self.scores)
+        is_common = scores.shape[1] > 2 or (labels == 1).mean() > _NOT_RARE
+        if len(scores) >= _MANY and is_common:
+            first, last = (self._shown(self.scores[at]) for at in (0, -1))
+            _check.warn(
+                f"columns: from {first} to {last} the scores fall in each of the "
+                f"{len(scores):,} lines; if they are in the order of rank, put those "
+                "of each class into a column of its own"
+            )
 
     def _splits(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Which lines belong to val and which to test."""
