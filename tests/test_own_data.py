@@ -10,6 +10,7 @@ import struct
 import sys
 import textwrap
 import types
+import warnings
 import zipfile
 import zlib
 
@@ -658,10 +659,34 @@ def test_a_value_that_was_set_in_a_package_is_in_the_fingerprint(modules, where)
     assert fingerprint() == before == fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("said", "name", "value"),
+    [
+        ("HIDDEN = (16, 16)", "HIDDEN", (64, 64)),
+        ("HIDDEN = [16, 16]", "HIDDEN", [64, 64]),
+        ("SCALE = -2.0", "SCALE", -20.0),
+        ("A, B = 16, 16", "B", 3),
+        ("CONFIG = {'width': 16, 'act': 'relu'}", "CONFIG", {"width": 3}),
+    ],
+)
+def test_values_of_every_plain_kind_that_were_set_are_in_the_fingerprint(
+    modules, said, name, value
+):
+    (modules / "my_own_package").mkdir()
+    (modules / "my_own_package" / "nets.py").write_text(f"{said}\ndef build(*_): ...\n")
+    module = importlib.import_module("my_own_package.nets")
+    before = networks.fingerprint("my_own_package.nets:build")
+    setattr(module, name, value)
+    assert networks.fingerprint("my_own_package.nets:build") != before
+    told = networks.values_set_in_memory("my_own_package.nets:build")
+    assert told == [f"my_own_package.nets.{name} = {value!r}"]
+
+
 def test_what_a_packages_own_code_fills_is_not_in_its_fingerprint(modules):
     """Registries, caches and counters: their fingerprint is that of another process."""
     text = (
         "REGISTRY = {}\nCACHE = {'a': 1}\nSEEN = []\nCALLS = 0\nLAST = None\n"
+        "SEEN += [-1]\nDEEP = {'a': {}}\nDEEP['a']['b'] = 1\n"
         "def register(f):\n    REGISTRY[f.__name__] = f\n    return f\n"
         "class Net:\n    made = 0\n    def __init__(self): Net.made += 1\n"
         "@register\ndef build(*_):\n    global CALLS, LAST\n    CALLS += 1\n"
@@ -1350,6 +1375,30 @@ def test_hidden_folders_are_no_classes(tmp_path):
     Image.new("L", (8, 8)).save(hidden / "0-checkpoint.png")
     (tmp_path / "train" / "dog" / "._0.png").write_bytes(b"what macOS leaves there")
     assert data.load(dataset).class_names == ("cat", "dog")
+
+
+def test_samples_that_were_copied_before_the_parts_were_drawn_are_told(tmp_path):
+    """As a scarce class is, to balance the classes."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, 4)).astype(np.float32)
+    labels = (np.arange(300) >= 270).astype(int)
+    rows = np.concatenate([np.arange(270), rng.integers(270, 300, 240)])
+    path = tmp_path / "balanced.npz"
+    np.savez(path, train_images=features[rows], train_labels=labels[rows])
+    with pytest.warns(UserWarning, match="^dataset: ") as told:
+        splits = data.load(f"npz:{path}")
+    train = {row.numpy().tobytes() for row in splits.train[0]}
+    n_again = sum(row.numpy().tobytes() in train for row in splits.test[0])
+    assert n_again > 30
+    said = [str(warning.message) for warning in told]
+    start = f"dataset: {n_again} of the {len(splits.test[1])} samples for test of"
+    assert any(message.startswith(start) for message in said)
+    few = rng.integers(0, 2, (300, 4)).astype(np.float32)  # alike by chance
+    path = tmp_path / "few.npz"
+    np.savez(path, train_images=few, train_labels=rng.integers(0, 2, 300))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.load(f"npz:{path}")
 
 
 def test_samples_in_two_parts_are_told(tmp_path):

@@ -460,8 +460,9 @@ def _is_short_container(value: object) -> bool:
 def _overrides(modules: Iterable[types.ModuleType]) -> list[str]:
     """Write down values that are others than files say: ``nets.WIDTH = 3``.
 
-    Looked at are numbers and texts that a file gives once, to a name or in a class, and
-    that no code of these files sets: counters and registries are no settings.
+    Looked at are numbers and texts, and tuples, lists and dicts of them, that a file
+    gives once, to a name or in a class, and that no code of these files sets or fills:
+    counters and registries are no settings.
     """
     trees = {module: _tree_of(Path(str(module.__file__))) for module in modules}
     set_by_code = {name for tree in trees.values() for name in _names_set(tree)}
@@ -475,7 +476,8 @@ def _overrides(modules: Iterable[types.ModuleType]) -> list[str]:
                 value = (
                     vars(value).get(name, said) if hasattr(value, "__dict__") else said
                 )
-            if type(value) in _PLAIN and (type(value), value) != (type(said), said):
+            is_other = (type(value), value) != (type(said), said)
+            if is_other and _is_literal(value):
                 overrides.append(f"{module.__name__}.{'.'.join(path)} = {value!r}")
     return overrides
 
@@ -496,12 +498,46 @@ def _names_bound(tree: ast.AST) -> Iterator[str]:
 
 
 def _names_set(tree: ast.Module) -> Iterator[str]:
-    """Yield the names that code sets elsewhere: of objects, and as ``global``."""
+    """Yield the names that code sets elsewhere, as ``global``, or fills: ``d[k] = v``.
+
+    So do methods of lists and dicts: ``names.append(x)``.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             yield node.attr
         elif isinstance(node, ast.Global):
             yield from node.names
+        elif isinstance(node, ast.Subscript):
+            is_filled = not isinstance(node.ctx, ast.Load)
+            yield from [_last_name(node.value)] if is_filled else []
+        elif isinstance(node, ast.Attribute) and node.attr in _FILLING:
+            yield _last_name(node.value)
+
+
+#: Methods of lists, dicts and sets that change what these hold.
+_FILLING = {
+    *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse"),
+    *("update", "setdefault", "popitem", "add", "discard"),
+}
+
+
+def _last_name(node: ast.expr) -> str:
+    """The name by which a value is reached: ``names`` of ``a.names`` and of its parts."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    if isinstance(node, ast.Name):
+        return node.id
+    return node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _is_literal(value: object) -> bool:
+    """Whether a value is a number or a text, or a short container of such values."""
+    if type(value) in _PLAIN:
+        return True
+    if not _is_short_container(value) or not isinstance(value, (tuple, list, dict)):
+        return False  # sets read otherwise in each process
+    parts = value.items() if isinstance(value, dict) else value
+    return all(_is_literal(part) for part in parts)
 
 
 def _values_said(
@@ -513,15 +549,28 @@ def _values_said(
         if isinstance(node, ast.ClassDef):
             yield from _values_said(node, (*above, node.name))
             continue
-        value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
-        for target in _targets(node):
-            is_once = bound.count(target.id) == 1
-            if (
-                is_once
-                and isinstance(value, ast.Constant)
-                and type(value.value) in _PLAIN
-            ):
-                yield (*above, target.id), value.value
+        for name, value in _assigned(node):
+            if bound.count(name) == 1:
+                with contextlib.suppress(ValueError, TypeError):  # it is computed
+                    said: object = ast.literal_eval(value)
+                    yield (*above, name), said
+
+
+def _assigned(node: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
+    """The names that a statement assigns to, with the values: also ``A, B = 1, 2``."""
+    if isinstance(node, ast.AnnAssign):
+        targets: list[ast.expr] = [node.target]
+    elif isinstance(node, ast.Assign):
+        targets = node.targets
+    else:
+        return
+    for target in targets:
+        if isinstance(target, ast.Name) and node.value is not None:
+            yield target.id, node.value
+        elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            for one, value in zip(target.elts, node.value.elts, strict=False):
+                if isinstance(one, ast.Name):
+                    yield one.id, value
 
 
 def _targets(node: ast.stmt) -> Iterator[ast.Name]:

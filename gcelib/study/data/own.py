@@ -45,7 +45,6 @@ from gcelib.study.data.unread import (
     meant_part,
     refuse_unread,
 )
-from gcelib.study.logits_file import shared_rows
 
 #: Samples in each part: a calibrator cannot be fitted, nor judged, on fewer.
 _FEWEST = 10
@@ -252,15 +251,42 @@ def _completed(found: _Found, seed: int, name: str) -> Raw:
 
 def _warn_of_shared(name: str, parts: dict[str, ArrayPair]) -> None:
     """Warn of samples that are in two parts, by their content."""
-    rows = {part: pair[0].reshape(len(pair[0]), -1) for part, pair in parts.items()}
     for seen, part in (("train", "test"), ("train", "val"), ("val", "test")):
-        shared = shared_rows(rows[seen], rows[part])
+        n = len(parts[part][1])
+        shared = _seen_before(parts[seen], parts[part])
         if shared:
-            n = len(rows[part])
             warn(
                 f"dataset: {shared:,} of the {n:,} samples for {part} of {name} are "
                 f"among those for {seen}, too; what was seen cannot judge"
             )
+
+
+def _seen_before(seen: ArrayPair, part: ArrayPair) -> int:
+    """Count samples of a part that are among those that were seen; 0 if by chance.
+
+    Where most samples are there once, as images, those that are alike are the same.
+    Else they are where their labels are, too: copies, as of a scarce class that was
+    balanced before the parts were drawn. Of rows of a few values, labels differ.
+    """
+    labels_of: dict[bytes, set[int]] = {}
+    for row, label in zip(seen[0], seen[1].tolist(), strict=True):
+        labels_of.setdefault(_content(row), set()).add(label)
+    contents = [_content(row) for row in part[0]]
+    n = len(contents)
+    known = [labels_of.get(content) for content in contents]
+    found = sum(labels is not None for labels in known)
+    if len({*contents}) < 0.9 * n:
+        alike = found
+        pairs = zip(known, part[1].tolist(), strict=True)
+        found = sum(labels == {label} for labels, label in pairs)
+        if found < 0.99 * alike:
+            return 0
+    return found if found > 0.01 * n else 0
+
+
+def _content(row: Array) -> bytes:
+    """What is equal where rows are."""
+    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
 def forget() -> None:
