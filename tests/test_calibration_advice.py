@@ -345,7 +345,7 @@ def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
         gcelib.advise(val[0].double() + 1e-12, val[1], *val, folds=2)
     flipped = (val[0].flip(0).bfloat16(), val[1].flip(0))
     with pytest.warns(UserWarning, match="b: 60 of 60 rows are rows of a"):
-        warn_of_tested_again(("a", "b"), val, flipped, torch.bfloat16)
+        warn_of_tested_again(("a", "b"), val, flipped)
     at_chance = gcelib.advise(*val, test[0].roll(1, 1), test[1], folds=2).sentence
     assert at_chance.startswith("Look at the test samples first: ")
     with warnings.catch_warnings():
@@ -363,6 +363,9 @@ def test_confidences_that_are_there_twice_or_tested_again_are_told():
         UserWarning, match=r"^test_confidences: 100 of 100 rows are rows of con"
     ):
         advise_confidences(said, right, said[::-1], right[::-1], folds=2)
+    single = said.astype(np.float32)
+    with pytest.warns(UserWarning, match=r"^test_confidences: 100 of 100 rows are row"):
+        advise_confidences(single, right, single[::-1].tolist(), right[::-1], folds=2)
     known = (np.tile(said, 2), np.tile(right, 2))
     with (
         pytest.warns(UserWarning, match=r"^confidences: 100 of 200 rows copy others"),
@@ -706,5 +709,5 @@ def test_votes_that_are_alike_are_not_said_to_be_tested_again():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_tested_again(
-            ("a", "b"), (p[:400], labels[:400]), (p[400:], labels[400:]), p.dtype
+            ("a", "b"), (p[:400], labels[:400]), (p[400:], labels[400:])
         )

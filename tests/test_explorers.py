@@ -423,6 +423,31 @@ def test_calibrators_fitted_on_what_is_shown_are_told(recwarn):
         ReliabilityExplorer({"ce": TEST["ce"]}, val={"ce": TEST["ce"]})
 
 
+@pytest.mark.parametrize("how", ["shuffled", "fewer", "half", "mixed"])
+def test_samples_that_are_shown_are_found_among_those_of_the_fit(how):
+    g = torch.Generator().manual_seed(0)
+    logits, labels = (torch.as_tensor(part) for part in TEST["ce"])
+    order = torch.randperm(len(labels), generator=g)
+    fitted = {
+        "shuffled": (logits[order], labels[order]),
+        "fewer": (logits[1:], labels[1:]),
+        "half": (logits.half(), labels),
+        "mixed": tuple(
+            torch.cat([torch.as_tensor(mine), part[: len(part) // 2]])
+            for mine, part in zip(VAL["ce"], (logits, labels), strict=True)
+        ),
+    }[how]
+    with pytest.warns(UserWarning, match=r"val: those of 'ce' hold [\d,]+ of the"):
+        ReliabilityExplorer({"ce": TEST["ce"]}, val={"ce": fitted})
+
+
+def test_validation_of_other_classes_is_refused():
+    logits, labels = (torch.as_tensor(part) for part in VAL["ce"])
+    more = torch.cat([logits, logits[:, :1] - 9], 1)
+    with pytest.raises(ValueError, match=r"^val: of .ce. has .* classes, runs have "):
+        ReliabilityExplorer({"ce": TEST["ce"]}, val={"ce": (more, labels)})
+
+
 def test_pictures_stay_what_they_were_when_given():
     pictures = np.array(IMAGES)
     e = ReliabilityExplorer(TEST, images=pictures)

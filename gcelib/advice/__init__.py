@@ -105,15 +105,13 @@ def advise(
             problem = f"have {test[0].shape[1]} classes, val_logits {logits.shape[1]}"
             _check.fail("test_logits", problem, "pass logits of one model")
         both = ("val_logits", "test_logits")
-        given_dtypes = [
+        kinds = [
             _check.as_tensor(name, scores).dtype
-            for name, scores in (
-                ("val_logits", val_logits),
-                ("test_logits", test_logits),
-            )
+            for name, scores in zip(both, (val_logits, test_logits), strict=True)
         ]
-        coarser = min(given_dtypes, key=lambda dtype: dtype.itemsize)
-        warn_of_tested_again(both, (logits, labels), test, coarser)
+        coarser = min(kinds, key=lambda kind: kind.itemsize)
+        as_given = (logits.to(coarser), labels), (test[0].to(coarser), test[1])
+        warn_of_tested_again(both, *as_given)
     given = _check.as_tensor("val_logits", val_logits)
     tolerance = rounding_of(given, probabilities=probabilities)
     form = logits_form()
@@ -190,10 +188,15 @@ def advise_confidences(
     refuse_half_a_test((names[0], test_confidences), (names[1], test_correct))
     if test_confidences is not None and test_correct is not None:
         test = wrong_or_right(test_confidences, test_correct, names)
-        warn_of_tested_again(("confidences", names[0]), (logits, labels), test)
+        both = ("confidences", names[0])
+        given = (
+            _check.as_tensor("confidences", confidences),
+            _check.as_tensor(names[0], test_confidences),
+        )
+        warn_of_tested_again(both, (logits, labels), test, given)
     form = confidences_form()
-    given = _check.as_tensor("confidences", confidences)
-    tolerance = rounding_of(given, probabilities=True)
+    values = _check.as_tensor("confidences", confidences)
+    tolerance = rounding_of(values, probabilities=True)
     study = Study(
         logits, labels, tolerance, form, model_classes, choose_by, folds, seed
     )

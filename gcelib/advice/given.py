@@ -1,5 +1,7 @@
 """What ``advise`` is given: checked, and told where it would mislead."""
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -113,24 +115,55 @@ def warn_of_tested_again(
     names: tuple[str, str],
     val: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
-    dtype: torch.dtype | None = None,
+    given: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """Say so if validation samples are tested: rows and labels that are there again.
 
-    ``dtype``: the rows are compared in it, the coarser one of the two that were given.
-    Equal rows may be no more than rounded, but then their labels differ as often as
-    they say, so that ``_DOUBTS`` of them would not all agree. Rows of a fine type are
-    nobody else's, but for as many as validation has twice, as it has of votes.
+    ``given``: the confidences from which ``val`` and ``test`` were made.
     """
+    n_again = n_tested_again(val, test, given)
+    if n_again:
+        _check.warn(
+            f"{names[1]}: {n_again:,} of {len(test[1]):,} rows are rows of "
+            f"{names[0]}, on which the calibrators are fitted; pass samples that had "
+            "no say"
+        )
+
+
+def n_tested_again(
+    val: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    confidences: tuple[Tensor, Tensor] | None = None,
+) -> int:
+    """Count test samples that are validation samples; 0 where that may be chance.
+
+    Rows are compared in the coarser of their two types. Equal ones may be no more than
+    rounded, but then their labels differ as often as they say, so that ``_DOUBTS`` of
+    them would not all agree. Rows of a fine type are nobody else's, but for as many as
+    validation has twice, as it has of votes; of confidences alone all may be alike.
+
+    Parameters
+    ----------
+    val, test : pairs of (N, K) logits and (N,) labels
+        On the CPU.
+    confidences : pair of (N,) tensors, optional
+        From which the logits were made: these are compared.
+
+    Returns
+    -------
+    int
+    """
+    compared = (val[0], test[0]) if confidences is None else confidences
+    coarser = min((rows.dtype for rows in compared), key=lambda kind: kind.itemsize)
+    in_val, in_test = (_digests(rows.to(coarser)) for rows in compared)
     labels: dict[bytes, list[int]] = {}
-    for row, label in zip(_bytes_of_rows(val[0], dtype), val[1].tolist(), strict=True):
+    for row, label in zip(in_val, val[1].tolist(), strict=True):
         labels.setdefault(row, []).append(label)
     repeated = sum(len(known) for known in labels.values() if len(known) > 1)
     once = 0
     again = []
     agree = True
-    tested = zip(_bytes_of_rows(test[0], dtype), test[1].tolist(), strict=True)
-    for i, (row, label) in enumerate(tested):
+    for i, (row, label) in enumerate(zip(in_test, test[1].tolist(), strict=True)):
         known = labels.get(row, [])
         once += len(known) == 1
         if len({*known}) == 1:
@@ -138,21 +171,17 @@ def warn_of_tested_again(
             agree = agree and label in known
     doubts = 1 - test[0][again].double().softmax(1).amax(1)
     surely = agree and float(doubts.sum()) > _DOUBTS
-    is_fine = dtype is not None and dtype.itemsize >= 4
+    is_fine = confidences is None and coarser.itemsize >= 4
     few = 0.02 * len(test[1])
     by_chance = few + 2 * repeated / len(val[1]) * len(test[1])
-    if (is_fine and once > by_chance) or (surely and len(again) > few):
-        _check.warn(
-            f"{names[1]}: {len(again):,} of {len(test[1]):,} rows are rows of "
-            f"{names[0]}, on which the calibrators are fitted; pass samples that had "
-            "no say"
-        )
+    is_told = (is_fine and once > by_chance) or (surely and len(again) > few)
+    return len(again) if is_told else 0
 
 
-def _bytes_of_rows(logits: Tensor, dtype: torch.dtype | None) -> list[bytes]:
-    """What is equal where rows are, in ``dtype``."""
-    rows = logits if dtype is None else logits.to(dtype)
-    return [row.tobytes() for row in rows.contiguous().view(torch.uint8).numpy()]
+def _digests(rows: Tensor) -> list[bytes]:
+    """What is equal where rows are."""
+    table = rows.cpu().reshape(len(rows), -1).contiguous().view(torch.uint8).numpy()
+    return [hashlib.blake2b(row.data, digest_size=16).digest() for row in table]
 
 
 def checked_logits(

@@ -522,7 +522,7 @@ _FILLING = {
 
 
 def _last_name(node: ast.expr) -> str:
-    """The name by which a value is reached: ``names`` of ``a.names`` and of its parts."""
+    """The name by which a value, or a part of it, is reached: of ``a.b`` that is b."""
     while isinstance(node, ast.Subscript):
         node = node.value
     if isinstance(node, ast.Name):

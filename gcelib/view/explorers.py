@@ -44,6 +44,7 @@ from gcelib._check import (
     warn_of_impossible_labels,
     warn_of_probabilities,
 )
+from gcelib.advice.given import n_tested_again
 from gcelib.bins import Binning, bin_scale, check_confidences, cut_sorted
 from gcelib.blocks import rounding
 from gcelib.calibration import CALIBRATORS, make_calibrator
@@ -213,14 +214,42 @@ def _refuse_other_contents(runs: Mapping[str, Run]) -> None:
 def _warn_of_one_set(
     val: Mapping[str, tuple[Tensor, Tensor]], test: Mapping[str, tuple[Tensor, Tensor]]
 ) -> None:
-    """Warn if calibrators would be fitted on the very samples that are shown."""
+    """Warn if calibrators would be fitted on the very samples that are shown.
+
+    All of them, or some, in any order, also rounded to half precision.
+    """
     for name in val:
         pairs = zip(val[name], test[name], strict=True)
-        if all(torch.equal(fitted, shown) for fitted, shown in pairs):
-            warn(
-                f"val: those of {name!r} are the samples that are shown, so that "
-                "calibrators look better than they are; fit on other samples"
-            )
+        which = "are the samples that are shown"
+        if not all(torch.equal(fitted, shown) for fitted, shown in pairs):
+            fitted, shown = ((_as_coarse(z), y) for z, y in (val[name], test[name]))
+            n_again = n_tested_again(fitted, shown)
+            if not n_again:
+                continue
+            which = f"hold {n_again:,} of the {len(shown[1]):,} samples that are shown"
+        warn(
+            f"val: those of {name!r} {which}, so that calibrators look better than "
+            "they are; fit on other samples"
+        )
+
+
+def _as_coarse(logits: Tensor) -> Tensor:
+    """Logits in half precision if they were rounded to it before."""
+    for kind in (torch.float16, torch.bfloat16):
+        if torch.equal(logits.to(kind).to(logits.dtype), logits):
+            return logits.to(kind)
+    return logits
+
+
+def _refuse_other_classes(
+    val: Mapping[str, tuple[Tensor, Tensor]], test: Mapping[str, tuple[Tensor, Tensor]]
+) -> None:
+    """Refuse logits of validation that are of another number of classes."""
+    for name in val:
+        ours, theirs = (pair[name][0].shape[1] for pair in (val, test))
+        if ours != theirs:
+            problem = f"of {name!r} has {ours} classes, runs have {theirs}"
+            fail("val", problem, "pass logits of one model")
 
 
 def _common_labels(test: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
@@ -514,6 +543,7 @@ class ReliabilityExplorer(_Explorer):
                     self._val[name] = _stored_pair("val", run, "val")
             else:
                 test[name] = _pair("runs", run, form)
+        _refuse_other_classes(self._val, test)
         _warn_of_one_set(self._val, test)
         self._labels = _common_labels(test)
         self._test = {name: logits for name, (logits, _) in test.items()}
