@@ -742,7 +742,10 @@ def test_a_value_set_in_an_imported_module_is_told_to_be_read_from_its_file(
         UserWarning, match=r"^model: .*in which WIDTH is 16, though .*64"
     ):
         networks.check_name("my_own_wide:build")
-    (modules / "my_own_sizes.py").write_text("class Config:\n    width = 16\n")
+    text = (
+        "HIDDEN = (16, 16)\nSEEN = []\nSEEN.append(2)\nclass Config:\n    width = 16\n"
+    )
+    (modules / "my_own_sizes.py").write_text(text)
     text = "import my_own_sizes\ndef build(*_): return my_own_sizes.Config.width\n"
     (modules / "my_own_net.py").write_text(text)
     neighbour = importlib.import_module("my_own_sizes")
@@ -753,6 +756,13 @@ def test_a_value_set_in_an_imported_module_is_told_to_be_read_from_its_file(
             UserWarning, match=r"sizes.py is read .*Config.width is 16, though .*64"
         ):
             networks.check_name(name)
+    neighbour.Config.width = 16
+    neighbour.SEEN.append(3)
+    neighbour.HIDDEN = (64, 64)
+    with pytest.warns(
+        UserWarning, match=r"which HIDDEN is \(16, 16\), though .*\(64, 64\)"
+    ):
+        networks.check_name("my_own_net:build")
 
 
 def test_a_folder_without_init_beside_a_network_is_in_its_fingerprint(tmp_path):
@@ -1398,6 +1408,18 @@ def test_samples_that_were_copied_before_the_parts_were_drawn_are_told(tmp_path)
     np.savez(path, train_images=few, train_labels=rng.integers(0, 2, 300))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        data.load(f"npz:{path}")
+
+
+@pytest.mark.parametrize("name", ["train_images_2", "extra_images"])
+def test_arrays_of_more_samples_that_are_not_read_are_told(tmp_path, name):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 90, 8, 8), dtype=np.uint8)
+    labels = np.arange(90) % 3
+    path = tmp_path / "shards.npz"
+    own = {"train_images": images[0], "train_labels": labels, "ids": np.arange(90)}
+    np.savez(path, **own, **{name: images[1]})
+    with pytest.warns(UserWarning, match=f"^dataset: '{name}' in .* are not read"):
         data.load(f"npz:{path}")
 
 

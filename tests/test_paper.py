@@ -1594,6 +1594,10 @@ def test_a_spread_divides_by_n_minus_1_whatever_holds_the_numbers():
         assert paper.mean_and_spread(numbers) == "1.50 ± 0.71"
     assert paper.mean_and_spread([1.0, np.nan]) == "1.00"
     assert paper.mean_and_spread([np.nan]) == ""
+    masked = np.ma.array([1.0, 2.0, 99.0], mask=[False, False, True])
+    for function in (paper.mean_and_spread, paper.interval, paper.wilcoxon):
+        with pytest.raises(TypeError, match=r": is a masked array; pass values.comp"):
+            function(masked)
 
 
 @pytest.mark.parametrize(

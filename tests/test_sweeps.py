@@ -704,6 +704,33 @@ def test_a_network_that_is_edited_meanwhile_is_not_said_to_have_been_trained(
     assert "another network than this process has" in record["error"]
 
 
+# Warns of something in each run, and of its seed.
+WARNS = """
+import json, warnings
+from gcelib import TrainConfig
+options = {"epochs": epochs, "seed": seed, "ood": ood, "variant": variant}
+config = TrainConfig(dataset, loss=loss, runs_dir=runs_dir, **options)
+warnings.warn(f"logits: {seed} of 9 rows are odd; look at them")
+warnings.warn("t_range: 3 ended; look")
+config.run_dir.mkdir(parents=True, exist_ok=True)
+settings = json.loads(json.dumps(config.settings()))
+content = {"config": settings, "environment": {}, "results": {"train_seconds": 1.0}}
+(config.run_dir / "metrics.json").write_text(json.dumps(content))
+"""
+
+
+def test_a_sweep_passes_on_what_its_runs_warn_of_each_kind_once(workers, tmp_path):
+    notebook = write_notebook(tmp_path / "warns.ipynb", WARNS)
+    grid = {"dataset": "digits", "seed": [1, 2, 3], "epochs": 1}
+    with pytest.warns(UserWarning, match="/seed-0") as told:
+        ended = list(sweeps.run(grid, notebook, workers, runs_dir=tmp_path / "b"))
+    assert {record["state"] for record in ended} == {"done"}
+    said = sorted(str(warning.message).partition(": ")[2] for warning in told)
+    assert len(said) == 2
+    assert re.fullmatch(r"logits: \d of 9 rows are odd; look at them", said[0])
+    assert said[1] == "t_range: 3 ended; look"
+
+
 def test_a_sweep_is_refused_for_a_value_that_was_set_in_memory(tmp_path, monkeypatch):
     """The sweep's processes would read the package anew, as its file says it."""
     package = tmp_path / "my_swept_package"

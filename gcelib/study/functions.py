@@ -350,10 +350,14 @@ def _tell_other_values(argument: str, loaded: _Loaded) -> None:
         if here is None or module.__name__.startswith(_OWN_MODULES):
             continue
         said = dict(values_of(here))
+        set_by_hand = [text.partition(" = ")[0] for text in overrides_of(module)]
         for name, value in values_of(module):
             is_plain = isinstance(value, (bool, int, float, str))
             is_private = name.startswith("_") or "._" in name
-            if is_plain and not is_private and said.get(name, value) != value:
+            is_set = f"{module.__name__}.{name}" in set_by_hand  # also (16, 16)
+            if not (is_set or (is_plain and not is_private)) or name not in said:
+                continue
+            if said[name] != value:
                 there = f"{module.__name__}.{name} is {value!r:.40}"
                 warn(
                     f"{argument}: {file} is read anew, in which {name} is "

@@ -689,7 +689,10 @@ def _run(
         ended = _on_dask(cells, todo, notebook, where, tick)
     models = {str(cells[run_dir].config.model) for run_dir in todo}
     expected = {model: networks.fingerprint(model) for model in models}
+    told: set[str] = set()
     for run_dir, state, seconds, error in ended:
+        if state == "done":
+            _pass_on_warnings(run_dir, told)
         fingerprint = expected[str(cells[run_dir].config.model)]
         if state == "done" and not _is_of(run_dir, fingerprint):
             state = "failed"
@@ -699,6 +702,33 @@ def _run(
                 "read; write it into the file, or a function for each"
             )
         yield _record(cells, run_dir, state, seconds, error)
+
+
+#: Kinds of warnings of runs that a sweep passes on; all are in their notebooks.
+_MOST_TOLD = 5
+_NOTEBOOK_BYTES = 2**27
+_WARNING = re.compile(r"^\S.*?:\d+: UserWarning: (.+)$", re.MULTILINE)
+
+
+def _pass_on_warnings(run_dir: str, told: set[str]) -> None:
+    """Warn of what a run warned of, each kind once: up to its first number."""
+    for message in _warnings_in(Path(run_dir, "run.ipynb")):
+        kind = re.split(r"\d", message)[0]
+        if kind not in told and len(told) < _MOST_TOLD:
+            _check.warn(f"{run_dir}: {message}")
+            told.add(kind)
+
+
+def _warnings_in(notebook: Path) -> Iterator[str]:
+    """Yield the warnings that an executed notebook shows."""
+    try:
+        cells = runs.read_json(notebook, _NOTEBOOK_BYTES)["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        for output in outputs:
+            if output.get("name") == "stderr":
+                yield from _WARNING.findall("".join(output["text"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # no notebook of ours: then nothing is known
 
 
 def _is_of(run_dir: str, fingerprint: str | None) -> bool:

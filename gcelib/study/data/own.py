@@ -452,6 +452,7 @@ def _read_arrays(path: Path, signature: object) -> _Found:
             fail("dataset", f"{path} has no {name}, only {there}", "add this array")
     pairs = _pairs(arrays, path)
     _refuse_misnamed_parts(arrays, pairs, path)
+    _tell_unread(arrays, pairs, path)
     names = _class_names(arrays.get("class_names"), pairs["train"][1], path)
     _check_parts_agree(pairs, len(names), path)
     raw = Raw(pairs["train"], pairs.get("val"), pairs.get("test"), names)
@@ -484,6 +485,26 @@ def _refuse_misnamed_parts(
         if meant is not None and meant not in pairs:
             cure = f"call them {meant}_images and {meant}_labels"
             fail("dataset", f"{name!r} in {path} is not read", cure)
+
+
+def _tell_unread(
+    arrays: dict[str, Array], pairs: dict[str, ArrayPair], path: Path
+) -> None:
+    """Warn of arrays that are not read and have the shape of samples: shards."""
+    read = {f"{part}_images" for part in pairs}
+    shape = arrays["train_images"].shape[1:]
+    unread = [
+        name
+        for name, array in arrays.items()
+        if name not in read and array.ndim > 1 and array.shape[1:] == shape
+    ]
+    if unread:
+        shown = ", ".join(map(repr, unread[:3]))
+        warn(
+            f"dataset: {shown} in {path} have the shape of samples and are not read; "
+            "join them to train_images or test_images (numpy.concatenate), labels too, "
+            "if they are more of these"
+        )
 
 
 def _check_parts_agree(pairs: dict[str, ArrayPair], n_classes: int, path: Path) -> None:

@@ -60,7 +60,7 @@ def wilcoxon(differences: ArrayLike) -> float:
     >>> wilcoxon([0.1, 0.2, 0.3])
     0.125
     """
-    sizes = np.round(np.asarray(differences, dtype=float), 12)
+    sizes = np.round(numbers_in("differences", differences), 12)
     if sizes.ndim != 1 or not sizes.size or not np.isfinite(sizes).all():
         found = f"expected n >= 1 finite numbers, got shape {sizes.shape}"
         _check.fail("differences", found, "drop what is missing")
@@ -78,6 +78,35 @@ def wilcoxon(differences: ArrayLike) -> float:
         n_sums += rank
     observed = doubled_ranks[sizes > 0].sum()
     return float(share[observed:].sum())
+
+
+def numbers_in(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Read numbers as an array, refused by name if holes would be filled.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, for the message.
+    values : array-like of float
+        Missing ones as NaN.
+
+    Returns
+    -------
+    array of float64
+
+    Raises
+    ------
+    TypeError
+        Of a masked array: what is below its mask is no value.
+
+    Examples
+    --------
+    >>> numbers_in("values", [1, 2])
+    array([1., 2.])
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        _check.fail(name, "is a masked array", "pass values.compressed()", TypeError)
+    return np.asarray(values, dtype=np.float64)
 
 
 def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -124,7 +153,7 @@ def interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
     from scipy.special import stdtrit
 
     confidence = _check.number("confidence", confidence, 0, 1)
-    values = np.asarray(differences, dtype=float)
+    values = numbers_in("differences", differences)
     if values.ndim != 1:
         problem = f"have shape {values.shape}"
         _check.fail("differences", problem, "pass one number for each seed")
@@ -201,7 +230,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     >>> holm([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]
     """
-    p = pd.Series(np.asarray(p_values, dtype=float))
+    p = pd.Series(numbers_in("p_values", p_values))
     if not p.dropna().between(0, 1).all():
         problem = f"lie in [{p.min():.4g}, {p.max():.4g}]"
         _check.fail("p_values", problem, "pass numbers in [0, 1]")

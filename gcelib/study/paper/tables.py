@@ -15,7 +15,7 @@ from gcelib.losses import LOSSES
 from gcelib.study.alike import setting_as_text
 from gcelib.study.data.long_tails import split_name
 from gcelib.study.paper.numbers import Study, published, tell_other_recipes
-from gcelib.study.paper.statistics import holm, interval, wilcoxon
+from gcelib.study.paper.statistics import holm, interval, numbers_in, wilcoxon
 
 #: Which comparisons are one family for Holm's correction, by the columns they share.
 FAMILIES: dict[str, list[str]] = {
@@ -318,12 +318,17 @@ def mean_and_spread(values: ArrayLike) -> str:
     str
         "" of nothing; without a spread for one value.
 
+    Raises
+    ------
+    TypeError
+        Of a masked array.
+
     Examples
     --------
     >>> mean_and_spread(pd.Series([1.0, 2.0])), mean_and_spread(pd.Series([1.0]))
     ('1.50 ± 0.71', '1.00')
     """
-    numbers = pd.Series(np.asarray(values, dtype=float)).dropna()
+    numbers = pd.Series(numbers_in("values", values)).dropna()
     if not len(numbers):
         return ""
     spread = f" ± {numbers.std():.2f}" if len(numbers) > 1 else ""
