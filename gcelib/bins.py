@@ -95,23 +95,13 @@ def sums_between(values: npt.NDArray[np.generic], cuts: Integers) -> Floats:
     return cast(Floats, np.diff(totals[cuts]))
 
 
-def check_confidences(
-    confidences: Array,
-    correct: Array,
-    names: tuple[str, str] = ("confidences", "correct"),
-) -> tuple[Tensor, Tensor]:
-    """Give confidences (N,) and hits (N,) on the CPU, refused by name if malformed.
+def check_fractions(name: str, confidences: Array) -> Tensor:
+    """Give confidences (N,) as a tensor, refused by name if malformed.
 
-    Confidences keep their dtype, and may lie above 1 by its rounding.
+    They keep dtype and device, and may lie above 1 by their rounding.
     """
-    name, other = names
     values = _check.as_tensor(name, confidences)
-    hits = _check.as_tensor(other, correct)
     _check.check_has_values(name, values)
-    _check.check_has_values(other, hits)
-    _check.warn_of_tables(confidences, correct, values, hits, names)
-    values = values.cpu()
-    hits = hits.cpu()
     if values.ndim != 1 or len(values) == 0:
         problem = f"expected shape (N,) with N >= 1, got {tuple(values.shape)}"
         _check.fail(name, problem, "pass one confidence per sample")
@@ -124,6 +114,22 @@ def check_confidences(
         problem = f"lie in [{low:.4g}, {high:.4g}]"
         cure = "pass fractions in [0, 1]; divide percentages by 100"
         _check.fail(name, problem, cure)
+    return values
+
+
+def check_confidences(
+    confidences: Array,
+    correct: Array,
+    names: tuple[str, str] = ("confidences", "correct"),
+) -> tuple[Tensor, Tensor]:
+    """Give confidences (N,) and hits (N,) on the CPU, refused by name if malformed."""
+    name, other = names
+    values = check_fractions(name, confidences)
+    hits = _check.as_tensor(other, correct)
+    _check.check_has_values(other, hits)
+    _check.warn_of_tables(confidences, correct, values, hits, names)
+    values = values.cpu()
+    hits = hits.cpu()
     if hits.shape != values.shape:
         problem = f"has shape {tuple(hits.shape)}, {name} {tuple(values.shape)}"
         _check.fail(other, problem, "pass one entry per confidence")

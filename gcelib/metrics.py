@@ -40,6 +40,7 @@ from gcelib.bins import (
     Reliability as Reliability,
     bin_scale,
     check_binning,
+    check_fractions,
     check_n_bins,
     cut_sorted,
     sums_between,
@@ -900,6 +901,41 @@ def logits_from_probabilities(p: Array) -> Tensor:
     _check.check_probabilities(values, "p")
     logits = _check.logarithm(p if isinstance(p, Tensor) else values)
     _check.remember_index(logits, p)
+    return logits
+
+
+def logits_from_confidences(confidences: Array) -> Tensor:
+    """Finite logits of *wrong* and *right*, of the confidence of each prediction.
+
+    Parameters
+    ----------
+    confidences : (N,) tensor or array
+        The probability of the predicted class, in [0, 1], exact 0 and 1 allowed.
+
+    Returns
+    -------
+    (N, 2) tensor
+        ``log(1 - c)`` and ``log(c)``, as ``logits_from_probabilities`` has them, in the
+        type and on the device of the confidences, at least in float32. What
+        ``advise_confidences`` calibrates. Gradients pass to the confidences.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If they are no fractions; the message begins with ``confidences``.
+
+    Examples
+    --------
+    >>> logits_from_confidences([0.75]).softmax(1).round(decimals=6).tolist()
+    [[0.25, 0.75]]
+    """
+    values = check_fractions("confidences", confidences)
+    given = confidences if isinstance(confidences, Tensor) else values
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    right = _check.as_meant(given).to(dtype)
+    right = torch.where(right > 1, 1.0, right)  # not clamp: a 1 has a gradient, too
+    logits = _check.logarithm(torch.stack([1 - right, right], 1))
+    _check.remember_index(logits, confidences)
     return logits
 
 

@@ -237,7 +237,7 @@ def test_lesson_09_answers_a_spreadsheet_of_confidences():
     assert f"error {error:.2f} to {error:.2f} %" in text
     assert f"On 700 test samples, which had no say: ECE {ece:.2f} to" in text
     names = {"confidences": c}
-    exec(re.search(r"(import numpy\n.*\[:, 1\])", text, re.S)[1], names)
+    exec(re.search(r"(import torch\n.*\[:, 1\])", text, re.S)[1], names)
     after = names["calibrated"].numpy()
     said = re.search(
         r"which had no say: ECE [\d.]+ to ([\d.]+) %", text.replace("\n", " ")

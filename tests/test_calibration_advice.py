@@ -307,9 +307,9 @@ def test_lines_for_confidences_are_right_where_two_classes_are_alike(name):
     calibrator = gcelib.make_calibrator(name).fit(3 * z, y)
     names = {"confidences": torch.from_numpy(3 * z).softmax(1).amax(1)}
     lines = an_advice(name).usage("c.pt", "confidences")
-    after_loading = lines[lines.index("right = ") :]
-    names |= {"numpy": np, "calibrator": calibrator}
-    names["logits_from_probabilities"] = metrics.logits_from_probabilities
+    after_loading = lines[lines.index("logits = ") :]
+    names |= {"calibrator": calibrator}
+    names["logits_from_confidences"] = metrics.logits_from_confidences
     exec(after_loading, names)
     expected = calibrator(torch.from_numpy(3 * z)).softmax(1).amax(1)
     torch.testing.assert_close(names["calibrated"], expected)
@@ -657,7 +657,8 @@ def test_that_labels_of_probability_zero_decide_is_said_first():
 
 
 @pytest.mark.parametrize(
-    "given", [torch.clone, torch.Tensor.numpy, torch.Tensor.tolist]
+    "given",
+    [torch.clone, torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.requires_grad_],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_was_judged_of_sure_confidences_is_what_the_saved_lines_do(

@@ -710,6 +710,24 @@ def test_gradients_pass_through_the_logits_of_probabilities(dtype):
     np.testing.assert_allclose(p.grad.double(), expected, rtol=close)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_logits_from_confidences_are_those_of_wrong_and_right(dtype):
+    fractions = [0.0, 0.05, 0.35, 0.5, 0.95, 1.0]
+    given = torch.tensor(fractions, dtype=getattr(torch, dtype))
+    logits = metrics.logits_from_confidences(given)
+    assert logits.shape == (6, 2)
+    assert logits.dtype == torch.promote_types(given.dtype, torch.float32)
+    p = np.array(fractions)  # what was meant, also in half precision
+    np.testing.assert_allclose(logits.softmax(1)[:, 1], p, atol=1e-7)
+    np.testing.assert_allclose(logits.softmax(1)[:, 0], 1 - p, atol=1e-7)
+    given = torch.tensor([0.25, 1.0], dtype=torch.float64, requires_grad=True)
+    metrics.logits_from_confidences(given)[:, 1].sum().backward()
+    assert given.grad.tolist() == [4.0, 1.0]
+    for bad in ([[0.5]], [1.2], [1], ["a"]):
+        with pytest.raises((ValueError, TypeError), match=r"^confidences: "):
+            metrics.logits_from_confidences(bad)
+
+
 def test_a_label_of_probability_zero_is_an_infinite_nll_and_is_said():
     probs = np.array([[1.0, 0.0], [0.5, 0.5]])
     labels = np.array([1, 1])

@@ -92,8 +92,7 @@ LINES_THAT_APPLY = {
         "calibrated = calibrator(logits).softmax(1)"
     ),
     "confidences": (
-        "right = numpy.asarray(confidences)  # (N,), of the same model\n"
-        "logits = logits_from_probabilities(numpy.stack([1 - right, right], 1))\n"
+        "logits = logits_from_confidences(confidences)  # (N,), of the same model\n"
         "calibrated = calibrator(logits).softmax(1)[:, 1]"
     ),
 }

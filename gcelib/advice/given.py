@@ -8,7 +8,7 @@ from torch import Tensor
 from gcelib import _check
 from gcelib._check import Array
 from gcelib.bins import check_confidences
-from gcelib.metrics import logits_from_probabilities
+from gcelib.metrics import logits_from_confidences, logits_from_probabilities
 
 #: So many labels of rows that are there twice, expected to differ and alike all the
 #: same, tell that these rows are copies: by chance this happens once in 1,000 sets.
@@ -43,10 +43,7 @@ def wrong_or_right(
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, 2) of wrong and right, and 1 where right."""
     values, hits = check_confidences(confidences, correct, names)
-    # As the lines of ``usage`` do, in the same type: a zero has its own logarithm.
-    p = _check.as_meant(values).to(_dtype_of_study(values)).clamp(0, 1)
-    logits = logits_from_probabilities(torch.stack([1 - p, p], 1))
-    return logits, (hits == 1).long()
+    return logits_from_confidences(values), (hits == 1).long()
 
 
 def _dtype_of_study(scores: Tensor) -> torch.dtype:

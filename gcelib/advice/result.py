@@ -188,11 +188,12 @@ class Advice:
         name = "ts_nll" if self.name == "raw" else self.name
         if (form == "confidences") != (self.form == "confidences"):
             self._refuse_other_classes(name, form)
-        more = "" if form == "logits" else ", logits_from_probabilities"
-        numpy = "import numpy\n" if form == "confidences" else ""
+        names = ["make_calibrator"]
+        if form != "logits":
+            names = [f"logits_from_{form}", *names]
         return (
-            f"{numpy}import torch\n"
-            f"from gcelib import make_calibrator{more}\n\n"
+            "import torch\n"
+            f"from gcelib import {', '.join(names)}\n\n"
             f'calibrator = make_calibrator("{name}")\n'
             f"state = torch.load({str(path)!r}, weights_only=True)\n"
             "calibrator.load_state_dict(state)\n"

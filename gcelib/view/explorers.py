@@ -111,8 +111,7 @@ def _pair(name: str, pair: object, form: str = "logits") -> tuple[Tensor, Tensor
         fail(name, problem, "pass {'gce': (logits, labels)}")
     if form == "confidences":
         values, hits = check_confidences(pair[0], pair[1], (name, "correct"))
-        c = as_meant(values).double().clamp(0, 1)
-        logits = metrics.logits_from_probabilities(torch.stack([1 - c, c], 1))
+        logits = metrics.logits_from_confidences(as_meant(values).double())
         return logits.float(), (hits == 1).long()
     logits, labels = logits_and_labels(*pair)
     if form == "probabilities":
