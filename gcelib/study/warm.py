@@ -256,8 +256,9 @@ class _Server:
 
     def _read(self, events: queue.Queue[tuple[_Server, dict[str, Any] | None]]) -> None:
         """Hand on what the process writes, and at last that it has ended."""
-        with contextlib.suppress(ValueError):  # closed under our hands
-            for line in self._output:
+        # A process that is killed may leave half a line.
+        with contextlib.suppress(ValueError), self._output as replies:
+            for line in replies:
                 events.put((self, json.loads(line)))
         events.put((self, None))
 
