@@ -551,7 +551,9 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
             edges = calibrator.thresholds.cpu().numpy()
         grid = _shares_below(edges)
         line = _without_marker(_line(name, index))
-        ax.stairs(values, grid, baseline=None, **line)
+        is_filled = np.diff(grid) > 0
+        steps = np.append(0, grid[1:][is_filled])
+        ax.stairs(values[is_filled], steps, baseline=None, **line)
         if len(values) > 1:
             step = math.ceil(len(values) / 8)
             ticks = dict(zip(grid[::step], edges[::step], strict=True))
