@@ -212,6 +212,9 @@ def test_a_misspelt_name_in_a_mapping_is_told_and_a_notebooks_are_left_alone(rec
     assert not len(recwarn)
     with pytest.warns(UserWarning, match="'epoch' is no setting; did you mean 'epochs"):
         TrainConfig.from_variables(names | {"epoch": 3})
+    for given, meant in (("learning_rate", "lr"), ("LR", "lr"), ("wd", "weight_decay")):
+        with pytest.warns(UserWarning, match=f"'{given}' is no .* mean '{meant}'"):
+            TrainConfig.from_variables(names | {given: 3})
 
 
 def test_a_relative_folder_of_runs_stays_where_it_was_named(tmp_path, monkeypatch):

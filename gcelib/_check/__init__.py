@@ -20,6 +20,7 @@ from gcelib._check.arrays import (
     check_labels,
     check_logits,
     check_range,
+    digests_of_rows,
     logits_and_labels,
     refuse_not_finite,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "choice",
     "collected",
     "did_you_mean",
+    "digests_of_rows",
     "fail",
     "known_keys",
     "listed",

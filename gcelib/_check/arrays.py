@@ -1,6 +1,7 @@
 """Arrays of scores and labels: their shapes, dtypes and values."""
 
 import array
+import hashlib
 import math
 import types
 from typing import NoReturn, TypeAlias
@@ -76,6 +77,15 @@ def _readable_by_torch(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generi
         view = types.SimpleNamespace(__array_interface__=memory, owner=values)
         values = np.asarray(view)
     return values
+
+
+def digests_of_rows(rows: Tensor | npt.NDArray[np.generic]) -> list[bytes]:
+    """What is equal where rows (N, ...) are, byte by byte: 16 bytes for each."""
+    if isinstance(rows, Tensor):
+        flat_rows = rows.cpu().reshape(len(rows), -1).contiguous()
+        rows = flat_rows.view(torch.uint8).numpy()  # numpy has no bfloat16
+    flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in flat]
 
 
 def check_has_values(name: str, tensor: Tensor) -> None:

@@ -1,7 +1,5 @@
 """What ``advise`` is given: checked, and told where it would mislead."""
 
-import hashlib
-
 import torch
 from torch import Tensor
 
@@ -83,8 +81,8 @@ def warn_of_copies(name: str, logits: Tensor, labels: Tensor) -> None:
     first: dict[bytes, int] = {}
     copies = []
     originals = []
-    for i, row in enumerate(logits.numpy()):
-        before = first.setdefault(row.tobytes(), i)
+    for i, row in enumerate(_check.digests_of_rows(logits)):
+        before = first.setdefault(row, i)
         if before != i:
             copies.append(i)
             originals.append(before)
@@ -152,7 +150,7 @@ def n_tested_again(
     """
     compared = (val[0], test[0]) if confidences is None else confidences
     coarser = min((rows.dtype for rows in compared), key=lambda kind: kind.itemsize)
-    in_val, in_test = (_digests(rows.to(coarser)) for rows in compared)
+    in_val, in_test = (_check.digests_of_rows(rows.to(coarser)) for rows in compared)
     labels: dict[bytes, list[int]] = {}
     for row, label in zip(in_val, val[1].tolist(), strict=True):
         labels.setdefault(row, []).append(label)
@@ -173,12 +171,6 @@ def n_tested_again(
     by_chance = few + 2 * repeated / len(val[1]) * len(test[1])
     is_told = (is_fine and once > by_chance) or (surely and len(again) > few)
     return len(again) if is_told else 0
-
-
-def _digests(rows: Tensor) -> list[bytes]:
-    """What is equal where rows are."""
-    table = rows.cpu().reshape(len(rows), -1).contiguous().view(torch.uint8).numpy()
-    return [hashlib.blake2b(row.data, digest_size=16).digest() for row in table]
 
 
 def checked_logits(

@@ -505,13 +505,36 @@ class TrainConfig:
         return self.resolved().learning_rate(epoch)
 
 
+#: What settings are called elsewhere.
+_CALLED = {
+    "lr": ("learning_rate", "eta", "step_size", "base_lr"),
+    "epochs": ("num_epochs", "max_epochs", "n_epochs", "num_train_epochs"),
+    "batch_size": ("batch", "bs", "train_batch_size", "per_device_train_batch_size"),
+    "weight_decay": ("wd", "l2", "decay"),
+    "model": ("network", "net", "arch", "architecture", "backbone", "model_name"),
+    "dataset": ("data", "data_set", "dataset_name"),
+    "loss": ("criterion", "loss_function", "loss_fn", "objective"),
+    "loss_options": ("label_smoothing", "smoothing", "gamma", "focal_gamma"),
+    "clip_norm": ("clip", "grad_clip", "gradient_clip", "max_grad_norm"),
+    "milestones": ("lr_milestones", "lr_steps", "schedule", "steps"),
+    "augment": ("augmentation", "aug", "data_augmentation"),
+    "seed": ("random_seed", "random_state", "manual_seed"),
+    "precision": ("amp", "dtype", "mixed_precision"),
+    "runs_dir": ("output_dir", "out_dir", "save_dir", "log_dir"),
+}
+
+
 def _tell_misspelt(variables: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Warn of names that nearly are those of fields which are not given."""
+    """Warn of names that nearly are, or elsewhere mean, fields which are not given."""
     missing = [name for name in names if name not in variables]
+    elsewhere = {word: name for name, words in _CALLED.items() for word in words}
     for given in variables:
-        if given not in names:
-            for meant in difflib.get_close_matches(str(given), missing, 1, 0.8):
-                warn(f"variables: {given!r} is no setting; did you mean {meant!r}?")
+        if given in names:
+            continue
+        plain = str(given).lower()
+        meant = elsewhere.get(plain, plain)
+        for name in difflib.get_close_matches(meant, missing, 1, 0.8):
+            warn(f"variables: {given!r} is no setting; did you mean {name!r}?")
 
 
 def resolve(config: TrainConfig) -> Settings:

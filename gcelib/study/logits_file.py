@@ -206,10 +206,9 @@ def shared_rows(val: npt.NDArray[Any], test: npt.NDArray[Any]) -> int:
     0
     """
     kind = np.result_type(val, test)
-    known = {row.tobytes() for row in np.asarray(val, kind)}
+    known = {*_check.digests_of_rows(np.asarray(val, kind))}
     counts: dict[bytes, int] = {}
-    for row in np.asarray(test, kind):
-        content = row.tobytes()
+    for content in _check.digests_of_rows(np.asarray(test, kind)):
         counts[content] = counts.get(content, 0) + 1
     once = [content for content, count in counts.items() if count == 1]
     shared = sum(content in known for content in once)

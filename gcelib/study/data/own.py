@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gcelib._check import fail, warn
+from gcelib._check import digests_of_rows, fail, warn
 from gcelib.study import functions, places
 from gcelib.study.data import download
 from gcelib.study.data.sources import Constants, Size, Source
@@ -269,24 +269,22 @@ def _seen_before(seen: ArrayPair, part: ArrayPair) -> int:
     balanced before the parts were drawn. Of rows of a few values, labels differ.
     """
     labels_of: dict[bytes, set[int]] = {}
-    for row, label in zip(seen[0], seen[1].tolist(), strict=True):
-        labels_of.setdefault(_content(row), set()).add(label)
-    contents = [_content(row) for row in part[0]]
+    pairs = zip(digests_of_rows(seen[0]), seen[1].tolist(), strict=True)
+    for content, label in pairs:
+        labels_of.setdefault(content, set()).add(label)
+    contents = digests_of_rows(part[0])
     n = len(contents)
     known = [labels_of.get(content) for content in contents]
     found = sum(labels is not None for labels in known)
     if len({*contents}) < 0.9 * n:
         alike = found
-        pairs = zip(known, part[1].tolist(), strict=True)
-        found = sum(labels == {label} for labels, label in pairs)
+        found = sum(
+            labels == {label}
+            for labels, label in zip(known, part[1].tolist(), strict=True)
+        )
         if found < 0.99 * alike:
             return 0
     return found if found > 0.01 * n else 0
-
-
-def _content(row: Array) -> bytes:
-    """What is equal where rows are."""
-    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
 def forget() -> None:
