@@ -423,7 +423,9 @@ def test_calibrators_fitted_on_what_is_shown_are_told(recwarn):
         ReliabilityExplorer({"ce": TEST["ce"]}, val={"ce": TEST["ce"]})
 
 
-@pytest.mark.parametrize("how", ["shuffled", "fewer", "half", "mixed"])
+@pytest.mark.parametrize(
+    "how", ["shuffled", "fewer", "half", "brain", "mixed", "a list"]
+)
 def test_samples_that_are_shown_are_found_among_those_of_the_fit(how):
     g = torch.Generator().manual_seed(0)
     logits, labels = (torch.as_tensor(part) for part in TEST["ce"])
@@ -432,6 +434,8 @@ def test_samples_that_are_shown_are_found_among_those_of_the_fit(how):
         "shuffled": (logits[order], labels[order]),
         "fewer": (logits[1:], labels[1:]),
         "half": (logits.half(), labels),
+        "brain": (logits.bfloat16(), labels),
+        "a list": (logits.flip(0).tolist(), labels.flip(0).tolist()),
         "mixed": tuple(
             torch.cat([torch.as_tensor(mine), part[: len(part) // 2]])
             for mine, part in zip(VAL["ce"], (logits, labels), strict=True)

@@ -128,7 +128,7 @@ def warn_of_tested_again(
 def n_tested_again(
     val: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
-    confidences: tuple[Tensor, Tensor] | None = None,
+    given: tuple[Tensor, Tensor] | None = None,
 ) -> int:
     """Count test samples that are validation samples; 0 where that may be chance.
 
@@ -141,14 +141,14 @@ def n_tested_again(
     ----------
     val, test : pairs of (N, K) logits and (N,) labels
         On the CPU.
-    confidences : pair of (N,) tensors, optional
-        From which the logits were made: these are compared.
+    given : pair of (N, K) or (N,) tensors, optional
+        From which the logits were made: these are compared. (N,): confidences.
 
     Returns
     -------
     int
     """
-    compared = (val[0], test[0]) if confidences is None else confidences
+    compared = (val[0], test[0]) if given is None else given
     coarser = min((rows.dtype for rows in compared), key=lambda kind: kind.itemsize)
     in_val, in_test = (_check.digests_of_rows(rows.to(coarser)) for rows in compared)
     labels: dict[bytes, list[int]] = {}
@@ -166,7 +166,7 @@ def n_tested_again(
             agree = agree and label in known
     doubts = 1 - test[0][again].double().softmax(1).amax(1)
     surely = agree and float(doubts.sum()) > _DOUBTS
-    is_fine = confidences is None and coarser.itemsize >= 4
+    is_fine = compared[0].ndim == 2 and coarser.itemsize >= 4
     few = 0.02 * len(test[1])
     by_chance = few + 2 * repeated / len(val[1]) * len(test[1])
     is_told = (is_fine and once > by_chance) or (surely and len(again) > few)

@@ -32,6 +32,7 @@ from torch import Tensor
 from gcelib import metrics
 from gcelib._check import (
     as_meant,
+    as_tensor,
     boolean,
     choice,
     collected,
@@ -211,30 +212,40 @@ def _refuse_other_contents(runs: Mapping[str, Run]) -> None:
 
 
 def _warn_of_one_set(
-    val: Mapping[str, tuple[Tensor, Tensor]], test: Mapping[str, tuple[Tensor, Tensor]]
+    val: Mapping[str, tuple[Tensor, Tensor]],
+    test: Mapping[str, tuple[Tensor, Tensor]],
+    given: Mapping[str, tuple[object, object]],
 ) -> None:
     """Warn if calibrators would be fitted on the very samples that are shown.
 
-    All of them, or some, in any order, also rounded to half precision.
+    All of them, or some, in any order, also rounded to half precision. ``given`` are
+    the scores of both as they came, which have their own types.
     """
     for name in val:
         pairs = zip(val[name], test[name], strict=True)
         which = "are the samples that are shown"
         if not all(torch.equal(fitted, shown) for fitted, shown in pairs):
-            fitted, shown = ((_as_coarse(z), y) for z, y in (val[name], test[name]))
-            n_again = n_tested_again(fitted, shown)
+            fitted, shown = (_as_coarse(as_tensor("val", z)) for z in given[name])
+            n_again = n_tested_again(val[name], test[name], (fitted, shown))
             if not n_again:
                 continue
-            which = f"hold {n_again:,} of the {len(shown[1]):,} samples that are shown"
+            which = f"hold {n_again:,} of the {len(shown):,} samples that are shown"
         warn(
             f"val: those of {name!r} {which}, so that calibrators look better than "
             "they are; fit on other samples"
         )
 
 
+def _scores_of(given: object, stored: tuple[Tensor, Tensor]) -> object:
+    """The scores of a pair as they came, or of a run's folder those that it holds."""
+    scores: object = given[0] if isinstance(given, (tuple, list)) else stored[0]
+    return scores
+
+
 def _as_coarse(logits: Tensor) -> Tensor:
     """Logits in half precision if they were rounded to it before."""
-    for kind in (torch.float16, torch.bfloat16):
+    logits = logits.cpu()
+    for kind in (torch.bfloat16, torch.float16):
         if torch.equal(logits.to(kind).to(logits.dtype), logits):
             return logits.to(kind)
     return logits
@@ -543,7 +554,11 @@ class ReliabilityExplorer(_Explorer):
             else:
                 test[name] = _pair("runs", run, form)
         _refuse_other_classes(self._val, test)
-        _warn_of_one_set(self._val, test)
+        given = {
+            name: (_scores_of(val.get(name), pair), _scores_of(runs[name], test[name]))
+            for name, pair in self._val.items()
+        }
+        _warn_of_one_set(self._val, test, given)
         self._labels = _common_labels(test)
         self._test = {name: logits for name, (logits, _) in test.items()}
         n_classes = next(iter(self._test.values())).shape[1]
