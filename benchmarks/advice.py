@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from gcelib.advice.forms import logits_form
-from gcelib.advice.judging import ERRORS_NEEDED
+from gcelib.advice.judging import ERRORS_NEEDED, Part
 from gcelib.advice.study import Study
 from gcelib.blocks import rounding_of
 from gcelib.calibration import CALIBRATORS
@@ -55,10 +55,9 @@ def drawn(rng, z):
 def study_of(z, labels, seed):
     """The cross-validation that ``advise`` rests on."""
     logits = torch.from_numpy(z)
+    part = Part(logits, torch.from_numpy(labels), rounding_of(logits))
     return Study(
-        logits,
-        torch.from_numpy(labels),
-        rounding_of(logits),
+        part,
         logits_form(),
         model_classes=N_CLASSES,
         choose_by="nll",

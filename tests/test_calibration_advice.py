@@ -698,6 +698,17 @@ def test_advice_on_half_precision_says_what_evaluate_says_of_its_output(dtype):
     assert row.test_ece == pytest.approx(shown, abs=1e-7)
 
 
+def test_a_test_part_is_cut_as_finely_as_its_own_type():
+    """Votes of 20 in float32, validation in float64: 0.35 is 0.3500000238."""
+    rng = np.random.default_rng(0)
+    said = np.round(rng.beta(5, 2, 1200) * 20) / 20
+    right = rng.random(1200) < said - 0.1 * np.sin(40 * said)
+    test = said[400:].astype(np.float32)
+    advice = advise_confidences(said[:400].tolist(), right[:400], test, right[400:])
+    expected = gcelib.Reliability.from_confidences(said[400:], right[400:]).ece
+    assert advice.rows[0].test_ece == pytest.approx(expected, abs=1e-6)
+
+
 def test_votes_that_are_alike_are_not_said_to_be_tested_again():
     rng = np.random.default_rng(0)
     votes = rng.multinomial(50, rng.dirichlet([3, 2, 1], 800).reshape(-1, 3)) / 50

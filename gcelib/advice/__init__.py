@@ -16,7 +16,6 @@ from gcelib.advice.given import (
 )
 from gcelib.advice.result import Advice, AdviceRow
 from gcelib.advice.study import Study
-from gcelib.blocks import rounding_of
 
 __all__ = [
     "Advice",
@@ -93,30 +92,29 @@ def advise(
     'ts_nll'
     """
     probabilities = _check.boolean("probabilities", probabilities)
-    logits, labels = checked_logits("val", val_logits, val_labels, probabilities)
+    val = checked_logits("val", val_logits, val_labels, probabilities)
     choose_by, folds, seed = checked_rule(choose_by, folds, seed)
-    refuse_few("val_logits", len(labels), folds)
-    warn_of_copies("val_logits", logits, labels)
+    refuse_few("val_logits", len(val.labels), folds)
+    warn_of_copies("val_logits", val.logits, val.labels)
     test = None
     refuse_half_a_test(("test_logits", test_logits), ("test_labels", test_labels))
     if test_logits is not None and test_labels is not None:
         test = checked_logits("test", test_logits, test_labels, probabilities)
-        if test[0].shape[1] != logits.shape[1]:
-            problem = f"have {test[0].shape[1]} classes, val_logits {logits.shape[1]}"
+        n_classes, others = (part.logits.shape[1] for part in (val, test))
+        if n_classes != others:
+            problem = f"have {others} classes, val_logits {n_classes}"
             _check.fail("test_logits", problem, "pass logits of one model")
         both = ("val_logits", "test_logits")
+        given = val_logits, test_logits
         kinds = [
             _check.as_tensor(name, scores).dtype
-            for name, scores in zip(both, (val_logits, test_logits), strict=True)
+            for name, scores in zip(both, given, strict=True)
         ]
         coarser = min(kinds, key=lambda kind: kind.itemsize)
-        as_given = (logits.to(coarser), labels), (test[0].to(coarser), test[1])
-        warn_of_tested_again(both, *as_given)
-    given = _check.as_tensor("val_logits", val_logits)
-    tolerance = rounding_of(given, probabilities=probabilities)
+        compared = val.logits.to(coarser), test.logits.to(coarser)
+        warn_of_tested_again(both, val[:2], test[:2], compared)
     form = logits_form()
-    k = logits.shape[1]
-    study = Study(logits, labels, tolerance, form, k, choose_by, folds, seed)
+    study = Study(val, form, val.logits.shape[1], choose_by, folds, seed)
     return study.advice(test)
 
 
@@ -179,10 +177,10 @@ def advise_confidences(
     choose_by, folds, seed = checked_rule(choose_by, folds, seed)
     if model_classes is not None:
         model_classes = _check.number("model_classes", model_classes, 2, integer=True)
-    logits, labels = wrong_or_right(confidences, correct, ("confidences", "correct"))
-    refuse_few("confidences", len(labels), folds)
-    warn_of_one_class(logits.softmax(1)[:, 1], labels)
-    warn_of_copies("confidences", logits, labels)
+    val = wrong_or_right(confidences, correct, ("confidences", "correct"))
+    refuse_few("confidences", len(val.labels), folds)
+    warn_of_one_class(val.logits.softmax(1)[:, 1], val.labels)
+    warn_of_copies("confidences", val.logits, val.labels)
     test = None
     names = ("test_confidences", "test_correct")
     refuse_half_a_test((names[0], test_confidences), (names[1], test_correct))
@@ -193,11 +191,6 @@ def advise_confidences(
             _check.as_tensor("confidences", confidences),
             _check.as_tensor(names[0], test_confidences),
         )
-        warn_of_tested_again(both, (logits, labels), test, given)
-    form = confidences_form()
-    values = _check.as_tensor("confidences", confidences)
-    tolerance = rounding_of(values, probabilities=True)
-    study = Study(
-        logits, labels, tolerance, form, model_classes, choose_by, folds, seed
-    )
+        warn_of_tested_again(both, val[:2], test[:2], given)
+    study = Study(val, confidences_form(), model_classes, choose_by, folds, seed)
     return study.advice(test)

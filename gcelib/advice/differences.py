@@ -9,6 +9,7 @@ from gcelib import _check
 from gcelib._check import Array
 from gcelib.advice.judging import (
     N_BINS,
+    Part,
     basic_interval,
     interval_of_mean,
     judge,
@@ -116,7 +117,7 @@ def paired_differences(
         else:
             _check.warn_of_probabilities(z)
         _check.warn_of_impossible_labels(z.cpu(), y.cpu(), f"calibrated[{name!r}]")
-        judged[name] = replace(judge(z.cpu(), y.cpu(), tolerance), n_bins=n_bins)
+        judged[name] = replace(judge(Part(z.cpu(), y.cpu(), tolerance)), n_bins=n_bins)
     draws = resampled_eces(judged, np.random.default_rng(seed), resamples)
     found = []
     for name in calibrated:

@@ -5,7 +5,9 @@ from torch import Tensor
 
 from gcelib import _check
 from gcelib._check import Array
+from gcelib.advice.judging import Part
 from gcelib.bins import check_confidences
+from gcelib.blocks import rounding_of
 from gcelib.metrics import logits_from_confidences, logits_from_probabilities
 
 #: So many labels of rows that are there twice, expected to differ and alike all the
@@ -36,12 +38,11 @@ def refuse_half_a_test(first: tuple[str, object], second: tuple[str, object]) ->
         _check.fail(first[0], f"and {second[0]} go together", "pass both or none")
 
 
-def wrong_or_right(
-    confidences: Array, correct: Array, names: tuple[str, str]
-) -> tuple[Tensor, Tensor]:
+def wrong_or_right(confidences: Array, correct: Array, names: tuple[str, str]) -> Part:
     """Logits (N, 2) of wrong and right, and 1 where right."""
     values, hits = check_confidences(confidences, correct, names)
-    return logits_from_confidences(values), (hits == 1).long()
+    tolerance = rounding_of(values, probabilities=True)
+    return Part(logits_from_confidences(values), (hits == 1).long(), tolerance)
 
 
 def _dtype_of_study(scores: Tensor) -> torch.dtype:
@@ -175,7 +176,7 @@ def n_tested_again(
 
 def checked_logits(
     split: str, logits: Array, labels: Array, probabilities: bool
-) -> tuple[Tensor, Tensor]:
+) -> Part:
     """Logits in at least float32 and labels, on the CPU."""
     name = f"{split}_logits"
     labels_name = f"{split}_labels"
@@ -188,9 +189,10 @@ def checked_logits(
     y = y.cpu()
     _check.check_logits(z, name)
     _check.check_labels(y, z.shape[0], z.shape[1], labels_name)
+    tolerance = rounding_of(z, probabilities=probabilities)
     if probabilities:
         _check.check_probabilities(z, name)
         z = logits_from_probabilities(z)
     else:
         _check.warn_of_probabilities(z, name)
-    return z.to(_dtype_of_study(z)), y.long()
+    return Part(z.to(_dtype_of_study(z)), y.long(), tolerance)

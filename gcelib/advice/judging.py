@@ -23,6 +23,17 @@ FALSE_ALARMS = 0.025
 N_BINS = 20
 
 
+class Part(NamedTuple):
+    """Samples to judge: logits (N, K), labels (N,), on the CPU.
+
+    ``tolerance`` is that of a bin's edge: as rounded as what the logits are made of.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    tolerance: float
+
+
 @dataclass(frozen=True)
 class Judged:
     """What each sample says about one calibrator's output."""
@@ -48,13 +59,9 @@ class Judged:
         return spread
 
 
-def judge(
-    logits: Tensor, labels: Tensor, tolerance: float, top: int | None = None
-) -> Judged:
-    """Per sample: negative log-likelihood, confidence, hit.
-
-    ``tolerance`` is that of a bin's edge, ``top`` as in ``Form``.
-    """
+def judge(part: Part, top: int | None = None) -> Judged:
+    """Per sample: negative log-likelihood, confidence, hit; ``top`` as in ``Form``."""
+    logits, labels, tolerance = part
     log_p = torch.log_softmax(logits.double(), 1)
     nll = -log_p.gather(1, labels[:, None])[:, 0]
     if top is None:

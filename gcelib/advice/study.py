@@ -16,6 +16,7 @@ from gcelib.advice.judging import (
     FALSE_ALARMS,
     Change,
     Judged,
+    Part,
     basic_interval,
     ece_of,
     interval_of_mean,
@@ -36,18 +37,16 @@ class Study:
 
     def __init__(
         self,
-        logits: Tensor,
-        labels: Tensor,
-        tolerance: float,
+        part: Part,
         form: Form,
         model_classes: int | None,
         choose_by: str,
         folds: int,
         seed: int,
     ) -> None:
-        self.logits = logits
-        self.labels = labels
-        self.tolerance = tolerance
+        self.part = part
+        self.logits = part.logits
+        self.labels = part.labels
         self.form = form
         self.model_classes = model_classes
         self.choose_by = choose_by
@@ -55,18 +54,20 @@ class Study:
         self.rng = np.random.default_rng(seed)
         self.names = [name for name in form.labels if name != "raw"]
         self.held_out = self._cross_validate()
-        self.judged = {
-            name: self.judge(calibrated, labels, name)
-            for name, calibrated in self.held_out.items()
-        }
+        self.judged = {"raw": self.judge(part)}
+        for name in self.names:
+            self.judged[name] = self.judge_output(self.held_out[name], self.labels)
         self.noise = {name: self._noise(judged) for name, judged in self.judged.items()}
         self.ece_draws = resampled_eces(self.judged, self.rng, RESAMPLES)
         self.eces = {name: draws[0] for name, draws in self.ece_draws.items()}
 
-    def judge(self, logits: Tensor, labels: Tensor, name: str = "raw") -> Judged:
-        """Each sample under one calibrator, whose output is as rounded as its type."""
-        tolerance = self.tolerance if name == "raw" else rounding_of(logits)
-        return judge(logits, labels, tolerance, self.form.top)
+    def judge(self, part: Part) -> Judged:
+        """Each sample as the model has it."""
+        return judge(part, self.form.top)
+
+    def judge_output(self, logits: Tensor, labels: Tensor) -> Judged:
+        """Each sample under a calibrator, whose output is as rounded as its type."""
+        return self.judge(Part(logits, labels, rounding_of(logits)))
 
     def _cross_validate(self) -> dict[str, Tensor]:
         """Every sample calibrated by fits that have not seen it."""
@@ -185,7 +186,7 @@ class Study:
 
     # --- the answer -------------------------------------------------------------
 
-    def advice(self, test: tuple[Tensor, Tensor] | None) -> Advice:
+    def advice(self, test: Part | None) -> Advice:
         """Choose, fit on everything, report."""
         name, reference = self.choose(self.choose_by)
         calibrator = self._fit(name)
@@ -197,7 +198,7 @@ class Study:
             after = self.held_out[name]
             labels = self.labels
         else:
-            before, labels = test
+            before, labels, _ = test
             with torch.no_grad():
                 after = calibrator(before)
         return Advice(
@@ -239,17 +240,17 @@ class Study:
         return self.form.top is not None or " a probability of 0" in message
 
     def _test(
-        self, test: tuple[Tensor, Tensor] | None, fitted: Mapping[str, Calibrator]
+        self, test: Part | None, fitted: Mapping[str, Calibrator]
     ) -> dict[str, Judged]:
         """Every calibrator on the test samples, fitted on all of validation."""
         if test is None:
             return {}
-        z, y = test
-        judged = {"raw": self.judge(z, y)}
+        judged = {"raw": self.judge(test)}
         with _check.collected(), torch.no_grad():
             for name in self.names:
                 calibrator = fitted[name] if name in fitted else self._fit(name)
-                judged[name] = self.judge(calibrator(z), y, name)
+                calibrated = calibrator(test.logits)
+                judged[name] = self.judge_output(calibrated, test.labels)
         return judged
 
     def _row(

@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from gcelib import _check
 from gcelib.advice.judging import (
     ERRORS_NEEDED,
     ERRORS_TELLING,
     FALSE_ALARMS,
+    Part,
     interval_of_mean,
 )
 from gcelib.advice.result import AdviceRow
@@ -31,7 +30,7 @@ def sentences(
     name: str,
     reference: str,
     rows: tuple[AdviceRow, ...],
-    test: tuple[Tensor, Tensor] | None,
+    test: Part | None,
     calibrator: Calibrator,
 ) -> list[str]:
     """What a busy person should know, most urgent first."""
@@ -53,7 +52,7 @@ def sentences(
         f"{100 * row.ece_noise:.2f} %)."
     )
     if test is not None:
-        said.append(_of_test(by_name["raw"], row, len(test[1])))
+        said.append(_of_test(by_name["raw"], row, len(test.labels)))
     if name != "raw":
         said.extend(impossible)
     if study.form.top is not None:
@@ -126,11 +125,11 @@ def _of_rivals(study: Study, name: str, rows: tuple[AdviceRow, ...]) -> list[str
     ]
 
 
-def _of_impossible(study: Study, test: tuple[Tensor, Tensor] | None) -> list[str]:
+def _of_impossible(study: Study, test: Part | None) -> list[str]:
     """Labels to which the model gave no probability at all, in either part."""
     parts = {"validation": study.judged["raw"]}
     if test is not None:
-        parts["test"] = study.judge(*test)
+        parts["test"] = study.judge(test)
     found = []
     for part, judged in parts.items():
         n_impossible = int((judged.nll > _check.IMPOSSIBLE).sum())
@@ -145,17 +144,17 @@ def _of_impossible(study: Study, test: tuple[Tensor, Tensor] | None) -> list[str
     ]
 
 
-def _of_test_labels(study: Study, test: tuple[Tensor, Tensor] | None) -> list[str]:
+def _of_test_labels(study: Study, test: Part | None) -> list[str]:
     """Test labels at chance, or exchanged, where those of validation are not."""
     if test is None or study.model_classes is None or study.at_chance:
         return []
-    hits = int(study.judge(*test).correct.sum())
-    n = len(test[1])
+    hits = int(study.judge(test).correct.sum())
+    n = len(test.labels)
     if hits > n / study.model_classes:
-        logits, labels = (part.cpu() for part in test)
         circle = []
         if study.form.top is None and not study.exchanged:
-            circle = exchanged_classes(labels.numpy(), logits.argmax(1).numpy())
+            predictions = test.logits.argmax(1).numpy()
+            circle = exchanged_classes(test.labels.numpy(), predictions)
         if not circle:
             return []
         return [
