@@ -1339,7 +1339,7 @@ def test_an_export_beside_other_tables_is_told(tmp_path, recwarn):
         paper.export({"one": table}, tmp_path)
 
 
-def test_an_index_that_names_the_rows_is_exported_and_one_that_counts_them_is_not(
+def test_an_index_is_exported_and_one_that_counts_the_rows_is_not(
     tmp_path,
 ):
     numbers = pd.DataFrame({"loss": ["ce", "gce"], "seed": [1, 1], "ece": [0.25, 0.5]})
@@ -1349,6 +1349,7 @@ def test_an_index_that_names_the_rows_is_exported_and_one_that_counts_them_is_no
         "kept": numbers.set_index("loss", drop=False),
         "seeds": numbers.set_index("seed"),
         "filtered": numbers[numbers["ece"] > 0.3],
+        "bins": pd.DataFrame({"ece": [0.1, 0.2]}, index=[5, 10]).rename_axis("n_bins"),
         "half": pd.concat({"a": numbers[["ece"]], "b": numbers[["ece"]]}, names=["x"]),
     }
     paper.export(tables, tmp_path)
@@ -1361,6 +1362,7 @@ def test_an_index_that_names_the_rows_is_exported_and_one_that_counts_them_is_no
         "kept": "loss,seed,ece",
         "seeds": "seed,loss,ece",
         "filtered": "loss,seed,ece",
+        "bins": "n_bins,ece",
         "half": "x,level_1,ece",
     }
     assert "| raw | 0.25 |" in (tmp_path / "texts.md").read_text()

@@ -335,6 +335,38 @@ def test_same_seed_same_bits_and_another_seed_another_split(tmp_path):
     assert (logits["a"] != logits["c"]).any()
 
 
+WITH_DROPOUT = """
+from torch import nn
+def build(k, shape):
+    hidden = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU())
+    return nn.Sequential(nn.Flatten(), hidden, nn.Dropout(0.5), nn.Linear(16, k))
+"""
+
+
+def test_predictions_within_an_epoch_leave_the_training_as_it_was(tmp_path):
+    """They switch dropout and the statistics of batches off, and on again."""
+    (tmp_path / "nets.py").write_text(WITH_DROPOUT)
+    model = f"{tmp_path / 'nets.py'}:build"
+    logits = {}
+    for looks in (False, True):
+        config = small(tmp_path / str(looks), model=model, epochs=2)
+        job = training.prepare(config)
+        seen = []
+
+        asked = []
+
+        def look(_, job=job, asked=asked, seen=seen):
+            seen.extend(trained.predict(job.splits.val[0]) for trained in asked)
+
+        trained = training.Trainer(job, on_batch=look)
+        asked += [trained] if looks else []
+        list(trained)
+        assert bool(seen) == looks
+        assert not trained.model.training  # as whoever uses it afterwards expects
+        logits[looks] = runs.load_logits(config.run_dir, "test")[0]
+    np.testing.assert_array_equal(logits[True], logits[False])
+
+
 def test_the_global_random_state_is_left_alone(tmp_path):
     torch.manual_seed(7)
     expected = torch.rand(3)

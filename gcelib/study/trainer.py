@@ -707,6 +707,7 @@ class Trainer:
         ):
             sums, first_bad = self._steps(epoch, part, generator)
             bad_step = int(first_bad)
+        self.model.eval()
         if bad_step >= 0:
             raise FloatingPointError(
                 f"the loss or the weights stopped being finite in epoch {epoch + 1}, "
@@ -839,10 +840,14 @@ class Trainer:
             fail("inputs", problem, "bring them to that size first")
         if batch_size is None:
             batch_size = 250 if self.device.type == "cpu" else 500
-        self.model.eval()
         in_fp32 = exact or self.settings.precision == "fp32"
         parts = []
-        with torch_defaults(), torch.no_grad(), self._kernels(exact=in_fp32):
+        with (
+            _evaluating(self.model),
+            torch_defaults(),
+            torch.no_grad(),
+            self._kernels(exact=in_fp32),
+        ):
             for chunk in torch.split(inputs, batch_size):
                 x = data.normalize(chunk.to(self.device), self.splits)
                 if exact and self.has_images:
@@ -850,6 +855,18 @@ class Trainer:
                 logits = self.model(x) if exact else self.forward(self.model, x)
                 parts.append(logits.float())
         return torch.cat(parts).cpu()
+
+
+@contextlib.contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Let a network evaluate, and put each part's mode back: ``on_batch`` may ask."""
+    modes = {part: part.training for part in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 @torch.no_grad()

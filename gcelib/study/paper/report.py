@@ -120,7 +120,7 @@ def to_html(table: pd.DataFrame, note: str = "") -> str:
     table : DataFrame
         ``<b>`` in its texts makes bold, all else is shown as it is. Numbers get four
         digits, whole ones all, and one with its ± stays on one line. An index that
-        names the rows becomes columns.
+        names the rows becomes columns (see ``with_row_names``).
     note : str, default ""
         A line of HTML below the table.
 

@@ -592,8 +592,9 @@ def with_row_names(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         With a column for each level of an index that has names or holds texts, as
-        ``runs.summary`` and ``groupby`` make them; an index without, which counts or
-        numbers the rows, is left as it is.
+        ``runs.summary`` and ``groupby`` make them. One of whole numbers without a name
+        is left as it is: it counts or numbers the rows, also of a filtered table; name
+        it (``rename_axis``) if they mean something.
 
     Raises
     ------
