@@ -367,6 +367,26 @@ def test_predictions_within_an_epoch_leave_the_training_as_it_was(tmp_path):
     np.testing.assert_array_equal(logits[True], logits[False])
 
 
+def test_a_trainer_that_has_not_read_what_was_trained_predicts_nothing(tmp_path):
+    config = small(tmp_path, model="mlp", epochs=2)
+    job = training.prepare(config)
+    early = training.Trainer(job)
+    inputs = job.splits.val[0]
+    untrained = early.predict(inputs)  # of the seed's weights, which nobody has trained
+    next(iter(fit(config)))  # and stopped
+    stopped = training.Trainer(training.prepare(config))
+    for trained in (early, stopped):
+        with pytest.raises(ValueError, match=r"^trainer: has not read yet what was tr"):
+            trained.predict(inputs)
+    list(stopped)
+    done = training.Trainer(training.prepare(config))
+    with pytest.raises(ValueError, match=r"^trainer: has no network: the run in"):
+        done.predict(inputs)
+    after = stopped.predict(inputs)
+    assert (after != untrained).any()
+    np.testing.assert_array_equal(after, runs.load_logits(config.run_dir, "val")[0])
+
+
 def test_the_global_random_state_is_left_alone(tmp_path):
     torch.manual_seed(7)
     expected = torch.rand(3)

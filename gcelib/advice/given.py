@@ -13,6 +13,8 @@ from gcelib.metrics import logits_from_confidences, logits_from_probabilities
 #: So many labels of rows that are there twice, expected to differ and alike all the
 #: same, tell that these rows are copies: by chance this happens once in 1,000 sets.
 _DOUBTS = 7
+#: So many rows of rounded numbers are alike by chance, also of a small set.
+_FEW_ROWS = 10
 #: So many confidences below 0.5 tell whether they are those of the prediction.
 _MANY_BELOW_HALF = 50
 
@@ -168,7 +170,7 @@ def n_tested_again(
     doubts = 1 - test[0][again].double().softmax(1).amax(1)
     surely = agree and float(doubts.sum()) > _DOUBTS
     is_fine = compared[0].ndim == 2 and coarser.itemsize >= 4
-    few = 0.02 * len(test[1])
+    few = max(0.02 * len(test[1]), min(_FEW_ROWS, 0.2 * len(test[1])))
     by_chance = few + 2 * repeated / len(val[1]) * len(test[1])
     is_told = (is_fine and once > by_chance) or (surely and len(again) > few)
     return len(again) if is_told else 0

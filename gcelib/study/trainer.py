@@ -831,8 +831,10 @@ class Trainer:
         Raises
         ------
         ValueError, TypeError
-            If the shape is another one, or images are no uint8.
+            If the shape is another one, or images are no uint8; if the run was trained
+            before, and this network has not read that yet: iterate first.
         """
+        self._refuse_untrained()
         shape = tuple(inputs.shape[1:])
         if shape != tuple(self.splits.input_shape):
             problem = f"have the shape {shape}, those of training "
@@ -855,6 +857,21 @@ class Trainer:
                 logits = self.model(x) if exact else self.forward(self.model, x)
                 parts.append(logits.float())
         return torch.cat(parts).cpu()
+
+    def _refuse_untrained(self) -> None:
+        """Refuse to predict with the seed's weights what a trained network would."""
+        if not hasattr(self, "model"):
+            problem = f"has no network: the run in {self.settings.run_dir} was done"
+            fail(
+                "trainer", problem, "load its weights.pt, which keep_weights=True keeps"
+            )
+        if not self._fresh or self._was_given_a_state:
+            return
+        folder = self.settings.run_dir
+        there = ("checkpoint.pt", "checkpoint.prev.pt", "metrics.json")
+        if any((folder / name).exists() for name in there):
+            problem = f"has not read yet what was trained in {folder}"
+            fail("trainer", problem, "iterate over it first: list(trainer)")
 
 
 @contextlib.contextmanager
