@@ -339,7 +339,11 @@ WITH_DROPOUT = """
 from torch import nn
 def build(k, shape):
     hidden = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU())
-    return nn.Sequential(nn.Flatten(), hidden, nn.Dropout(0.5), nn.Linear(16, k))
+    return nn.Sequential(nn.Flatten(), hidden, nn.Dropout(0.5), Head(16, k))
+class Head(nn.Linear):  # learns only after it was told to train, as merged ones do
+    def train(self, mode=True):
+        self.weight.requires_grad_(mode)
+        return super().train(mode)
 """
 
 

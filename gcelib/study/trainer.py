@@ -882,6 +882,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        network.train(modes[network])  # which some networks do more in
         for part, mode in modes.items():
             part.training = mode
 
