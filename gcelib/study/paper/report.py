@@ -156,7 +156,8 @@ def export(
     Parameters
     ----------
     tables : mapping of str to DataFrame
-        By file name, without its ending. An index that names the rows becomes columns.
+        By file name, without its ending. An index that names the rows becomes columns;
+        one of whole numbers does if it has a name itself (``rename_axis``).
     folder : path or None
         Made if it is missing; files of these names are replaced. None: write nothing.
 

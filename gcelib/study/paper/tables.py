@@ -570,7 +570,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
     | ce | 0.25 |
     """
     frame = with_row_names(frame)
-    header = [str(name) for name in frame]
+    header = [_markdown_cell(str(name)) for name in frame]
     rule = ["---"] * frame.shape[1]
     # Row by row: an array of all would make whole numbers fractions.
     rows = [
