@@ -256,7 +256,8 @@ def overrides_of(module: types.ModuleType) -> list[str]:
     -------
     list of str
         As ``"nets.WIDTH = 3"``, where the file says ``WIDTH = 16``: plain numbers and
-        texts that a file gives once. Empty for what is installed or has no file.
+        texts, and tuples, lists and dicts of them, that a file gives once. Empty for
+        what is installed or has no file.
     """
     if not _has_own_file(module):
         return []
