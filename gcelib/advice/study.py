@@ -44,7 +44,6 @@ class Study:
         folds: int,
         seed: int,
     ) -> None:
-        self.part = part
         self.logits = part.logits
         self.labels = part.labels
         self.form = form
