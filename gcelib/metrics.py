@@ -45,7 +45,7 @@ from gcelib.bins import (
     cut_sorted,
     sums_between,
 )
-from gcelib.blocks import Block, rounding_of, softmax_blocks
+from gcelib.blocks import Block, rounding, rounding_of, softmax_blocks
 
 # --------------------------------------------------------------------------------------
 # What all metrics read
@@ -878,7 +878,8 @@ def logits_from_probabilities(p: Array) -> Tensor:
     Returns
     -------
     (N, K) tensor
-        ``log(p)`` in the type of ``p``, at least float32. What is below 1.2e-38, the
+        ``log(p)`` in the type of ``p``, at least float32; of numbers of float32 that a
+        list or table widened, to the digits of float32. What is below 1.2e-38, the
         smallest normal number of float32, becomes its logarithm, -87.3, in every type.
         A zero that is a label's decides an NLL, and a temperature fitted by it, alone.
         Gradients pass to ``p``, but for such zeros.
@@ -899,8 +900,22 @@ def logits_from_probabilities(p: Array) -> Tensor:
     _check.check_has_values("p", values)
     _check.check_logits(values, "p", values=False)
     _check.check_probabilities(values, "p")
-    logits = _check.logarithm(p if isinstance(p, Tensor) else values)
+    logits = _logarithm(p if isinstance(p, Tensor) else values)
     _check.remember_index(logits, p)
+    return logits
+
+
+def _logarithm(p: Tensor) -> Tensor:
+    """The logarithm of probabilities, with the digits that they have.
+
+    Numbers of float32 in float64 (a list or a table widens them) get logarithms of
+    float32, so that metrics know them, and 0.35 stays on the edge of its bin.
+    """
+    logits = _check.logarithm(p)
+    known = p.detach()
+    if rounding_of(known, probabilities=True) > rounding(p.dtype, probabilities=True):
+        rounded = logits.detach().float().to(logits.dtype)
+        logits = logits + (rounded - logits.detach())  # the gradient stays exact
     return logits
 
 
@@ -934,7 +949,7 @@ def logits_from_confidences(confidences: Array) -> Tensor:
     dtype = torch.promote_types(values.dtype, torch.float32)
     right = _check.as_meant(given).to(dtype)
     right = torch.where(right > 1, 1.0, right)  # not clamp: a 1 has a gradient, too
-    logits = _check.logarithm(torch.stack([1 - right, right], 1))
+    logits = _logarithm(torch.stack([1 - right, right], 1))
     _check.remember_index(logits, confidences)
     return logits
 

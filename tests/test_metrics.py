@@ -1257,6 +1257,27 @@ def test_numbers_of_float32_mean_the_same_when_widened(widen):
     )
 
 
+@pytest.mark.parametrize("n_votes", [20, 50])
+@pytest.mark.parametrize("widen", [torch.Tensor.double, torch.Tensor.tolist])
+def test_logits_of_widened_float32_keep_their_bins(widen, n_votes):
+    """Votes of trees, stored in float32, as a list or table hands them on."""
+    rng = np.random.default_rng(0)
+    votes = rng.integers(n_votes // 2 + 1, n_votes + 1, 200)
+    right = rng.random(200) < votes / n_votes
+    bins = -(-votes * 10 // n_votes)  # (0.3, 0.4] is the fourth of ten
+    gaps = [
+        abs((votes[bins == b] / n_votes - right[bins == b]).sum()) for b in range(1, 11)
+    ]
+    expected = pytest.approx(sum(gaps) / 200, abs=1e-6)
+    share = torch.from_numpy(votes / n_votes).float()
+    pair = torch.stack([1 - share, share], 1)
+    for logits in (
+        metrics.logits_from_probabilities(widen(pair)),
+        metrics.logits_from_confidences(widen(share)),
+    ):
+        assert metrics.ece(logits, right.astype(int), n_bins=10) == expected
+
+
 def test_numbers_of_float64_keep_edges_of_their_own():
     above = np.nextafter(np.float32(0.5), np.float32(1)).astype(float)
     at_edge = Reliability.from_confidences([0.5, above], [1, 0], n_bins=2)
