@@ -441,7 +441,10 @@ def test_compare_pairs_by_seed():
     assert table.p_holm.to_dict() == {"ce": 2 / 1024, "afl": 1.0}
     fewer = results[(results.loss != "gce") | (results.seed < 4)]
     assert (paper.compare(fewer).n == 4).all()
-    assert paper.compare(fewer[fewer.loss != "gce"]).empty
+    with pytest.warns(UserWarning, match="no run of gce, of afl, ce only"):
+        assert paper.compare(fewer[fewer.loss != "gce"]).empty
+    with pytest.warns(UserWarning, match="no run of another loss than gce"):
+        assert paper.compare(fewer[fewer.loss == "gce"]).empty
 
 
 def test_differences_pair_a_seed_with_that_of_its_own_network():
@@ -1025,6 +1028,13 @@ def test_table_5_knows_the_papers_corruption_by_each_of_its_names(spelling):
 
 def test_collect_of_nothing_is_empty(tmp_path):
     assert paper.collect(tmp_path).empty
+
+
+@pytest.mark.parametrize("below", ["..", "fashion_mini", "fashion_mini/convnet"])
+def test_a_folder_above_or_below_that_of_all_runs_is_told(collected, below):
+    folder, _ = collected
+    with pytest.warns(UserWarning, match="is no folder of runs; pass .*runs0"):
+        assert runs.load_results(folder / below).empty
 
 
 def test_summary_is_mean_and_spread_of_the_seeds():

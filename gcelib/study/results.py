@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Logits (N, K) float32 and labels (N,) int64.
 LogitsAndLabels = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+#: Folders from that of all runs down to a run: data set, model, loss, seed.
+_LEVELS = 4
 
 
 def split_file(split: str) -> str:
@@ -266,7 +268,7 @@ def load_results(runs_dir: AnyPath | None = None) -> "pd.DataFrame":
     -----
     UserWarning
         Once, naming the results that are damaged or in another run's folder: they are
-        left out.
+        left out. If there is nothing, but a folder above or below holds runs.
     """
     import pandas as pd
 
@@ -300,6 +302,8 @@ def load_records(runs_dir: AnyPath | None = None) -> dict[Path, stored.Record]:
     folder = places.runs_dir(runs_dir)
     records = {}
     run_dirs, left_out = _finished(folder)
+    if not run_dirs and not left_out:
+        _tell_of_runs_beside(folder)
     for run_dir in run_dirs:
         try:
             records[run_dir] = _record(folder, run_dir)
@@ -314,11 +318,22 @@ def load_records(runs_dir: AnyPath | None = None) -> dict[Path, stored.Record]:
     return records
 
 
-def _finished(folder: Path) -> tuple[list[Path], list[str]]:
+def _tell_of_runs_beside(folder: Path) -> None:
+    """Warn where a folder above or below the given one is that of all runs."""
+    for levels in (0, 1, 2, 3, 5):
+        run_dirs, _ = _finished(folder.resolve(), levels)
+        for run_dir in run_dirs:
+            if run_dir.name.startswith("seed-"):
+                there = run_dir.parents[_LEVELS - 1]
+                _check.warn(f"runs_dir: {folder} is no folder of runs; pass {there}")
+                return
+
+
+def _finished(folder: Path, levels: int = _LEVELS) -> tuple[list[Path], list[str]]:
     """Give the folders of all runs that have results, and where none may look."""
     folders = [folder]
     closed = []
-    for pattern in ("*", "*", "*", "seed-*"):
+    for pattern in ["*"] * (levels - 1) + ["seed-*"] * (levels > 0):
         below = []
         for place in folders:
             try:

@@ -136,6 +136,8 @@ def compare(
             spread = interval(differences, confidence)
             p = wilcoxon(better * differences)
             rows.append([dataset, model, loss, metric, len(differences), *spread, p])
+    if not rows and not alone and len(study.runs):
+        _tell_of_nothing_to_compare(study, baseline, metric)
     if alone:
         shown = ", ".join(alone[:4])
         _check.warn(f"results: {baseline} has no seed in common with {shown}: left out")
@@ -144,6 +146,20 @@ def compare(
     table = pd.DataFrame(rows, columns=columns)
     table = table.sort_values(["dataset", "model"], kind="stable", ignore_index=True)
     return _with_holm(table, shared)
+
+
+def _tell_of_nothing_to_compare(study: Study, baseline: str, metric: str) -> None:
+    """Warn that a table is empty, and why."""
+    losses = sorted(set(study.runs["loss"].astype(str)))
+    if baseline not in losses:
+        problem = (
+            f"no run of {baseline}, of {', '.join(losses)} only; pass another baseline"
+        )
+    elif losses == [baseline]:
+        problem = f"no run of another loss than {baseline}"
+    else:
+        problem = f"no {metric} of {baseline} and another loss in one setting"
+    _check.warn(f"results: {problem}; the table is empty")
 
 
 def differences(
