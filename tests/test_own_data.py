@@ -1434,6 +1434,31 @@ def test_samples_in_two_parts_are_told(tmp_path):
         data.load(f"npz:{tmp_path / 'leak.npz'}")
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
+@pytest.mark.parametrize("change", ["flat", "standardised", "images"])
+def test_a_part_in_another_unit_is_told(tmp_path, part, change):
+    """As pixels to 255 beside pixels to 1, or features that were standardised."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    train, other = rng.integers(0, 256, (2, 120, 64), dtype=np.uint8)
+    if change == "images":
+        train, other = train.reshape(120, 8, 8), other.reshape(120, 8, 8)
+        scaled = (other > 127).astype(np.uint8)
+    elif change == "flat":
+        scaled = other / 255
+    else:
+        scaled = (other - other.mean(0)) / other.std(0)
+    rest = {"train_images": train, "train_labels": labels, f"{part}_labels": labels}
+    path = tmp_path / "units.npz"
+    np.savez(path, **rest, **{f"{part}_images": scaled})
+    with pytest.warns(UserWarning, match=f"^dataset: numbers for {part} of .* times"):
+        data.load(f"npz:{path}")
+    np.savez(path, **rest, **{f"{part}_images": other // 3})  # a darker day
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.load(f"npz:{path}")
+
+
 def test_an_array_that_is_there_twice_is_refused(tmp_path):
     write_npz(tmp_path / "x.npz")
     with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
