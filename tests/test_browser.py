@@ -631,7 +631,7 @@ def lab(tmp_path_factory):
 MADE = """
 import numpy as np
 from gcelib import ReliabilityExplorer
-from gcelib.view import explorers
+from gcelib.view.explorers import reliability
 rng = np.random.default_rng(0)
 labels = rng.integers(0, 5, 900)
 logits = (3 * np.eye(5)[labels] + 2 * rng.normal(size=(900, 5))).astype("float32")
@@ -691,7 +691,7 @@ def test_without_its_kernel_a_notebook_still_answers(lab, browser):
 
 @pytest.mark.browser
 def test_a_slow_and_a_dead_kernel_do_not_look_like_a_fresh_answer(lab, browser):
-    large = MADE + "explorers.MOST_CELLS = 10\n"
+    large = MADE + "reliability.MOST_CELLS = 10\n"
     slow = "import time\nfrom gcelib import plots\nband = plots.consistency_band\n"
     slow += "def late(bins):\n    time.sleep(3)\n    return band(bins)\n"
     slow += "plots.consistency_band = late"

@@ -124,7 +124,7 @@ def test_what_only_python_applies_is_offered_where_python_answers(monkeypatch):
     assert all("twin" not in r["calibrators"] for r in page._content(0)["data"]["runs"])
     with pytest.raises(ValueError, match="calibrator: the browser cannot apply 'twin'"):
         page.calibrator = "twin"
-    monkeypatch.setattr(explorers, "MOST_CELLS", 100)
+    monkeypatch.setattr(explorers.reliability, "MOST_CELLS", 100)
     asked = explorer(calibrator="twin")
     assert asked._content(0)["setup"]["python_only"] == []
     assert dict(asked._content(0)["setup"]["calibrators"])["twin"] == "Twin"
@@ -135,9 +135,11 @@ def test_what_only_python_applies_is_offered_where_python_answers(monkeypatch):
 
 def test_calibrators_are_fitted_once_and_need_validation_data_of_every_run(monkeypatch):
     fits = []
-    make = explorers.make_calibrator
+    make = explorers.reliability.make_calibrator
     monkeypatch.setattr(
-        explorers, "make_calibrator", lambda name: fits.append(name) or make(name)
+        explorers.reliability,
+        "make_calibrator",
+        lambda name: fits.append(name) or make(name),
     )
     e = explorer()
     for name in ("ats", "raw", "ats"):
@@ -263,7 +265,7 @@ def test_a_samples_probabilities_are_shown_whole():
 
 
 def test_a_kernel_answers_each_message_once_and_sends_the_pictures(monkeypatch):
-    monkeypatch.setattr(explorers, "MOST_CELLS", 100)
+    monkeypatch.setattr(explorers.reliability, "MOST_CELLS", 100)
     e, answers = explorer(n_images=4), []
     assert e._content(10**6)["data"] is None
     e.observe(lambda change: answers.append(change.new["question"]), "reply")
@@ -516,7 +518,7 @@ def test_bad_input_is_refused(arguments, options, message):
 def test_logits_that_float32_cannot_hold_mean_the_same(change):
     logits, labels = fake(0, n=50)
     logits = change(logits.double())
-    travelled, _ = explorers._pair("models", (logits, labels))
+    travelled, _ = explorers.given.read_pair("models", (logits, labels))
     assert travelled.dtype == torch.float32
     torch.testing.assert_close(
         travelled.softmax(1).double(), logits.softmax(1), atol=1e-5, rtol=0
@@ -648,7 +650,7 @@ def test_a_saved_page_is_one_file_that_asks_for_nothing(tmp_path):
 def test_a_page_too_large_to_send_is_refused_and_nothing_is_written(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(explorers, "MOST_IN_FILE", 10_000)
+    monkeypatch.setattr(explorers.page, "MOST_IN_FILE", 10_000)
     with pytest.raises(ValueError, match=r"save: the page would take .* pass fewer"):
         explorer().save(tmp_path / "x.html")
     assert not list(tmp_path.iterdir())
@@ -656,10 +658,10 @@ def test_a_page_too_large_to_send_is_refused_and_nothing_is_written(
 
 def test_images_leave_room_in_a_file(tmp_path, monkeypatch):
     bare = len(explorer(images=None)._html((b"", ""), 0))
-    monkeypatch.setattr(explorers, "MOST_IN_FILE", bare + 300_000)
+    monkeypatch.setattr(explorers.page, "MOST_IN_FILE", bare + 300_000)
     e = explorer()
     size = e.save(tmp_path / "x.html").stat().st_size
-    assert size <= explorers.MOST_IN_FILE
+    assert size <= explorers.page.MOST_IN_FILE
 
 
 def test_a_saved_notebook_needs_no_widget_state():

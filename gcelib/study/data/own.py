@@ -316,8 +316,8 @@ def _usual_size(samples: Array) -> Array:
     columns = np.abs(some).reshape(len(some), -1)
     if samples.ndim == 4:
         columns = columns.reshape(-1, 1)
-    known = np.ma.masked_equal(columns, 0)
-    return np.asarray(np.ma.median(known, axis=0).filled(0))
+    columns[columns == 0] = np.nan
+    return torch.from_numpy(columns).nanmedian(0).values.nan_to_num(0).numpy()
 
 
 def forget() -> None:

@@ -1,72 +1,52 @@
-"""Diagrams to play with: a reliability diagram with its samples, and a loss's simplex.
-
-Each is one piece of HTML: a picture, and a script that draws the living diagram from
-the logits themselves. It answers in JupyterLab, in a saved or exported notebook, on a
-site and in the file that ``save`` writes, without a kernel. Above ``MOST_CELLS`` logits
-a kernel answers, by the same questions and answers (``ReliabilityExplorer.answer``).
-Python's ``metrics`` are the reference; the browser's engine is tested against them.
-"""
+"""A reliability diagram to play with: bars, their numbers and their samples."""
 
 from __future__ import annotations
 
-import base64
 import copy
-import html
-import io
 import math
 import os
-import uuid
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import anywidget
 import numpy as np
 import numpy.typing as npt
 import torch
-import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from gcelib import metrics
 from gcelib._check import (
-    as_meant,
-    as_tensor,
     boolean,
     choice,
     collected,
     fail,
     known_keys,
     listed,
-    logits_and_labels,
     number,
-    warn,
-    warn_of_impossible_labels,
-    warn_of_probabilities,
 )
-from gcelib.advice.given import n_tested_again
-from gcelib.bins import Binning, bin_scale, check_confidences, cut_sorted
+from gcelib.bins import Binning, bin_scale, cut_sorted
 from gcelib.blocks import rounding
 from gcelib.calibration import CALIBRATORS, make_calibrator
-from gcelib.losses import LOSSES, gce_log_ratio, make_loss
-from gcelib.view import alt, bundle, plots
+from gcelib.view import bundle, plots
+from gcelib.view.explorers.given import (
+    Run,
+    checked_images,
+    common_labels,
+    data_of,
+    read_pair,
+    refuse_other_classes,
+    refuse_other_contents,
+    refuse_other_length,
+    scores_of,
+    stored_pair,
+    warn_of_one_set,
+)
+from gcelib.view.explorers.page import Answer, Explorer, Setting
 from gcelib.view.styles import drawable, style
 
-if TYPE_CHECKING:
-    from gcelib.study.data import Splits
-
-#: Where the exponent of flsd changes.
-_FLSD_JUMP = 0.2
 #: Logits, all runs together, up to which the browser answers by itself.
 MOST_CELLS = 2_000_000
-#: Bytes of a saved file, and of the images in a notebook's output.
-MOST_IN_FILE = 12_000_000
-MOST_IMAGES_IN_OUTPUT = 1_000_000
-
-#: Run folder, or logits (N, K) and labels (N,).
-Run: TypeAlias = "str | os.PathLike[str] | tuple[Any, Any]"
-Answer: TypeAlias = dict[str, Any]
 
 _BINNINGS = {
     "width": "width",
@@ -105,291 +85,6 @@ _TOLERANCE = rounding(torch.float32)
 _BINNINGS_OF: dict[str, Binning] = {"ece": "width", "adaptive_ece": "mass"}
 
 
-def _pair(name: str, pair: object, form: str = "logits") -> tuple[Tensor, Tensor]:
-    """Checked logits, in float32 as they travel, and labels, on the CPU."""
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        problem = f"must hold pairs (logits, labels), got {type(pair).__name__}"
-        fail(name, problem, "pass {'gce': (logits, labels)}")
-    if form == "confidences":
-        values, hits = check_confidences(pair[0], pair[1], (name, "correct"))
-        logits = metrics.logits_from_confidences(as_meant(values).double())
-        return logits.float(), (hits == 1).long()
-    logits, labels = logits_and_labels(*pair)
-    if form == "probabilities":
-        logits = metrics.logits_from_probabilities(logits)
-    else:
-        warn_of_probabilities(logits, name)
-    warn_of_impossible_labels(logits.cpu(), labels.cpu(), name)
-    # Copies: the caller may write to this memory later.
-    return _in_float32(logits).cpu().clone(), labels.cpu().clone()
-
-
-def _in_float32(logits: Tensor) -> Tensor:
-    """Logits in float32, which those of float64 are below zero: finest near it."""
-    if logits.dtype == torch.float64:
-        lowest = torch.finfo(torch.float32).min
-        highest = logits.amax(1, keepdim=True)
-        logits = (logits / 2 - highest / 2).clamp(min=lowest / 2) * 2
-    return logits.float()
-
-
-def _stored_pair(
-    name: str, run_dir: str | os.PathLike[str], split: str
-) -> tuple[Tensor, Tensor]:
-    """The checked logits and labels of a split that a run folder holds."""
-    from gcelib.study.runs import load_logits
-
-    return _pair(name, load_logits(run_dir, split))
-
-
-def _data_of(
-    name: str, run_dir: str | os.PathLike[str], labels: Tensor
-) -> Splits | None:
-    """The data on which a run was trained and tested; None if they are others now.
-
-    ``labels`` are those of the test. Own data may have changed since, and their parts
-    hang on the run's seed.
-    """
-    from gcelib.study import data
-    from gcelib.study.runs import read_json
-
-    settings = read_json(Path(run_dir) / "config.json")["settings"]
-    dataset, seed = settings["dataset"], settings.get("seed", 1)
-    splits = data.load(dataset, seed)
-    fingerprint = data.source_of(dataset, seed).fingerprint
-    same_data = fingerprint == settings.get("data_fingerprint")
-    if same_data and torch.equal(splits.test[1], labels):
-        return splits
-    warn(
-        f"runs: {dataset} has changed since {name!r} was tested on it, so that its "
-        "pictures and the names of its classes are not shown; pass images and "
-        "class_names if you have those of that time"
-    )
-    return None
-
-
-def _refuse_other_contents(runs: Mapping[str, Run]) -> None:
-    """Refuse runs of one name's data whose content was another, by what they record."""
-    from gcelib.study.data import own
-    from gcelib.study.functions import is_function
-    from gcelib.study.runs import read_json
-
-    own_sets: dict[object, str] = {}
-    contents: dict[str, dict[str, object]] = {}
-    seen: dict[tuple[object, object], tuple[str, object]] = {}
-    for name, run in runs.items():
-        if not isinstance(run, (str, os.PathLike)):
-            continue
-        try:
-            settings = read_json(Path(run) / "config.json")["settings"]
-        except (OSError, ValueError, KeyError):
-            continue  # told where it is needed: not if images and names are given
-        place = settings.get("dataset"), settings.get("seed")
-        content = settings.get("data_fingerprint")
-        other, first = seen.setdefault(place, (name, content))
-        if first != content:
-            problem = f"{other!r} and {name!r} were tested on different contents of "
-            problem += str(settings["dataset"])
-            fail("runs", problem, "compare runs of one test set")
-        if own.is_own(str(settings.get("dataset"))):
-            own_sets.setdefault(content, str(settings["dataset"]))
-        if is_function(str(settings.get("dataset"))):
-            contents.setdefault(str(settings["dataset"]), {})[name] = content
-    for dataset, of_runs in contents.items():
-        if len({*of_runs.values()}) > 1:
-            warn(
-                f"runs: {', '.join(map(repr, of_runs))} have data of their own, by "
-                f"their seeds, from {dataset}: if its test part hangs on the seed, the "
-                "samples that are compared one by one are not the same"
-            )
-    of_one_name = any(len({*of_runs.values()}) > 1 for of_runs in contents.values())
-    if len(own_sets) > 1 and not of_one_name:
-        warn(
-            f"runs: they are of other data ({', '.join(own_sets.values())}), taken for "
-            "the same samples because the labels of the test are equal: those of folds "
-            "in the order of classes are, too"
-        )
-
-
-def _warn_of_one_set(
-    val: Mapping[str, tuple[Tensor, Tensor]],
-    test: Mapping[str, tuple[Tensor, Tensor]],
-    given: Mapping[str, tuple[object, object]],
-) -> None:
-    """Warn if calibrators would be fitted on the very samples that are shown.
-
-    All of them, or some, in any order, also rounded to half precision. ``given`` are
-    the scores of both as they came, which have their own types.
-    """
-    for name in val:
-        pairs = zip(val[name], test[name], strict=True)
-        which = "are the samples that are shown"
-        if not all(torch.equal(fitted, shown) for fitted, shown in pairs):
-            fitted, shown = (_as_coarse(as_tensor("val", z)) for z in given[name])
-            n_again = n_tested_again(val[name], test[name], (fitted, shown))
-            if not n_again:
-                continue
-            which = f"hold {n_again:,} of the {len(shown):,} samples that are shown"
-        warn(
-            f"val: those of {name!r} {which}, so that calibrators look better than "
-            "they are; fit on other samples"
-        )
-
-
-def _scores_of(given: object, stored: tuple[Tensor, Tensor]) -> object:
-    """The scores of a pair as they came, or of a run's folder those that it holds."""
-    scores: object = given[0] if isinstance(given, (tuple, list)) else stored[0]
-    return scores
-
-
-def _as_coarse(logits: Tensor) -> Tensor:
-    """Logits in half precision if they were rounded to it before."""
-    logits = logits.cpu()
-    for kind in (torch.bfloat16, torch.float16):
-        if torch.equal(logits.to(kind).to(logits.dtype), logits):
-            return logits.to(kind)
-    return logits
-
-
-def _refuse_other_classes(
-    val: Mapping[str, tuple[Tensor, Tensor]], test: Mapping[str, tuple[Tensor, Tensor]]
-) -> None:
-    """Refuse logits of validation that are of another number of classes."""
-    for name in val:
-        ours, theirs = (pair[name][0].shape[1] for pair in (val, test))
-        if ours != theirs:
-            problem = f"of {name!r} has {ours} classes, runs have {theirs}"
-            fail("val", problem, "pass logits of one model")
-
-
-def _common_labels(test: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
-    """The labels of all runs, which must have been tested on the same samples."""
-    first = next(iter(test))
-    logits, labels = test[first]
-    for name, (other_logits, other_labels) in test.items():
-        same_shape = other_logits.shape == logits.shape
-        if not same_shape or not torch.equal(other_labels, labels):
-            problem = f"{first!r} and {name!r} were tested on different samples"
-            fail("runs", problem, "compare runs of one test set")
-    return labels
-
-
-def _refuse_other_length(name: str, values: Sized, n: int) -> None:
-    """Refuse what does not go with the logits, one by one."""
-    if len(values) != n:
-        problem = f"are {len(values)}, the logits ask for {n}"
-        fail(name, problem, "pass those of the tested data")
-
-
-class _Setting(traitlets.TraitType[Any, Any]):
-    """A trait shared with the browser; ``check`` returns the value or refuses it."""
-
-    def __init__(self, default: object, check: Callable[[Any, Any], object]) -> None:
-        super().__init__(default)
-        self._check = check
-        self.tag(sync=True)
-
-    def validate(self, obj: object, value: object) -> object:
-        """What ``check`` makes of the value."""
-        return self._check(obj, value)
-
-
-class _Explorer(anywidget.AnyWidget):
-    """Settings, their page, and its picture. Children say what the page holds."""
-
-    _esm = bundle.script("link")
-    kind: ClassVar[str]
-    settings: ClassVar[tuple[str, ...]]
-    key = traitlets.Unicode().tag(sync=True)  # by which the page finds this object
-    reply = traitlets.Dict().tag(sync=True)  # of a kernel that has to answer
-
-    def __init__(self, **settings: object) -> None:
-        known_keys("settings", settings, self.settings)
-        super().__init__(key=uuid.uuid4().hex, **settings)
-
-    @property
-    def question(self) -> dict[str, Any]:
-        """The present settings, as the browser asks them."""
-        return {name: copy.deepcopy(getattr(self, name)) for name in self.settings}
-
-    def _content(self, image_bytes: int) -> dict[str, object]:
-        """What the page's script reads, with at most so many bytes of images."""
-        raise NotImplementedError
-
-    def figure(self) -> Figure:
-        """The present state as a matplotlib figure."""
-        raise NotImplementedError
-
-    def _html(self, picture: tuple[bytes, str], image_bytes: int) -> str:
-        """The page's piece."""
-        common = {"kind": self.kind, "key": self.key, "settings": self.question}
-        content = {**common, **self._content(image_bytes)}
-        return bundle.fragment(content, *picture, bundle.script("explorer"))
-
-    def _picture(self) -> tuple[bytes, str]:
-        """The figure for where no script runs: PNG, and its description."""
-        figure = self.figure()
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
-        return file.getvalue(), alt.description(figure)
-
-    def _repr_mimebundle_(
-        self, **kwargs: object
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A page's piece and a picture: no reference to a kernel that may be gone."""
-        picture = self._picture()
-        name = type(self).__name__
-        data = {
-            "text/plain": f"{name}: interactive where scripts run, a picture elsewhere",
-            "text/html": self._html(picture, MOST_IMAGES_IN_OUTPUT),
-            "image/png": base64.b64encode(picture[0]).decode(),
-        }
-        return data, {"image/png": {"alt": picture[1]}}
-
-    def save(self, path: str | os.PathLike[str], title: str = "") -> Path:
-        """Write one HTML file that needs no network, no kernel and no other file.
-
-        Parameters
-        ----------
-        path : path
-            Ends in ``.html``; an existing file is replaced.
-        title : str, optional
-            Shown on top of the page.
-
-        Returns
-        -------
-        Path
-            Where the file is; at most 12 MB.
-
-        Raises
-        ------
-        ValueError
-            If the logits alone are more than that, or ``path`` is no HTML file.
-
-        Examples
-        --------
-        >>> PropernessExplorer().save("/nowhere/x.txt")
-        Traceback (most recent call last):
-        ...
-        ValueError: path: '/nowhere/x.txt' does not end in .html; name an HTML file
-        """
-        if Path(path).suffix.lower() not in (".html", ".htm"):
-            fail("path", f"{str(path)!r} does not end in .html", "name an HTML file")
-        picture = self._picture()
-        bare = len(self._html(picture, 0))
-        room = MOST_IN_FILE - bare - 1000
-        if room < 0:
-            problem = f"the page would take {bare / 1e6:.0f} MB, at most 12 are sent"
-            fail("save", problem, "pass fewer runs, or a sample of the test set")
-        heading = html.escape(title or self._title(), quote=False)
-        # base64 makes four bytes of three
-        return bundle.write_page(path, heading, [self._html(picture, room * 3 // 4)])
-
-    def _title(self) -> str:
-        """The heading of a saved page."""
-        raise NotImplementedError
-
-
 class _Found(NamedTuple):
     """Selected samples: which, what is shown of them, and how surprising each is."""
 
@@ -398,7 +93,7 @@ class _Found(NamedTuple):
     surprise: npt.NDArray[np.float64]
 
 
-class ReliabilityExplorer(_Explorer):
+class ReliabilityExplorer(Explorer):
     """A reliability diagram to play with: bars, their numbers and their samples.
 
     Parameters
@@ -462,28 +157,28 @@ class ReliabilityExplorer(_Explorer):
         "n_images",
         "detail",
     )
-    losses = _Setting(
+    losses = Setting(
         (), lambda self, names: [choice("losses", name, self._test) for name in names]
     )
-    calibrator = _Setting("raw", lambda self, value: self._check_calibrator(value))
-    temperature = _Setting(
+    calibrator = Setting("raw", lambda self, value: self._check_calibrator(value))
+    temperature = Setting(
         1.0, lambda self, value: number("temperature", value, 0.1, 10)
     )
-    n_bins = _Setting(
+    n_bins = Setting(
         20, lambda self, value: number("n_bins", value, 1, 50, integer=True)
     )
-    binning = _Setting("width", lambda self, value: choice("binning", value, _BINNINGS))
-    class_index = _Setting(None, lambda self, k: self._index("class_index", k))
-    selected = _Setting(None, lambda self, value: self._check_selected(value))
-    errors_only = _Setting(False, lambda self, value: bool(value))
-    pair = _Setting(None, lambda self, value: self._check_pair(value))
-    first = _Setting(
+    binning = Setting("width", lambda self, value: choice("binning", value, _BINNINGS))
+    class_index = Setting(None, lambda self, k: self._index("class_index", k))
+    selected = Setting(None, lambda self, value: self._check_selected(value))
+    errors_only = Setting(False, lambda self, value: bool(value))
+    pair = Setting(None, lambda self, value: self._check_pair(value))
+    first = Setting(
         0, lambda self, value: number("first", value, 0, 2**31, integer=True)
     )
-    n_images = _Setting(
+    n_images = Setting(
         24, lambda self, value: number("n_images", value, 1, 500, integer=True)
     )
-    detail = _Setting(None, lambda self, value: self._index("detail", value))
+    detail = Setting(None, lambda self, value: self._index("detail", value))
 
     def __init__(
         self,
@@ -538,28 +233,28 @@ class ReliabilityExplorer(_Explorer):
                 problem = f"has the name {name!r}, of type {type(name).__name__}"
                 fail("runs", problem, f"pass text, such as {str(name)!r}", TypeError)
         known_keys("val", val, runs)
-        self._val = {name: _pair("val", pair, form) for name, pair in val.items()}
+        self._val = {name: read_pair("val", pair, form) for name, pair in val.items()}
         test: dict[str, tuple[Tensor, Tensor]] = {}
-        _refuse_other_contents(runs)
+        refuse_other_contents(runs)
         for name, run in runs.items():
             if isinstance(run, (str, os.PathLike)):
-                test[name] = _stored_pair("runs", run, "test")
+                test[name] = stored_pair("runs", run, "test")
                 if images is None or names is None:
-                    splits = _data_of(name, run, test[name][1])
+                    splits = data_of(name, run, test[name][1])
                     if splits is not None:
                         images = splits.test[0] if images is None else images
                         names = names or splits.class_names
                 if name not in val:
-                    self._val[name] = _stored_pair("val", run, "val")
+                    self._val[name] = stored_pair("val", run, "val")
             else:
-                test[name] = _pair("runs", run, form)
-        _refuse_other_classes(self._val, test)
+                test[name] = read_pair("runs", run, form)
+        refuse_other_classes(self._val, test)
         given = {
-            name: (_scores_of(val.get(name), pair), _scores_of(runs[name], test[name]))
+            name: (scores_of(val.get(name), pair), scores_of(runs[name], test[name]))
             for name, pair in self._val.items()
         }
-        _warn_of_one_set(self._val, test, given)
-        self._labels = _common_labels(test)
+        warn_of_one_set(self._val, test, given)
+        self._labels = common_labels(test)
         self._test = {name: logits for name, (logits, _) in test.items()}
         n_classes = next(iter(self._test.values())).shape[1]
         n_cells = sum(logits.numel() for logits in self._test.values())
@@ -568,10 +263,10 @@ class ReliabilityExplorer(_Explorer):
             # As the browser counts, so that both find the same bins.
             self._test = {name: z.double() for name, z in self._test.items()}
         self._names = [str(name) for name in names or range(n_classes)]
-        _refuse_other_length("class_names", self._names, n_classes)
+        refuse_other_length("class_names", self._names, n_classes)
         if images is not None:
-            _refuse_other_length("images", images, len(self._labels))
-        self._images = self._check_images(images)
+            refuse_other_length("images", images, len(self._labels))
+        self._images = checked_images(images)
 
     def _offer_calibrators(self) -> None:
         """Decide which calibrators a reader can choose."""
@@ -586,24 +281,6 @@ class ReliabilityExplorer(_Explorer):
             ]
         chosen = [name for name in offered if name not in self._python_only]
         self._calibrators = ["raw", *chosen]
-
-    @staticmethod
-    def _check_images(images: Any) -> npt.NDArray[np.uint8] | None:  # noqa: ANN401
-        """Pixels that can be shown, or None for other inputs."""
-        if images is None:
-            return None
-        if not hasattr(images, "ndim"):
-            problem = f"must be a tensor or array, got {type(images).__name__}"
-            fail("images", problem, "pass numpy.asarray(images)", TypeError)
-        if images.ndim != 4:
-            return None
-        if "uint8" not in str(images.dtype):
-            problem = f"have dtype {images.dtype}"
-            fail("images", problem, "pass uint8 pixels from 0 to 255", TypeError)
-        if images.shape[1] not in (1, 3):
-            problem = f"have {images.shape[1]} channels"
-            fail("images", problem, "pass (N, C, H, W) with C 1 or 3")
-        return np.asarray(images).copy()  # its owner may write into it
 
     def _index(self, name: str, value: object) -> int | None:
         """A class or a sample, or None."""
@@ -1007,203 +684,3 @@ class ReliabilityExplorer(_Explorer):
     def _title(self) -> str:
         """The heading of a saved page."""
         return "Reliability of " + ", ".join(style(name).label for name in self._test)
-
-
-class PropernessExplorer(_Explorer):
-    """Move the truth q about the simplex; see which prediction p a loss rewards most.
-
-    The surface is the risk ``sum_k q_k loss(p, k)`` of p; a loss is proper where the
-    minimiser p* is q. GCE compares samples, so its risk (the paper's Eq. 4, truths for
-    labels) needs a batch.
-
-    Parameters
-    ----------
-    **settings
-        What a reader can change, and Python too at any time: ``loss`` ("ce", "brier",
-        "focal", "flsd", "dfl" or "gce"), ``truth`` (3 probabilities), ``gamma`` (of
-        focal and dfl, in [0, 10]), ``weight`` (lambda of gce, in [0, 1]; 0 is ce),
-        ``batch``. With "varied" there are three more samples, predicted right, whose
-        truths span the classes (Theorem 1's rank condition). With "alike" there are
-        copies with this q and this p, which GCE cannot tell apart, as it cannot with
-        one sample alone.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a setting is malformed; the message begins with its name.
-
-    Examples
-    --------
-    >>> [round(p, 3) for p in PropernessExplorer(loss="brier").answer["best"]]
-    [0.6, 0.3, 0.1]
-    """
-
-    kind = "simplex"
-    settings = ("loss", "truth", "gamma", "weight", "batch")
-    _losses: ClassVar = tuple(
-        name for name, row in LOSSES.items() if row.simplex_options is not None
-    )
-    _steps: ClassVar = 48
-    loss = _Setting("ce", lambda self, value: choice("loss", value, self._losses))
-    truth = _Setting((0.6, 0.3, 0.1), lambda self, value: self._check_truth(value))
-    gamma = _Setting(3.0, lambda self, value: number("gamma", value, 0, 10))
-    weight = _Setting(1.0, lambda self, value: number("weight", value, 0, 1))
-    batch = _Setting(
-        "varied", lambda self, value: choice("batch", value, ("varied", "alike"))
-    )
-
-    def __init__(self, **settings: object) -> None:
-        n = self._steps
-        points = [(i, j, n - i - j) for i in range(n + 1) for j in range(n + 1 - i)]
-        # Inside the rim, where risks are infinite, and off the lines of equal
-        # probabilities, where dfl jumps.
-        aside = torch.tensor([0.03, 0.05, 0.07], dtype=torch.float64)
-        self._grid = (torch.tensor(points) + aside) / (n + 0.15)
-        super().__init__(**settings)
-
-    def _check_truth(self, truth: Iterable[object]) -> list[float]:
-        """Three probabilities."""
-        parts = [float(number("truth", part, 0, 1)) for part in truth]
-        if len(parts) != 3 or abs(sum(parts) - 1) > 1e-6:
-            problem = f"{parts} are not three probabilities with sum 1"
-            fail("truth", problem, "pass e.g. [0.6, 0.3, 0.1]")
-        return parts
-
-    def _risk(self, probs: Tensor) -> Tensor:
-        """Risk (G,) of each prediction in ``probs`` (G, 3)."""
-        q = torch.tensor(self.truth, dtype=torch.float64)
-        if self.loss == "gce":
-            return self._risk_in_a_batch(probs.log(), q)
-        takes = LOSSES[self.loss].simplex_options or ()
-        options = {"gamma": self.gamma} if "gamma" in takes else {}
-        loss = make_loss(self.loss, reduction="none", **options)
-        classes = torch.arange(3).repeat(len(probs))
-        losses: Tensor = loss(probs.log().repeat_interleave(3, 0), classes)
-        return losses.view(-1, 3) @ q
-
-    def _risk_in_a_batch(self, log_p: Tensor, q: Tensor) -> Tensor:
-        """GCE's risk (G,) of each prediction beside the rest of the batch."""
-        if self.batch == "alike":
-            others = q[None]
-            n_predicted = 2  # the copy moves with the sample
-        else:
-            others = 0.1 + 0.7 * torch.eye(3, dtype=torch.float64)
-            n_predicted = 1
-        truths = torch.cat((q[None], others))
-        log_probs = truths.log()[:, None].repeat(1, len(log_p), 1)
-        log_probs[:n_predicted] = log_p
-        # Each column by itself.
-        ratio = gce_log_ratio(log_probs.flatten(1), self.weight, None)
-        shares = truths[:, None] * ratio.view_as(log_probs)
-        return -shares.sum((0, 2)) / len(truths)
-
-    def _minimiser(self, risk: Tensor) -> Tensor | None:
-        """The best prediction (3,), ever finer; None if all are equal.
-
-        Some losses jump: flsd where a probability passes 0.2, dfl where two change
-        places. So the best point of each part between such lines is refined.
-        """
-        if risk.max() - risk.min() < 1e-9:
-            return None
-        order = self._grid.argsort(1) @ torch.tensor([9, 3, 1])
-        below = (self._grid < _FLSD_JUMP).long() @ torch.tensor([4, 2, 1])
-        parts = 8 * order + below
-        firsts = [risk.argmin()]
-        for part in sorted({*parts.tolist()}):
-            firsts.append(risk.where(parts == part, torch.inf).argmin())
-        best = self._grid[torch.stack(firsts)]
-        steps = torch.linspace(-1, 1, 7, dtype=torch.float64) / self._steps
-        first = steps.repeat_interleave(7)
-        second = steps.repeat(7)
-        around = torch.stack((first, second, -first - second), 1)
-        for shrink in range(10):
-            near = (best[:, None] + around / 3**shrink).clamp_min(1e-9)
-            near = near / near.sum(2, keepdim=True)
-            chosen = self._risk(near.view(-1, 3)).view(len(best), -1).argmin(1)
-            best = near[torch.arange(len(best)), chosen]
-        found = self._risk(best)
-        lowest = int(found.argmin())
-        # What refines the grid's best point to the same is no other minimum.
-        return best[lowest if found[lowest] < found[0] - 1e-7 else 0]
-
-    @property
-    def answer(self) -> Answer:
-        """The surface under the present settings, as the browser computes it.
-
-        Returns
-        -------
-        dict
-            ``question``: the settings. ``risk``: of every grid point, class 1 in i
-            steps and class 2 in j at i (n + 1) - i (i - 1) / 2 + j. ``levels``: 13 for
-            drawing. ``best``: the minimiser, None if all predictions are equal.
-            ``risk_at_truth``, ``risk_at_best``.
-        """
-        risk = self._risk(self._grid)
-        q = torch.tensor([self.truth], dtype=torch.float64).clamp_min(1e-9)
-        q = q / q.sum()
-        best = self._minimiser(risk)
-        low = float(risk.min())
-        span = 1.0 if best is None else float(risk.quantile(0.9)) - low
-        # Narrow bands near the minimum.
-        levels = low + span * (np.arange(1, 14) / 14) ** 2
-        at_best = q if best is None else best[None]
-        return {
-            "question": self.question,
-            "risk": risk.tolist(),
-            "levels": levels.tolist(),
-            "best": None if best is None else best.tolist(),
-            "risk_at_truth": float(self._risk(q)),
-            "risk_at_best": float(self._risk(at_best)),
-        }
-
-    def _colors(self) -> list[str]:
-        """Fourteen bands from dark to light."""
-        from matplotlib import colormaps, colors
-
-        return [colors.to_hex(c) for c in colormaps["viridis"](np.linspace(0, 1, 14))]
-
-    def _content(self, image_bytes: int) -> dict[str, object]:
-        """The losses and how to draw."""
-        losses = [(name, style(name).label) for name in self._losses]
-        setup = {"losses": losses, "steps": self._steps, "colors": self._colors()}
-        return {"setup": setup}
-
-    def figure(self) -> Figure:
-        """The present state as a matplotlib figure.
-
-        Returns
-        -------
-        Figure
-            The simplex with truth and minimiser.
-        """
-        answer = self.answer
-        corners = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
-        levels = answer["levels"]
-        figure = Figure(figsize=(5.2, 4.8), layout="constrained")
-        ax = figure.add_subplot(aspect="equal")
-        name = style(self.loss).label
-        ax.set_title(f"Risk of every prediction under {name} (dark is low)", pad=24)
-        across, up = (self._grid.numpy() @ corners).T
-        bounds = [levels[0] - 1e9, *levels, 1e9]
-        ax.tricontourf(across, up, answer["risk"], levels=bounds, colors=self._colors())
-        marked = [
-            ("minimiser p*", answer["best"], "kD", "w"),
-            ("truth q", self.truth, "wo", "k"),
-        ]
-        for what, p, mark, rim in marked:
-            if p is not None:
-                numbers = ", ".join(f"{value:.2f}" for value in p)
-                x, y = np.array(p) @ corners
-                label = f"{what} = ({numbers})"
-                ax.plot(x, y, mark, ms=9, mec=rim, mew=1.5, label=label)
-        for k, (left, top) in enumerate(corners):
-            lift = 0.02 if k == 2 else -0.06
-            ax.text(left, top + lift, f"class {k + 1}", ha="center")
-        place = (0.5, -0.05)
-        ax.legend(loc="upper center", bbox_to_anchor=place, ncols=2, frameon=False)
-        ax.set_axis_off()
-        return figure
-
-    def _title(self) -> str:
-        """The heading of a saved page."""
-        return "Which prediction does a loss reward?"
