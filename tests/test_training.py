@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gcelib import data, losses, metrics, runs, training
-from gcelib.study import networks, trainer
+from gcelib.study import environment, networks
 from gcelib.study.isolation import torch_defaults
 from gcelib.study.trainer import RECIPES, TrainConfig, fit, recipe
 
@@ -935,8 +935,8 @@ def test_a_commit_that_came_after_the_import_is_not_said_to_have_run(monkeypatch
     commit = training.environment(settings)["commit"]
     if commit is None:
         pytest.skip("needs a checkout")
-    file, time_written = next(iter(trainer._WRITTEN_AT_IMPORT.items()))
-    written = {**trainer._WRITTEN_AT_IMPORT, file: time_written - 1}
-    monkeypatch.setattr(trainer, "_WRITTEN_AT_IMPORT", written)
+    file, time_written = next(iter(environment._WRITTEN_AT_IMPORT.items()))
+    written = {**environment._WRITTEN_AT_IMPORT, file: time_written - 1}
+    monkeypatch.setattr(environment, "_WRITTEN_AT_IMPORT", written)
     after = training.environment(settings)["commit"]
     assert after == commit.removesuffix("-dirty") + "-dirty"

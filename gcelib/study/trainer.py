@@ -6,22 +6,13 @@ both.
 """
 
 import contextlib
-import copy
-import datetime
-import importlib.metadata
 import json
-import math
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypedDict, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,10 +20,17 @@ from torch.nn import functional as F
 from gcelib import losses, metrics
 from gcelib._check import fail, warn
 from gcelib._random import seeded
-from gcelib.study import data, networks, places, runs
+from gcelib.study import data, networks, runs
 from gcelib.study.config import RECIPES, Recipe, Settings, TrainConfig, recipe
 from gcelib.study.data import own
 from gcelib.study.data.splits import TensorPair
+from gcelib.study.duration import (
+    check_duration,
+    estimate_hours,
+    refuse_if_too_slow,
+    refuse_long_run_before_loading,
+)
+from gcelib.study.environment import Environment, environment, processor, unlike_days
 from gcelib.study.isolation import torch_defaults
 from gcelib.study.measuring import measure, measure_further
 
@@ -55,10 +53,6 @@ __all__ = [
     "progress",
     "recipe",
 ]
-
-
-#: Where a run is trained: JSON values by name.
-Environment: TypeAlias = dict[str, str | int | bool | None]
 
 
 # --- what is prepared -----------------------------------------------------------------
@@ -137,7 +131,7 @@ def _prepared(settings: Settings) -> Job:
     with torch_defaults():
         done = _is_finished(settings)
         if not done:
-            _refuse_long_run_before_loading(settings)
+            refuse_long_run_before_loading(settings)
         splits = data.load_as_described(settings.dataset, settings.seed)
         ood = {}
         if not done:
@@ -155,7 +149,7 @@ def _refuse_data(settings: Settings, splits: data.Splits) -> None:
     """Refuse a run that this data makes too slow, or leaves without a batch."""
     n_train = len(splits.train[1])
     size = data.Size(n_train, splits.input_shape, splits.n_classes)
-    _refuse_if_too_slow(settings, size)
+    refuse_if_too_slow(settings, size)
     if settings.drop_last and settings.batch_size > n_train:
         problem = (
             f"{settings.batch_size} with drop_last leaves no batch of {n_train} samples"
@@ -171,115 +165,6 @@ def _is_finished(settings: Settings) -> bool:
     asked = settings.stored()
     runs.refuse_other_result(settings.run_dir, there, asked, settings.defaults)
     return runs.is_done(settings.run_dir)
-
-
-def environment(settings: Settings) -> Environment:
-    """Describe where a run happens.
-
-    Parameters
-    ----------
-    settings : Settings
-        Of the run.
-
-    Returns
-    -------
-    dict
-        Device and :func:`processor`, threads, how many runs share the device (a sweep
-        says so by ``$GCELIB_SHARING``; else None), versions, the checkout's commit
-        ("-dirty" if files differ from it, or from what this process has imported), the
-        present time, and whether weights are kept.
-
-    Examples
-    --------
-    >>> environment(TrainConfig("digits", device="cpu").resolved())["torch"]
-    '...'
-    """
-    on_gpu = settings.device.startswith("cuda")
-    machine = f"{settings.device} ({processor()})"
-    now = datetime.datetime.now(datetime.UTC)
-    return {
-        "device": torch.cuda.get_device_name(settings.device) if on_gpu else machine,
-        "threads": torch.get_num_threads(),
-        "sharing": _sharing(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        **_version_of_timm(settings),
-        "commit": _commit(),
-        "started": now.isoformat(timespec="seconds"),
-        "keep_weights": settings.keep_weights,
-    }
-
-
-def _unlike_days(one: Environment) -> Environment:
-    """Return an environment without what says nothing of where a run was trained."""
-    return {k: v for k, v in one.items() if k not in ("started", "keep_weights")}
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells it.
-
-    Returns
-    -------
-    str
-        Name and architecture; on systems without ``/proc/cpuinfo`` what Python knows.
-
-    Examples
-    --------
-    >>> processor().endswith(platform.machine())
-    True
-    """
-    name = platform.processor()
-    with contextlib.suppress(OSError):
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        models = [line for line in told.splitlines() if line.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
-    architecture = platform.machine()
-    if name in ("", architecture):
-        return architecture
-    return f"{name}, {architecture}"
-
-
-def _sharing() -> int | None:
-    """Return how many runs share the device, as a sweep told its workers, or None."""
-    told = os.environ.get("GCELIB_SHARING", "")
-    return int(told) if told.isdecimal() else None
-
-
-def _version_of_timm(settings: Settings) -> dict[str, str]:
-    """Return the version of the package that the network is from, if it is timm."""
-    if not settings.model.startswith("timm:"):
-        return {}
-    return {"timm": importlib.metadata.version("timm")}
-
-
-def _written() -> dict[Path, int]:
-    """Return when each file of gcelib was written, in nanoseconds."""
-    files = Path(__file__).parents[1].rglob("*.py")
-    return {file: file.stat().st_mtime_ns for file in files}
-
-
-#: By which to see that a commit came after this process had imported the code.
-_WRITTEN_AT_IMPORT = _written()
-
-
-def _commit() -> str | None:
-    """Return the checkout's commit; None where there is no checkout or no git."""
-    project = places.checkout()
-    if project is None:
-        return None
-    describe = ["describe", "--always", "--dirty", "--abbrev=12", "--match="]
-    with contextlib.suppress(OSError):
-        command = ["git", "-C", str(project), *describe]
-        done = subprocess.run(  # noqa: S603 - git's own words, no shell
-            command, capture_output=True, text=True, check=False
-        )
-        commit = done.stdout.strip()
-        is_other = commit and _written() != _WRITTEN_AT_IMPORT
-        if is_other and not commit.endswith("-dirty"):
-            return f"{commit}-dirty"
-        return commit or None
-    return None
 
 
 # --- the loop -------------------------------------------------------------------------
@@ -593,7 +478,7 @@ class Trainer:
         known = {} if checkpoint is None else checkpoint
         before: list[Environment] = json.loads(known.get("environments", "[]"))
         now = dict(self.job.environment)
-        return [one for one in before if _unlike_days(one) != _unlike_days(now)] + [now]
+        return [one for one in before if unlike_days(one) != unlike_days(now)] + [now]
 
     def _on_device(self) -> dict[str, TensorPair]:
         """Return the splits on the device, where they stay."""
@@ -1006,117 +891,3 @@ def progress(record: Record) -> str:
     parts.append(f"images/s {record['images_per_second']:,.0f}")
     parts.append(f"left {minutes}:{seconds:02d} min")
     return " · ".join(parts)
-
-
-# --- refusing what would take days ----------------------------------------------------
-
-
-def check_duration(config: TrainConfig) -> None:
-    """Refuse a run that would take too long, before it downloads gigabytes.
-
-    ``prepare`` calls it too; data sets that need no download it judges when they are
-    loaded.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        What was asked.
-
-    Raises
-    ------
-    ValueError
-        With the estimate, if it is above ``max_hours``.
-    """
-    settings = config.resolved()
-    if not runs.is_done(settings.run_dir):
-        _refuse_long_run_before_loading(settings)
-
-
-def _refuse_long_run_before_loading(settings: Settings) -> None:
-    """Refuse a run that would take too long, if its size is known without its data."""
-    size = data.source_of(settings.dataset, settings.seed).size
-    is_long_tail = settings.dataset != data.parent(settings.dataset)
-    if size is not None and not is_long_tail:
-        _refuse_if_too_slow(settings, size)
-
-
-def _refuse_if_too_slow(settings: Settings, size: data.Size) -> None:
-    """Refuse a run on data of this size if it would take longer than ``max_hours``."""
-    hours = _estimate(settings, size)
-    if hours > settings.max_hours:
-        what = f"{settings.model} on {settings.dataset} for {settings.epochs} epochs"
-        where = f"about {hours:,.0f} hours on {settings.device}"
-        cure = "use a GPU, a smaller model or fewer epochs, or pass "
-        cure += f"max_hours={math.ceil(hours * 1.5)} to run it anyway"
-        fail("model", f"{what} would take {where}", cure)
-
-
-def estimate_hours(
-    config: TrainConfig, n_train: int, input_shape: tuple[int, ...], n_classes: int
-) -> float:
-    """Estimate the time of the training steps here, from one timed small step.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        Network, batch size, epochs and device.
-    n_train : int
-        Training samples.
-    input_shape : tuple of int
-        (C, H, W) or (D,).
-    n_classes : int
-        K.
-
-    Returns
-    -------
-    float
-        Hours.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the network cannot be built for such data, or does not return logits.
-
-    Examples
-    --------
-    >>> estimate_hours(TrainConfig("digits", device="cpu"), 1000, (1, 8, 8), 10) < 1
-    True
-    """
-    return _estimate(config.resolved(), data.Size(n_train, input_shape, n_classes))
-
-
-def _estimate(settings: Settings, size: data.Size) -> float:
-    """Return the hours that the training steps will take."""
-    device = torch.device(settings.device)
-    # By its seed, since the function may keep what it returns.
-    with torch_defaults(), seeded(settings.seed):
-        network = networks.build(settings.model, size.n_classes, size.input_shape)
-        with contextlib.suppress(RuntimeError, TypeError):  # what cannot be copied
-            network = copy.deepcopy(network)  # may be shared: it stays as it is
-        network = network.to(device)
-        n = settings.batch_size
-        if device.type == "cpu":
-            n = min(n, 8)
-        x = torch.zeros(n, *size.input_shape, device=device)
-        seconds = []
-        for _ in range(2 if device.type == "cpu" else 3):  # the first one warms up
-            start = time.perf_counter()
-            _trial_step(settings.model, network, x, size.n_classes)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds.append(time.perf_counter() - start)
-    return min(seconds) / n * size.n_train * settings.epochs / 3600
-
-
-def _trial_step(name: str, network: nn.Module, x: Tensor, n_classes: int) -> None:
-    """Make a step on empty inputs; refuse a network of the user's that cannot."""
-    try:
-        logits = network(x)
-    except Exception as error:
-        if not networks.is_own(name):
-            raise
-        reason = f"{type(error).__name__}: {error}"
-        problem = f"{name} fails on a batch {tuple(x.shape)} ({reason})"
-        fail("model", problem, "let it take inputs of the shape of the data")
-    networks.check_output(name, logits, len(x), n_classes)
-    logits.logsumexp(1).mean().backward()
