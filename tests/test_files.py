@@ -838,7 +838,7 @@ def test_the_probability_of_one_class_is_no_confidence(tmp_path):
         written([*both, p], "y_true,y_pred,score")
     with pytest.raises(BadParameter, match="seems to be the probability of class 0"):
         written([*both, 1 - p], "y_true,y_pred,score")
-    with pytest.raises(BadParameter, match="is higher for every right prediction"):
+    with pytest.raises(BadParameter, match="higher for nearly every right prediction"):
         written([label == prediction, of_truth], "correct,score")
     p = rng.dirichlet(np.full(5, 0.5), 400)  # of five classes
     label = [rng.choice(5, p=row) for row in p]
@@ -846,6 +846,79 @@ def test_the_probability_of_one_class_is_no_confidence(tmp_path):
     assert np.allclose(written([*both, p.max(1)], "y_true,y_pred,score"), p.max(1))
     with pytest.raises(BadParameter, match="confidence: is below 1/5 for"):
         written([*both, p[np.arange(400), label]], "y_true,y_pred,score")
+
+
+def confident_model(n, k, seed=3):
+    """Probabilities (N, K) of a model, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k, n)
+    z = 1.5 * rng.normal(size=(n, k))
+    z[np.arange(n), labels] += 2 + np.log(k) / 2
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    return p, labels
+
+
+@pytest.mark.parametrize("k", [2, 3, 10, 100])
+@pytest.mark.parametrize("n_other", [0, 1, 15])
+def test_a_few_predictions_otherwise_do_not_hide_the_true_class_s_probability(
+    tmp_path, k, n_other
+):
+    p, labels = confident_model(3000, k)
+    said = p.argmax(1)
+    of_truth = p[np.arange(3000), labels]
+    sure = np.flatnonzero((said == labels) & (of_truth > 0.6))[:n_other]
+    said[sure] = (said[sure] + 1) % k
+    lines = zip(labels, said, of_truth.round(6), strict=True)
+    path = tmp_path / "m.csv"
+    write_confidences(path, "label,prediction,confidence", lines)
+    with pytest.raises(BadParameter, match="not of the true one"):
+        load_logits_file(path)
+    of_class_1 = p[:, 1].round(6)
+    if k == 2:
+        lines = zip(labels, said, of_class_1, strict=True)
+        write_confidences(path, "label,prediction,confidence", lines)
+        with pytest.raises(BadParameter, match="the probability of class 1"):
+            load_logits_file(path)
+        lines = zip((labels == said).astype(int), of_truth, strict=True)
+        write_confidences(path, "correct,confidence", lines)
+        with pytest.raises(BadParameter, match="not of the true one"):
+            load_logits_file(path)
+
+
+@pytest.mark.parametrize("k", [2, 3, 10])
+@pytest.mark.parametrize("what", ["margin", "1 - entropy", "holes"])
+def test_what_the_largest_of_so_many_probabilities_cannot_be_is_told(tmp_path, k, what):
+    p, labels = confident_model(600, k)
+    p = p**0.4 / (p**0.4).sum(1, keepdims=True)
+    first, second = np.sort(p, 1)[:, -2:].T[::-1]
+    values = {
+        "margin": first - second,
+        "1 - entropy": 1 + (p * np.log(p)).sum(1) / np.log(k),
+        "holes": np.where(np.arange(600) % 10 == 3, 0, first),
+    }[what]
+    path = tmp_path / "m.csv"
+    lines = [*zip(labels, p.argmax(1), values.round(6), strict=True)]
+    write_confidences(path, "label,prediction,confidence", lines)
+    n_below = sum(c < 0.99 / k for _, _, c in lines)
+    with pytest.warns(UserWarning, match=f"is below 1/{k} in {n_below} of 600 lines"):
+        load_logits_file(path)
+    if what == "holes":
+        hits = [(int(a == b), c) for a, b, c in lines]
+        write_confidences(path, "correct,confidence", hits)
+        with pytest.warns(UserWarning, match="confidence: is 0 in 60 of 600 lines"):
+            load_logits_file(path)
+
+
+@pytest.mark.parametrize("digits", [1, 2, 8])
+@pytest.mark.parametrize(("n", "k"), [(40, 2), (600, 3), (40, 1000), (600, 1000)])
+def test_top_probabilities_are_not_below_chance(tmp_path, n, k, digits):
+    """Rounded ones nearly are, and of many classes few lines hold few."""
+    p, labels = confident_model(n, k)
+    p = p**0.2 / (p**0.2).sum(1, keepdims=True)  # hardly sure
+    path = tmp_path / "m.csv"
+    lines = zip(labels, p.argmax(1), p.max(1).round(digits), strict=True)
+    write_confidences(path, "label,prediction,confidence", lines)
+    assert len(load_logits_file(path).parts["test"][0]) == n
 
 
 @pytest.mark.parametrize("column", ["label", "prediction"])

@@ -22,6 +22,12 @@ from gcelib import _check
 from gcelib._check import fail
 from gcelib.calibrator import exchanged_classes, tell_exchanged
 from gcelib.study import files
+from gcelib.study.spreadsheet._confidences import (
+    is_of_one_class,
+    look_below_chance,
+    refuse_of_true_class,
+    tell_zeros,
+)
 from gcelib.study.spreadsheet._left_out import (
     LeftOut,
     are_classes_of_one_sample,
@@ -787,7 +793,8 @@ class _Reader:
             self._refuse_correct_answers()
             hits = self._correct()
             self._refuse_lines_of_classes(values, hits)
-            _refuse_of_true_class(values, hits)
+            refuse_of_true_class(values, hits)
+            tell_zeros(values)
             parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
             return Table("confidences", parts, notes=tuple(self.notes))
         labels, predictions, names = self._two_labels()
@@ -798,8 +805,8 @@ class _Reader:
         n_seen = len(np.unique(np.concatenate([labels, predictions])))
         if n_seen == 2:
             self._refuse_of_one_class(values, predictions, names)
-        _refuse_of_true_class(values, hits)
-        _refuse_below_chance(values, hits, n_seen)
+        refuse_of_true_class(values, hits)
+        look_below_chance(values, hits, n_seen)
         parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
         predicted = {
             name: (labels[rows], predictions[rows]) for name, rows in splits.items()
@@ -864,10 +871,10 @@ class _Reader:
     ) -> None:
         """Refuse the probability of one and the same of two classes."""
         ids = np.unique(predictions)
-        if len(ids) < 2 or len(values) < _MANY or values.min() >= 0.5:
+        if len(ids) < 2:
             return
-        for other, same in (ids, ids[::-1]):
-            if values[predictions == other].max() <= values[predictions == same].min():
+        for same in ids[::-1]:
+            if is_of_one_class(values, predictions == same):
                 name = names[same] if names else str(same)
                 problem = f"seems to be the probability of class {safe(name)}"
                 cure = "write that of the predicted class: of two classes max(p, 1 - p)"
@@ -1015,37 +1022,6 @@ class _Reader:
         if "%" in value:
             cure = "write fractions of 1 without a percent sign"
         fail(role, f"holds what is not a number, {where}", cure)
-
-
-def _refuse_of_true_class(
-    values: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_]
-) -> None:
-    """Refuse the probability of the true class, which tells right from wrong."""
-    if len(values) < _MANY or values.min() >= 0.5 or hits.all() or not hits.any():
-        return
-    if values[~hits].max() < values[hits].min():
-        problem = "is higher for every right prediction than for any wrong one"
-        cure = "write the probability of the predicted class, not of the true one"
-        fail("confidence", problem, cure)
-
-
-def _refuse_below_chance(
-    values: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_], n_classes: int
-) -> None:
-    """Refuse numbers that the largest of so many probabilities cannot be.
-
-    Those of the true class are below 1/K where the prediction is wrong, and never above
-    one half there. Classes that no line holds may push a few below 1/K.
-    """
-    wrong = values[~hits]
-    n_below = int((wrong < 0.99 / n_classes).sum())
-    if n_below >= _MANY / 4 and wrong.max() <= 0.5:
-        problem = (
-            f"is below 1/{n_classes} for {n_below:,} wrong predictions, which the "
-            f"largest of {n_classes} probabilities cannot be"
-        )
-        cure = "write the probability of the predicted class, not of the true one"
-        fail("confidence", problem, cure)
 
 
 def _are_numbers(table: "pd.DataFrame", columns: list[int]) -> bool:
