@@ -22,6 +22,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FixedLocator, PercentFormatter
 from nbclient import NotebookClient
 
 from gcelib import calibration, losses, metrics, plots
@@ -442,7 +443,9 @@ def of_large_whole_numbers(ax):
 
 
 def of_places_moved_aside(ax):
-    ax.plot(np.array([200, 1000, 4000]) / 1.07**2, [3, 2, 1], label="bins")
+    sizes = np.array([200, 1000, 4000])
+    ax.plot(sizes / 1.07**2, [3, 2, 1], label="bins")
+    ax.plot(sizes, [1, 2, 3], label="kernel")
     ax.set(xscale="log")
     ax.set_xticks([200, 1000, 4000], ["200", "1000", "4000"])
 
@@ -477,6 +480,77 @@ def of_fractions_in_percent(ax):
     plots.bars_with_intervals(table, ax=ax, points=True)
 
 
+def of_places_near_ticks(ax):
+    ax.plot([0.9, 1.1, 2, 3], [3, 1, 2, 4], label="T")
+    ax.plot([1.1], [1], "o", label="fit")
+    ax.set_xticks([1, 2, 3])
+
+
+def of_a_half_year(ax):
+    ax.plot([2023, 2024.5, 2026], [3, 9, 4], label="CE")
+    ax.set_xticks([2023, 2024, 2025, 2026])
+
+
+def of_a_peak_by_confidence(ax):
+    confidence = np.linspace(0, 1, 101)
+    ax.plot(confidence, 1 - (confidence - 0.87) ** 2, label="CE")
+    ax.set_xticks([0, 0.5, 1])
+    ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+
+
+def of_counted_ratios(ax):
+    rows = {"rho": [10, 10, 100, 100], "loss": ["ce", "gce"] * 2}
+    table = pd.DataFrame({**rows, "ece": [0.05, 0.03, 0.09, 0.07]})
+    plots.bars_with_intervals(table[:3], x="rho", hue="loss", ax=ax)
+
+
+def of_lines_that_leave_the_axes(ax):
+    ax.plot([50, 100, 200], [38.3, 1.5, 0.5], label="matrix")
+    ax.set_ylim(0, 2)
+
+
+def of_stacked_bars_that_leave_the_axes(ax):
+    ax.bar(["x", "y"], [3.0, 2.0], label="A")
+    ax.bar(["x", "y"], [1.0, 5.0], bottom=[3.0, 2.0], label="B")
+    ax.set_ylim(0, 4)
+
+
+def of_bars_across_at_numbers(ax):
+    ax.barh([1, 2, 3], [5.0, 9.0, 7.0])
+
+
+def of_pandas_bars_across(ax):
+    pd.Series([5.0, 9.0, 7.0], index=[16, 32, 64], name="ECE").plot.barh(ax=ax)
+
+
+def of_a_formatter_for_percent(ax):
+    ax.plot([1, 2], [0.0456, 0.09], label="CE")
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def of_a_format_that_rounds(ax):
+    ax.plot([1, 2], [14.27, 14.4], label="CE")
+    ax.yaxis.set_major_formatter("{x:.0f} points")
+
+
+def of_dates(ax):
+    days = np.array(["2026-01-01", "2026-01-02T06:30"], dtype="datetime64[s]")
+    ax.plot(days, [5, 9], label="CE")
+
+
+def of_whole_numbers_as_labels(ax):
+    ax.plot([1, 2], [0.5, 0.25], label="CE")
+    ax.xaxis.set_major_locator(FixedLocator([1, 2]))
+    ax.xaxis.set_major_formatter(FixedFormatter([1, 2]))
+
+
+def of_lines_from_side_to_side(ax):
+    ax.plot([1, 5], [3, 9], label="CE")
+    ax.axvline(3, label="bins")
+    ax.axhline(5, label="limit")
+    ax.axline((1, 1), slope=1, label="diagonal")
+
+
 SHIRTS = "lowest -2 at bag, highest 4 at shirt"
 READ_OFF = {
     of_lines: "CE lowest 3.14 at 4000, highest 20.5 at 100",
@@ -489,7 +563,26 @@ READ_OFF = {
     of_stacked_bars: "A lowest 2 at y, highest 3 at x; B lowest 1 at x, highest 5 at y",
     of_numbers_as_names: "n lowest 1 at 4000, highest 3 at 2000",
     of_large_whole_numbers: "n lowest 0.123 at 1024, highest 2 at 2048",
-    of_places_moved_aside: "bins lowest 1 at 4000, highest 3 at 200",
+    of_places_moved_aside: "bins lowest 1 at 4000, highest 3 at 200; kernel lowest 1 "
+    "at 200, highest 3 at 4000",
+    of_places_near_ticks: "T lowest 1 at 1.1, highest 4 at 3; fit lowest 1 at 1.1, "
+    "highest 1 at 1.1",
+    of_a_half_year: "CE lowest 3 at 2023, highest 9 at 2024.5",
+    of_a_peak_by_confidence: "CE lowest 0.243 at 0 %, highest 1 at 87 %",
+    of_counted_ratios: "CE lowest 5 at 10, highest 9 at 100; GCE lowest 3 at 10, "
+    "highest 3 at 10",
+    of_lines_that_leave_the_axes: "matrix lowest 0.5 at 200, highest 38.3 at 50 "
+    "(beyond the axis)",
+    of_stacked_bars_that_leave_the_axes: "A lowest 2 at y, highest 3 at x; B lowest 1 "
+    "at x, highest 5 at y (beyond the axis)",
+    of_bars_across_at_numbers: "lowest 5 at 1, highest 9 at 2",
+    of_pandas_bars_across: "ECE lowest 5 at 16, highest 9 at 32",
+    of_a_formatter_for_percent: "CE lowest 4.56% at 1, highest 9% at 2",
+    of_a_format_that_rounds: "CE lowest 14.3 points at 1, highest 14.4 points at 2",
+    of_dates: "CE lowest 5 at 2026-01-01, highest 9 at 2026-01-02 06:30",
+    of_whole_numbers_as_labels: "CE lowest 0.25 at 2, highest 0.5 at 1",
+    of_lines_from_side_to_side: "CE lowest 3 at 1, highest 9 at 5; bins at 3; limit 5 "
+    "everywhere",
     of_epochs_between_ticks: "CE lowest 1 at 7, highest 5 at 2",
     of_ticks_below_zero: "A lowest -0.3 at 1, highest 0.45 at 2",
     of_written_percent: "A lowest 0.3 at 1, highest 0.6 at 2",
@@ -505,6 +598,14 @@ def test_a_description_by_values_says_what_is_drawn(draw):
     draw(ax)
     assert plots.describe_values(ax, "What") is ax
     assert alt.description(figure) == f"What: ρ = 10: {READ_OFF[draw]}."
+
+
+def test_a_description_by_values_that_finds_none_says_so():
+    figure = Figure()
+    figure.add_subplot().boxplot([[1, 2, 3], [4, 5, 6]])
+    with pytest.warns(UserWarning, match=r"drawn: has no labelled line.*describe"):
+        plots.describe_values(figure, "Errors")
+    assert alt.description(figure) == "Errors."
 
 
 def test_a_notebooks_figures_reach_html_with_their_descriptions(caplog, monkeypatch):

@@ -9,22 +9,26 @@ hands that on. The text is the author's (``describe``), else what the axes say.
 from __future__ import annotations
 
 import html
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gcelib import _check
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
+    from matplotlib.lines import Line2D
 
 Drawn = TypeVar("Drawn", bound="Axes | Figure")
+Floats = npt.NDArray[np.float64]
 
 #: What IPython takes for a picture: base64, alone or with its metadata; None for none.
 Drawing = str | tuple[str, dict[str, Any]] | None
@@ -88,9 +92,15 @@ def describe_values(drawn: Drawn, text: str) -> Drawn:
     figure: Any = drawn.figure if hasattr(drawn, "transData") else drawn
     panels = []
     for ax in figure.axes:
-        values = "; ".join(filter(None, map(_extremes, _series(ax))))
+        told = [*map(_extremes, _beside_ticks(_series(ax))), *_marks(ax)]
+        values = "; ".join(filter(None, told))
         if values:
             panels.append(_joined(ax.get_title(), ": ", values))
+    if not panels:
+        _check.warn(
+            "drawn: has no labelled line, bar, point or error bar; say by "
+            "plots.describe what there is to see"
+        )
     between = ". " if len(panels) > 1 else ": "
     return describe(drawn, f"{_joined(text, between, '. '.join(panels))}.")
 
@@ -99,67 +109,139 @@ def describe_values(drawn: Drawn, text: str) -> Drawn:
 class _Series:
     """What one line, or one kind of bars, points or error bars, shows.
 
-    ``places`` and ``values`` are (n,), each along its axis.
+    ``places`` and ``values`` are (n,), each along its axis; ``is_shown`` is False where
+    an axis ends before them.
     """
 
     label: str
-    places: npt.NDArray[np.float64]
-    values: npt.NDArray[np.float64]
+    places: Floats
+    values: Floats
+    is_shown: npt.NDArray[np.bool_]
     of_places: Axis
     of_values: Axis
 
 
 def _series(ax: Axes) -> list[_Series]:
-    """All that is drawn on one pair of axes; values along x, where only y has names."""
-    from matplotlib.collections import PathCollection
-    from matplotlib.container import BarContainer, ErrorbarContainer
-
-    found: list[tuple[str, Any]] = []
-    for line in ax.lines:
-        if not str(line.get_label()).startswith("_"):
-            found.append((str(line.get_label()), line.get_xydata()))
-    for points in ax.collections:
-        if isinstance(points, PathCollection):
-            found.append((str(points.get_label()), points.get_offsets()))
-    is_across = bool(_names(ax.yaxis)) and not _names(ax.xaxis)
-    for container in ax.containers:
-        label = str(container.get_label())
-        if isinstance(container, ErrorbarContainer) and container.lines[0] is not None:
-            found.append((label, container.lines[0].get_xydata()))
-        elif isinstance(container, BarContainer):
-            bars = [_place_and_length(bar, is_across) for bar in container.patches]
-            found.append((label, bars))
+    """All that is drawn on one pair of axes at places of its own."""
+    is_across = _is_across(ax)
     of_places: Axis = ax.yaxis if is_across else ax.xaxis
     of_values: Axis = ax.xaxis if is_across else ax.yaxis
     series = []
-    for label, pairs in found:
+    for label, drawn, lengths in [*_points(ax), *_bars(ax, is_across)]:
+        x, y = np.asarray(drawn, dtype=float).reshape(-1, 2).T
+        places, ends = (y, x) if is_across else (x, y)
+        is_shown = _is_within(of_places, places) & _is_within(of_values, ends)
+        values = ends if lengths is None else np.asarray(lengths, dtype=float)
         shown = "" if label.startswith("_") else label
-        x, y = np.asarray(pairs, dtype=float).reshape(-1, 2).T
-        places, values = (y, x) if is_across else (x, y)
-        series.append(_Series(shown, places, values, of_places, of_values))
+        series.append(_Series(shown, places, values, is_shown, of_places, of_values))
     return series
 
 
-def _place_and_length(bar: Rectangle, is_across: bool) -> tuple[float, float]:
-    """The point (x, y) of a bar's middle and its length, which may begin anywhere."""
-    if is_across:
-        return bar.get_width(), bar.get_y() + bar.get_height() / 2
-    return bar.get_x() + bar.get_width() / 2, bar.get_height()
+def _is_across(ax: Axes) -> bool:
+    """True where values are along x: of names or bars that are one below the other."""
+    from matplotlib.container import BarContainer
+
+    has_names = bool(_names(ax.xaxis)), bool(_names(ax.yaxis))
+    if any(has_names):
+        return has_names == (False, True)
+    bars = [each for each in ax.containers if isinstance(each, BarContainer)]
+    return bool(bars) and all(each.orientation == "horizontal" for each in bars)
+
+
+#: A label; points (x, y); what they say where that is not how far out they are.
+_Drawn = tuple[str, Any, Any]
+
+
+def _points(ax: Axes) -> list[_Drawn]:
+    """Labelled lines, points, and the middles of error bars."""
+    from matplotlib.collections import PathCollection
+    from matplotlib.container import ErrorbarContainer
+
+    found: list[_Drawn] = []
+    for line in ax.lines:
+        is_named = not str(line.get_label()).startswith("_")
+        if is_named and _is_of_data(line, ax) == (True, True):
+            found.append((str(line.get_label()), line.get_xydata(), None))
+    for points in ax.collections:
+        if isinstance(points, PathCollection):
+            found.append((str(points.get_label()), points.get_offsets(), None))
+    for bars in ax.containers:
+        if isinstance(bars, ErrorbarContainer) and bars.lines[0] is not None:
+            found.append((str(bars.get_label()), bars.lines[0].get_xydata(), None))
+    return found
+
+
+def _bars(ax: Axes, is_across: bool) -> list[_Drawn]:
+    """The ends of bars and their lengths, which may begin anywhere."""
+    from matplotlib.container import BarContainer
+
+    found: list[_Drawn] = []
+    for bars in ax.containers:
+        if not isinstance(bars, BarContainer):
+            continue
+        boxes = [(*bar.get_xy(), bar.get_width(), bar.get_height()) for bar in bars]
+        x, y, width, height = np.asarray(boxes, dtype=float).reshape(-1, 4).T
+        ends = (x + width, y + height / 2) if is_across else (x + width / 2, y + height)
+        lengths = width if is_across else height
+        found.append((str(bars.get_label()), np.stack(ends, axis=1), lengths))
+    return found
+
+
+def _is_of_data(line: Line2D, ax: Axes) -> tuple[bool, bool]:
+    """Whether the x and the y of a line are data, and no shares of the axes."""
+    from matplotlib.lines import AxLine
+
+    if isinstance(line, AxLine):  # its two points only say where it goes
+        return False, False
+    x, y = line.get_transform().contains_branch_seperately(ax.transData)
+    return bool(x), bool(y)
+
+
+def _marks(ax: Axes) -> list[str]:
+    """Labelled lines from one side of the axes to the other, and where they are."""
+    told = []
+    for line in ax.lines:
+        label = str(line.get_label())
+        x, y = np.asarray(line.get_xydata(), dtype=float).reshape(-1, 2).T
+        if label.startswith("_") or not len(x):
+            continue
+        of_data = _is_of_data(line, ax)
+        if of_data == (True, False) and x.min() == x.max():
+            told.append(f"{label} at {_read_place(ax.xaxis, float(x[0]))}")
+        elif of_data == (False, True) and y.min() == y.max():
+            told.append(f"{label} {_read_value(ax.yaxis, float(y[0]))} everywhere")
+    return told
+
+
+def _is_within(axis: Axis, numbers: Floats) -> npt.NDArray[np.bool_]:
+    """Which of the numbers an axis reaches; rounding of its ends is forgiven."""
+    low, high = sorted(axis.get_view_interval())
+    room = 1e-6 * (high - low)
+    within: npt.NDArray[np.bool_] = (numbers >= low - room) & (numbers <= high + room)
+    return within
+
+
+def _labels_of_ticks(axis: Axis) -> dict[float, str]:
+    """The ticks that the author has set, or that are categories; else none."""
+    from matplotlib.category import StrCategoryFormatter
+    from matplotlib.ticker import FixedLocator
+
+    formatter = axis.get_major_formatter()
+    is_set = isinstance(axis.get_major_locator(), FixedLocator)
+    if not is_set and not isinstance(formatter, StrCategoryFormatter):
+        return {}
+    places = np.asarray(axis.get_majorticklocs())
+    labels = map(str, formatter.format_ticks(places.tolist()))
+    return {float(at): label for at, label in zip(places, labels, strict=True)}
 
 
 def _names(axis: Axis) -> dict[float, str]:
     """The ticks of an axis of names; none of an axis of numbers."""
     from matplotlib.category import StrCategoryFormatter
-    from matplotlib.ticker import FixedLocator
 
-    formatter = axis.get_major_formatter()
-    of_texts = isinstance(formatter, StrCategoryFormatter)
-    if not of_texts and not isinstance(axis.get_major_locator(), FixedLocator):
-        return {}
-    places = np.asarray(axis.get_majorticklocs())
-    labels = formatter.format_ticks(places.tolist())
-    names = {float(at): label for at, label in zip(places, labels, strict=True)}
-    return names if of_texts or any(map(_is_word, labels)) else {}
+    labels = _labels_of_ticks(axis)
+    of_texts = isinstance(axis.get_major_formatter(), StrCategoryFormatter)
+    return labels if of_texts or any(map(_is_word, labels.values())) else {}
 
 
 #: Numbers as axes show them, with a unit.
@@ -172,53 +254,157 @@ def _is_word(label: str) -> bool:
     return not is_number and "$" not in label  # nor is a power of ten
 
 
+def _number_in(label: str) -> float:
+    """What a label of a tick says in front of its unit; nan where that is no number."""
+    plain = label.replace("\u2212", "-").replace("\u202f", "").replace(",", "")
+    try:
+        return float(plain.strip().rstrip("%kM "))
+    except ValueError:
+        return math.nan
+
+
+def _are_numbers_of_places(labels: Mapping[float, str]) -> bool:
+    """True where ticks are called by their numbers, also in percent: 0.5 is 50 %.
+
+    False of counted places that are called 16, 32 and 64: nothing is between them.
+    """
+    at = np.array([*labels])
+    said = np.array([_number_in(label) for label in labels.values()])
+    kept = np.isfinite(said)
+    if not kept.any():
+        return True
+    largest = np.abs(at[kept]).argmax()
+    if at[kept][largest] == 0:
+        return bool(said[kept][largest] == 0)
+    expected = at[kept] * said[kept][largest] / at[kept][largest]
+    return bool(np.allclose(said[kept], expected, rtol=1e-2, atol=1e-9))
+
+
 def _extremes(series: _Series) -> str:
     """The lowest and the highest value and where they are; "" of nothing."""
     kept = np.isfinite(series.values)
     places, values = series.places[kept], series.values[kept]
+    is_shown = series.is_shown[kept]
     if not len(values):
         return ""
     ends = {"lowest": values.argmin(), "highest": values.argmax()}
     told = []
     for end, i in ends.items():
-        value = _read(series.of_values, values[i])
-        place = _read(series.of_places, places[i], whole_numbers=True)
-        told.append(f"{end} {value} at {place}")
+        value = _read_value(series.of_values, float(values[i]))
+        place = _read_place(series.of_places, float(places[i]))
+        beyond = "" if is_shown[i] else " (beyond the axis)"
+        told.append(f"{end} {value} at {place}{beyond}")
     return _joined(series.label, " ", ", ".join(told))
 
 
-def _tick_beside(axis: Axis, place: float) -> float:
-    """The tick that a place was moved from, so that none hides another, or itself.
+def _beside_ticks(all_series: list[_Series]) -> list[_Series]:
+    """The series of one pair of axes at the ticks that they were moved from.
 
-    Only where the author has set whole numbers, and a place beside them is none.
+    That is done so that none hides another: each series stands at ticks of the author,
+    and all of it beside them by the same, another series by something else. At ticks
+    called by other numbers than their places (16, 32, 64 at 0, 1, 2) it may stand
+    anyhow beside them.
     """
-    from matplotlib.ticker import FixedLocator
+    found = [_Beside.of(series) for series in all_series]
+    shifts = {each.shift for each in found if each is not None and each.is_moved}
+    moved = []
+    for series, beside in zip(all_series, found, strict=True):
+        is_one_of_several = beside is not None and beside.is_moved and len(shifts) > 1
+        if beside is not None and (is_one_of_several or beside.has_names):
+            series = replace(series, places=beside.ticks)
+        moved.append(series)
+    return moved
 
-    if place == round(place) or not isinstance(axis.get_major_locator(), FixedLocator):
-        return place
-    ticks = np.asarray(axis.get_majorticklocs(), dtype=float)
-    near = ticks[np.abs(ticks - place) <= 0.15 * np.abs(ticks)]
-    near = near[near == np.round(near)]
-    return float(near[np.abs(near - place).argmin()]) if len(near) else place
+
+@dataclass(frozen=True)
+class _Beside:
+    """A series that has at most one place near each tick of the author."""
+
+    #: Of each place the tick that is nearest.
+    ticks: Floats
+    #: By how much of the distance between ticks all places are beside theirs.
+    shift: float
+    #: Whether that is the same everywhere, of at least two places.
+    is_moved: bool
+    #: Whether ticks are called by other numbers than their places.
+    has_names: bool
+
+    @classmethod
+    def of(cls, series: _Series) -> _Beside | None:
+        """None of a series that has places of its own."""
+        labels = _labels_of_ticks(series.of_places)
+        ticks = np.array(sorted(labels))
+        if len(ticks) < 2 or not np.isfinite(series.places).all():
+            return None
+        scale = series.of_places.get_transform()  # of a logarithmic axis, too
+        at_ticks = np.asarray(scale.transform(ticks))
+        at = np.asarray(scale.transform(series.places))
+        if not np.isfinite(at).all() or not np.isfinite(at_ticks).all() or not len(at):
+            return None
+        nearest = np.abs(at[:, None] - at_ticks).argmin(1)
+        gap = np.diff(at_ticks).min()
+        beside = (at - at_ticks[nearest]) / gap
+        n_places = len(np.unique(at))
+        if np.abs(beside).max() > 0.49 or n_places > len(np.unique(nearest)):
+            return None
+        is_moved = n_places > 1 and float(np.ptp(beside)) < 1e-6
+        has_names = not _are_numbers_of_places(labels)
+        shift = round(float(beside[0]), 6)
+        return cls(ticks[nearest], shift, is_moved, has_names)
 
 
-def _read(axis: Axis, value: float, *, whole_numbers: bool = False) -> str:
-    """A number as its axis shows it (a fraction in percent, say), or the next name.
+def _read_place(axis: Axis, place: float) -> str:
+    """A place as its axis shows it: a name, 1024 pictures, the year 2024.5."""
+    is_whole = place == round(place)
+    digits = 0 if is_whole else max(1, 2 - math.floor(math.log10(abs(place))))
+    return _read(axis, place, place if is_whole else round(place, digits))
 
-    Rounded to three digits, but for ``whole_numbers``: 1024 pictures, the year 2026.
-    """
-    from matplotlib.ticker import FuncFormatter
+
+def _read_value(axis: Axis, value: float) -> str:
+    """A value as its axis shows it, rounded to three digits."""
+    return _read(axis, value, float(f"{value:.3g}"))
+
+
+def _read(axis: Axis, exact: float, rounded: float) -> str:
+    """A number as its axis shows it (a fraction in percent, say), or the next name."""
+    from matplotlib import dates, ticker
 
     names = _names(axis)
     if names:
-        return names[min(names, key=lambda at: abs(at - value))]
-    if whole_numbers:
-        value = _tick_beside(axis, value)
-    is_whole = whole_numbers and value == round(value)
-    rounded = float(value) if is_whole else float(f"{value:.3g}")
+        return names[min(names, key=lambda at: abs(at - exact))]
+    if isinstance(axis.get_major_locator(), dates.DateLocator):
+        return _date(exact)
     formatter = axis.get_major_formatter()
-    as_shown = formatter(rounded) if isinstance(formatter, FuncFormatter) else ""
-    return as_shown or f"{rounded:.10g}"
+    plain = f"{rounded:.10g}"
+    if isinstance(formatter, ticker.PercentFormatter):
+        return f"{formatter.convert_to_pct(rounded):.10g}{formatter.symbol}"
+    if isinstance(formatter, ticker.FuncFormatter):
+        return str(formatter(rounded)) or plain
+    if isinstance(formatter, ticker.StrMethodFormatter | ticker.FormatStrFormatter):
+        return _with_digits(formatter(rounded), rounded)
+    return plain
+
+
+def _date(days: float) -> str:
+    """A day as matplotlib counts them, with its time where that is not midnight."""
+    from matplotlib import rcParams
+
+    first = np.datetime64(str(rcParams["date.epoch"]), "m")
+    moment = first + np.timedelta64(round(days * 24 * 60), "m")
+    day, _, time = str(moment).partition("T")
+    return day if time == "00:00" else f"{day} {time}"
+
+
+def _with_digits(shown: str, number: float) -> str:
+    """What an axis shows of a number, with the digits that it rounds away."""
+    found = re.search(r"[-\u2212]?\d+(\.\d*)?", shown)
+    if found is None:
+        return shown
+    digits = found[0].replace("\u2212", "-")
+    n_decimals = len(digits.partition(".")[2])
+    if round(number, n_decimals) != float(digits):
+        return shown  # something else than the number is shown
+    return f"{shown[: found.start()]}{number:.10g}{shown[found.end() :]}"
 
 
 def description(figure: Figure) -> str:
