@@ -136,6 +136,7 @@ def check_confidences(
     if not bool(((hits == 0) | (hits == 1)).all()):
         problem = "holds other values than 0 and 1"
         _check.fail(other, problem, "pass predictions == labels")
+    _check.warn_of_confidences(names, values, hits)
     return values, hits
 
 

@@ -28,10 +28,12 @@ from gcelib.bins import Floats, bin_scale
 TIE = 1e-12
 #: So many labels of a single class are no accident where some are predicted wrongly.
 _MANY = 10
-#: Samples, spread over the set, that tell whether labels and logits belong together;
-#: and how many of them must be of another class than the most frequent one.
+#: Samples, spread over the set, that tell whether labels and logits belong together.
 _LOOKED_AT = 2000
-_NEEDED = 50
+#: So many of them must be of another class than the most frequent one; where that is
+#: rare, more samples are looked at, until there are enough of the others.
+_NEEDED = 20
+_ENOUGH = 200
 #: With more classes it is not looked whether their columns have changed places.
 _MOST_EXCHANGED = 2_000
 #: So many exchanges show the rest.
@@ -447,18 +449,19 @@ def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
 
     The mean of p(label) is compared with its mean over all orders of the labels: no
     more than two of its standard deviations above, where the probabilities claim four
-    or more. Even where one class is nearly always predicted, logits that know something
-    of the others pass.
-
-    References
-    ----------
-    W. Hoeffding, "A combinatorial central limit theorem", Annals of Mathematical
-    Statistics 22, 1951: the variance over the orders.
+    or more. So is the mean of its rank among all samples, which does not hang on a few
+    large ones. Even where one class is nearly always predicted, logits that know
+    something of the others pass.
     """
-    step = max(1, len(labels) // _LOOKED_AT)
+    n_all = len(labels)
+    n_classes = logits.shape[1]
+    n_others = n_all - int(torch.bincount(labels, minlength=n_classes).max())
+    if n_others < _NEEDED:
+        return False
+    step = max(1, min(n_all // _LOOKED_AT, n_others // _ENOUGH))
     scores = logits[::step]
     classes = labels[::step]
-    n_samples, n_classes = scores.shape
+    n_samples = len(classes)
     counts = torch.bincount(classes, minlength=n_classes).double()
     if n_samples - float(counts.max()) < _NEEDED:
         return False
@@ -469,15 +472,42 @@ def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
     if hits > hits_by_chance + 5 * math.sqrt(hits_by_chance):
         return False
     probs = scores.double().softmax(1)
-    of_rows = probs @ counts / n_samples
+    gain, deviation = _gain_by_order(probs, classes, counts)
+    claimed_gain = float((probs.square().sum(1) - probs @ counts / n_samples).mean())
+    if gain > 2 * deviation or claimed_gain < 4 * deviation:
+        return False
+    gain, deviation = _gain_by_order(_ranks(probs), classes, counts)
+    return gain <= 2 * deviation
+
+
+def _gain_by_order(
+    values: Tensor, classes: Tensor, counts: Tensor
+) -> tuple[float, float]:
+    """How much more the own classes have than in any order, and what chance makes.
+
+    The mean of ``values[i, classes[i]]`` less its mean over all orders of the classes,
+    and its standard deviation over these.
+
+    References
+    ----------
+    W. Hoeffding, "A combinatorial central limit theorem", Annals of Mathematical
+    Statistics 22, 1951: the variance over the orders.
+    """
+    n_samples = len(classes)
+    of_rows = values @ counts / n_samples
     by_chance = of_rows.mean()
-    own = probs.gather(1, classes[:, None])[:, 0]
-    gain = float(own.mean() - by_chance)
-    claimed_gain = float(probs.square().sum(1).mean() - by_chance)
-    centred = probs - of_rows[:, None] - probs.mean(0) + by_chance
+    own = values.gather(1, classes[:, None])[:, 0]
+    centred = values - of_rows[:, None] - values.mean(0) + by_chance
     variance = float((centred.square() @ counts).sum())
     deviation = math.sqrt(variance / (n_samples - 1)) / n_samples
-    return gain <= 2 * deviation and claimed_gain >= 4 * deviation
+    return float(own.mean() - by_chance), deviation
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """The rank of each value in its column; equal ones share their mean rank."""
+    first = values.argsort(dim=0, stable=True).argsort(0)
+    last = values.flip(0).argsort(dim=0, stable=True).argsort(0).flip(0)
+    return (first + last).double() / 2
 
 
 def exchanged_classes(

@@ -7,11 +7,13 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 
 import gcelib
 from gcelib import (
     CALIBRATORS,
+    Reliability,
     ReliabilityExplorer,
     TemperatureScaling,
     advise,
@@ -19,7 +21,8 @@ from gcelib import (
     metrics,
     paired_differences,
 )
-from gcelib.advice.given import warn_of_copies, warn_of_tested_again
+from gcelib._check import confidences
+from gcelib.advice.given import n_tested_again, warn_of_copies, warn_of_tested_again
 from gcelib.calibrator import Calibrator, are_unrelated, exchanged_classes
 
 QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
@@ -144,6 +147,106 @@ def test_a_rare_class_that_is_never_predicted_may_still_be_known(n, exaggeration
         ill = torch.from_numpy(rng.random(n) < 1 / (1 + np.exp(-score))).long()
         z = torch.from_numpy(np.stack([np.zeros(n), exaggeration * score], 1))
         assert not are_unrelated(z, ill), seed
+
+
+def rare(n, share, rng, scale=3.0, exaggeration=1.5):
+    """Two classes, of which one is rare; scores know who is ill, and exaggerate."""
+    score = scale * rng.normal(size=n) + np.log(share / (1 - share)) - 0.3 * scale**2
+    ill = (rng.random(n) < 1 / (1 + np.exp(-score))).astype(int)
+    return np.stack([np.zeros(n), exaggeration * score], 1), ill
+
+
+@pytest.mark.parametrize(
+    ("n", "share"), [(1000, 0.03), (2000, 0.02), (20_000, 0.02), (50_000, 0.005)]
+)
+def test_labels_of_a_rare_class_in_another_order_are_told(n, share):
+    n_told = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        z, ill = rare(n, share, rng)
+        assert scipy.stats.mannwhitneyu(z[ill == 1, 1], z[ill == 0, 1])[1] < 1e-6
+        logits = torch.from_numpy(z)
+        assert not are_unrelated(logits, torch.from_numpy(ill)), seed
+        n_told += are_unrelated(logits, torch.from_numpy(rng.permutation(ill)))
+    assert n_told >= 7  # of some lots the order fits a little
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shares", [[0.25] * 4, [0.6, 0.2, 0.1, 0.1], [0.9, 0.1]])
+def test_test_labels_in_another_order_are_said_first(shares, seed):
+    rng = np.random.default_rng(seed)
+    y = rng.choice(len(shares), 1500, p=shares)
+    z = 2 * (rng.normal(size=(1500, len(shares))) + 2 * np.eye(len(shares))[y])
+    z += np.log(shares)
+    val, test = (z[:500], y[:500]), (z[500:], y[500:])
+    first = "Look at the test samples first"
+    assert first not in advise(*val, *test, folds=2).sentence
+    shuffled = rng.permutation(test[1])
+    assert first in advise(*val, test[0], shuffled, folds=2).sentence
+
+
+def test_confidences_of_other_samples_are_said_first():
+    rng = np.random.default_rng(0)
+    said = rng.beta(4, 1, 1500)
+    right = rng.random(1500) < said
+    first = "Look at the labels first"
+    assert first not in advise_confidences(said, right, folds=2).sentence
+    told = advise_confidences(said, rng.permutation(right), folds=2)
+    assert told.sentence.startswith(first)
+    assert "would fit as well in any other order" in told.sentence
+    assert told.name == "raw"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("entry", ["advice", "reliability", "explorer", "test"])
+def test_flags_of_errors_and_probabilities_of_one_class_are_told(entry):
+    rng = np.random.default_rng(0)
+    said = rng.beta(4, 1, 1000)
+    right = rng.random(1000) < said
+    of_one_class = rng.beta(0.3, 0.3, 1000)
+    is_one = rng.random(1000) < of_one_class
+    entries = {
+        "advice": lambda c, hits: advise_confidences(c, hits, folds=2),
+        "reliability": Reliability.from_confidences,
+        "explorer": lambda *pair: ReliabilityExplorer({"m": pair}, confidences=True),
+        "test": lambda *pair: advise_confidences(said, right, *pair, folds=2),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        entries["reliability"](said, right)
+        advise_confidences(said, right, folds=2)
+    with pytest.warns(UserWarning, match=r"right predictions have lower .* in \d+% of"):
+        entries[entry](said, ~right)
+    with pytest.warns(UserWarning, match="the probability of one of two classes"):
+        entries[entry](of_one_class, (of_one_class > 0.5) == is_one)
+
+
+def test_a_share_of_pairs_is_that_of_mann_and_whitney():
+    rng = np.random.default_rng(0)
+    said = rng.random(60).round(1)  # with ties
+    right = rng.random(60) < 0.7
+    above = said[right][:, None] > said[~right]
+    equal = said[right][:, None] == said[~right]
+    found, deviation = confidences._share_above(
+        torch.from_numpy(said), torch.from_numpy(right)
+    )
+    assert found == pytest.approx((above + equal / 2).mean())
+    n, m = right.sum(), (~right).sum()
+    assert deviation == pytest.approx(np.sqrt((n + m + 1) / (12 * n * m)))
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_confidences_that_no_largest_probability_can_be_are_told(n_classes):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(n_classes) / 2, 1000)
+    top = p.max(1)
+    right = rng.random(1000) < top
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        advise_confidences(top.round(2), right, model_classes=n_classes, folds=2)
+    margin = np.diff(np.sort(p, 1)[:, -2:], axis=1)[:, 0]
+    with pytest.warns(UserWarning, match=f"^confidences: .* are below 1/{n_classes}, "):
+        advise_confidences(margin, right, model_classes=n_classes, folds=2)
 
 
 def test_labels_at_chance_are_said_first():
@@ -384,6 +487,51 @@ def test_confidences_that_are_there_twice_or_tested_again_are_told():
             warnings.simplefilter("error")
             warn_of_copies("confidences", val, hits[0])
             warn_of_tested_again(("a", "b"), (val, hits[0]), (test, hits[1]))
+
+
+@pytest.mark.parametrize("digits", [3, 4, 6, 16])
+@pytest.mark.parametrize("times", [2, 3])
+def test_copies_are_told_though_some_rows_are_alike_by_chance(digits, times):
+    """In any order, and where one of them was labelled twice."""
+    rng = np.random.default_rng(digits)
+    said = rng.beta(3, 1, 1500).round(digits)
+    right = rng.random(1500) < said
+    order = rng.permutation(1500 * times)
+    again = np.tile(said, times)[order], np.tile(right, times)[order]
+    again[1][0] = ~again[1][0]
+    logits = metrics.logits_from_confidences(again[0])
+    labels = torch.from_numpy(again[1]).long()
+    with pytest.warns(UserWarning, match=r"^val: [\d,]+ of [\d,]+ rows copy others"):
+        warn_of_copies("val", logits, labels)
+    half = np.concatenate([said[:750], rng.beta(3, 1, 750).round(digits)])
+    hits = np.concatenate([right[:750], rng.random(750) < half[750:]])
+    pairs = []
+    for values, flags in ((said, right), (half, hits)):
+        flags = torch.from_numpy(flags).long()
+        pairs.append((metrics.logits_from_confidences(values), flags))
+    if digits > 3:  # of three digits most are alike by chance
+        given = torch.from_numpy(said), torch.from_numpy(half)
+        assert n_tested_again(*pairs, given) >= 750
+    advice = advise_confidences(said, right, said[::-1], right[::-1], folds=2)
+    assert ("1,500 had their say" in advice.sentence) == (advice.name != "raw")
+
+
+@pytest.mark.parametrize("over", [0.5, 1.0])
+@pytest.mark.parametrize("digits", [1, 2, 3, 4])
+def test_rounded_confidences_of_different_samples_are_no_copies(digits, over):
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        parts = []
+        for n in (400, 1200):
+            said = (0.5 + rng.beta(2, 1, n) / 2).round(digits)
+            right = rng.random(n) < 0.5 + over * (said - 0.5)
+            z = metrics.logits_from_confidences(said)
+            parts.append((z, torch.from_numpy(right).long()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warn_of_copies("val", *parts[1])
+        given = parts[0][0][:, 1].exp(), parts[1][0][:, 1].exp()
+        assert n_tested_again(*parts, given) == 0
 
 
 def test_an_advice_keeps_its_samples():

@@ -30,6 +30,7 @@ from gcelib._check.columns import (
     numbers_of_names,
     second_set,
 )
+from gcelib._check.confidences import warn_of_confidences
 from gcelib._check.messages import (
     collected,
     did_you_mean,
@@ -86,6 +87,7 @@ __all__ = [
     "remember_index",
     "second_set",
     "warn",
+    "warn_of_confidences",
     "warn_of_impossible_labels",
     "warn_of_indexes",
     "warn_of_order",

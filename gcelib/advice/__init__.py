@@ -10,7 +10,7 @@ from gcelib.advice.given import (
     refuse_few,
     refuse_half_a_test,
     warn_of_copies,
-    warn_of_one_class,
+    warn_of_impossible,
     warn_of_tested_again,
     wrong_or_right,
 )
@@ -97,6 +97,7 @@ def advise(
     refuse_few("val_logits", len(val.labels), folds)
     warn_of_copies("val_logits", val.logits, val.labels)
     test = None
+    n_again = 0
     refuse_half_a_test(("test_logits", test_logits), ("test_labels", test_labels))
     if test_logits is not None and test_labels is not None:
         test = checked_logits("test", test_logits, test_labels, probabilities)
@@ -112,10 +113,10 @@ def advise(
         ]
         coarser = min(kinds, key=lambda kind: kind.itemsize)
         compared = val.logits.to(coarser), test.logits.to(coarser)
-        warn_of_tested_again(both, val[:2], test[:2], compared)
+        n_again = warn_of_tested_again(both, val[:2], test[:2], compared)
     form = logits_form()
     study = Study(val, form, val.logits.shape[1], choose_by, folds, seed)
-    return study.advice(test)
+    return study.advice(test, n_again)
 
 
 def advise_confidences(
@@ -179,9 +180,11 @@ def advise_confidences(
         model_classes = _check.number("model_classes", model_classes, 2, integer=True)
     val = wrong_or_right(confidences, correct, ("confidences", "correct"))
     refuse_few("confidences", len(val.labels), folds)
-    warn_of_one_class(val.logits.softmax(1)[:, 1], val.labels)
+    if model_classes is not None:
+        warn_of_impossible(confidences, model_classes)
     warn_of_copies("confidences", val.logits, val.labels)
     test = None
+    n_again = 0
     names = ("test_confidences", "test_correct")
     refuse_half_a_test((names[0], test_confidences), (names[1], test_correct))
     if test_confidences is not None and test_correct is not None:
@@ -191,6 +194,6 @@ def advise_confidences(
             _check.as_tensor("confidences", confidences),
             _check.as_tensor(names[0], test_confidences),
         )
-        warn_of_tested_again(both, val[:2], test[:2], given)
+        n_again = warn_of_tested_again(both, val[:2], test[:2], given)
     study = Study(val, confidences_form(), model_classes, choose_by, folds, seed)
-    return study.advice(test)
+    return study.advice(test, n_again)

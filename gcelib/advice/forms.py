@@ -15,6 +15,8 @@ class Form:
         As in ``LINES_THAT_APPLY``.
     things : str
         What a calibrator changes.
+    unrelated : str
+        What is said where scores tell nothing of the labels.
     top : int or None
         The class whose probability is the confidence and that counts as predicted;
         None: the class with the largest logit.
@@ -30,6 +32,7 @@ class Form:
 
     name: str
     things: str
+    unrelated: str
     top: int | None
     labels: dict[str, str]
     scale: str
@@ -43,6 +46,7 @@ def logits_form() -> Form:
     return Form(
         name="logits",
         things="logits",
+        unrelated="the labels are no more probable than in any other order",
         top=None,
         labels={"raw": "the logits as they are", **labels},
         scale="one temperature",
@@ -67,6 +71,7 @@ def confidences_form() -> Form:
     return Form(
         name="confidences",
         things="confidences",
+        unrelated="the confidences would fit as well in any other order",
         top=1,
         labels={"raw": "the confidences as they are", **labels},
         scale="one temperature of the odds c / (1 - c)",

@@ -1,5 +1,10 @@
 """What ``advise`` is given: checked, and told where it would mislead."""
 
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,10 +18,17 @@ from gcelib.metrics import logits_from_confidences, logits_from_probabilities
 #: So many labels of rows that are there twice, expected to differ and alike all the
 #: same, tell that these rows are copies: by chance this happens once in 1,000 sets.
 _DOUBTS = 7
+#: So many different rows and labels, nearly all there equally often, are no chance.
+_CELLS_NEEDED = 12
+_NEARLY_ALL = 0.95
+#: A set that is there more often than this is not looked for.
+_MOST_TIMES = 10
+#: Confidences that were rounded to two digits may be so far below 1/K, relative; and so
+#: many may be lower for other reasons.
+_ROUNDED = 0.05
+_FEW_IMPOSSIBLE = 0.01
 #: So many rows of rounded numbers are alike by chance, also of a small set.
 _FEW_ROWS = 10
-#: So many confidences below 0.5 tell whether they are those of the prediction.
-_MANY_BELOW_HALF = 50
 
 
 def checked_rule(choose_by: str, folds: int, seed: int) -> tuple[str, int, int]:
@@ -52,26 +64,17 @@ def _dtype_of_study(scores: Tensor) -> torch.dtype:
     return torch.promote_types(scores.dtype, torch.float32)
 
 
-def warn_of_one_class(confidences: Tensor, hits: Tensor) -> None:
-    """Say so if confidences seem to be the probability of one of two classes.
-
-    Then, below 0.5, the other class is predicted: right more often than not, and the
-    more often the lower the number is.
-    """
-    low = confidences < 0.5
-    n_low = int(low.sum())
-    if n_low < _MANY_BELOW_HALF:
-        return
-    x = confidences[low] - confidences[low].mean()
-    y = hits[low].double() - hits[low].double().mean()
-    spread = float((x.square().mean() * y.square().mean()).sqrt())
-    falls = spread > 0 and float((x * y).mean()) / spread < -4 / n_low**0.5
-    right = float(hits[low].double().mean())
-    if falls and right > 0.5:
+def warn_of_impossible(confidences: Array, model_classes: int) -> None:
+    """Say so if many confidences are lower than the largest of K probabilities is."""
+    values = _check.as_tensor("confidences", confidences)
+    lowest = (1 - _ROUNDED) / model_classes
+    share = float((values < lowest).double().mean())
+    if share > _FEW_IMPOSSIBLE:
         _check.warn(
-            f"confidences: of {n_low:,} below 0.5 {right:.0%} are right, the more the "
-            "lower they are, as where they are the probability of one of two classes; "
-            "pass that of the predicted class, max(p, 1 - p)"
+            f"confidences: {share:.0%} are below 1/{model_classes}, and the largest of "
+            f"{model_classes} probabilities is not; pass that one, and no margin, "
+            "entropy or probability of another class, unless they were calibrated "
+            "since"
         )
 
 
@@ -79,34 +82,66 @@ def warn_of_copies(name: str, logits: Tensor, labels: Tensor) -> None:
     """Say so if samples are there twice: each would judge a fit that has seen it.
 
     Rows of coarse scores are alike, too, but then their labels differ as often as the
-    scores say, so that ``_DOUBTS`` of them would not all agree.
+    scores, or their errors, say: see ``_are_the_same``.
     """
+    rows = _check.digests_of_rows(logits)
     first: dict[bytes, int] = {}
     copies = []
     originals = []
-    for i, row in enumerate(_check.digests_of_rows(logits)):
+    for i, row in enumerate(rows):
         before = first.setdefault(row, i)
         if before != i:
             copies.append(i)
             originals.append(before)
-    if not copies or not torch.equal(labels[copies], labels[originals]):
-        if not _is_one_set_twice(logits, labels):
+    differ = labels[copies] != labels[originals]
+    n_copies = len(copies)
+    if not _are_the_same(logits[copies], labels[copies], differ):
+        n_times = _times_there(Counter(zip(rows, labels.tolist(), strict=True)))
+        n_copies = len(labels) - len(labels) // n_times
+        if _doubts(logits) <= _DOUBTS:
             return
-        copies = list(range(len(labels) // 2))
-    doubts = 1 - logits[copies].double().softmax(1).amax(1)
-    if float(doubts.sum()) > _DOUBTS:
+    if n_copies:
         _check.warn(
-            f"{name}: {len(copies):,} of {len(logits):,} rows copy others, "
+            f"{name}: {n_copies:,} of {len(logits):,} rows copy others, "
             "with the same labels, so that cross-validation judges calibrators by "
             "samples they were fitted on; pass each sample once"
         )
 
 
-def _is_one_set_twice(logits: Tensor, labels: Tensor) -> bool:
-    """Tell whether the second half of the samples is the first, line by line."""
-    half, rest = divmod(len(labels), 2)
-    alike = torch.equal(logits[:half], logits[half:]) if rest == 0 else False
-    return alike and torch.equal(labels[:half], labels[half:])
+def _are_the_same(logits: Tensor, labels: Tensor, differ: Tensor) -> bool:
+    """Tell whether rows that are alike are one sample, by how rarely labels differ.
+
+    ``labels`` are those of one of both, ``differ`` tells where the other's is another.
+    Two samples with one row of scores have two labels at least as often as its
+    prediction is wrong. All of ``_DOUBTS`` of them agree by chance once in 1,000 sets;
+    of half as many as there are errors so few differ that this is no more likely.
+    """
+    n_differ = int(differ.sum())
+    if n_differ == 0:
+        return _doubts(logits) > _DOUBTS
+    n_wrong = int((logits.argmax(1) != labels).sum())
+    expected = min(n_wrong, len(labels) - n_wrong) / 2
+    return n_differ < expected - 3 * math.sqrt(expected)
+
+
+def _doubts(logits: Tensor) -> float:
+    """How many predictions are wrong by what they say themselves."""
+    return float((1 - logits.double().softmax(1).amax(1)).sum())
+
+
+def _times_there(cells: Mapping[Any, int]) -> int:
+    """How often a whole set is there: 2 if all of it is twice, 1 where it is not.
+
+    ``cells`` count the samples of each row and label. Of one set counts are even for
+    half of the cells or less, by chance.
+    """
+    if len(cells) < _CELLS_NEEDED:
+        return 1
+    for times in range(2, _MOST_TIMES + 1):
+        n_whole = sum(count % times == 0 for count in cells.values())
+        if n_whole >= _NEARLY_ALL * len(cells):
+            return times
+    return 1
 
 
 def warn_of_tested_again(
@@ -114,8 +149,8 @@ def warn_of_tested_again(
     val: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
     given: tuple[Tensor, Tensor] | None = None,
-) -> None:
-    """Say so if validation samples are tested: rows and labels that are there again.
+) -> int:
+    """Say so if validation samples are tested, and give how many are there again.
 
     ``given``: the confidences from which ``val`` and ``test`` were made.
     """
@@ -126,6 +161,7 @@ def warn_of_tested_again(
             f"{names[0]}, on which the calibrators are fitted; pass samples that had "
             "no say"
         )
+    return n_again
 
 
 def n_tested_again(
@@ -136,9 +172,10 @@ def n_tested_again(
     """Count test samples that are validation samples; 0 where that may be chance.
 
     Rows are compared in the coarser of their two types. Equal ones may be no more than
-    rounded, but then their labels differ as often as they say, so that ``_DOUBTS`` of
-    them would not all agree. Rows of a fine type are nobody else's, but for as many as
-    validation has twice, as it has of votes; of confidences alone all may be alike.
+    rounded, but then their labels differ as often as they say (``_are_the_same``). Rows
+    of a fine type are nobody else's, but for as many as validation has twice, as it has
+    of votes; of confidences alone all may be alike. Two parts that hold each row and
+    label equally often are one.
 
     Parameters
     ----------
@@ -154,26 +191,40 @@ def n_tested_again(
     compared = (val[0], test[0]) if given is None else given
     coarser = min((rows.dtype for rows in compared), key=lambda kind: kind.itemsize)
     in_val, in_test = (_check.digests_of_rows(rows.to(coarser)) for rows in compared)
+    val_labels, test_labels = val[1].tolist(), test[1].tolist()
     labels: dict[bytes, list[int]] = {}
-    for row, label in zip(in_val, val[1].tolist(), strict=True):
+    for row, label in zip(in_val, val_labels, strict=True):
         labels.setdefault(row, []).append(label)
     repeated = sum(len(known) for known in labels.values() if len(known) > 1)
     once = 0
     again = []
-    agree = True
-    for i, (row, label) in enumerate(zip(in_test, test[1].tolist(), strict=True)):
+    differ = []
+    for i, (row, label) in enumerate(zip(in_test, test_labels, strict=True)):
         known = labels.get(row, [])
         once += len(known) == 1
         if len({*known}) == 1:
             again.append(i)
-            agree = agree and label in known
-    doubts = 1 - test[0][again].double().softmax(1).amax(1)
-    surely = agree and float(doubts.sum()) > _DOUBTS
+            differ.append(label not in known)
+    surely = _are_the_same(test[0][again], test[1][again], torch.tensor(differ))
     is_fine = compared[0].ndim == 2 and coarser.itemsize >= 4
     few = max(0.02 * len(test[1]), min(_FEW_ROWS, 0.2 * len(test[1])))
     by_chance = few + 2 * repeated / len(val[1]) * len(test[1])
-    is_told = (is_fine and once > by_chance) or (surely and len(again) > few)
-    return len(again) if is_told else 0
+    if (is_fine and once > by_chance) or (surely and len(again) > few):
+        return len(again)
+    in_both = [
+        Counter(zip(rows, of_rows, strict=True))
+        for rows, of_rows in ((in_val, val_labels), (in_test, test_labels))
+    ]
+    return len(test[1]) if _are_one_set(*in_both) else 0
+
+
+def _are_one_set(one: Mapping[Any, int], other: Mapping[Any, int]) -> bool:
+    """Tell whether two sets hold each row and label equally often, nearly all."""
+    cells = {*one, *other}
+    if len(cells) < _CELLS_NEEDED:
+        return False
+    n_equal = sum(one.get(cell, 0) == other.get(cell, 0) for cell in cells)
+    return n_equal >= _NEARLY_ALL * len(cells)
 
 
 def checked_logits(

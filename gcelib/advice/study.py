@@ -29,6 +29,9 @@ from gcelib.blocks import rounding_of
 from gcelib.calibration import TemperatureScaling, make_calibrator
 from gcelib.calibrator import Calibrator, are_unrelated, exchanged_classes
 
+#: So many right and wrong predictions tell whether confidences know which are which.
+_MANY_ERRORS = 50
+
 RESAMPLES = 400
 
 
@@ -99,8 +102,6 @@ class Study:
     @property
     def at_chance(self) -> bool:
         """Whether the logits say nothing of the labels."""
-        if self.model_classes is None:
-            return False
         return self.guesses or self.is_unrelated
 
     @functools.cached_property
@@ -114,15 +115,27 @@ class Study:
     @property
     def guesses(self) -> bool:
         """Whether no more predictions are right than guessing would give."""
-        chance = len(self.labels) / (self.model_classes or 1)
+        if self.model_classes is None:
+            return False
+        chance = len(self.labels) / self.model_classes
         return bool(self.judged["raw"].correct.sum() <= chance)
 
     @functools.cached_property
     def is_unrelated(self) -> bool:
         """Whether the labels would be as probable in any other order."""
-        is_right = bool(self.judged["raw"].correct.all())
-        of_classes = self.form.top is None
-        return of_classes and not is_right and are_unrelated(self.logits, self.labels)
+        return self.are_unrelated_in(self.logits, self.labels)
+
+    def are_unrelated_in(self, logits: Tensor, labels: Tensor) -> bool:
+        """Whether the labels of a part would be as probable in any other order.
+
+        Of confidences, which know little of which predictions are wrong, this can be
+        said where enough are.
+        """
+        if self.form.top is None:
+            is_right = bool((logits.argmax(1) == labels).all())
+            return not is_right and are_unrelated(logits, labels)
+        n_fewer = int(torch.bincount(labels, minlength=2).min())
+        return n_fewer >= _MANY_ERRORS and are_unrelated(logits, labels)
 
     def nll_change(self, name: str, reference: str, tries: int) -> Change:
         """The difference in NLL and the ends of its interval."""
@@ -185,13 +198,16 @@ class Study:
 
     # --- the answer -------------------------------------------------------------
 
-    def advice(self, test: Part | None) -> Advice:
-        """Choose, fit on everything, report."""
+    def advice(self, test: Part | None, n_again: int = 0) -> Advice:
+        """Choose, fit on everything, report.
+
+        ``n_again`` of the test samples are among those that calibrators are fitted on.
+        """
         name, reference = self.choose(self.choose_by)
         calibrator = self._fit(name)
         on_test = self._test(test, {name: calibrator})
         rows = tuple(self._row(each, reference, on_test) for each in self.judged)
-        said = words.sentences(self, name, reference, rows, test, calibrator)
+        said = words.sentences(self, name, reference, rows, test, n_again, calibrator)
         if test is None:
             before = self.logits
             after = self.held_out[name]

@@ -31,6 +31,7 @@ def sentences(
     reference: str,
     rows: tuple[AdviceRow, ...],
     test: Part | None,
+    n_again: int,
     calibrator: Calibrator,
 ) -> list[str]:
     """What a busy person should know, most urgent first."""
@@ -52,7 +53,7 @@ def sentences(
         f"{100 * row.ece_noise:.2f} %)."
     )
     if test is not None:
-        said.append(_of_test(by_name["raw"], row, len(test.labels)))
+        said.append(_of_test(by_name["raw"], row, len(test.labels), n_again))
     if name != "raw":
         said.extend(impossible)
     if study.form.top is not None:
@@ -146,11 +147,17 @@ def _of_impossible(study: Study, test: Part | None) -> list[str]:
 
 def _of_test_labels(study: Study, test: Part | None) -> list[str]:
     """Test labels at chance, or exchanged, where those of validation are not."""
-    if test is None or study.model_classes is None or study.at_chance:
+    if test is None or study.at_chance:
         return []
     hits = int(study.judge(test).correct.sum())
     n = len(test.labels)
-    if hits > n / study.model_classes:
+    if study.are_unrelated_in(test.logits, test.labels):
+        return [
+            f"Look at the test samples first: {hits:,} of {n:,} predictions are right, "
+            f"and {study.form.unrelated}, unlike those of validation; do labels and "
+            "samples belong together?"
+        ]
+    if study.model_classes is None or hits > n / study.model_classes:
         circle = []
         if study.form.top is None and not study.exchanged:
             predictions = test.logits.argmax(1).numpy()
@@ -177,7 +184,7 @@ def _of_labels(study: Study) -> list[str]:
         why = (
             f"no more than chance (1 in {study.model_classes})"
             if study.guesses
-            else "and the labels are no more probable than in any other order"
+            else f"and {study.form.unrelated}"
         )
         said.append(
             f"Look at the labels first: {hits:,} of {n:,} predictions are right, "
@@ -209,7 +216,7 @@ def _what_to_do(
     rows: Mapping[str, AdviceRow],
     calibrator: Calibrator,
 ) -> str:
-    """The advice itstudy."""
+    """The advice itself."""
     things = study.form.things
     criterion = study.choose_by.upper()
     if name == "raw" and study.at_chance:
@@ -249,15 +256,16 @@ def _disagreement(
     )
 
 
-def _of_test(before: AdviceRow, after: AdviceRow, n_samples: int) -> str:
+def _of_test(before: AdviceRow, after: AdviceRow, n_samples: int, n_again: int) -> str:
     """What the test samples say of the advice."""
     if after is before:
         return (
             f"On {n_samples:,} test samples: ECE {_percent(before.test_ece)} %, "
             f"NLL {before.test_nll:.4f}, error {_percent(before.test_error)} %."
         )
+    say = f"of which {n_again:,} had their say" if n_again else "which had no say"
     return (
-        f"On {n_samples:,} test samples, which had no say: "
+        f"On {n_samples:,} test samples, {say}: "
         f"ECE {_percent(before.test_ece)} to {_percent(after.test_ece)} %, "
         f"NLL {before.test_nll:.4f} to {after.test_nll:.4f}, "
         f"error {_percent(before.test_error)} to {_percent(after.test_error)} %."
