@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import papermill
 import pytest
 import torch
@@ -166,6 +167,22 @@ def test_of_confidences_error_and_ece_are_those_of_the_predictions():
     assert "Tried was what acts on a confidence alone" in advice.sentence
     assert "logits" not in advice.sentence
     assert all("logits" not in row.label for row in rows.values())
+
+
+def test_figure_and_sentence_cut_the_same_bins_of_confidences_in_float32(tmp_path):
+    """0.73, written as 0.7300000190734863."""
+    confidence, label, prediction = four_classes(200)
+    written = confidence.round(2).astype(np.float32).astype(float)
+    path = tmp_path / "own.csv"
+    columns = {"label": label, "prediction": prediction, "confidence": written}
+    pd.DataFrame(columns).to_csv(path, index=False)
+    own = load_own_logits(path, tmp_path / "own.pt")
+    advice = own.advise()
+    bins = np.ceil((written * 20).round(4))
+    gaps = [(written - (label == prediction))[bins == b].sum() for b in range(21)]
+    expected = pytest.approx(np.abs(gaps).sum() / 200, abs=1e-6)
+    assert advice.rows[0].ece == expected
+    assert own.reliability(*own.stages(advice)["before"]).ece == expected
 
 
 def test_of_confidences_the_advised_function_has_one_value_for_each_confidence():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gcelib.advice import Advice, advise, advise_confidences
+from gcelib.blocks import rounding, rounding_of
 from gcelib.metrics import Reliability, reliability
 from gcelib.study import places
 from gcelib.study.logits_file import LogitsFile, load_logits_file
@@ -136,10 +137,7 @@ class OwnLogits:
         if self.form != "confidences":
             return {name: (logits, advice.labels) for name, logits in stages.items()}
         right = advice.labels == 1
-        return {
-            name: (logits.double().softmax(1)[:, 1], right)
-            for name, logits in stages.items()
-        }
+        return {name: (_confidences(z), right) for name, z in stages.items()}
 
     def reliability(self, scores: torch.Tensor, labels: torch.Tensor) -> Reliability:
         """Give the bins of one of the ``stages``.
@@ -248,6 +246,13 @@ class OwnLogits:
         apart = table["samples"] * (table["claimed after"] - table["right"]).abs()
         order = np.argsort(-apart.to_numpy(), kind="stable")
         return table.iloc[order].rename_axis("predicted class")
+
+
+def _confidences(logits: Tensor) -> Tensor:
+    """The probability of *right*, in float32 where the logits have no more digits."""
+    values = logits.double().softmax(1)[:, 1]
+    has_more = rounding_of(logits) < rounding(torch.float32)
+    return values if has_more else values.float()
 
 
 def _claimed(logits: Tensor, classes: Tensor) -> Tensor:
