@@ -1583,6 +1583,98 @@ def test_a_claim_in_unknown_words_is_refused(name, value):
     assert len(paper.check_claims(_trained(), claims=paper.CLAIMS[:2])) == 2
 
 
+def _chance(seed=0, losses=tuple(SEVEN), n_seeds=6):
+    """Runs on own data of losses that do not differ."""
+    rng = np.random.default_rng(seed)
+    rows = [("mine", "net", loss, i) for loss in losses for i in range(n_seeds)]
+    table = pd.DataFrame(rows, columns=["dataset", "model", "loss", "seed"])
+    for metric in ("test_ats_ece", "test_ts_nll_ece", "test_ts_ece_nll"):
+        table[metric] = 0.2 + 0.01 * rng.normal(size=len(table))
+    return table
+
+
+def _own_claim(**cells):
+    """A claim about the runs of ``_chance``."""
+    own = {"ours": "mine/.*", "datasets": "", "settings": 1, "need": 1}
+    return claim_like("ece_vs_ce_ats", **{**own, **cells}).to_frame().T
+
+
+def _judged_here(claim, table):
+    return paper.check_claims(table, claims=claim).iloc[0]
+
+
+@pytest.mark.parametrize("pattern", ["[^g].*", "(?!gce).*", "(ce|afl)|(brier|mmce).*"])
+def test_a_pattern_of_rivals_is_corrected_for_as_many_as_it_matches(pattern):
+    table = _chance()
+    rivals = [name for name in SEVEN if re.fullmatch(pattern, name)]
+    assert len(rivals) >= 4
+    claim = {"quotes": "means", "quantifier": "any"}
+    by_pattern = _judged_here(_own_claim(versus=pattern, **claim), table)
+    listed = _judged_here(_own_claim(versus="|".join(rivals), **claim), table)
+    assert by_pattern.our_data_evidence == listed.our_data_evidence
+    mine = table[table.loss == "gce"].set_index("seed").test_ats_ece
+    gaps = {
+        loss: mine - table[table.loss == loss].set_index("seed").test_ats_ece
+        for loss in rivals
+    }
+    best = min(gaps, key=lambda loss: gaps[loss].mean())
+    error = scipy.stats.sem(gaps[best])
+    half = scipy.stats.t.ppf(1 - 0.05 / len(rivals) / 2, 5) * error
+    mean = gaps[best].mean()
+    shown = f"{100 * mean:+.2f} to {best} [{100 * (mean - half):+.2f}, "
+    assert shown in by_pattern.our_data_evidence
+
+
+def test_differences_are_shown_in_the_unit_of_the_metric_at_the_names_end():
+    table = _chance(losses=("gce", "ce"))
+    table["test_raw_error_class3"] = 0.5
+    table.loc[table.loss == "gce", ["test_raw_error_class3", "test_ts_ece_nll"]] -= 0.2
+    claim = _own_claim(metric="test_ts_ece_nll|test_raw_error_class3", settings=2)
+    evidence = _judged_here(claim, table).our_data_evidence
+    nats = table.groupby("loss").test_ts_ece_nll.mean()
+    assert f"test_ts_ece_nll: {nats.gce - nats.ce:+.2f} to ce" in evidence
+    assert "test_raw_error_class3: -20.00 to ce" in evidence
+
+
+@pytest.mark.parametrize("quantifier", ["all", "any"])
+def test_rivals_at_several_metrics_are_all_compared(quantifier):
+    table = _chance(losses=("gce", "ce", "afl"))
+    table.loc[table.loss == "gce", "test_ats_ece"] -= 0.1
+    claim = _own_claim(
+        versus="ce|afl",
+        versus_metric="test_ats_ece|test_ts_nll_ece",
+        quantifier=quantifier,
+    )
+    judged = _judged_here(claim, table)
+    assert judged.our_data == "holds"
+    assert re.search(r"to (ce|afl) test_\w+_ece \[", judged.our_data_evidence)
+    lacking = _own_claim(versus="ce|afl|dfl", versus_metric="test_ats_ece")
+    assert _judged_here(lacking, table).our_data == "not tested"
+
+
+def test_a_pattern_with_a_group_is_one_and_one_that_is_none_is_refused():
+    table = _chance(losses=("gce", "ce", "afl"))
+    table["test_raw_error_class3"] = table["test_raw_error_class5"] = 0.1
+    claim = _own_claim(metric="test_raw_error_class(3|5)", versus="c[e|]|a(f|x)l")
+    assert _judged_here(claim, table).our_data == "not shown"
+    with pytest.raises(ValueError, match=r"claims: versus '\(ce' .* is no pattern"):
+        paper.check_claims(table, claims=_own_claim(versus="(ce"))
+
+
+def test_numbers_in_columns_of_objects_are_compared():
+    table = _chance(losses=("gce", "ce"))
+    as_objects = table.astype(object)
+    compared = paper.compare(as_objects, metric="test_ats_ece")
+    pd.testing.assert_frame_equal(compared, paper.compare(table, metric="test_ats_ece"))
+    as_objects.loc[0, "test_ats_ece"] = "high"
+    with pytest.raises(ValueError, match="results: hold text in test_ats_ece"):
+        paper.compare(as_objects, metric="test_ats_ece")
+    with pytest.raises(
+        ValueError, match=r"metric: unknown 'test_ats_eec'.*test_ats_ece"
+    ):
+        paper.compare(table, metric="test_ats_eec")
+
+
 def test_options_are_read_alike_from_a_table_and_from_its_csv(tmp_path):
     run = {"dataset": "cifar10", "model": "resnet50", "loss": "gce"}
     run["loss_options"] = {"regularizer_weight": 0.5}

@@ -39,6 +39,7 @@ import pandas as pd
 
 from gcelib import _check
 from gcelib.losses import LOSSES
+from gcelib.metrics import METRICS
 from gcelib.study.paper.numbers import (
     FOLDER,
     Study,
@@ -126,7 +127,7 @@ class Evidence:
         str
             Such as ``cifar10/resnet50 gce test_raw_error: -0.07 to ce [-0.2, 0.1]``.
         """
-        setting, rival = self.label.split(" to ")
+        setting, rival = self.label.rsplit(" to ", 1)
         words = f"{setting}: {scale * self.mean:+.2f} to {rival}"
         if np.isnan(self.low):
             return words
@@ -314,14 +315,38 @@ def _alternatives(pattern: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if re.fullmatch(pattern, name)]
 
 
+#: Of a regular expression what holds a bar that separates nothing, or one character.
+_PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]])*\]|.", re.DOTALL)
+
+
+def _split(pattern: str) -> list[str]:
+    """A regular expression at its bars, but for those in groups and in classes."""
+    parts = [""]
+    depth = 0
+    for piece in _PART.findall(pattern):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "|" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
+
+
+def _named(pattern: str, names: Sequence[str]) -> list[str]:
+    """What a pattern names: what it matches, and parts of it that match nothing."""
+    absent = [part for part in _split(pattern) if not _alternatives(part, names)]
+    return _alternatives(pattern, names) + absent
+
+
 def _comparisons(
     claim: pd.Series, study: Study, setting: tuple[str, str], loss: str, metric: str
 ) -> dict[str, pd.Series]:
     """Seed-paired differences of one loss in one setting, by the name of the rival."""
     dataset, model = setting
     here = study.losses(dataset, model)
-    losses = _alternatives(claim.versus, here) if claim.versus else [loss]
-    metrics = claim.versus_metric.split("|") if claim.versus_metric else [metric]
+    columns = [name for name in study.runs if isinstance(name, str)]
+    losses = _named(claim.versus, here) if claim.versus else [loss]
+    metrics = _named(claim.versus_metric, columns) if claim.versus_metric else [metric]
     mine = study.numbers(dataset, model, loss, metric)
     found = {}
     for other in losses:
@@ -329,7 +354,8 @@ def _comparisons(
             if (other, other_metric) == (loss, metric):
                 continue
             theirs = study.numbers(dataset, model, other, other_metric)
-            name = other if claim.versus else other_metric
+            names = (other, other_metric) if len(metrics) > 1 else (other,)
+            name = " ".join(names) if claim.versus else other_metric
             found[name] = (mine - float(claim.factor) * theirs).dropna()
     return found
 
@@ -351,7 +377,7 @@ def _judge(
         return _Judged("not tested", claim.note)
     total = total or len(cases)
     needed = ceil(int(claim.need) / int(claim.settings) * total)
-    rivals = (claim.versus.count("|") + 1) * (claim.versus_metric.count("|") + 1)
+    rivals = max(1, *(len(found) for found in cases.values()))
     chances = chances_of_luck(needed, total, rivals, claim.quantifier)
     answers: list[Answer] = []
     decisive: list[Evidence] = []
@@ -362,8 +388,7 @@ def _judge(
             )
             for rival, gaps in differences.items()
         ]
-        lacking: list[Answer] = ["missing"] * (rivals - len(items))
-        answer = combine([item.answer for item in items] + lacking, claim.quantifier)
+        answer = combine([item.answer for item in items], claim.quantifier)
         answers.append(answer)
         if answer != "missing":
             decisive.append(_decisive(items, claim.quantifier))
@@ -415,11 +440,10 @@ def _words(
     """One line: counts, then the four settings that support the claim least."""
     if not decisive:
         return str(claim.note)
-    scale = 100 if re.search("error|ece|auroc", claim.metric) else 1
     ordered = sorted(
         decisive, key=lambda item: (item.answer == "shown", item.in_favour)
     )
-    weakest = "; ".join(item.text(scale) for item in ordered[:4])
+    weakest = "; ".join(item.text(_scale(item)) for item in ordered[:4])
     n_shown = answers.count("shown")
     head = f"{n_shown} of {len(decisive)} (needs {needed} of {total})"
     if by_means:
@@ -431,6 +455,16 @@ def _words(
     other = answers.count("other way")
     counts = f"by means alone {by_mean}, other way {other}, n = {seeds}"
     return f"{head}, {counts}: {weakest}"
+
+
+def _scale(item: Evidence) -> int:
+    """100 where a comparison is of fractions, which are shown as points; else 1."""
+    metric = item.label.rsplit(" to ", 1)[0].rsplit(" ", 1)[-1]
+    of_all = re.sub(r"_class\d+$", "", metric)
+    known = [name for name in METRICS if f"_{of_all}".endswith(f"_{name}")]
+    if known:
+        return 100 if METRICS[max(known, key=len)].percent else 1
+    return 100 if metric.endswith(("auroc", "accuracy")) else 1
 
 
 def check_claims(
@@ -515,6 +549,7 @@ def check_claims(
     return pd.DataFrame(rows)
 
 
+_PATTERNS = ("losses", "versus", "metric", "versus_metric", "datasets", "ours")
 _WORDS = {
     "op": ("", "<", ">", ">=", "=="),
     "quantifier": ("", "all", "any"),
@@ -532,12 +567,19 @@ def _refuse_unknown_words(claims: pd.DataFrame, ours: Study) -> None:
     known = {"losses": losses, "versus": losses}
     known |= {"metric": metrics, "versus_metric": metrics} if len(ours.runs) else {}
     for _, claim in claims.iterrows():
+        for name in _PATTERNS:
+            try:
+                re.compile(str(claim[name]))
+            except re.error as error:
+                problem = f"{name} {claim[name]!r} of {claim['id']!r} is no pattern"
+                cure = f"{error}: see the module re of Python"
+                _check.fail("claims", problem, cure)
         for name, words in _WORDS.items():
             if claim[name] not in words:
                 problem = f"{name} {claim[name]!r} of {claim['id']!r} is unknown"
                 _check.fail("claims", problem, f"choose one of {words}")
         for name, there in known.items():
-            for pattern in str(claim[name]).split("|"):
+            for pattern in _split(str(claim[name])):
                 if pattern and not _alternatives(pattern, [*there]):
                     problem = f"{name} {pattern!r} of {claim['id']!r} is unknown"
                     cure = _check.did_you_mean(pattern, sorted(there))

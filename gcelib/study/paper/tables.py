@@ -14,7 +14,7 @@ from gcelib import _check
 from gcelib.losses import LOSSES
 from gcelib.study.alike import setting_as_text
 from gcelib.study.data.long_tails import split_name
-from gcelib.study.paper.numbers import Study, published, tell_other_recipes
+from gcelib.study.paper.numbers import KEYS, Study, published, tell_other_recipes
 from gcelib.study.paper.statistics import holm, interval, numbers_in, wilcoxon
 
 #: Which comparisons are one family for Holm's correction, by the columns they share.
@@ -118,7 +118,11 @@ def compare(
     shared = FAMILIES[_check.choice("family", family, FAMILIES)]
     if len(study.runs):
         numeric = study.runs.select_dtypes("number").columns
-        _check.choice("metric", metric, [name for name in numeric if name != "seed"])
+        known = [name for name in numeric if name != "seed"]
+        # Numbers that came as text, as from a table that was read so, are read below.
+        if metric in study.runs and metric not in KEYS:
+            known.append(metric)
+        _check.choice("metric", metric, known)
     better = 1 if metric.endswith(("auroc", "accuracy")) else -1
     rows = []
     alone: list[str] = []
