@@ -169,6 +169,29 @@ def test_of_confidences_error_and_ece_are_those_of_the_predictions():
     assert all("logits" not in row.label for row in rows.values())
 
 
+@pytest.mark.parametrize("shares", [[0.25] * 4, [0.6, 0.2, 0.1, 0.1], [0.9, 0.1]])
+def test_labels_of_other_samples_beside_predictions_are_told(shares, tmp_path):
+    rng = np.random.default_rng(1)
+    k = len(shares)
+    label = rng.choice(k, 1500, p=shares)
+    p = np.exp(rng.normal(size=(1500, k)) + 3 * np.eye(k)[label]) * shares
+    p /= p.sum(1, keepdims=True)
+    columns = {"label": label, "prediction": p.argmax(1), "confidence": p.max(1)}
+    told = []
+    for name in ("right", "shuffled"):
+        table = pd.DataFrame(columns)
+        if name == "shuffled":
+            table["label"] = rng.permutation(label)
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        own = load_own_logits(tmp_path / f"{name}.csv", tmp_path / f"{name}.pt")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            own.advise(folds=2)
+        told.append([str(w.message) for w in caught])
+    assert not any("in any other order" in message for message in told[0])
+    assert any("fit them no better than in any other" in m for m in told[1])
+
+
 def test_figure_and_sentence_cut_the_same_bins_of_confidences_in_float32(tmp_path):
     """0.73, written as 0.7300000190734863."""
     confidence, label, prediction = four_classes(200)

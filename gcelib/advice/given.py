@@ -73,8 +73,8 @@ def warn_of_impossible(confidences: Array, model_classes: int) -> None:
         _check.warn(
             f"confidences: {share:.0%} are below 1/{model_classes}, and the largest of "
             f"{model_classes} probabilities is not; pass that one, and no margin, "
-            "entropy or probability of another class, unless they were calibrated "
-            "since"
+            "entropy or probability of another class, unless the model has more "
+            "classes or they were calibrated since"
         )
 
 

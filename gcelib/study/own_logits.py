@@ -5,13 +5,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gcelib._check import warn
 from gcelib.advice import Advice, advise, advise_confidences
 from gcelib.blocks import rounding, rounding_of
 from gcelib.metrics import Reliability, reliability
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SPLITS = ("val", "test")
+#: So many predictions of another class than the most frequent one tell what they fit.
+_FEWEST_OTHERS = 20
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class OwnLogits:
         --------
         >>> advice = load_own_logits(None).advise()  # doctest: +SKIP
         """
+        self._tell_other_samples()
         test = self.test or (None, None)
         if self.form != "confidences":
             return advise(*self.val, *test, choose_by=choose_by, folds=folds, seed=seed)
@@ -118,6 +122,17 @@ class OwnLogits:
             folds=folds,
             seed=seed,
         )
+
+    def _tell_other_samples(self) -> None:
+        """Warn where predictions fit labels no better than those of other samples."""
+        claims = {"val": self.val, "test": self.test}
+        for split, (labels, predictions) in self.predicted.items():
+            part = claims.get(split)
+            if part is not None and _fit_as_any(labels, predictions, part[0]):
+                warn(
+                    f"labels: predictions of {split} fit them no better than in any "
+                    "other order; look whether both belong to the same samples"
+                )
 
     def stages(self, advice: Advice) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Give the outputs before and after calibration, to be judged and shown.
@@ -246,6 +261,35 @@ class OwnLogits:
         apart = table["samples"] * (table["claimed after"] - table["right"]).abs()
         order = np.argsort(-apart.to_numpy(), kind="stable")
         return table.iloc[order].rename_axis("predicted class")
+
+
+def _fit_as_any(
+    labels: npt.NDArray[np.int64],
+    predictions: npt.NDArray[np.int64],
+    confidences: npt.NDArray[np.floating[Any]],
+) -> bool:
+    """Tell whether hits are those of labels in any order, where more are claimed.
+
+    As many as by chance, and two standard deviations, where four are claimed.
+
+    References
+    ----------
+    J. L. Fleiss, J. Cohen, B. S. Everitt, "Large sample standard errors of kappa and
+    weighted kappa", Psychological Bulletin 72, 1969: the deviation without agreement.
+    """
+    n = len(labels)
+    k = int(max(labels.max(), predictions.max())) + 1
+    of_labels = np.bincount(labels, minlength=k) / n
+    of_predictions = np.bincount(predictions, minlength=k) / n
+    if n - n * of_predictions.max() < _FEWEST_OTHERS:
+        return False
+    both = of_labels * of_predictions
+    by_chance = both.sum()
+    variance = by_chance + by_chance**2 - (both * (of_labels + of_predictions)).sum()
+    deviation = np.sqrt(variance / n)
+    hits = np.mean(labels == predictions)
+    is_claimed = np.mean(confidences) > by_chance + 4 * deviation
+    return bool(is_claimed and hits < by_chance + 2 * deviation)
 
 
 def _confidences(logits: Tensor) -> Tensor:
