@@ -1321,6 +1321,64 @@ def test_a_line_for_each_class_of_a_sample_is_refused(tmp_path, n_first, form):
         load_logits_file(path)
 
 
+@pytest.mark.parametrize("outputs", ["softmax", "sigmoid", "cosine"])
+@pytest.mark.parametrize("digits", [2, 6])
+@pytest.mark.parametrize("n_first", [2, 5])
+def test_a_line_for_each_rank_is_refused_whatever_the_confidences_sum_to(
+    tmp_path, outputs, digits, n_first
+):
+    p, labels = confident_model(200, 10)
+    z = np.log(p) - np.log(p).mean(1, keepdims=True)
+    scores = {
+        "softmax": p,
+        "sigmoid": 1 / (1 + np.exp(1.5 - z)),
+        "cosine": 0.5 + z / np.linalg.norm(z, axis=1, keepdims=True) / 2,
+    }[outputs]
+    path = tmp_path / "m.csv"
+    lines = [
+        (f"{i}.png", labels[i], k, scores[i, k].round(digits))
+        for i in [*range(200), 7]  # one is there twice
+        for k in np.argsort(-scores[i])[:n_first]
+    ]
+    write_confidences(path, "image,label,prediction,confidence", lines)
+    with pytest.raises(BadParameter, match="keep the first class of each sample"):
+        load_logits_file(path)
+    write_confidences(path, "label,prediction,confidence", [c[1:] for c in lines])
+    with pytest.raises(BadParameter, match="in groups of one label, of falling conf"):
+        load_logits_file(path)
+    hits = [(i, int(label == k), c) for i, label, k, c in lines]
+    write_confidences(path, "image,correct,confidence", hits)
+    with pytest.raises(BadParameter, match="keep the first class of each sample"):
+        load_logits_file(path)
+
+
+@pytest.mark.parametrize("order", ["as seen", "sorted", "by label", "by confidence"])
+@pytest.mark.parametrize("k", [2, 10, 200])
+@pytest.mark.parametrize("power", [0.3, 1, 3])
+def test_views_of_one_image_are_samples_in_any_order(tmp_path, order, k, power):
+    p, _ = confident_model(180, k)
+    labels = np.random.default_rng(1).integers(0, k, 60).repeat(3)
+    p = np.where(np.arange(k) == labels[:, None], p.max(1, keepdims=True), p) ** power
+    p /= p.sum(1, keepdims=True)
+    p[::4] = p[::4, ::-1]  # a quarter is mostly wrong
+    confidences = p.max(1).round(4)
+    said = p.argmax(1)
+    images = np.arange(180) // 3
+    rows = {
+        "as seen": np.arange(180),
+        "sorted": np.lexsort((-confidences, images)),
+        "by label": np.lexsort((-confidences, labels)),
+        "by confidence": np.argsort(-confidences),
+    }[order]
+    path = tmp_path / "m.csv"
+    lines = [(images[i], labels[i], said[i], confidences[i]) for i in rows]
+    write_confidences(path, "image,label,prediction,confidence", lines)
+    assert len(load_logits_file(path).parts["test"][0]) == 180
+    lines = [(image, int(a == b), c) for image, a, b, c in lines]
+    write_confidences(path, "image,correct,confidence", lines)
+    assert len(load_logits_file(path).parts["test"][0]) == 180
+
+
 def test_several_samples_of_one_patient_are_samples(tmp_path):
     rng = np.random.default_rng(1)
     conf = rng.uniform(0.3, 1, 80)

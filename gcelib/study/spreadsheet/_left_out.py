@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gcelib import _check
 from gcelib._check import fail
@@ -35,6 +34,8 @@ _LOOKED_AT = 10_000
 _FEW_EPOCHS = 50
 #: So many columns of a few values are looked at two by two.
 _MOST_PAIRED = 6
+#: Of a pattern so many lines may be exceptions: one that is not sorted.
+_NEARLY_ALL = 0.95
 #: Samples from which a pattern without exception is no chance.
 _MANY = 20
 
@@ -243,36 +244,8 @@ class LeftOut:
             return False
         follows = (values.diff() == 1).to_numpy()
         falls = (confidences.diff() <= 0).to_numpy()
-        return bool(follows.sum() >= _MANY and falls[follows].all())
-
-
-def are_classes_of_one_sample(
-    samples: "pd.Series[Any]",
-    confidences: npt.NDArray[np.float64],
-    hits: npt.NDArray[np.bool_],
-    predictions: npt.NDArray[np.int64] | None,
-) -> bool:
-    """Whether lines are classes of one sample: all, or its most probable ones.
-
-    Then confidences of a sample, which a column numbers, sum to at most 1, and either
-    at most one is right and no two predict one class, or what is predicted stands in
-    all of its lines. Of samples with one line, which are NaN here, nothing is asked.
-    """
-    import pandas as pd
-
-    lines = pd.DataFrame({"confidence": confidences, "hit": hits})
-    of_sample = lines.groupby(samples.to_numpy())
-    sums = of_sample.sum()
-    if sums["confidence"].max() > 1.001:
-        return False
-    if predictions is None:
-        return bool(sums["hit"].max() <= 1)
-    pairs = pd.DataFrame({"sample": samples, "prediction": predictions}).dropna()
-    if sums["hit"].max() <= 1 and not pairs.duplicated().any():
-        return True
-    n_values = pairs.groupby("sample")["prediction"].nunique()
-    differ = of_sample["confidence"].nunique() > 1
-    return bool((n_values == 1).all() and differ.mean() > 0.5)
+        many_follow = follows.sum() >= _MANY
+        return bool(many_follow and falls[follows].mean() >= _NEARLY_ALL)
 
 
 def is_numeric(column: "pd.Series[Any]") -> bool:

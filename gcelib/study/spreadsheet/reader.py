@@ -28,12 +28,9 @@ from gcelib.study.spreadsheet._confidences import (
     refuse_of_true_class,
     tell_zeros,
 )
-from gcelib.study.spreadsheet._left_out import (
-    LeftOut,
-    are_classes_of_one_sample,
-    is_numeric,
-)
+from gcelib.study.spreadsheet._left_out import LeftOut, is_numeric
 from gcelib.study.spreadsheet._lines import Lines, cells_of
+from gcelib.study.spreadsheet._one_sample import Claims
 from gcelib.study.spreadsheet._words import (
     KINDS,
     NAMES,
@@ -792,7 +789,7 @@ class _Reader:
         if "correct" in self.roles:
             self._refuse_correct_answers()
             hits = self._correct()
-            self._refuse_lines_of_classes(values, hits)
+            self._refuse_lines_of_classes(Claims(values, hits))
             refuse_of_true_class(values, hits)
             tell_zeros(values)
             parts = {name: (values[rows], hits[rows]) for name, rows in splits.items()}
@@ -801,7 +798,7 @@ class _Reader:
         hits = labels == predictions
         self._refuse_second_opinion(hits)
         self._tell_exchanged(labels, predictions, names)
-        self._refuse_lines_of_classes(values, hits, predictions)
+        self._refuse_lines_of_classes(Claims(values, hits, labels, predictions))
         n_seen = len(np.unique(np.concatenate([labels, predictions])))
         if n_seen == 2:
             self._refuse_of_one_class(values, predictions, names)
@@ -813,18 +810,17 @@ class _Reader:
         }
         return Table("confidences", parts, names, predicted, tuple(self.notes))
 
-    def _refuse_lines_of_classes(
-        self,
-        values: npt.NDArray[np.float64],
-        hits: npt.NDArray[np.bool_],
-        predictions: npt.NDArray[np.int64] | None = None,
-    ) -> None:
+    def _refuse_lines_of_classes(self, claims: Claims) -> None:
         """Refuse a table with a line for each class of a sample, or for some."""
         for at, samples in self.groups.items():
-            if are_classes_of_one_sample(samples, values, hits, predictions):
+            if claims.are_of_one_sample(samples):
                 problem = f"have several lines for each value of {self._shown(at)}, as "
                 problem += "if they were classes of one sample"
                 fail("columns", problem, "keep the first class of each sample")
+        if claims.are_in_groups():
+            problem = "have lines in groups of one label, of falling confidence and of "
+            problem += "other predictions each, as if they were classes of one sample"
+            fail("columns", problem, "keep the first class of each sample")
 
     def _correct(self) -> npt.NDArray[np.bool_]:
         """Whether predictions were right, from 0 and 1, or words for them."""
