@@ -1162,6 +1162,8 @@ def write_logits(path, header, cells, n=60):
         ("in_train", ["0", "1"]),
         ("used_for_training", ["True", "False"]),
         ("trained_on", ["yes", "no"]),
+        ("is_train", ["0"] * 10 + ["1"] * 9 + ["-1"]),
+        ("is_train", ["no"] * 10 + ["yes"] * 9 + ["unknown"]),
         ("is_train", ["T", "F"]),
         ("is_train", ["1"]),
         ("is_train_sample", ["0", "1"]),
@@ -1210,6 +1212,46 @@ def test_a_column_that_says_what_the_model_has_seen_is_not_left_out(
 @pytest.mark.parametrize(
     ("header", "cells"),
     [
+        ("phase", ["train", "test"]),
+        ("in_train", ["0", "1"]),
+        ("is_train", ["True", "False", "True", "False", ""]),
+        ("set", ["train", "cal", "test"]),
+        ("file", [f"{s}/{i}.png" for i in range(20) for s in ("train", "val")]),
+    ],
+)
+def test_samples_of_training_are_seen_beside_a_column_split(tmp_path, header, cells):
+    header = f"split,{header}"
+    either = [f"{split},{cell}" for cell in cells for split in ("val", "test")]
+    path = write_logits(tmp_path / "mine.csv", header, either, n=120)
+    with pytest.raises(BadParameter, match="says beside split which samples the model"):
+        load_logits_file(path)
+
+
+def test_a_part_that_was_held_out_of_the_data_for_training_is_told(tmp_path):
+    cells = ["val,MNIST train", "test,MNIST test"]
+    path = write_logits(tmp_path / "mine.csv", "split,source", cells)
+    with pytest.warns(UserWarning, match="'source' is left out.*if it says which"):
+        load_logits_file(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("is_test", ["val,0", "test,1"]),
+        ("set", ["val,dev", "test,test"]),
+        ("is_train", ["val,0", "test,0"]),
+        ("test_fold", ["val,0", "test,1", "val,2"]),
+        ("site", ["val,a", "test,a", "val,b", "test,b"]),
+    ],
+)
+def test_other_columns_beside_a_column_split_are_left_out(tmp_path, header, cells):
+    path = write_logits(tmp_path / "mine.csv", f"split,{header}", cells)
+    assert {*load_logits_file(path).parts} == {"val", "test"}
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
         ("superclass", ["train", "car", "bus"]),
         ("site", ["calgary", "valencia", "fitchburg"]),
         ("device", ["dev1 phone", "held by hand"]),
@@ -1235,6 +1277,7 @@ def test_a_column_that_says_what_the_model_has_seen_is_not_left_out(
         ("set", ["only one"]),
         ("fold", ["0", "1", "2"]),
         ("k", ["1", "2", "3"]),
+        ("test_fold", ["0", "1", "2"]),
         ("step", [str(i) for i in range(60)]),
         ("id", [f"test_{i}" for i in range(60)]),
         (

@@ -10,12 +10,14 @@ import numpy as np
 
 from gcelib import _check
 from gcelib._check import fail
-from gcelib.study.spreadsheet._parts import evidence
+from gcelib.study.spreadsheet._parts import evidence, says_seen
 from gcelib.study.spreadsheet._words import (
     COUNTS,
     EPOCHS,
     MODELS,
     RANKS,
+    YES_OR_NO,
+    plain_cell,
     plain_name,
     safe,
     shown_name,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Of a column of so few values the note that it is left out tells them.
 _FEW_VALUES = 5
+#: So few other values between yes and no stand for what is not known.
+_FEW_HOLES = 0.1
 #: A column of so few values may say which model, or which epoch, a line is of.
 _MOST_STATES = 1_000
 #: So many values of a column are looked at, spread over it.
@@ -80,23 +84,60 @@ class LeftOut:
         return shown_name(self.names[at], at)
 
     def refuse_unnamed_split(self) -> None:
-        """Refuse a column that says which samples are for what; tell what may."""
-        if "split" in self.roles:
-            return
+        """Refuse a column that says which samples are for what; tell what may.
+
+        Beside a column split that is one which tells samples of training within it.
+        """
         for at in self.places:
-            column = self.table[at]
-            found = column.dropna().unique()
-            step = 1 + len(found) // _LOOKED_AT
-            values = {str(value).strip().casefold() for value in found[::step]}
-            has_holes = bool(column.isna().any())
+            values, has_holes = self._values_of(at)
             found_out = evidence(self.names[at], values, has_holes=has_holes)
-            if found_out == "sure":
+            if found_out == "none":
+                continue
+            if "split" in self.roles:
+                self._look_at_seen(at, is_sure=found_out == "sure")
+            elif found_out == "sure":
                 cure = "name it split and write val and test, or leave it out if it "
                 cure += "says something else"
                 fail("columns", f"{self._shown(at)} says val or test", cure)
-            if found_out == "perhaps":
+            else:
                 says = "which samples the model has seen, leave those out"
                 self._tell(at, says)
+
+    def _values_of(self, at: int) -> tuple[set[str], bool]:
+        """What a column holds, written small, and whether it has holes.
+
+        Between yes and no few other values, as -1 for unknown, are holes, too.
+        """
+        column = self.table[at]
+        found = column.dropna().unique()
+        step = 1 + len(found) // _LOOKED_AT
+        values = {plain_cell(value) for value in found[::step]}
+        has_holes = bool(column.isna().any())
+        others = values - {*YES_OR_NO, "x"}
+        if 0 < len(others) <= _FEW_VALUES and len(values) > len(others):
+            is_other = column.map(plain_cell, na_action="ignore").isin(others)
+            if is_other.mean() <= _FEW_HOLES:
+                return values - others, True
+        return values, has_holes
+
+    def _look_at_seen(self, at: int, *, is_sure: bool) -> None:
+        """Refuse samples of training within val or test; tell if all of one are.
+
+        All of val may be a part of the data for training that was held out.
+        """
+        step = 1 + len(self.table) // _LOOKED_AT
+        lines = self.table[[at, self.roles["split"]]].iloc[::step].dropna()
+        cells = lines[at].map(plain_cell)
+        name = self.names[at]
+        is_seen = cells.map({c: says_seen(name, c) for c in cells.unique()})
+        if not is_seen.any():
+            return
+        of_split = is_seen.groupby(lines[self.roles["split"]])
+        if is_sure and (of_split.nunique() > 1).any():
+            problem = f"{self._shown(at)} says beside split which samples the model has"
+            cure = "leave those out, or the column if it says something else"
+            fail("columns", f"{problem} seen", cure)
+        self._tell(at, "which samples the model has seen, leave those out")
 
     def _tell(self, at: int, says: str) -> None:
         """Warn that a column is left out, and of what it may say."""

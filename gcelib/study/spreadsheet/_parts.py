@@ -51,6 +51,9 @@ _PERHAPS_IN_PART = re.compile(
     r"(?:is_?)?(?:valid|member|seen|unseen|fit|fitted|trained|external|development)"
     r"|test|(?:has_)?train"
 )
+_OF_TRAINING = re.compile(
+    r"train|trn|in_?sample|in_?bag|memori[sz]ed|(?<!un)seen|fit|member"
+)
 _PATH = re.compile(r"[/\\]|\.\w{1,5}$")
 
 
@@ -71,6 +74,17 @@ def evidence(name: str, values: Collection[str], *, has_holes: bool) -> Evidence
         if found != "none":
             return found
     return "sure" if _are_in_parts(values) else "none"
+
+
+def says_seen(name: str, value: str) -> bool:
+    """Whether a cell of such a column says that the model has seen the sample."""
+    if value in YES_OR_NO or value == "x":
+        is_of_training = _OF_TRAINING.search(plain_name(name)) is not None
+        return is_of_training and YES_OR_NO.get(value, True)
+    word = re.sub(r"[\W_]+", "", value)
+    if _SEEN.fullmatch(word) or _PERHAPS_SEEN.fullmatch(word):
+        return True
+    return _place(value) == (True, False)
 
 
 def _by_name(plain: str, values: Collection[str], has_holes: bool) -> Evidence:
@@ -116,11 +130,14 @@ def _are_in_parts(values: Collection[str], *, are_texts: bool = True) -> bool:
     for value in values:
         if are_texts and " " in value.strip() and not _PATH.search(value):
             return False
-        words = re.findall(r"[^\W\d_]+", value)
-        is_seen = any(word.startswith("train") or word == "trn" for word in words)
-        others = ("test", "valid", "holdout")
-        is_other = any(
-            w.startswith(others) or w in ("val", "dev", "eval") for w in words
-        )
-        kinds.add((is_seen, is_other))
+        kinds.add(_place(value))
     return {(True, False), (False, True)} <= kinds
+
+
+def _place(value: str) -> tuple[bool, bool]:
+    """Whether a path or name leads to samples of training, and to others."""
+    words = re.findall(r"[^\W\d_]+", value)
+    is_seen = any(word.startswith("train") or word == "trn" for word in words)
+    others = ("test", "valid", "holdout")
+    is_other = any(w.startswith(others) or w in ("val", "dev", "eval") for w in words)
+    return is_seen, is_other

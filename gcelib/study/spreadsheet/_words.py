@@ -151,6 +151,11 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s\-]+", "_", straight.strip()).casefold()
 
 
+def plain_cell(value: object) -> str:
+    """A cell as text, written small; whole numbers without a point."""
+    return str(value).strip().casefold().removesuffix(".0")
+
+
 def bare_name(name: str) -> str:
     """A name without blanks and marks, all of which ``C++`` and ``+`` have."""
     return re.sub(r"[\W_]+", "", plain_name(name))
