@@ -146,7 +146,9 @@ class Calibrator(nn.Module):
         _check.check_has_values("labels", classes)
         _check.warn_of_tables(logits, labels, scores, classes)
         device = scores.device
-        logits, labels = _check.logits_and_labels(scores.cpu(), classes.cpu())
+        logits, labels = _check.logits_and_labels(
+            scores.cpu(), classes.cpu(), columns=False
+        )
         _check.warn_of_probabilities(logits)
         with (
             torch.inference_mode(False),

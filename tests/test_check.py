@@ -542,11 +542,65 @@ def test_columns_that_are_sorted_as_text_are_told():
             gcelib.logits_from_probabilities(p[sorted(names)])
 
 
+@pytest.mark.parametrize("first", ["Unnamed: 0", "sample"])
+@pytest.mark.parametrize("order", ["as they were", "some left out", "shuffled"])
+def test_columns_that_number_the_rows_are_told_whatever_became_of_the_rows(
+    first, order
+):
+    logits, labels = table_and_labels()
+    table = logits.rename_axis(first).reset_index()
+    kept = {
+        "as they were": table.index,
+        "some left out": table.index.delete([5, 17]),
+        "shuffled": np.random.default_rng(1).permutation(60)[:40],
+    }[order]
+    with pytest.warns(UserWarning, match=f"column '{first}' numbers the rows; leave"):
+        gcelib.evaluate(table.iloc[kept], labels.iloc[kept])
+    ids = table.assign(**{first: 7919 * table[first] % 9973})
+    with pytest.warns(UserWarning, match=f"column '{first}' numbers the rows; leave"):
+        gcelib.evaluate(ids.iloc[kept], labels.iloc[kept])
+
+
+@pytest.mark.parametrize("where", [0, 1, 3])
+@pytest.mark.parametrize("form", [np.asarray, torch.tensor, np.ndarray.tolist])
+@pytest.mark.parametrize("taker", ["evaluate", "fit", "advise", "meter"])
+def test_labels_among_the_scores_of_an_array_are_told_once(taker, form, where):
+    table, labels = table_and_labels()
+    y = labels.to_numpy()
+    column = y.astype(float)
+    column[7] = 2 - column[7]  # one line that is an exception
+    scores = form(np.insert(table.to_numpy(), where, column, axis=1))
+    take = {**TAKERS, "meter": lambda z, y: gcelib.CalibrationMeter(4).update(z, y)}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        take[taker](scores, y)
+    said = [str(each.message) for each in told if "holds the" in str(each.message)]
+    assert len(said) == 1
+    assert f"logits: column {where} (counted from 0) holds the labels" in said[0]
+
+
+def test_scores_that_are_often_the_label_are_no_labels():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 60)
+    noise = rng.normal(size=60)
+    sure = np.where(np.arange(60) % 20 == 0, 0.5 + 0.1 * noise, y)
+    mostly_zero = np.where(np.arange(60) < 3, 2, 0)
+    cases = [
+        (np.stack([1 - sure, sure], axis=1), y, True),  # two sure classes
+        (np.stack([noise, 0 * noise, -noise], axis=1), mostly_zero, False),
+        (np.stack([noise, y * noise, -noise], axis=1), y, False),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for scores, labels, are_probabilities in cases:
+            gcelib.evaluate(scores, labels, probabilities=are_probabilities)
+
+
 def test_columns_that_are_no_class_s_are_told():
     logits, labels = table_and_labels()
     with pytest.warns(UserWarning, match="logits: column 'y' holds the labels; leave"):
         gcelib.evaluate(logits.assign(y=labels), labels)
-    with pytest.warns(UserWarning, match="logits: column 'index' counts the rows; lea"):
+    with pytest.warns(UserWarning, match="logits: column 'index' numbers the rows; le"):
         gcelib.evaluate(logits.reset_index(), labels)
     for twice in (logits.add_suffix("_1").join(logits), logits.iloc[:, [0, 1, 2] * 2]):
         with pytest.warns(UserWarning, match="logits: columns 'a.* seem a second set"):

@@ -236,17 +236,24 @@ def check_range(labels: Tensor, n_classes: int, name: str = "labels") -> None:
 
 
 def logits_and_labels(
-    logits: object, labels: object, *, min_samples: int = 1, values: bool = True
+    logits: object,
+    labels: object,
+    *,
+    min_samples: int = 1,
+    values: bool = True,
+    columns: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Both as checked tensors: (N, K) floating, (N,) int64, on one device.
 
     ``values=False``: look at shapes and dtypes alone, N >= ``min_samples``.
+    ``columns=False``: what columns and rows of tables say was told before.
     """
     scores = as_tensor("logits", logits)
     classes = as_tensor("labels", labels)
-    warn_of_tables(logits, labels, scores, classes)
     check_has_values("logits", scores)
     check_has_values("labels", classes)
+    if columns:
+        warn_of_tables(logits, labels, scores, classes)
     check_logits(scores, min_samples=min_samples, values=values)
     check_labels(classes, *scores.shape, values=values)
     if scores.device != classes.device:

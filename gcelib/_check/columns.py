@@ -24,6 +24,10 @@ _NO_COLUMN_OF_A_CLASS = NO_CLASS | {
     *("fold", "split", "set", "weight", "count", "n", "seconds", "time", "epoch"),
     *("step", "nll_loss", "ce", "ce_loss", "id", "index", "idx", "seed"),
 }
+#: What pandas calls an index that was written to a file and read as a column.
+_INDEX_OF_PANDAS = re.compile(r"Unnamed: \d+")
+_FEW_ROWS = 10  # of fewer a column may be anything by chance
+_MOST = 0.9
 _MANY = 20  # labels that all fall into one half of the classes by no chance
 _MARKS = "_.-: "  # between a class and what else the name of a column says
 
@@ -64,20 +68,20 @@ def warn_of_columns(
     name: str, columns: list[str], scores: Tensor, classes: Tensor
 ) -> None:
     """Warn of columns that are no class's: labels, numbers of rows, a second set."""
-    if len(scores) < 10 or not bool((scores != scores.round()).any()):
+    is_whole = (scores == scores.round()).all(0)
+    if len(scores) < _FEW_ROWS or bool(is_whole.all()):
         return
-    steps = scores.diff(dim=0)
-    told = {
-        "holds the labels": (scores == classes[:, None]).all(0),
-        "counts the rows": ((steps == 1).all(0)) & (scores[0] == scores[0].round()),
-    }
-    for what, columns_that in told.items():
-        if bool(columns_that.any()):
-            column = columns[int(columns_that.int().argmax())]
-            warn(f"{name}: column {column!r} {what}; leave it out")
+    warn_of_labels_among_scores(name, scores, classes, columns)
+    of_rows = [
+        columns[at]
+        for at in is_whole.nonzero()[:, 0].tolist()
+        if _numbers_rows(scores[:, at], scores[:, ~is_whole], columns[at])
+    ]
+    for column in of_rows:
+        warn(f"{name}: column {column!r} numbers the rows; leave it out")
     are_ids = not classes.is_floating_point()  # else refused where they are checked
     odd = _column_apart(columns, int(classes.max())) if are_ids else None
-    if odd is not None:
+    if odd is not None and odd not in of_rows:
         warn(
             f"{name}: column {odd!r} has no name like the others, which are of the "
             "classes; leave it out if it is no class"
@@ -95,6 +99,58 @@ def warn_of_columns(
             f"{name}: columns {second[0]!r} to {second[-1]!r} seem a second set of "
             "scores, no label is of their classes; leave them out"
         )
+
+
+def _numbers_rows(column: Tensor, others: Tensor, name: str) -> bool:
+    """Whether a column of whole numbers counts the rows, or names each by a number.
+
+    Rows may have been left out or shuffled since. Scores are no such numbers: of many
+    rows none is twice, and they rise from row to row, or leave few numbers out, or are
+    far larger than all other scores.
+    """
+    n = len(column)
+    steps = column.diff()
+    if bool((steps == 1).all()) or _INDEX_OF_PANDAS.fullmatch(name):
+        return True
+    if (
+        n < _MANY
+        or bool(column.min() < 0)
+        or bool((column.sort().values.diff() == 0).any())
+    ):
+        return False
+    is_rising = bool((steps > 0).all())
+    is_dense = bool(column.max() - column.min() < 4 * n)
+    is_far_larger = bool(column.median() > 10 * others.abs().max())
+    return is_rising or is_dense or is_far_larger
+
+
+def warn_of_labels_among_scores(
+    name: str, scores: Tensor, classes: Tensor, columns: Sequence[str] = ()
+) -> None:
+    """Warn of a column that holds the labels, in all rows or nearly all.
+
+    It costs a comparison of a few rows where there is none.
+    """
+    n = len(scores)
+    if n < _FEW_ROWS or scores.ndim != 2 or not scores.is_floating_point():
+        return
+    some = slice(None, None, max(1, n // _FEW_ROWS))
+    n_equal = (scores[some] == classes[some, None]).sum(0)
+    found = (n_equal >= _MOST * len(classes[some])).nonzero()[:, 0]
+    if not len(found):
+        return
+    there = scores[:, found]
+    is_equal = there == classes[:, None]
+    # A column of zeros is no label, of however many samples the class is 0.
+    rarer = classes != classes.mode().values
+    holds = (is_equal.float().mean(0) >= _MOST) & (there == there.round()).all(0)
+    holds &= is_equal[rarer].float().mean(0) >= _MOST  # False without any
+    # Of the certain all scores are whole: two classes of which one is the label.
+    if not bool(holds.any()) or bool((scores == scores.round()).all()):
+        return
+    at = int(found[holds][0])
+    shown = repr(columns[at]) if columns else f"{at} (counted from 0)"
+    warn(f"{name}: column {shown} holds the labels; leave it out")
 
 
 def _column_apart(columns: Sequence[str], highest_label: int) -> str | None:

@@ -7,7 +7,11 @@ import numpy as np
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gcelib._check.columns import warn_of_columns, warn_of_names_out_of_order
+from gcelib._check.columns import (
+    warn_of_columns,
+    warn_of_labels_among_scores,
+    warn_of_names_out_of_order,
+)
 from gcelib._check.messages import warn
 
 
@@ -33,21 +37,20 @@ def warn_of_tables(
 
     Rows are taken by position, as everywhere outside pandas: an index in another order
     is told, and so are columns of ``logits`` that count the classes in another order,
-    and one that holds the labels, or counts the rows.
+    and one that numbers the rows, or, of arrays, too, holds the labels.
     ``scores`` and ``classes`` are their numbers.
     """
-    if isinstance(logits, np.ndarray) or (
-        isinstance(logits, Tensor) and _index_of(logits) is None
-    ):
-        return
     names_of_columns = _names_of_columns(logits)
     if names_of_columns and scores.ndim == 2:
         warn_of_names_out_of_order(names[0], names_of_columns)
-    if len(scores) != len(classes) or scores.device != classes.device:
+    if scores.shape[:1] != classes.shape or scores.device != classes.device:
         return
-    if names_of_columns and scores.ndim == 2 and classes.ndim == 1:
+    if names_of_columns and scores.ndim == 2:
         warn_of_columns(names[0], names_of_columns, scores, classes)
-    warn_of_indexes(logits, labels, names)
+    elif scores.device.type == "cpu":  # to look elsewhere would stall every step
+        warn_of_labels_among_scores(names[0], scores, classes)
+    if not isinstance(logits, np.ndarray):
+        warn_of_indexes(logits, labels, names)
 
 
 def warn_of_indexes(one: object, other: object, names: tuple[str, str]) -> None:
