@@ -1447,6 +1447,124 @@ def test_a_prediction_with_marks_around_a_label_is_refused(tmp_path, way):
         load_logits_file(path)
 
 
+def lines_of_three(n, **replaced):
+    """Labels, predictions and confidences of a model; some cells are others.
+
+    ``replaced`` gives the rows and the cell by column.
+    """
+    p, labels = confident_model(n, 3)
+    columns = {"label": labels.astype(object), "prediction": p.argmax(1).astype(object)}
+    for column, (rows, cell) in replaced.items():
+        columns[column][rows] = cell
+    return [
+        *zip(columns["label"], columns["prediction"], p.max(1).round(4), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("column", ["label", "prediction"])
+@pytest.mark.parametrize("share", [0.01, 0.3])
+def test_an_id_for_no_class_is_refused_or_told_beside_those_of_classes(
+    tmp_path, column, share
+):
+    path = tmp_path / "m.csv"
+    rows = np.arange(0, 600, round(1 / share))
+    for cell, how in ((255, "refused"), (999, "refused"), (99, "told"), (7, "told")):
+        lines = lines_of_three(600, **{column: (rows, cell)})
+        write_confidences(path, "label,prediction,confidence", lines)
+        match = f"{column}: (holds )?{cell}, first in line 2"
+        if how == "refused":
+            with pytest.raises(BadParameter, match=f"{match}, .*, beside class ids up"):
+                load_logits_file(path)
+        else:
+            told = f"{match}, counts as a class, so that {len(rows)} samples"
+            with pytest.warns(UserWarning, match=told):
+                load_logits_file(path)
+    lines = lines_of_three(600, label=(rows, 255), prediction=(rows, 255))
+    write_confidences(path, "label,prediction,confidence", lines)
+    with pytest.warns(UserWarning, match=f"label: 255 stands in {len(rows)} lines, in"):
+        load_logits_file(path)
+
+
+def test_ids_of_classes_are_told_only_where_they_are_common(tmp_path):
+    path = tmp_path / "m.csv"
+    for column, n_lines, told in (
+        ("label", 25, None),  # a rare class, which is never predicted
+        ("label", 60, "label: no prediction is 3, as 60 of 600 labels are"),
+        ("prediction", 10, None),  # of a class that few samples have
+        ("prediction", 25, "prediction: 25 of 600 are no label of this table, as 3"),
+    ):
+        lines = lines_of_three(600, **{column: (np.arange(n_lines), 3)})
+        write_confidences(path, "label,prediction,confidence", lines)
+        if told is None:
+            load_logits_file(path)
+        else:
+            with pytest.warns(UserWarning, match=told):
+                load_logits_file(path)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 256, 300)  # of 256 classes, of which 255 is one
+    labels[0] = 255
+    lines = [(k, k if i % 9 else (k + 1) % 255, 0.9) for i, k in enumerate(labels)]
+    write_confidences(path, "label,prediction,confidence", lines)
+    load_logits_file(path)
+
+
+@pytest.mark.parametrize(
+    "word", ["unlabelled", "Void", "unsure", "I don't know", r"\N"]
+)
+@pytest.mark.parametrize("column", ["label", "prediction"])
+def test_words_for_no_class_are_told_however_few(tmp_path, word, column):
+    path = tmp_path / "m.csv"
+    lines = [("cat", "cat", 0.9), ("dog", "dog", 0.8)] * 100
+    odd = {"label": (word, "cat", 0.6), "prediction": ("cat", word, 0.6)}[column]
+    write_confidences(path, "label,prediction,confidence", [*lines, odd])
+    with pytest.warns(UserWarning, match=f"{column}: .*, first in line 202, counts"):
+        load_logits_file(path)
+    write_confidences(
+        path, "label,prediction,confidence", [*lines, odd, (word, word, 0.7)]
+    )
+    load_logits_file(path)  # a class
+
+
+def test_answers_of_many_words_that_no_label_is_are_told(tmp_path):
+    path = tmp_path / "m.csv"
+    lines = [("cat", "cat", 0.9), ("dog", "dog", 0.8)] * 1000
+    lines += [("dog", f"I see nothing in picture {i}", 0.6) for i in range(30)]
+    write_confidences(path, "label,prediction,confidence", lines)
+    with pytest.warns(UserWarning, match="30 of 2,030 are no label of this table"):
+        load_logits_file(path)
+
+
+@pytest.mark.parametrize("between", ["|", ";", " / ", "+", ", "])
+@pytest.mark.parametrize("ids", [True, False])
+def test_labels_of_several_classes_are_refused(tmp_path, between, ids):
+    path = tmp_path / "m.csv"
+    names = "012" if ids else ["Mass", "Effusion", "No Finding"]
+    classes = [(0, 1, 2)[i % 3] for i in range(120)]
+    labels = [names[k] for k in classes]
+    for row in (7, 50, 51):
+        labels[row] = between.join([names[0], names[1 + row % 2]])
+
+    def write(said):
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(
+                [
+                    ("label", "prediction", "confidence"),
+                    *((a, b, 0.9) for a, b in zip(labels, said, strict=True)),
+                ]
+            )
+
+    write([names[k] for k in classes])
+    with pytest.raises(BadParameter, match=r"label: .* in line 9, which are several"):
+        load_logits_file(path)
+    write(labels)  # classes of their own
+    assert load_logits_file(path).parts["test"][1].all()
+    if not ids:
+        labels[50] = labels[51] = names[0]
+        write([names[k] for k in classes])
+        with pytest.warns(UserWarning, match="label: .* its parts are labels; if it"):
+            load_logits_file(path)
+
+
 def test_predictions_that_no_label_has_are_told_if_they_are_many(tmp_path):
     path = tmp_path / "mine.csv"
     columns = "label,prediction,confidence"

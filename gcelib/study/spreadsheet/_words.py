@@ -70,7 +70,29 @@ _SCORES = re.compile(
     r"|(?P<bare_start>logit|prob)s?(?P<number>\d+)"
 )
 #: What stands where nothing is known.
-NOTHING = {"", "?", "-", "na", "n/a", "#n/a", "nan", "none", "null", "missing"}
+NOTHING = {
+    *("", "?", "-", "na", "n/a", "#n/a", "nan", "none", "null", "missing"),
+    r"\n",  # of MySQL, written small
+}
+#: Words for no class without marks: nobody has named it, or a model has not answered.
+NO_CLASS_WORDS = {
+    *("unlabelled", "unlabeled", "notlabelled", "notlabeled", "nolabel", "unannotated"),
+    *("unknown", "unk", "void", "ignore", "ignored", "ignoreindex", "dontcare"),
+    *("undefined", "unclassified", "unassigned", "noclass", "noprediction"),
+    *("unsure", "notsure", "uncertain", "undecided", "unclear", "indeterminate"),
+    *("abstain", "abstained", "abstention", "reject", "rejected", "refuse", "refused"),
+    *(
+        "refusal",
+        "noanswer",
+        "unanswered",
+        "dontknow",
+        "idontknow",
+        "idk",
+        "cannottell",
+    ),
+    *("canttell", "cannotsay", "cannotanswer", "skip", "skipped", "invalid", "error"),
+    *("failed", "failure", "timeout", "parseerror", "unparsable", "unparseable"),
+}
 SPLITS = {
     "val": "val",
     "valid": "val",

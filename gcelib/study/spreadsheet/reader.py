@@ -5,7 +5,6 @@ blank last lines and other names for the same column, says what it took for what
 refuses what could mean two things.
 """
 
-import collections
 import difflib
 import io
 import itertools
@@ -30,11 +29,11 @@ from gcelib.study.spreadsheet._confidences import (
 )
 from gcelib.study.spreadsheet._left_out import LeftOut, is_numeric
 from gcelib.study.spreadsheet._lines import Lines, cells_of
+from gcelib.study.spreadsheet._no_class import look_for_no_class, look_for_several
 from gcelib.study.spreadsheet._one_sample import Claims
 from gcelib.study.spreadsheet._words import (
     KINDS,
     NAMES,
-    NOTHING,
     ROLE_OF,
     SPLITS,
     TWOFOLD,
@@ -51,7 +50,6 @@ from gcelib.study.spreadsheet._words import (
     safe,
     score_name,
     shown_name,
-    words_of,
 )
 
 if TYPE_CHECKING:
@@ -70,8 +68,6 @@ _ALIKE_OF_ALL = 0.78
 _TWO_LABELS = ("label", "prediction")
 #: What the rounding of float32 adds to a probability at most.
 _SLACK = 1e-6
-#: So many lines with one prediction that no label is, are no accident.
-_SEVERAL = 5
 #: Samples from which a pattern without exception is no chance.
 _MANY = 20
 #: A class of so few samples a model may well never predict.
@@ -885,19 +881,20 @@ class _Reader:
         if not any(are_names):
             ids_of_both = [self._class_ids(at) for at in pair]
             self._refuse_negative(pair, ids_of_both)
+            look_for_no_class(ids_of_both[0], ids_of_both[1], self._line)
             return ids_of_both[0], ids_of_both[1], None
+        true_names = [str(value).strip() for value in self.frame[pair[0]]]
+        said_names = [str(value).strip() for value in self.frame[pair[1]]]
+        look_for_several(true_names, said_names, self._line)
         if not all(are_names):
             at = pair[are_names.index(False)]
             other = pair[are_names.index(True)]
             problem = f"{self._shown(at)} holds numbers, {self._shown(other)} names"
             fail("columns", problem, "write names in both label and prediction")
-        true_names = [str(value).strip() for value in self.frame[pair[0]]]
-        said_names = [str(value).strip() for value in self.frame[pair[1]]]
         self._refuse_other_spelling({*true_names}, {*said_names})
         self._refuse_other_marks(true_names, said_names)
         self._refuse_total(true_names)
-        self._tell_nameless("label", true_names, said_names)
-        self._tell_nameless("prediction", said_names, true_names)
+        look_for_no_class(true_names, said_names, self._line)
         names = sorted({*true_names, *said_names})
         ids = {name: k for k, name in enumerate(names)}
         labels = np.array([ids[name] for name in true_names])
@@ -918,19 +915,6 @@ class _Reader:
                 cure = "count classes from 0, and leave out samples without a class"
                 fail(self._role(at), problem, cure)
 
-    def _tell_nameless(
-        self, role: str, names: Sequence[str], others: Sequence[str]
-    ) -> None:
-        """Warn of words for no class that only one of the two columns has."""
-        for word in sorted({*names} - {*others}):
-            if word.casefold() in NOTHING:
-                row = names.index(word)
-                _check.warn(
-                    f"{role}: {quoted(word)}, first in line {self._line(row)}, counts "
-                    f"as a class, so that {names.count(word):,} samples are errors; "
-                    "leave out samples without a class"
-                )
-
     def _refuse_other_spelling(self, true: set[str], said: set[str]) -> None:
         """Refuse one class written in two ways: ``Cat`` and ``cat``, 1 and 1.0.
 
@@ -944,13 +928,11 @@ class _Reader:
                 fail("columns", problem, "write a class in one way")
 
     def _refuse_other_marks(self, true: Sequence[str], said: Sequence[str]) -> None:
-        """Refuse a prediction ``A.`` or ``(A)`` where the label is ``A``; tell others.
+        """Refuse a prediction ``A.`` or ``(A)`` where the label is ``A``.
 
         Only of predictions that are no label: ``C`` and ``C#`` may be two classes.
         """
-        unknown = collections.Counter(said)
-        for name in {*true}:
-            del unknown[name]
+        unknown = {*said} - {*true}
         bare = {bare_name(name): name for name in sorted({*true})}
         for name in sorted(unknown):
             label = bare.get(bare_name(name))
@@ -959,22 +941,6 @@ class _Reader:
                 problem = f"holds {quoted(name)} in line {self._line(row)}, and labels "
                 problem += f"hold {quoted(label)}"
                 fail("prediction", problem, "write a class in one way")
-        never_said = collections.Counter(true)
-        for name in {*said}:
-            del never_said[name]
-        pair = [*unknown.most_common(1), *never_said.most_common(1)]
-        are_one = len(pair) == 2 and min(n for _, n in pair) >= _MANY
-        labels = {name.casefold() for name in true}
-        hold_one = any(labels & words_of(name) for name in unknown)
-        n_unknown = unknown.total()
-        are_several = bool(unknown) and unknown.most_common(1)[0][1] >= _SEVERAL
-        is_share = n_unknown > len(said) / 20 and are_several
-        if is_share or are_one or hold_one:
-            _check.warn(
-                f"prediction: {n_unknown:,} of {len(said):,} are no label of this "
-                f"table, as {quoted(pair[0][0])}, and count as errors; look how both "
-                "are written"
-            )
 
     def _refuse_total(self, names: Sequence[str]) -> None:
         """Refuse a last line that is no sample but a sum or a mean."""

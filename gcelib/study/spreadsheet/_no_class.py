@@ -1,0 +1,194 @@
+"""Labels and predictions that stand for no class, or for several."""
+
+import collections
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gcelib import _check
+from gcelib._check import fail
+from gcelib.study.spreadsheet._words import (
+    NO_CLASS_WORDS,
+    NOTHING,
+    bare_name,
+    number_or_plain,
+    quoted,
+    words_of,
+)
+
+#: What tools write for "no label" where class ids are expected.
+_IGNORED_IDS = {255, 999, 9999, 99999, 32767, 65535, 2**31 - 1}
+#: So far above the other ids is one that does not count classes.
+_FAR = 1.2
+_VERY_FAR = 2
+#: Of the ids up to the highest so many occur, where they count classes.
+_NEARLY_ALL = 0.9
+#: Lines from which it is no chance that one column never has a class.
+_MANY = 20
+#: A class of so few samples a model may well never predict.
+_NOT_RARE = 0.05
+_BETWEEN = re.compile(r"[|;,/+&]")
+
+#: So many lines with one prediction that no label is, are no accident.
+_SEVERAL = 5
+
+Counts = collections.Counter[Any]
+Cells = Sequence[str] | npt.NDArray[np.int64]
+
+
+def is_nothing(name: str) -> bool:
+    """Whether a name is a word for no class."""
+    return name.casefold() in NOTHING or bare_name(name) in NO_CLASS_WORDS
+
+
+def look_for_several(
+    labels: Sequence[str], said: Sequence[str], line: Callable[[int], int]
+) -> None:
+    """Refuse or tell labels that are made of others: ``Effusion|Mass``.
+
+    Those that are predicted, too, are classes of their own, and so may a single one be.
+    """
+    rows = _rows_of_several(labels, said)
+    if not rows:
+        return
+    problem = f"holds {quoted(labels[rows[0]])} in line {line(rows[0])}"
+    cure = "write one class a line, or whether the prediction is among them as correct"
+    if len({labels[row] for row in rows}) > 1:
+        problem += f", which are several classes, and so do {len(rows):,} lines"
+        fail("label", problem, cure)
+    _check.warn(
+        f"label: {problem}, which is never predicted, and its parts are labels; if "
+        f"it is several classes, {cure}"
+    )
+
+
+def look_for_no_class(labels: Cells, said: Cells, line: Callable[[int], int]) -> None:
+    """Refuse or tell what stands for no class in one column.
+
+    ``line`` gives the line in the file of a row.
+    """
+    for role, cells, others in (("label", labels, said), ("prediction", said, labels)):
+        _look_at_one(role, _listed(cells), {*_listed(others)}, line)
+    if isinstance(labels, np.ndarray) and isinstance(said, np.ndarray):
+        _tell_always_together(labels, said)
+
+
+def _look_at_one(
+    role: str, cells: list[Any], others: set[Any], line: Callable[[int], int]
+) -> None:
+    """Look at what one column has and the other never."""
+    counts = collections.Counter(cells)
+    ids = {cell for cell in others.union(counts) if isinstance(cell, int)}
+    unlike = []
+    for value, n_lines in counts.items():
+        if value in others:
+            continue
+        where = f"{_shown(value)}, first in line {line(cells.index(value))}"
+        is_id = isinstance(value, int)
+        how_far = _how_far(value, ids - {value}) if is_id else 0
+        if how_far >= _FAR and value in _IGNORED_IDS:
+            other = "label" if role == "prediction" else "prediction"
+            problem = f"holds {where}, which no {other} is, beside class ids up to "
+            problem += f"{max(ids - {value})}"
+            fail(role, problem, "leave out samples without a class")
+        if how_far >= _VERY_FAR or (not is_id and is_nothing(value)):
+            _check.warn(
+                f"{role}: {where}, counts as a class, so that {n_lines:,} samples are "
+                "errors; leave out samples without a class"
+            )
+        else:
+            unlike.append(value)
+    if role == "label":
+        _tell_never_predicted(unlike, counts)
+    else:
+        _tell_never_true(unlike, counts, others)
+
+
+def _tell_never_predicted(values: list[Any], counts: Counts) -> None:
+    """Warn of a label that is common, and that no prediction is."""
+    n = counts.total()
+    for value in values:
+        n_lines = counts[value]
+        if n_lines >= _MANY and n_lines > _NOT_RARE * n:
+            _check.warn(
+                f"label: no prediction is {_shown(value)}, as {n_lines:,} of {n:,} "
+                "labels are, which all count as errors; leave them out if it stands "
+                "for no class"
+            )
+
+
+def _tell_never_true(values: list[Any], counts: Counts, labels: set[Any]) -> None:
+    """Warn of predictions that no label is, if they are too many for chance.
+
+    One that holds a label, as ``The answer is B``, is told, too. Of many classes few
+    samples do not have all.
+    """
+    of_each = [counts[value] for value in values]
+    n_unknown = sum(of_each)
+    n = counts.total()
+    if not n_unknown:
+        return
+    most = max(of_each)
+    is_share = n_unknown > n / 20 and most >= _SEVERAL
+    labels_are_few = n >= _MANY * len(labels) and n_unknown >= _MANY
+    small = {str(label).casefold() for label in labels}
+    hold_one = any(small & words_of(str(value)) for value in values)
+    if is_share or most >= _MANY or labels_are_few or hold_one:
+        first = _shown(max(values, key=lambda value: counts[value]))
+        _check.warn(
+            f"prediction: {n_unknown:,} of {n:,} are no label of this table, as "
+            f"{first}, and count as errors; look how both are written, and leave out "
+            "what is no class"
+        )
+
+
+def _tell_always_together(
+    labels: npt.NDArray[np.int64], said: npt.NDArray[np.int64]
+) -> None:
+    """Warn of an id for "no label" that both columns have in the same lines."""
+    *ids, value = np.union1d(labels, said).tolist()
+    is_apart = value in _IGNORED_IDS and _how_far(value, {*ids}) >= _FAR
+    if is_apart and bool(((labels == value) == (said == value)).all()):
+        _check.warn(
+            f"label: {value} stands in {(labels == value).sum():,} lines, in all of "
+            "them as the prediction, too, and they count as right; leave out samples "
+            "without a class"
+        )
+
+
+def _shown(value: str | int) -> str:
+    """A name in quotes, or an id."""
+    return str(value) if isinstance(value, int) else quoted(value)
+
+
+def _listed(cells: Cells) -> list[Any]:
+    """The cells, as they can be counted."""
+    return cells.tolist() if isinstance(cells, np.ndarray) else list(cells)
+
+
+def _how_far(value: int, ids: set[int]) -> float:
+    """How many times as high as ids that count classes an id is; 0 where none do."""
+    if len(ids) < 2 or min(ids) not in (0, 1):
+        return 0.0
+    next_one = max(ids) + 1
+    count = len(ids) >= _NEARLY_ALL * (next_one - min(ids))
+    return value / next_one if count and value > next_one else 0.0
+
+
+def _rows_of_several(labels: Sequence[str], said: Sequence[str]) -> list[int]:
+    """The rows whose label is made of others: ``Effusion|Mass``.
+
+    Not of those that are predicted, too: then they are classes of their own.
+    """
+    known = {number_or_plain(name) for name in {*labels, *said}}
+    several = set()
+    for name in {*labels} - {*said}:
+        bare = name.strip("[](){} ")
+        parts = [part.strip(" '\"") for part in _BETWEEN.split(bare)]
+        alike = {number_or_plain(part) for part in parts}
+        if 1 < len(alike) == len(parts) and alike <= known:
+            several.add(name)
+    return [row for row, name in enumerate(labels) if name in several]
