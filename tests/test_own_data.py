@@ -1207,6 +1207,33 @@ def test_places_that_are_not_there_or_damaged_are_refused(tmp_path, modules):
             TrainConfig(dataset)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        (127.5, 64.0, "mean and std of .* reach to 127.5; .* divide by 255"),
+        (0.5, 64.0, "mean and std of .* reach to 64; give those of pixels in"),
+        (-0.5, 0.5, "mean of .* contains -0.5; give those of pixels"),
+        (0.5, 0.0, "std of .* contains 0; give 1"),
+    ],
+)
+def test_constants_that_pixels_scaled_to_1_cannot_have_are_refused(
+    modules, mean, std, message
+):
+    constants = f"torch.tensor([{mean}]), torch.tensor([{std}])"
+    code = DATA.replace("half, half", constants)
+    (modules / "my_own_data.py").write_text(code)
+    with pytest.raises(ValueError, match=f"^dataset: {message}"):
+        TrainConfig("my_own_data:load")
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.0, 0.5), (0.0, 0.001)])
+def test_constants_that_pixels_scaled_to_1_can_have_are_taken(modules, mean, std):
+    constants = f"torch.tensor([{mean}]), torch.tensor([{std}])"
+    (modules / "my_own_data.py").write_text(DATA.replace("half, half", constants))
+    splits = data.load("my_own_data:load")
+    assert (splits.mean.item(), splits.std.item()) == pytest.approx((mean, std))
+
+
 def test_ninety_images_are_enough_for_three_parts(tmp_path):
     """A tenth of them would be too few to calibrate on, so ten are drawn."""
     splits = data.load(write_folder(tmp_path, n=45))

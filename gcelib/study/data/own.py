@@ -717,10 +717,29 @@ def _read_function(function: Callable[[int], object], name: str, seed: int) -> _
             problem = f"{which} of {name} has shape {tuple(values.shape)}"
             fail("dataset", problem, f"give {n_channels} finite numbers")
         constants.append(tuple(values.tolist()))
+    _check_constants(name, *constants, is_image=len(splits.input_shape) == 3)
     digest.update(repr(constants).encode())
     train, val, test = pairs
     raw = Raw(train, val, test, splits.class_names)
     return _Found(raw, digest.hexdigest(), Constants(*constants), bool(splits.augment))
+
+
+def _check_constants(
+    name: str, mean: Sequence[float], std: Sequence[float], *, is_image: bool
+) -> None:
+    """Refuse what divides by zero, or was measured on pixels that are not in [0, 1].
+
+    A standard deviation of 1, twice the largest of such pixels, leaves them as wide as
+    they are.
+    """
+    if min(std) <= 0:
+        fail("dataset", f"std of {name} contains {min(std):g}", "give 1 to divide by")
+    if is_image and (min(mean) < 0 or max(mean) > 1 or max(std) > 1):
+        problem = f"mean and std of {name} reach to {max(*mean, *std):g}"
+        if min(mean) < 0:
+            problem = f"mean of {name} contains {min(mean):g}"
+        cure = "give those of pixels in [0, 1], which they are scaled to: divide by 255"
+        fail("dataset", problem, cure)
 
 
 def _check_part(

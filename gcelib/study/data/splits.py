@@ -27,8 +27,8 @@ class Splits:
     n_classes : int
         K; labels lie in [0, K).
     mean, std : float32 tensors
-        (C,), of pixels in [0, 1]; or (D,), of the features. ``normalize`` uses them for
-        every split.
+        (C,), of pixels in [0, 1]; or (D,), of the features. ``std`` is above 0.
+        ``normalize`` uses them for every split.
     class_names : tuple of str
         K names.
     input_shape : tuple of int
