@@ -1639,28 +1639,55 @@ def test_decimals_in_names_are_in_order_by_the_alphabet(tmp_path):
     assert load_logits_file(path).class_names == tuple(names)
 
 
-def test_numbers_with_and_without_leading_zeros_are_not_one_class(tmp_path):
+@pytest.mark.parametrize("comma", [False, True])
+def test_numbers_with_and_without_leading_zeros_are_not_one_class(tmp_path, comma):
     path = tmp_path / "mine.csv"
-    columns = "label,prediction,confidence"
+    separator = ";" if comma else ","
+    columns = separator.join(["label", "prediction", "confidence"])
+    half = "0,5" if comma else "0.5"
+
+    def write(rows):
+        lines = [separator.join(map(str, [*row, half])) for row in rows]
+        path.write_text("\n".join([columns, *lines, ""]))
+
     for codes, is_refused in (
         (("010", "10"), True),
         (("00", "0"), True),
         (("0e1", "0e2"), True),
         (("1e1", "10"), True),
+        (("1E+3", "1000"), True),
         (("01", "10"), False),
         (("1", "10"), False),
     ):
-        lines = [(codes[i % 2], codes[i % 3 > 0], 0.5) for i in range(40)]
-        write_confidences(path, columns, lines)
+        write((codes[i % 2], codes[i % 3 > 0]) for i in range(40))
         if is_refused:
             with pytest.raises(ValueError, match="write a class in one way"):
                 load_logits_file(path)
         else:
             load_logits_file(path)
     # One column pads, the other does not.
-    lines = [(f"{i % 3:02}", i % 3, 0.5) for i in range(40)]
-    write_confidences(path, columns, lines)
+    write((f"{i % 3:02}", i % 3) for i in range(40))
     assert load_logits_file(path).parts["test"][1].all()
+
+
+@pytest.mark.parametrize(
+    ("first", "text", "told"),
+    [
+        ("a", '"he said \\"hi\\", ok"', "are 4, and line 3 has 5 cells; put a text"),
+        ("a", "he, too", "are 4, and line 3 has 5 cells; put a text that holds a sep"),
+        ('"a\nb"', '"two\nlines", too', "are 4, and line 4 has 5 cells; put a text"),
+        ('"a\nb"', '"he said \\"hi\\", ok"', "line 4 holds a quotation mark within"),
+    ],
+)
+def test_marks_and_separators_within_a_text_are_told_with_the_way_out(
+    tmp_path, first, text, told
+):
+    """csv writes a mark within marks twice, not as C does."""
+    path = tmp_path / "mine.csv"
+    lines = [(first, "cat", "cat", 0.5), (text, "dog", "cat", 0.5)]
+    write_confidences(path, "text,label,prediction,confidence", lines)
+    with pytest.raises(BadParameter, match=f"columns: {told}.*a mark within quotation"):
+        load_logits_file(path)
 
 
 def test_a_fold_or_a_place_is_no_rank(tmp_path):

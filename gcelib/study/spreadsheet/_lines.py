@@ -2,11 +2,16 @@
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 from gcelib._check import fail
+
+#: How csv writes marks, beside other ways such as ``\\"``.
+_TWICE = 'write a mark within quotation marks twice: "he said ""no"", then"'
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,25 @@ class Lines:
             problem += "fewer cells"
             fail("columns", problem, "write each cell, also an empty one")
 
+    def refuse_unread(self, why: str) -> NoReturn:
+        """Refuse what pandas cannot read; mostly a line with too many cells.
+
+        pandas counts such lines from the first one, and those of a cell as one.
+        """
+        found = re.search(r"Expected \d+ fields in line (\d+), saw (\d+)", why)
+        if found is None:
+            problem = f"cannot be read as a table ({' '.join(why.split())[:100]})"
+            fail(
+                "logits", problem, "write a line a sample, with a cell for each column"
+            )
+        row = int(found[1]) - 1
+        rows = rows_of_lines(self.content, self.separator)
+        first, _, _ = next(itertools.islice(rows, row, None), (row + 1, 0, 0))
+        problem = f"are {self.n_columns}, and line {self.above + first} has {found[2]} "
+        problem += "cells"
+        cure = "put a text that holds a separator in quotation marks, and "
+        fail("columns", problem, cure + _TWICE)
+
     def _refuse_surplus_cells(self) -> None:
         """Refuse a first line with more cells than columns.
 
@@ -76,23 +100,33 @@ class Lines:
 
     def _first_short_row(self) -> int | None:
         """The first line, from 1, of a row with too few cells; refuses open quotes."""
-        n_rows = 0
+        spans = []
         short = None
-        several = None
         for first, last, n_cells in rows_of_lines(self.content, self.separator):
-            n_rows += 1
-            if several is None and last > first:
-                several = first
+            spans.append((first, last))
             if short is None and 0 < n_cells < self.n_columns:
                 short = first
-        if several is not None:
+        several = [first for first, last in spans if last > first]
+        if several:
             strict = rows_of_lines(self.content, self.separator, strict=True)
-            if self._are_all_whole() or sum(1 for _ in strict) < n_rows:
-                problem = f"line {self.above + several} begins a cell with a "
-                problem += "quotation mark that it does not close"
-                cure = "write such cells as csv does, or without the mark"
-                fail("columns", problem, cure)
+            n_strict = sum(1 for _ in strict)
+            if n_strict < len(spans):
+                self._refuse_marks(*spans[n_strict])
+            if self._are_all_whole():
+                self._refuse_marks(several[0], several[0] + 1)
         return short
+
+    def _refuse_marks(self, first: int, last: int) -> NoReturn:
+        """Refuse a cell whose mark nothing closes, or that one within it closes."""
+        if last > first:
+            problem = f"line {self.above + first} begins a cell with a quotation mark "
+            problem += "that it does not close"
+            fail(
+                "columns", problem, "write such cells as csv does, or without the mark"
+            )
+        problem = f"line {self.above + first} holds a quotation mark within a cell in "
+        problem += "such marks"
+        fail("columns", problem, _TWICE)
 
     def _are_all_whole(self) -> bool:
         """Whether every line has a cell for each column, quotation marks or not."""

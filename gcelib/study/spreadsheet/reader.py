@@ -334,7 +334,8 @@ class _Reader:
             fail("logits", "has no line below the header", "write a line a sample")
         start = end.end()
         content = body[start:] + self.cut
-        Lines(content, self.separator, len(self.names), self.first_line).refuse_odd()
+        self.lines = Lines(content, self.separator, len(self.names), self.first_line)
+        self.lines.refuse_odd()
         table, has_commas = self._numbers(memoryview(body)[start:])
         used = {*self.roles.values(), *self.scores, *self.beside_scores.values()}
         if self.second_opinion is not None:
@@ -342,8 +343,8 @@ class _Reader:
         self._look_at_left_out(table, used)
         if has_commas:
             self.notes.append("decimal commas are read as points")
-        if self.kind == "confidences" and not has_commas:
-            self._refuse_padded_numbers(body, start)
+        if self.kind == "confidences":
+            self._refuse_padded_numbers(body, start, "," if has_commas else ".")
         kept: pd.DataFrame = table[sorted(used)]
         return kept
 
@@ -393,12 +394,17 @@ class _Reader:
             )
         except UnicodeDecodeError:
             fail("logits", "is not in UTF-8", "save the sheet as CSV UTF-8")
+        except pd.errors.ParserError as error:
+            self.lines.refuse_unread(str(error))
 
-    def _refuse_padded_numbers(self, body: bytes, start: int) -> None:
+    def _refuse_padded_numbers(self, body: bytes, start: int, decimal: str) -> None:
         """Refuse labels that as text are two and as numbers one: ``010`` and ``10``."""
         import pandas as pd
 
-        if re.search(rb"(?<![\d.])0\d|\d[eE]\d", body) is None:
+        # Where commas separate cells, too, they say nothing of what follows.
+        within = re.escape(decimal if decimal != self.separator else ".").encode()
+        padded = rb"(?<![\d" + within + rb"])0\d|\d[eE][+-]?\d"
+        if re.search(padded, body) is None:
             return
         at = [self.roles[role] for role in _TWO_LABELS if role in self.roles]
         columns = pd.read_csv(
@@ -414,7 +420,7 @@ class _Reader:
         for one in at:
             first: dict[float, str] = {}
             for name in sorted({str(name).strip() for name in columns[one].unique()}):
-                value = number_in(name)
+                value = number_in(name.replace(decimal, "."))
                 other = name if value is None else first.setdefault(value, name)
                 if other != name:
                     problem = f"holds {quoted(other)} and {quoted(name)}"
