@@ -1432,6 +1432,18 @@ def test_lessons_tell_of_runs_that_were_not_trained_alike(tmp_path):
         shipped.demo_runs(tmp_path)
 
 
+def test_a_relative_folder_of_runs_is_that_of_the_tables(tmp_path, monkeypatch):
+    """Lesson 06 looks for its networks in the table of all runs."""
+    from gcelib import TrainConfig, fit, shipped
+
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig("digits", epochs=1, ood=[], device="cpu", runs_dir="mine")
+    list(fit(config))
+    root = shipped.demo_runs("mine")
+    (run_dir,) = root.glob("digits/*/*/seed-01")
+    assert runs.load_results(root)["run_dir"].tolist() == [str(run_dir)]
+
+
 # --- Theorem 1, step by step ----------------------------------------------------------
 
 

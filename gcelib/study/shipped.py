@@ -39,7 +39,7 @@ def demo_runs(runs_dir: str | os.PathLike[str] | None = None) -> Path:
     Returns
     -------
     Path
-        ``<folder>/<dataset>/<model>/<loss>/seed-01`` and so on lie in it.
+        Absolute; ``<folder>/<dataset>/<model>/<loss>/seed-01`` and so on lie in it.
 
     Raises
     ------
@@ -62,6 +62,7 @@ def demo_runs(runs_dir: str | os.PathLike[str] | None = None) -> Path:
         cure = "name a folder of runs, or work in a checkout of the project"
         problem = f"there is no folder {folder}, seen from {Path.cwd()}"
         _check.fail("runs_dir", problem, cure, FileNotFoundError)
+    folder = folder.absolute()  # as in the tables of load_results
     if runs_dir is not None:
         _tell_other_recipes(folder)
     return folder
