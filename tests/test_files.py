@@ -274,9 +274,16 @@ def test_scores_in_the_order_of_rank_are_refused_or_told(tmp_path, k, kind):
     with pytest.raises(ValueError, match=r"columns: 'index_0' to .* name other cl"):
         read([*head, *indexes], np.hstack([ranked, order]))
     with pytest.warns(
-        UserWarning, match=f"columns: from '{kind}_0' to .* fall in each"
+        UserWarning, match=f"columns: from '{kind}_0' to .* fall in 60 of 60 li"
     ):
         read(head, ranked)
+    not_sorted = ranked.copy()
+    not_sorted[9] = not_sorted[9, ::-1]
+    with pytest.raises(ValueError, match=r"columns: 'index_0' to .* name other cl"):
+        read([*head, *indexes], np.hstack([not_sorted, order]))
+    if k > 2:  # of two, a rare class may be predicted once
+        with pytest.warns(UserWarning, match="the scores fall in 59 of 60 lines"):
+            read(head, not_sorted)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(head, scores)
@@ -284,6 +291,9 @@ def test_scores_in_the_order_of_rank_are_refused_or_told(tmp_path, k, kind):
         read(
             [*head, *[f"one_hot_{j}" for j in range(k)]], np.hstack([scores, predicted])
         )
+        if k == 2:  # nearly always the same is predicted
+            one_hot = np.eye(2, dtype=int)[not_sorted.argmax(1)]
+            read([*head, "one_hot_0", "one_hot_1"], np.hstack([not_sorted, one_hot]))
 
 
 @pytest.mark.parametrize("copy", ["backup-{}", "{}-old"])
@@ -1727,6 +1737,50 @@ def test_several_models_of_the_same_samples_are_told(tmp_path, form, how):
     path = write_confidences(tmp_path / "m.csv", f"model,image,{header}", lines)
     with pytest.warns(UserWarning, match="'model' parts the lines into 3 times the sa"):
         load_logits_file(path)
+
+
+def several_models(rng, how):
+    """Three times the labels of the same 300 samples, but for what ``how`` says."""
+    labels = rng.integers(0, 3, 300)
+    parts = [labels.copy() for _ in range(3)]
+    if how == "a label corrected":
+        parts[1][5] = (labels[5] + 1) % 3
+    elif how == "a line lacks":
+        parts[2] = np.delete(labels, 17)
+    elif how == "shuffled":
+        parts = [rng.permutation(labels) for _ in range(3)]
+    return parts
+
+
+def write_parts(path, header, parts):
+    lines = [(m, k, k, 0.8) for m, labels in enumerate(parts) for k in labels]
+    return write_confidences(path, f"{header},label,prediction,confidence", lines)
+
+
+@pytest.mark.parametrize("how", ["a label corrected", "a line lacks", "shuffled"])
+def test_several_models_without_ids_are_told_in_spite_of_exceptions(tmp_path, how):
+    parts = several_models(np.random.default_rng(0), how)
+    path = write_parts(tmp_path / "m.csv", "model", parts)
+    verb = "may part" if how == "shuffled" else "parts"
+    with pytest.warns(UserWarning, match=f"'model' {verb} the lines into 3 times the"):
+        load_logits_file(path)
+
+
+@pytest.mark.parametrize("header", ["fold", "model"])
+@pytest.mark.parametrize("order", ["random", "of a recording", "sorted"])
+def test_parts_of_other_samples_are_no_several_models(tmp_path, header, order):
+    rng = np.random.default_rng(1)
+    parts = [rng.integers(0, 3, 300) for _ in range(3)]
+    if order == "of a recording":  # a state lasts
+        parts = [rng.integers(0, 3, 30).repeat(rng.integers(1, 20, 30)) for _ in parts]
+    if order == "sorted":
+        parts = [np.sort(labels) for labels in parts]
+    load_logits_file(write_parts(tmp_path / "m.csv", header, parts))
+
+
+def test_stratified_folds_are_no_several_models(tmp_path):
+    parts = several_models(np.random.default_rng(2), "shuffled")
+    load_logits_file(write_parts(tmp_path / "m.csv", "fold", parts))
 
 
 def test_folds_of_sorted_samples_are_no_several_models(tmp_path):

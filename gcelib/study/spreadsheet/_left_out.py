@@ -2,15 +2,17 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gcelib import _check
 from gcelib._check import fail
 from gcelib.study.spreadsheet._parts import evidence, says_seen
+from gcelib.study.spreadsheet._repeats import have_same_counts, have_same_order
 from gcelib.study.spreadsheet._words import (
     COUNTS,
     EPOCHS,
@@ -146,18 +148,19 @@ class LeftOut:
             f"it says {says}"
         )
 
-    def refuse_ranks(self, scores: Sequence[int]) -> None:
+    def refuse_ranks(self, scores: Sequence[int], falls: npt.NDArray[np.bool_]) -> None:
         """Refuse scores in the order of rank: other columns say of which classes.
 
         As many columns of one name hold the same values in each line, and not in one
-        order: ``index_0, index_1, prob_0, prob_1``, as of ``topk``.
+        order: ``index_0, index_1, prob_0, prob_1``, as of ``topk``. That is asked of
+        the lines whose scores fall, which nearly all do.
         """
         alike: dict[str, list[int]] = {}
         for at in self.places:
             start = re.sub(r"\d+", "", plain_name(self.names[at]))
             alike.setdefault(start, []).append(at)
         for group in alike.values():
-            if len(group) == len(scores) and self._are_permuted(group):
+            if len(group) == len(scores) and self._are_permuted(group, falls):
                 first, last = self._shown(group[0]), self._shown(group[-1])
                 problem = f"{first} to {last} name other classes in each line, and "
                 problem += (
@@ -166,13 +169,17 @@ class LeftOut:
                 cure = "put the scores of each class into a column of its own, and "
                 fail("columns", problem, f"{cure}leave the other columns out")
 
-    def _are_permuted(self, group: Sequence[int]) -> bool:
-        """Whether each line has the same values in these columns, in several orders."""
-        cells = self.table[[*group]].astype(str).to_numpy()
-        first = np.sort(cells[0])
-        if len({*first}) < len(group) or bool((cells == cells[0]).all()):
+    def _are_permuted(self, group: Sequence[int], rows: npt.NDArray[np.bool_]) -> bool:
+        """Whether lines have the same values in these columns, in several orders."""
+        cells = self.table.loc[rows, [*group]].astype(str).to_numpy()
+        if bool((cells == cells[0]).all()):
             return False
-        return bool((np.sort(cells, axis=1) == first).all())
+        ordered = np.sort(cells, axis=1)
+        for line in ordered[:: max(1, len(cells) // 3)]:  # one of them may be odd
+            are_alike = (ordered == line).all(1)
+            if len({*line}) == len(group) and are_alike.mean() >= _NEARLY_ALL:
+                return True
+        return False
 
     def tell_other_lines(self) -> None:
         """Warn of a column that says that lines are not one sample each."""
@@ -192,37 +199,66 @@ class LeftOut:
         """Warn where a column, or two, part the lines into the same samples.
 
         They have the same labels in the same order, but for those sorted by class, of
-        which folds may be alike; or another column numbers them.
+        which folds may be alike; or another column numbers them; or a column that is
+        called ``model`` has as many lines of each class for every value.
         """
+        found = self._keys_of_parts(self._are_same_samples)
+        verb = "" if found else "may "
+        found = found or self._keys_of_parts(self._have_counts_of_models)
+        if found:
+            keys, n_parts = found
+            shown = " and ".join(self._shown(at) for at in keys)
+            verb += "parts" if len(keys) == 1 and not verb else "part"
+            _check.warn(
+                f"columns: {shown} {verb} the lines into {n_parts} times the same "
+                "samples, and all are read as one model's; if they are of several "
+                "models, or of several states of one, keep one"
+            )
+
+    def _keys_of_parts(
+        self, are_alike: Callable[[Sequence["pd.DataFrame"], Sequence[int]], bool]
+    ) -> tuple[Sequence[int], int] | None:
+        """The first columns, one or two, whose parts are alike, and how many."""
         few = [at for at in self.places if self._parts_lines(at)]
         pairs = itertools.combinations(few[:_MOST_PAIRED], 2)
         for keys in [*((at,) for at in few), *pairs]:
             parts = [rows for _, rows in self.table.groupby([*keys], sort=False)]
             if len(parts) > _MOST_STATES or max(map(len, parts)) < _MANY:
                 continue
-            if self._have_same_labels(parts) or self._have_same_ids(parts, keys):
-                shown = " and ".join(self._shown(at) for at in keys)
-                verb = "parts" if len(keys) == 1 else "part"
-                _check.warn(
-                    f"columns: {shown} {verb} the lines into {len(parts)} times the "
-                    "same samples, and all are read as one model's; if they are of "
-                    "several models, or of several states of one, keep one"
-                )
-                return
+            if are_alike(parts, keys):
+                return keys, len(parts)
+        return None
+
+    def _are_same_samples(
+        self, parts: Sequence["pd.DataFrame"], keys: Sequence[int]
+    ) -> bool:
+        """Whether labels in their order, or another column, say so of all parts."""
+        labels = self._labels_of(parts)
+        is_order = bool(labels) and have_same_order(labels)
+        return is_order or self._have_same_ids(parts, keys)
+
+    def _have_counts_of_models(
+        self, parts: Sequence["pd.DataFrame"], keys: Sequence[int]
+    ) -> bool:
+        """Whether a name and the counts of classes say so, whatever the order."""
+        names = {plain_name(self.names[at]) for at in keys}
+        labels = self._labels_of(parts)
+        is_of_models = bool(names & (MODELS | EPOCHS) and labels)
+        return is_of_models and have_same_counts(labels)
+
+    def _labels_of(
+        self, parts: Sequence["pd.DataFrame"]
+    ) -> list[npt.NDArray[np.int64]]:
+        """The labels of each part, numbered; none where there is no such column."""
+        if "label" not in self.roles:
+            return []
+        ids = 1 + self.table[self.roles["label"]].factorize()[0]  # 0 for a hole
+        return [ids[rows.index] for rows in parts]
 
     def _parts_lines(self, at: int) -> bool:
         """Whether a column holds a few values, at least one of them often."""
         n_lines = self.table[at].value_counts()
         return 2 <= len(n_lines) <= _MOST_STATES and n_lines.max() >= _MANY
-
-    def _have_same_labels(self, parts: Sequence["pd.DataFrame"]) -> bool:
-        """Whether the labels of all parts are alike in their order, which is mixed."""
-        if "label" not in self.roles:
-            return False
-        first, *others = (rows[self.roles["label"]].to_numpy() for rows in parts)
-        if bool(np.all(first[:-1] <= first[1:])):
-            return False
-        return all(np.array_equal(first, other) for other in others)
 
     def _have_same_ids(
         self, parts: Sequence["pd.DataFrame"], keys: Sequence[int]

@@ -70,6 +70,10 @@ _TWO_LABELS = ("label", "prediction")
 _SLACK = 1e-6
 #: Samples from which a pattern without exception is no chance.
 _MANY = 20
+#: Of a pattern that another one supports so many lines show it.
+_MOSTLY = 0.9
+#: So few lines in the order of rank may not be sorted.
+_FEW_UNSORTED = 0.005
 #: A class of so few samples a model may well never predict.
 _NOT_RARE = 0.05
 _WAYS = (
@@ -453,18 +457,24 @@ class _Reader:
     ) -> None:
         """Refuse or tell scores that fall in each line, as those in order of rank do.
 
-        Of two classes that is also a model which never predicts the rarer one.
+        Of two classes that is also a model which never predicts the rarer one. A line
+        or two may not be sorted; where other columns say the classes, many.
         """
-        if not (np.diff(scores, axis=1) <= 0).all():
+        falls = np.asarray((np.diff(scores, axis=1) <= 0).all(1))
+        n_falling = int(falls.sum())
+        if n_falling < _MOSTLY * len(scores):
             return
-        self.left.refuse_ranks(self.scores)
+        self.left.refuse_ranks(self.scores, falls)
+        few = 0 if scores.shape[1] == 2 else max(1, _FEW_UNSORTED * len(scores))
+        if len(scores) - n_falling > few:
+            return
         is_common = scores.shape[1] > 2 or (labels == 1).mean() > _NOT_RARE
         if len(scores) >= _MANY and is_common:
             first, last = (self._shown(self.scores[at]) for at in (0, -1))
             _check.warn(
-                f"columns: from {first} to {last} the scores fall in each of the "
-                f"{len(scores):,} lines; if they are in the order of rank, put those "
-                "of each class into a column of its own"
+                f"columns: from {first} to {last} the scores fall in {n_falling:,} "
+                f"of {len(scores):,} lines; if they are in the order of rank, put "
+                "those of each class into a column of its own"
             )
 
     def _splits(self) -> dict[str, npt.NDArray[np.bool_]]:
