@@ -120,6 +120,22 @@ def test_lightning(run):
     torch.testing.assert_close(lines["probabilities"], expected)
 
 
+@pytest.mark.parametrize("name", ["Classifier", "Metered"])
+def test_lightning_s_modules_log_each_number_once_and_for_all_processes(run, name):
+    """Logged twice, and one time for one process alone, it is refused on several."""
+    names = run("Lightning", "lightning")
+    logged = []
+
+    class Listening(names[name]):
+        def log(self, what, value, **options):
+            logged.append((what, options["sync_dist"]))
+            super().log(what, value, **options)
+
+    loader = names["DataLoader"](names["val_set"], 32)
+    names["trainer"]().validate(Listening(), loader, verbose=False)
+    assert logged == [("val_nll", True), ("val_ece", True)]
+
+
 def test_lightning_s_validation_alone_leaves_adafocal_as_it_is(run):
     names = run("Lightning", "lightning")
     module = names["Classifier"]()
