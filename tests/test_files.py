@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcelib import runs
+from gcelib import load_own_logits, runs
 from gcelib.study import files, locks, paper, states, stored
 from gcelib.study.data import own
 from gcelib.study.logits_file import load_logits_file
@@ -911,7 +911,11 @@ def test_what_the_largest_of_so_many_probabilities_cannot_be_is_told(tmp_path, k
     write_confidences(path, "label,prediction,confidence", lines)
     n_below = sum(c < 0.99 / k for _, _, c in lines)
     with pytest.warns(UserWarning, match=f"is below 1/{k} in {n_below} of 600 lines"):
-        load_logits_file(path)
+        own = load_own_logits(path, tmp_path / "own.pt")
+    if k == 3:
+        with warnings.catch_warnings():  # says it no second time
+            warnings.filterwarnings("error", "confidences: .* below")
+            own.advise()
     if what == "holes":
         hits = [(int(a == b), c) for a, b, c in lines]
         write_confidences(path, "correct,confidence", hits)
@@ -928,7 +932,12 @@ def test_top_probabilities_are_not_below_chance(tmp_path, n, k, digits):
     path = tmp_path / "m.csv"
     lines = zip(labels, p.argmax(1), p.max(1).round(digits), strict=True)
     write_confidences(path, "label,prediction,confidence", lines)
-    assert len(load_logits_file(path).parts["test"][0]) == n
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        own = load_own_logits(path, tmp_path / "own.pt")
+        assert not told
+        own.advise()
+    assert not any("below" in str(warning.message) for warning in told)
 
 
 @pytest.mark.parametrize("column", ["label", "prediction"])
@@ -1256,7 +1265,7 @@ def test_a_part_that_was_held_out_of_the_data_for_training_is_told(tmp_path):
 )
 def test_other_columns_beside_a_column_split_are_left_out(tmp_path, header, cells):
     path = write_logits(tmp_path / "mine.csv", f"split,{header}", cells)
-    assert {*load_logits_file(path).parts} == {"val", "test"}
+    assert {*read_quietly(path).parts} == {"val", "test"}
 
 
 @pytest.mark.parametrize(
@@ -1304,7 +1313,7 @@ def test_other_columns_beside_a_column_split_are_left_out(tmp_path, header, cell
 )
 def test_a_column_of_other_words_is_left_out(tmp_path, header, cells):
     path = write_logits(tmp_path / "mine.csv", header, cells)
-    (note,) = (n for n in load_logits_file(path).notes if n.startswith("left out"))
+    (note,) = (n for n in read_quietly(path).notes if n.startswith("left out"))
     said = note.removeprefix(f"left out: '{header}'")
     if 2 <= len({*cells}) <= 5:
         n = 60 // len(cells)
@@ -1336,6 +1345,13 @@ def test_a_column_that_may_say_what_a_line_is_of_is_told(tmp_path, header, cells
     path = write_logits(tmp_path / "mine.csv", header, cells)
     with pytest.warns(UserWarning, match=f"'{header}' is left out.*if it says which"):
         load_logits_file(path)
+
+
+def read_quietly(path):
+    """What a table holds, of which nothing is told."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return load_logits_file(path)
 
 
 def write_confidences(path, columns, lines):
@@ -1426,10 +1442,10 @@ def test_views_of_one_image_are_samples_in_any_order(tmp_path, order, k, power):
     path = tmp_path / "m.csv"
     lines = [(images[i], labels[i], said[i], confidences[i]) for i in rows]
     write_confidences(path, "image,label,prediction,confidence", lines)
-    assert len(load_logits_file(path).parts["test"][0]) == 180
+    assert len(read_quietly(path).parts["test"][0]) == 180
     lines = [(image, int(a == b), c) for image, a, b, c in lines]
     write_confidences(path, "image,correct,confidence", lines)
-    assert len(load_logits_file(path).parts["test"][0]) == 180
+    assert len(read_quietly(path).parts["test"][0]) == 180
 
 
 def test_several_samples_of_one_patient_are_samples(tmp_path):
@@ -1440,7 +1456,7 @@ def test_several_samples_of_one_patient_are_samples(tmp_path):
         for i, c in enumerate(conf)
     ]
     path = write_confidences(tmp_path / "mine.csv", "patient,confidence,correct", lines)
-    assert len(load_logits_file(path).parts["test"][0]) == 80
+    assert len(read_quietly(path).parts["test"][0]) == 80
 
 
 @pytest.mark.parametrize("way", ["{}.", "({})", "{})", "**{}**", "'{}'", "`{}`", "{}:"])
@@ -1506,7 +1522,7 @@ def test_ids_of_classes_are_told_only_where_they_are_common(tmp_path):
         lines = lines_of_three(600, **{column: (np.arange(n_lines), 3)})
         write_confidences(path, "label,prediction,confidence", lines)
         if told is None:
-            load_logits_file(path)
+            read_quietly(path)
         else:
             with pytest.warns(UserWarning, match=told):
                 load_logits_file(path)
@@ -1515,7 +1531,7 @@ def test_ids_of_classes_are_told_only_where_they_are_common(tmp_path):
     labels[0] = 255
     lines = [(k, k if i % 9 else (k + 1) % 255, 0.9) for i, k in enumerate(labels)]
     write_confidences(path, "label,prediction,confidence", lines)
-    load_logits_file(path)
+    read_quietly(path)
 
 
 @pytest.mark.parametrize(
@@ -1532,7 +1548,7 @@ def test_words_for_no_class_are_told_however_few(tmp_path, word, column):
     write_confidences(
         path, "label,prediction,confidence", [*lines, odd, (word, word, 0.7)]
     )
-    load_logits_file(path)  # a class
+    read_quietly(path)  # a class
 
 
 def test_answers_of_many_words_that_no_label_is_are_told(tmp_path):
@@ -1567,7 +1583,7 @@ def test_labels_of_several_classes_are_refused(tmp_path, between, ids):
     with pytest.raises(BadParameter, match=r"label: .* in line 9, which are several"):
         load_logits_file(path)
     write(labels)  # classes of their own
-    assert load_logits_file(path).parts["test"][1].all()
+    assert read_quietly(path).parts["test"][1].all()
     if not ids:
         labels[50] = labels[51] = names[0]
         write([names[k] for k in classes])
@@ -1674,7 +1690,7 @@ def test_numbers_with_and_without_leading_zeros_are_not_one_class(tmp_path, comm
             with pytest.raises(ValueError, match="write a class in one way"):
                 load_logits_file(path)
         else:
-            load_logits_file(path)
+            read_quietly(path)
     # One column pads, the other does not.
     write((f"{i % 3:02}", i % 3) for i in range(40))
     assert load_logits_file(path).parts["test"][1].all()
@@ -1775,12 +1791,12 @@ def test_parts_of_other_samples_are_no_several_models(tmp_path, header, order):
         parts = [rng.integers(0, 3, 30).repeat(rng.integers(1, 20, 30)) for _ in parts]
     if order == "sorted":
         parts = [np.sort(labels) for labels in parts]
-    load_logits_file(write_parts(tmp_path / "m.csv", header, parts))
+    read_quietly(write_parts(tmp_path / "m.csv", header, parts))
 
 
 def test_stratified_folds_are_no_several_models(tmp_path):
     parts = several_models(np.random.default_rng(2), "shuffled")
-    load_logits_file(write_parts(tmp_path / "m.csv", "fold", parts))
+    read_quietly(write_parts(tmp_path / "m.csv", "fold", parts))
 
 
 def test_folds_of_sorted_samples_are_no_several_models(tmp_path):
@@ -1788,7 +1804,7 @@ def test_folds_of_sorted_samples_are_no_several_models(tmp_path):
     lines = [[i % 5, i // 40, *rng.normal(size=3).round(3)] for i in range(120)]
     path = tmp_path / "m.csv"
     write_confidences(path, "fold,label,logit_0,logit_1,logit_2", lines)
-    load_logits_file(path)
+    read_quietly(path)
 
 
 def test_two_of_three_classes_that_a_model_predicts_may_be_sure_apart(tmp_path):
@@ -1801,7 +1817,7 @@ def test_two_of_three_classes_that_a_model_predicts_may_be_sure_apart(tmp_path):
         lines.append(("c" if i % 5 == 0 else said, said, f"{confidence:.3f}"))
     path = tmp_path / "m.csv"
     write_confidences(path, "label,prediction,confidence", lines)
-    assert len(load_logits_file(path).parts["test"][0]) == 60
+    assert len(read_quietly(path).parts["test"][0]) == 60
 
 
 def test_confidences_that_round_above_1_are_read(tmp_path):
@@ -1823,7 +1839,7 @@ def test_few_lines_of_many_classes_are_not_told_of_predictions_without_labels(tm
     assert len({*said} - {*labels}) > 15
     path = tmp_path / "m.csv"
     write_confidences(path, "label,prediction,confidence", lines)
-    load_logits_file(path)
+    read_quietly(path)
 
 
 @pytest.mark.parametrize("form", ["logits", "names"])
@@ -1856,10 +1872,10 @@ def test_rare_events_in_groups_are_no_several_models(tmp_path):
     ]
     path = tmp_path / "m.csv"
     write_confidences(path, "machine,hour,label,prediction,confidence", lines)
-    load_logits_file(path)
+    read_quietly(path)
     lines = [[*line[:2], int(line[2] == 0), line[4]] for line in lines]
     write_confidences(path, "machine,hour,correct,confidence", lines)
-    load_logits_file(path)
+    read_quietly(path)
 
 
 def test_folds_whose_samples_are_numbered_anew_are_no_several_models(tmp_path):
@@ -1870,7 +1886,7 @@ def test_folds_whose_samples_are_numbered_anew_are_no_several_models(tmp_path):
     ]
     path = tmp_path / "m.csv"
     write_confidences(path, "fold,row,label,logit_0,logit_1,logit_2", lines)
-    load_logits_file(path)
+    read_quietly(path)
 
 
 def test_labels_from_1_beside_named_columns_are_refused(tmp_path):

@@ -94,7 +94,7 @@ def look_below_chance(values: Numbers, hits: Flags, n_classes: int) -> None:
         f"confidence: is below {shown} in {n_below:,} of {len(values):,} lines, which "
         f"the largest of {n_classes} probabilities cannot be, but a margin, a number "
         "from an entropy or one that stands for a missing one can; write the "
-        "probability of the predicted class"
+        "probability of the predicted class, unless it was calibrated since"
     )
 
 
