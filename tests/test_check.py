@@ -68,8 +68,8 @@ def test_a_warning_of_probabilities_stands_at_the_callers_line(way, tmp_path):
         (np.eye(3)[[0, 1, 2, 0]], "one-hot: pass labels.argmax(1)"),
         (np.eye(3)[[0, 1, 2, 0]] > 0, "one-hot: pass labels.argmax(1)"),
         (np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0], [1, 1, 1]]), "1 rows without a"),
-        (np.array([[0], [1], [2], [0]]), "pass labels[:, 0]"),
-        (np.array([[0.0], [1.0], [2.0], [0.0]]), "pass labels[:, 0]"),
+        (np.array([[0], [1], [2], [0]]), "pass labels.squeeze(1)"),
+        (np.array([[0.0], [1.0], [2.0], [0.0]]), "pass labels.squeeze(1)"),
         (np.full((4, 3), 1 / 3), "soft labels"),
         (np.array([0.0, 1.0, 2.0, 0.0]), "astype(int), in a file whole numbers"),
     ],
@@ -82,6 +82,57 @@ def test_labels_of_another_form_are_told_what_to_pass(labels, told):
     assert told in str(refusal.value)
 
 
+@pytest.mark.parametrize("form", [np.asarray, torch.as_tensor, "DataFrame"])
+def test_labels_in_one_column_are_told_what_works(form):
+    pandas = pytest.importorskip("pandas")
+    logits = np.random.default_rng(0).normal(size=(4, 3))
+    column = np.array([[0], [1], [2], [0]])
+    labels = pandas.DataFrame(column) if form == "DataFrame" else form(column)
+    with pytest.raises(ValueError, match=r"pass labels\.squeeze\(1\)"):
+        evaluate(logits, labels)
+    assert evaluate(logits, labels.squeeze(1)) == evaluate(logits, column[:, 0])
+
+
+def test_nullable_numbers_of_pandas_are_taken_where_none_is_missing():
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(12, 3))
+    labels = rng.integers(0, 3, 12)
+    table = pandas.DataFrame(logits, columns=["a", "b", "c"]).convert_dtypes()
+    expected = evaluate(logits, labels)
+    for dtype in ("Int8", "Int64", "UInt16", "uint16", "uint64"):
+        assert evaluate(table, pandas.Series(labels, dtype=dtype)) == expected
+        with_labels = np.column_stack([logits, labels])
+        with pytest.warns(UserWarning, match="column 3 .* holds the labels"):
+            evaluate(with_labels, pandas.Series(labels, dtype=dtype))
+    mixed = table.assign(c=pandas.Series(labels, dtype="Int64"))
+    plain = np.column_stack([logits[:, :2], labels])
+    with pytest.warns(UserWarning, match="column 'c' holds the labels"):
+        found = evaluate(mixed, labels)
+    with pytest.warns(UserWarning, match="column 2"):
+        assert found == evaluate(plain, labels)
+    halves = pandas.DataFrame(logits).astype("Float32")
+    assert evaluate(halves, labels) == evaluate(logits.astype(np.float32), labels)
+
+
+def test_missing_values_of_pandas_are_named():
+    pandas = pytest.importorskip("pandas")
+    logits = np.random.default_rng(0).normal(size=(4, 3))
+    holes = pandas.Series([0, 1, None, 2], dtype="Int64")
+    with pytest.raises(ValueError, match="labels: has missing values, first in row 2"):
+        evaluate(logits, holes)
+    table = pandas.DataFrame(logits).astype("Float64")
+    table.iloc[1, 0] = pandas.NA
+    with pytest.raises(ValueError, match="logits: has missing values, first in row 1"):
+        evaluate(table, [0, 1, 2, 0])
+    words = table.fillna(0.0).assign(name="x")
+    with pytest.raises(TypeError, match="logits: has dtype object"):
+        evaluate(words, [0, 1, 2, 0])
+    beyond = pandas.DataFrame({"a": [2**60 + 1], "b": [0.5]}).convert_dtypes()
+    with pytest.raises(TypeError, match="logits: has dtype object"):
+        evaluate(beyond, [0])
+
+
 @pytest.mark.parametrize("column", [False, True])
 def test_scores_of_two_classes_are_told_what_to_stack_and_that_works(column):
     s = np.random.default_rng(0).normal(size=20)
@@ -91,7 +142,7 @@ def test_scores_of_two_classes_are_told_what_to_stack_and_that_works(column):
     message = str(refusal.value)
     assert "numpy.stack([0 * s, s], 1)" in message
     assert "numpy.stack([1 - p, p], 1) with probabilities=True" in message
-    assert ("s = s[:, 0]" in message) == column
+    assert ("s = s.squeeze(1)" in message) == column
     p = 1 / (1 + np.exp(-s))
     first = evaluate(np.stack([0 * s, s], 1), labels)
     second = evaluate(np.stack([1 - p, p], 1), labels, probabilities=True)

@@ -4,6 +4,7 @@ import array
 import hashlib
 import math
 import types
+from collections.abc import Iterable
 from typing import NoReturn, TypeAlias
 
 import numpy as np
@@ -55,11 +56,36 @@ def _as_numpy(name: str, value: object) -> npt.NDArray[np.generic]:
     if not listed and (isinstance(value, type) or not hasattr(value, "__array__")):
         problem = f"must be a tensor, an array or a list, got {type(value).__name__}"
         fail(name, problem, "convert it first (numpy.asarray(x))", TypeError)
+    nullable = None if listed else _nullable_numbers(name, value)
+    if nullable is not None:
+        return nullable
     try:
         return np.asarray(value)
     except Exception as error:  # numpy and the object's own __array__ raise all sorts
         cure = "make all rows equally long and pass numbers"
         fail(name, f"cannot be read as an array ({error})", cure, TypeError)
+
+
+def _nullable_numbers(name: str, value: object) -> npt.NDArray[np.generic] | None:
+    """Columns of pandas that might have holes, and have none; None of all others."""
+    found = getattr(value, "dtypes", None)  # of a table one for each column
+    dtypes = [*found] if isinstance(found, Iterable) else [found]
+    if not any(hasattr(dtype, "numpy_dtype") for dtype in dtypes):
+        return None
+    kinds = [getattr(dtype, "numpy_dtype", dtype) for dtype in dtypes]
+    plain = [kind for kind in kinds if isinstance(kind, np.dtype)]
+    if len(plain) < len(kinds) or any(kind.kind not in "fiub" for kind in plain):
+        return None
+    holes = np.asarray(value.isna())  # type: ignore[attr-defined]
+    if holes.any():
+        problem = f"has missing values, first in row {np.argwhere(holes)[0, 0]}"
+        cure = "fill them in, or leave these samples out"
+        fail(name, problem, cure)
+    numbers = np.asarray(value, dtype=np.result_type(*plain))
+    is_mixed = len({kind.kind for kind in plain}) > 1
+    if is_mixed and not np.array_equal(np.asarray(value, dtype=object), numbers):
+        return None  # whole numbers that the floats beside them could not hold
+    return numbers
 
 
 def _readable_by_torch(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -146,7 +172,7 @@ def _cure_of_shape(shape: torch.Size) -> str:
             " logits.flatten(0, -2), with labels.flatten()"
         )
     if len(shape) == 1 or shape[1:] == (1,):
-        first = "s = s[:, 0]; " if len(shape) == 2 else ""
+        first = "s = s.squeeze(1); " if len(shape) == 2 else ""
         return (
             "pass a row of K scores per sample; of one score s for class 1 in two "
             f"classes: {first}numpy.stack([0 * s, s], 1), or torch.stack; of its "
@@ -204,7 +230,7 @@ def _cure_of_labels(labels: Tensor) -> str:
     if labels.ndim != 2:
         return "pass one class id per row"
     if labels.shape[1] == 1:
-        return "pass labels[:, 0]"
+        return "pass labels.squeeze(1)"
     if labels.device.type != "cpu" or labels.is_complex():
         return "pass one class id per row (of one-hot rows labels.argmax(1))"
     zeros_and_ones = bool(((labels == 0) | (labels == 1)).all())

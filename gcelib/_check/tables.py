@@ -45,6 +45,8 @@ def warn_of_tables(
         warn_of_names_out_of_order(names[0], names_of_columns)
     if scores.shape[:1] != classes.shape or scores.device != classes.device:
         return
+    if not (classes.is_floating_point() or classes.is_complex()):  # these are refused
+        classes = classes.long()  # torch computes little in unsigned numbers
     if names_of_columns and scores.ndim == 2:
         warn_of_columns(names[0], names_of_columns, scores, classes)
     elif scores.device.type == "cpu":  # to look elsewhere would stall every step
