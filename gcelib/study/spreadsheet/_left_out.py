@@ -202,9 +202,10 @@ class LeftOut:
         which folds may be alike; or another column numbers them; or a column that is
         called ``model`` has as many lines of each class for every value.
         """
-        found = self._keys_of_parts(self._are_same_samples)
+        few = [at for at in self.places if self._parts_lines(at)]
+        found = self._keys_of_parts(few, self._are_same_samples)
         verb = "" if found else "may "
-        found = found or self._keys_of_parts(self._have_counts_of_models)
+        found = found or self._keys_of_parts(few, self._have_counts_of_models)
         if found:
             keys, n_parts = found
             shown = " and ".join(self._shown(at) for at in keys)
@@ -216,10 +217,11 @@ class LeftOut:
             )
 
     def _keys_of_parts(
-        self, are_alike: Callable[[Sequence["pd.DataFrame"], Sequence[int]], bool]
+        self,
+        few: Sequence[int],
+        are_alike: Callable[[Sequence["pd.DataFrame"], Sequence[int]], bool],
     ) -> tuple[Sequence[int], int] | None:
         """The first columns, one or two, whose parts are alike, and how many."""
-        few = [at for at in self.places if self._parts_lines(at)]
         pairs = itertools.combinations(few[:_MOST_PAIRED], 2)
         for keys in [*((at,) for at in few), *pairs]:
             parts = [rows for _, rows in self.table.groupby([*keys], sort=False)]

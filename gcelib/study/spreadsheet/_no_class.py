@@ -1,6 +1,7 @@
 """Labels and predictions that stand for no class, or for several."""
 
 import collections
+import heapq
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,8 +31,9 @@ _NEARLY_ALL = 0.9
 _MANY = 20
 #: A class of so few samples a model may well never predict.
 _NOT_RARE = 0.05
+#: So many of the highest ids may stand for no class.
+_HIGHEST = 3
 _BETWEEN = re.compile(r"[|;,/+&]")
-
 #: So many lines with one prediction that no label is, are no accident.
 _SEVERAL = 5
 
@@ -82,25 +84,27 @@ def _look_at_one(
     """Look at what one column has and the other never."""
     counts = collections.Counter(cells)
     ids = {cell for cell in others.union(counts) if isinstance(cell, int)}
+    far = {value: _how_far(value, ids) for value in heapq.nlargest(_HIGHEST, ids)}
     unlike = []
     for value, n_lines in counts.items():
         if value in others:
             continue
-        where = f"{_shown(value)}, first in line {line(cells.index(value))}"
-        is_id = isinstance(value, int)
-        how_far = _how_far(value, ids - {value}) if is_id else 0
-        if how_far >= _FAR and value in _IGNORED_IDS:
-            other = "label" if role == "prediction" else "prediction"
-            problem = f"holds {where}, which no {other} is, beside class ids up to "
-            problem += f"{max(ids - {value})}"
-            fail(role, problem, "leave out samples without a class")
-        if how_far >= _VERY_FAR or (not is_id and is_nothing(value)):
-            _check.warn(
-                f"{role}: {where}, counts as a class, so that {n_lines:,} samples are "
-                "errors; leave out samples without a class"
-            )
-        else:
+        how_far = far.get(value, 0)
+        is_ignored = how_far >= _FAR and value in _IGNORED_IDS
+        is_word = isinstance(value, str) and is_nothing(value)
+        if not (is_ignored or is_word or how_far >= _VERY_FAR):
             unlike.append(value)
+            continue
+        where = f"{_shown(value)}, first in line {line(cells.index(value))}"
+        if is_ignored:
+            opposite = "label" if role == "prediction" else "prediction"
+            problem = f"holds {where}, which no {opposite} is, beside class ids up to "
+            problem += f"{max(one for one in ids if one < value)}"
+            fail(role, problem, "leave out samples without a class")
+        _check.warn(
+            f"{role}: {where}, counts as a class, so that {n_lines:,} samples are "
+            "errors; leave out samples without a class"
+        )
     if role == "label":
         _tell_never_predicted(unlike, counts)
     else:
@@ -170,11 +174,12 @@ def _listed(cells: Cells) -> list[Any]:
 
 
 def _how_far(value: int, ids: set[int]) -> float:
-    """How many times as high as ids that count classes an id is; 0 where none do."""
-    if len(ids) < 2 or min(ids) not in (0, 1):
+    """How many times as high as those below an id is; 0 if these count no classes."""
+    below = [one for one in ids if one < value]
+    if len(below) < 2 or min(below) not in (0, 1):
         return 0.0
-    next_one = max(ids) + 1
-    count = len(ids) >= _NEARLY_ALL * (next_one - min(ids))
+    next_one = max(below) + 1
+    count = len(below) >= _NEARLY_ALL * (next_one - min(below))
     return value / next_one if count and value > next_one else 0.0
 
 

@@ -10,6 +10,8 @@ Ids = npt.NDArray[np.int64]
 
 #: Labels in a row that are compared, of ever fewer chance agreements.
 _LENGTHS = (8, 12, 16, 24, 32, 48, 64)
+#: Of each part so many labels are compared.
+_COMPARED = 20_000
 #: So many rows of labels must occur once, or agreement may be chance.
 _MOSTLY_ONCE = 0.8
 #: So many rows of one part are found in another: a label was changed, a line lacks.
@@ -33,6 +35,7 @@ def have_same_order(parts: Sequence[Ids]) -> bool:
         return False
     if all(np.array_equal(first, other) for other in others):
         return True
+    first, *others = (part[:_COMPARED] for part in parts)
     for length in _LENGTHS:
         if len(first) < 3 * length:
             return False
