@@ -923,6 +923,13 @@ def test_what_the_largest_of_so_many_probabilities_cannot_be_is_told(tmp_path, k
             load_logits_file(path)
 
 
+def test_of_one_class_that_occurs_nothing_is_told(tmp_path):
+    path = tmp_path / "m.csv"
+    lines = [("cat", "cat", 0.3 + i / 100) for i in range(60)]
+    write_confidences(path, "label,prediction,confidence", lines)
+    assert read_quietly(path).parts["test"][1].all()
+
+
 @pytest.mark.parametrize("digits", [1, 2, 8])
 @pytest.mark.parametrize(("n", "k"), [(40, 2), (600, 3), (40, 1000), (600, 1000)])
 def test_top_probabilities_are_not_below_chance(tmp_path, n, k, digits):

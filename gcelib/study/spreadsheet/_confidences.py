@@ -72,6 +72,9 @@ def look_below_chance(values: Numbers, hits: Flags, n_classes: int) -> None:
     where it is right, and below one half if it is the top one: refused. Others, such as
     margins, 1 - entropy or words of a language model, are told.
     """
+    if n_classes < 2:
+        tell_zeros(values)
+        return
     all_occur = len(values) >= _LINES_OF_A_CLASS * n_classes
     lowest = 1 / n_classes if all_occur else 0.1 / n_classes
     is_below = values < min(0.99 * lowest, lowest - _last_digit(values))
