@@ -18,6 +18,7 @@ _EXCEPTIONS = 0.05
 _SHARE_BELOW = 0.01
 #: So many lines for each class that occurs, and hardly one is missing.
 _LINES_OF_A_CLASS = 10
+_FEWEST_LINES = 50
 
 Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -75,7 +76,7 @@ def look_below_chance(values: Numbers, hits: Flags, n_classes: int) -> None:
     if n_classes < 2:
         tell_zeros(values)
         return
-    all_occur = len(values) >= _LINES_OF_A_CLASS * n_classes
+    all_occur = len(values) >= max(_FEWEST_LINES, _LINES_OF_A_CLASS * n_classes)
     lowest = 1 / n_classes if all_occur else 0.1 / n_classes
     is_below = values < min(0.99 * lowest, lowest - _last_digit(values))
     below_wrong = is_below[~hits]
