@@ -144,11 +144,11 @@ class Calibrator(nn.Module):
         classes = _check.as_tensor("labels", labels)
         _check.check_has_values("logits", scores)
         _check.check_has_values("labels", classes)
-        _check.warn_of_tables(logits, labels, scores, classes)
         device = scores.device
-        logits, labels = _check.logits_and_labels(
-            scores.cpu(), classes.cpu(), columns=False
-        )
+        scores = scores.cpu()
+        classes = classes.cpu()
+        _check.warn_of_tables(logits, labels, scores, classes)
+        logits, labels = _check.logits_and_labels(scores, classes, columns=False)
         _check.warn_of_probabilities(logits)
         with (
             torch.inference_mode(False),

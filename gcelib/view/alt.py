@@ -79,7 +79,15 @@ def describe_values(drawn: Drawn, text: str) -> Drawn:
     Figure or Axes
         ``drawn`` itself. After the text come, panel by panel, the lowest and the
         highest value of each labelled line, of all bars, points and error bars, and
-        where they are.
+        where they are. A value that is not shown because an axis ends before it is
+        "beyond the axis". Series that stand beside the same ticks, each by its own
+        constant shift, are read at these ticks; a single one is read where it stands.
+        Boxes, areas and stairs are not read.
+
+    Warns
+    -----
+    UserWarning
+        If nothing of that is drawn.
 
     Examples
     --------
