@@ -24,6 +24,8 @@ DEVICE_CELLS = 1 << 24
 _LOOKED_AT = 64
 #: With fewer classes a CPU block is (K, rows): reductions run along long columns.
 MANY_CLASSES = 32
+#: How far 1 - p lies above what is meant, relative, down to the edge of 100 bins.
+_OF_RESTS = 64 * torch.finfo(torch.float64).eps
 #: Where one class has more, no other can have as much: rows of probabilities in 16 bits
 #: may sum to 1.01.
 _HALF = 0.506
@@ -34,10 +36,12 @@ def rounding(dtype: torch.dtype, *, probabilities: bool = False) -> float:
 
     Four units of rounding of the type in which the softmax is computed, at least
     float32; of probabilities in half precision, which were rounded once more, one unit
-    of theirs.
+    of theirs. Of those in float64 so much that 1 - 0.95 is 0.05, a unit of 1 above it.
     """
     computed = torch.promote_types(dtype, torch.float32)
     tolerance = 4 * torch.finfo(computed).eps
+    if probabilities and computed == torch.float64:
+        return _OF_RESTS
     if probabilities and dtype.itemsize < 4:
         return max(tolerance, torch.finfo(dtype).eps)
     return tolerance

@@ -461,8 +461,11 @@ def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
     if n_others < _NEEDED:
         return False
     step = max(1, min(n_all // _LOOKED_AT, n_others // _ENOUGH))
-    scores = logits[::step]
-    classes = labels[::step]
+    if step > 1:  # drawn: labels may come in turns
+        drawn = torch.Generator().manual_seed(0)
+        rows = torch.randperm(n_all, generator=drawn)[: n_all // step]
+        logits, labels = logits[rows], labels[rows]
+    scores, classes = logits, labels
     n_samples = len(classes)
     counts = torch.bincount(classes, minlength=n_classes).double()
     if n_samples - float(counts.max()) < _NEEDED:

@@ -7,6 +7,9 @@ import numpy as np
 
 from gcelib.bins import Integers
 
+#: Fewer wrong predictions say too little of an error, or of what hangs on them.
+ERRORS_NEEDED = 10
+
 
 def resamples(
     rng: np.random.Generator, n_samples: int, n_resamples: int, at_once: int
@@ -87,3 +90,59 @@ def basic(
         upper = float(np.clip(2 * point - below, 0, most))
         ends.append((lower, upper))
     return ends
+
+
+def of_share(n_found: int, n_samples: int, level: float = 0.95) -> tuple[float, float]:
+    """Give the exact interval of a share, which holds also where few are found.
+
+    Parameters
+    ----------
+    n_found, n_samples : int
+        So many of so many.
+    level : float, default 0.95
+        Coverage, at least.
+
+    Returns
+    -------
+    low, high : float
+
+    References
+    ----------
+    C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated
+    in the case of the binomial", Biometrika 26, 1934.
+
+    Examples
+    --------
+    >>> low, high = of_share(0, 50)
+    >>> low, round(high, 4)
+    (0.0, 0.0711)
+    """
+    tail = (1 - level) / 2
+    high = _share_with(n_found, n_samples, tail)
+    low = 1 - _share_with(n_samples - n_found, n_samples, tail)
+    return low, high
+
+
+def _share_with(most: int, n_samples: int, tail: float) -> float:
+    """The share of which ``most`` or fewer are found with the probability ``tail``."""
+    if most == n_samples:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _chance_of_at_most(most, n_samples, middle) > tail:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _chance_of_at_most(most: int, n_samples: int, share: float) -> float:
+    """The binomial probability of ``most`` or fewer."""
+    found = np.arange(most + 1)
+    ways = [
+        math.lgamma(n_samples + 1) - math.lgamma(k + 1) - math.lgamma(n_samples - k + 1)
+        for k in found.tolist()
+    ]
+    rest = n_samples - found
+    return float(np.exp(ways + found * np.log(share) + rest * np.log1p(-share)).sum())

@@ -1114,10 +1114,17 @@ def evaluate(
         ``<metric>_low`` and ``<metric>_high``: *basic* 95 % intervals, twice the
         estimate minus the 97.5 and 2.5 % quantiles of the resamples, clipped to the
         metric's range (the percentile interval of a biased estimate can miss its own
-        point). And ``ece_calibrated_high``: 95 of 100 calibrated models with these
-        confidences show an ECE below it. If ``ece`` is below it, too, read that
-        instead of the interval, which covers its 95 % only where the error stands
-        clear of its noise; for ``classwise_ece`` that takes many samples of each class.
+        point). Where fewer than ten predictions are wrong, or right, that of the error
+        is Clopper and Pearson's. And ``ece_calibrated_high``: 95 of 100 calibrated
+        models with these confidences show an ECE below it. If ``ece`` is below it, too,
+        read that instead of the interval, which covers its 95 % only where the error
+        stands clear of its noise; for ``classwise_ece`` that takes many samples of each class.
+
+    Warns
+    -----
+    UserWarning
+        With ``bootstrap``, if fewer than ten predictions are wrong: the NLL hangs on so
+        few that its interval holds too rarely.
 
     Raises
     ------
@@ -1126,9 +1133,11 @@ def evaluate(
 
     Examples
     --------
-    >>> numbers = evaluate([[2.0, 0.0], [0.0, 2.0]], [0, 0], bootstrap=10)
-    >>> numbers["error"], numbers["error_high"]
-    (0.5, 1.0)
+    >>> rng = np.random.default_rng(0)
+    >>> logits, labels = rng.normal(size=(200, 4)), rng.integers(0, 4, 200)
+    >>> numbers = evaluate(logits, labels, bootstrap=100)
+    >>> numbers["error_low"] < numbers["error"] < numbers["error_high"]
+    True
     """
     n_bins = check_n_bins(n_bins)
     bootstrap = _check.number("bootstrap", bootstrap, 0, 1_000_000, integer=True)
@@ -1152,6 +1161,16 @@ def evaluate(
     for name, (low, high) in zip(metrics, ends, strict=True):
         result[f"{name}_low"] = low
         result[f"{name}_high"] = high
+    n_wrong = int((rows.correct == 0).sum())
+    if min(n_wrong, len(order) - n_wrong) < intervals.ERRORS_NEEDED:
+        exact = intervals.of_share(n_wrong, len(order))
+        result["error_low"], result["error_high"] = exact
+        if n_wrong < intervals.ERRORS_NEEDED:
+            _check.warn(
+                f"logits: only {n_wrong} of {len(order):,} predictions are wrong, and "
+                "intervals of nll and brier hold too rarely before about "
+                f"{intervals.ERRORS_NEEDED} errors; bring more samples"
+            )
     result["ece_calibrated_high"] = float(np.quantile(calibrated, 0.95))
     return result
 

@@ -256,6 +256,66 @@ def test_labels_at_chance_are_said_first():
     assert advice.name == "raw"
 
 
+def calibrated(y, k, mean, rng):
+    """Logits that are exactly those of the labels' posterior."""
+    x = rng.normal(size=(len(y), k))
+    x[np.arange(len(y)), y] += mean
+    return mean * x
+
+
+@pytest.mark.parametrize(
+    ("k", "means", "factors", "n"),
+    [
+        (10, (2.5, 4), (1, 1), 500),
+        (5, (2, 2), (1, 1.3), 1000),
+        (10, (1.5, 5), (1, 1), 2000),
+    ],
+)
+def test_the_interval_of_a_difference_of_two_eces_holds_it(k, means, factors, n):
+    """Chance adds more to the ECE of one than to that of the other."""
+    rng = np.random.default_rng(0)
+
+    def pair(n):
+        y = rng.integers(0, k, n)
+        z = calibrated(y, k, means[0], rng)
+        other = z if means[0] == means[1] else calibrated(y, k, means[1], rng)
+        return factors[0] * z, factors[1] * other, y
+
+    many = pair(200_000)
+    expected = metrics.ece(many[0], many[2]) - metrics.ece(many[1], many[2])
+    if factors == (1, 1):
+        expected = 0.0
+    n_held = 0
+    for seed in range(25):
+        one, other, y = pair(n)
+        models = {"one": one, "other": other}
+        [d] = paired_differences(models, y, "other", resamples=100, seed=seed)
+        n_held += d.ece_low <= expected <= d.ece_high
+    assert n_held >= 22
+
+
+def test_differences_of_few_errors_are_told():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    z = 6 * np.eye(3)[y] + rng.normal(size=(300, 3))
+    n_wrong = int((z.argmax(1) != y).sum())
+    assert n_wrong < 10
+    match = rf"^calibrated\['a'\]: only {n_wrong} predictions are wrong"
+    with pytest.warns(UserWarning, match=match):
+        paired_differences({"a": z, "b": 2 * z}, y, "a", resamples=100)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5, 10])
+def test_labels_in_another_order_are_told_of_classes_in_turns(n_classes):
+    y = np.arange(20_000) % n_classes
+    rng = np.random.default_rng(0)
+    z = torch.from_numpy(calibrated(y, n_classes, 3, rng))
+    labels = torch.from_numpy(y)
+    assert not are_unrelated(z, labels)
+    n_told = sum(are_unrelated(z[rng.permutation(20_000)], labels) for _ in range(10))
+    assert n_told >= 8
+
+
 def test_a_disagreement_of_the_criteria_is_explained():
     z, y = truth_and_labels(3000)
     by_nll = advise(bent(z), y)

@@ -7,11 +7,12 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
-from gcelib import CalibrationMeter, Reliability, _check, blocks, metrics
+from gcelib import CalibrationMeter, Reliability, _check, blocks, intervals, metrics
 
 SCALARS = ("error", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
 NAMES = (*SCALARS, "mce")
@@ -573,10 +574,55 @@ def test_intervals_are_reproducible_ordered_and_inside_the_range():
     for name, row in rows.items():
         assert 0 <= first[f"{name}_low"] <= first[f"{name}_high"] <= row.highest
     assert metrics.METRICS["brier"].highest == 2
-    certain = metrics.evaluate(
-        np.eye(5, dtype=np.float32) * 1000, np.arange(5), bootstrap=20
-    )
+    with pytest.warns(UserWarning, match="^logits: only 0 of 5 predictions are wrong"):
+        certain = metrics.evaluate(
+            np.eye(5, dtype=np.float32) * 1000, np.arange(5), bootstrap=20
+        )
+    assert certain.pop("error_high") == pytest.approx(1 - 0.025 ** (1 / 5))
     assert all(v == 0 for v in certain.values())
+
+
+@pytest.mark.parametrize("n", [20, 300])
+@pytest.mark.parametrize("n_found", [0, 1, 3, 9])
+def test_the_interval_of_a_share_is_that_of_clopper_and_pearson(n_found, n):
+    exact = scipy.stats.binomtest(n_found, n).proportion_ci(method="exact")
+    assert intervals.of_share(n_found, n) == pytest.approx((exact.low, exact.high))
+    low, high = intervals.of_share(n - n_found, n)
+    assert (1 - high, 1 - low) == pytest.approx((exact.low, exact.high))
+
+
+@pytest.mark.parametrize("n_wrong", [0, 1, 9, 10, 191, 199])
+def test_the_interval_of_few_errors_is_exact_and_told(n_wrong):
+    labels = np.zeros(200, int)
+    logits = np.random.default_rng(0).normal(size=(200, 2)) + np.array([4, -4])
+    logits[:n_wrong] = logits[:n_wrong, ::-1]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = metrics.evaluate(logits, labels, bootstrap=100)
+    assert found["error"] == pytest.approx(n_wrong / 200)
+    exact = scipy.stats.binomtest(n_wrong, 200).proportion_ci(method="exact")
+    is_exact = found["error_low"] == pytest.approx(exact.low)
+    assert is_exact == (min(n_wrong, 200 - n_wrong) < 10)
+    few = [w for w in told if f"only {n_wrong} of 200 predictions" in str(w.message)]
+    assert len(few) == (n_wrong < 10)
+
+
+@pytest.mark.parametrize("n_bins", [20, 50, 100])
+@pytest.mark.parametrize("digits", [2, 3])
+def test_what_is_left_to_1_lies_on_its_edge(digits, n_bins):
+    """1 - 0.95 is 0.050000000000000044."""
+    whole = np.arange(1, 10**digits)
+    p = whole / 10**digits
+    pair = np.stack([1 - p, p], 1)
+    found = metrics.reliability(
+        pair, np.zeros(len(p), int), n_bins, class_index=0, probabilities=True
+    )
+    rest = 10**digits - whole
+    bins = -(-rest * n_bins // 10**digits) - 1  # (lo, hi], in whole numbers
+    expected = np.bincount(bins, minlength=n_bins)
+    np.testing.assert_array_equal(found.counts, expected)
+    found = Reliability.from_confidences(1 - p, p > 2, n_bins)
+    np.testing.assert_array_equal(found.counts, expected)
 
 
 def world(rng, n, temperature):
@@ -888,7 +934,8 @@ def test_the_exact_split_is_that_of_numpy(n, n_bins):
 def test_only_rounding_is_forgiven_at_an_edge(dtype):
     """0.9 with an error of a few units is in (0.85, 0.9], 0.90000057 is not."""
     eps = np.finfo(dtype).eps
-    probs = np.array([0.9 * (1 + steps * eps) for steps in (-3, 0, 3, 6)], dtype)
+    beside = 6 if dtype is np.float32 else 80  # so far may 1 - 0.95 lie from 0.05
+    probs = np.array([0.9 * (1 + steps * eps) for steps in (-3, 0, 3, beside)], dtype)
     bins = Reliability.from_confidences(probs, np.ones(4, bool))
     assert bins.counts[17:19].tolist() == [3, 1]
     lifted = Reliability.from_confidences(np.float32([0.90000057]), [True])

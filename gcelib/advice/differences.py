@@ -8,11 +8,13 @@ import numpy as np
 from gcelib import _check
 from gcelib._check import Array
 from gcelib.advice.judging import (
+    ERRORS_NEEDED,
     N_BINS,
     Part,
     basic_interval,
     interval_of_mean,
     judge,
+    most_by_chance,
     resampled_eces,
 )
 from gcelib.bins import check_n_bins
@@ -31,7 +33,9 @@ class Difference:
     nll, nll_low, nll_high : float
         NLL minus the reference's, in nats, and its 95 % interval.
     ece, ece_low, ece_high : float
-        The same of the ECE, in the bins that were asked for.
+        The same of the ECE, in the bins that were asked for. Chance makes every ECE
+        larger, that of a calibrated model most; the ends allow for what it may have
+        added to either, so that they hold the difference in 95 of 100 cases or more.
     """
 
     name: str
@@ -67,7 +71,8 @@ def paired_differences(
     reference : str
         The name to which the others are compared.
     resamples : int, default 1000
-        Of the ECE's basic bootstrap interval; the NLL's is normal.
+        Of the ECE's basic bootstrap interval, which is then widened by what chance may
+        have added to both; the NLL's is normal.
     seed : int, default 1
         Of the resamples.
     probabilities : bool, default False
@@ -80,6 +85,12 @@ def paired_differences(
     list of Difference
         One for every other name, in order; below 0 is better than the reference.
 
+    Warns
+    -----
+    UserWarning
+        If fewer than ten predictions of one are wrong: its NLL hangs on so few that no
+        normal interval holds.
+
     Raises
     ------
     ValueError, TypeError
@@ -87,10 +98,10 @@ def paired_differences(
 
     Examples
     --------
-    >>> import torch
-    >>> z = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    >>> [d] = paired_differences({"a": z, "b": z / 2}, torch.tensor([0, 1, 0]), "a")
-    >>> d.name, d.nll > 0
+    >>> rng = np.random.default_rng(0)
+    >>> z, labels = rng.normal(size=(300, 3)), rng.integers(0, 3, 300)
+    >>> [d] = paired_differences({"a": z, "b": 2 * z}, labels, "a")
+    >>> d.name, d.nll_low > 0
     ('b', True)
     """
     _check.choice("reference", reference, list(calibrated))
@@ -118,6 +129,18 @@ def paired_differences(
             _check.warn_of_probabilities(z)
         _check.warn_of_impossible_labels(z.cpu(), y.cpu(), f"calibrated[{name!r}]")
         judged[name] = replace(judge(Part(z.cpu(), y.cpu(), tolerance)), n_bins=n_bins)
+    few = {
+        name: n_wrong
+        for name, each in judged.items()
+        if (n_wrong := int((~each.correct).sum())) < ERRORS_NEEDED
+    }
+    if few:
+        name, n_wrong = next(iter(few.items()))
+        _check.warn(
+            f"calibrated[{name!r}]: only {n_wrong} predictions are wrong, and the "
+            "intervals of the NLL hold too rarely before about "
+            f"{ERRORS_NEEDED} errors; bring more samples"
+        )
     draws = resampled_eces(judged, np.random.default_rng(seed), resamples)
     found = []
     for name in calibrated:
@@ -125,6 +148,8 @@ def paired_differences(
             continue
         nll = interval_of_mean(judged[name].nll - judged[reference].nll, 0.025)
         ece = basic_interval(draws[name] - draws[reference], 0.025)
+        low = ece.low - most_by_chance(judged[name])
+        high = ece.high + most_by_chance(judged[reference])
         found.append(
             Difference(
                 name=name,
@@ -132,8 +157,8 @@ def paired_differences(
                 nll_low=nll.low,
                 nll_high=nll.high,
                 ece=ece.value,
-                ece_low=ece.low,
-                ece_high=ece.high,
+                ece_low=low,
+                ece_high=high,
             )
         )
     return found

@@ -14,13 +14,15 @@ from gcelib import intervals
 from gcelib.bins import Floats, bin_scale
 
 #: So many errors, seen or expected, before anything can be clear.
-ERRORS_NEEDED = 10
+ERRORS_NEEDED = intervals.ERRORS_NEEDED
 #: So many errors until most models that exaggerate twofold are told so, as measured:
 #: benchmarks/results/advice.md.
 ERRORS_TELLING = 40
 #: The chance that any calibrator is called clearly better where none is.
 FALSE_ALARMS = 0.025
 N_BINS = 20
+#: Standard errors from which on a bin's gap is no chance.
+_CLEAR_OF_CHANCE = 2.5
 
 
 class Part(NamedTuple):
@@ -92,6 +94,21 @@ def resampled_eces(
     in_bins = np.abs(np.array(sums)).reshape(len(sums), len(judged), -1)
     eces = in_bins.sum(2) / n_samples
     return {name: eces[:, i] for i, name in enumerate(judged)}
+
+
+def most_by_chance(judged: Judged) -> float:
+    """What chance adds to the ECE, in expectation, at most.
+
+    The mean size of a normal error in each bin, as if confidences were right: nothing
+    less is added where they are. Where a bin's gap stands clear of its error, chance
+    adds to it as often as it takes away.
+    """
+    gaps = judged.gaps.sum(0)
+    variances = judged.confidence * (1 - judged.confidence)
+    errors = np.sqrt(np.bincount(judged.bins, variances, minlength=judged.n_bins))
+    may_be_chance = np.abs(gaps) <= _CLEAR_OF_CHANCE * errors
+    added = math.sqrt(2 / math.pi) * errors[may_be_chance].sum()
+    return float(added) / len(judged.confidence)
 
 
 class Change(NamedTuple):
