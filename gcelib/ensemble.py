@@ -33,6 +33,10 @@ class EnsembleTemperatureScaling(Calibrator):
     for every set of non-zero ones. The published local search can stay at T = 1 where
     logits are saturated. No prediction changes.
 
+    It is an ensemble of temperatures of one network. For the mean of several networks'
+    probabilities give all of them the same held-out samples: ``runs.load_logits`` of
+    other seeds has other ones for validation.
+
     Attributes
     ----------
     temperature : () Tensor

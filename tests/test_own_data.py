@@ -1486,6 +1486,86 @@ def test_a_part_in_another_unit_is_told(tmp_path, part, change):
         data.load(f"npz:{path}")
 
 
+def flowers(n, seed):
+    """Four measures in cm, of three kinds, as Fisher's irises have them."""
+    rng = np.random.default_rng(seed)
+    kinds = np.arange(n) % 3
+    middles = np.array([[5.0, 3.4, 1.5, 0.2], [5.9, 2.8, 4.3, 1.3], [6.6, 3, 5.6, 2]])
+    return middles[kinds] + rng.normal(0, [0.4, 0.3, 0.4, 0.1], (n, 4)), kinds
+
+
+UNITS = {
+    "raw": lambda x: x,
+    "standardised": lambda x: (x - x.mean(0)) / x.std(0),
+    "to 1": lambda x: (x - x.min(0)) / np.ptp(x, axis=0),
+    "centred": lambda x: x - x.mean(0),
+    "inch": lambda x: x / 2.54,
+    "logarithms": np.log1p,
+    "rows": lambda x: (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True),
+}
+
+
+def units_told(path, train, part, labels):
+    arrays = {"train_images": train, "train_labels": labels[: len(train)]}
+    np.savez(path, **arrays, test_images=part, test_labels=labels[: len(part)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data.load(f"npz:{path}")
+    return [str(w.message) for w in caught if "unit" in str(w.message)]
+
+
+@pytest.mark.parametrize(
+    ("of_train", "of_part"),
+    [
+        (of_train, of_part)
+        for of_train in ("raw", "standardised", "to 1")
+        for of_part in UNITS
+        if of_part != of_train
+        # Those differ by no more than two parts may.
+        and (of_train, of_part) != ("standardised", "centred")
+    ],
+)
+def test_a_part_that_was_scaled_or_moved_alone_is_told(tmp_path, of_train, of_part):
+    train, labels = flowers(150, 0)
+    part, _ = flowers(45, 1)
+    scaled = UNITS[of_train](train), UNITS[of_part](part)
+    (said,) = units_told(tmp_path / "units.npz", *scaled, labels)
+    assert said.startswith("dataset: numbers for test of ")
+
+
+def test_a_part_of_other_zeros_is_told(tmp_path):
+    """Rare counts that were standardised in one part alone."""
+    rng = np.random.default_rng(0)
+    train, part = rng.poisson(0.2, (2, 120, 6)).astype(float)
+    part[0], labels = 3.0, np.arange(120) % 2
+    (said,) = units_told(
+        tmp_path / "zeros.npz", train, part / part.std(0) - 0.3, labels
+    )
+    assert "6 of 6 features lie elsewhere" in said
+
+
+def test_a_part_from_elsewhere_is_in_the_same_unit(tmp_path):
+    """Drawn at random; moved by a deviation; of twice the gain; with heavy tails."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    kinds = {
+        "normal": lambda n: rng.normal(size=(n, 5)),
+        "heavy tails": lambda n: rng.standard_cauchy((n, 5)),
+        "counts": lambda n: rng.poisson(0.1, (n, 5)).astype(float),
+        "one-hot": lambda n: np.eye(5)[rng.integers(0, 5, n)],
+    }
+    for draw in kinds.values():
+        for n in (20, 60):
+            for move in (0, 1, -1):
+                train, part = draw(200), draw(n)
+                if move and (train == 0).mean() < 0.1:  # zeros of counts stay
+                    quartiles = np.quantile(train, (0.25, 0.75), axis=0)
+                    part = part + move * np.diff(quartiles, axis=0) / 1.349
+                elif move > 0:
+                    part = 2 * part
+                assert units_told(tmp_path / "x.npz", train, part, labels) == []
+
+
 def test_an_array_that_is_there_twice_is_refused(tmp_path):
     write_npz(tmp_path / "x.npz")
     with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:

@@ -55,6 +55,11 @@ def split_file(split: str) -> str:
 def load_logits(run_dir: AnyPath, split: str) -> LogitsAndLabels:
     """Read the logits that a run wrote for one split.
 
+    Where a split is drawn by the seed, as validation mostly is (and the test of own
+    data that brings none), runs of other seeds have other samples in it: add or average
+    logits of several runs only where their labels are equal. Fit a calibrator of such
+    an ensemble on held-out samples that no member was trained on.
+
     Parameters
     ----------
     run_dir : path

@@ -38,6 +38,7 @@ from gcelib.study import functions, places
 from gcelib.study.data import download
 from gcelib.study.data.sources import Constants, Size, Source
 from gcelib.study.data.splits import Array, ArrayPair, Raw, Splits, divide
+from gcelib.study.data.units import warn_of_other_unit
 from gcelib.study.data.unread import (
     PARTS,
     SUFFIXES,
@@ -248,7 +249,7 @@ def _completed(found: _Found, seed: int, name: str) -> Raw:
     _warn_of_shared(name, {"train": train, "val": val, "test": test})
     for part, given in (("val", raw.val), ("test", raw.test)):
         if given is not None:
-            _warn_of_other_unit(f"{part} of {name}", train[0], given[0])
+            warn_of_other_unit(f"{part} of {name}", train[0], given[0])
     return Raw(train, val, test, raw.class_names)
 
 
@@ -288,36 +289,6 @@ def _seen_before(seen: ArrayPair, part: ArrayPair) -> int:
         if found < 0.99 * alike:
             return 0
     return found if found > 0.01 * n else 0
-
-
-#: In one unit, what is usual in one part is not so many times that of another.
-_SAME_UNIT = 10
-
-
-def _warn_of_other_unit(what: str, train: Array, part: Array) -> None:
-    """Warn of a part that seems to be scaled in another way than that for training."""
-    usual, found = _usual_size(train), _usual_size(part)
-    are_there = (usual > 0) & (found > 0)
-    if not are_there.any():
-        return
-    usual, found = usual[are_there], found[are_there]
-    ratio = float(np.median(found / usual))
-    if not 1 / _SAME_UNIT < ratio < _SAME_UNIT:
-        warn(
-            f"dataset: numbers for {what} are {ratio:.3g} times as large as those for "
-            f"train ({np.median(found):.3g} beside {np.median(usual):.3g}, medians "
-            "without zeros); bring all parts to one unit, if they are not"
-        )
-
-
-def _usual_size(samples: Array) -> Array:
-    """The median of each feature, or of all pixels, without sign and zeros; else 0."""
-    some = samples[:: max(1, len(samples) // 1000)].astype(np.float64)
-    columns = np.abs(some).reshape(len(some), -1)
-    if samples.ndim == 4:
-        columns = columns.reshape(-1, 1)
-    columns[columns == 0] = np.nan
-    return torch.from_numpy(columns).nanmedian(0).values.nan_to_num(0).numpy()
 
 
 def forget() -> None:
