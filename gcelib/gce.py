@@ -320,13 +320,14 @@ class GroupLoss(Loss):
             return dist.group.WORLD
         return None
 
-    def group_of_class_sums(self, n_samples: int) -> dist.ProcessGroup | None:
+    def group_of_class_sums(self, logits: Tensor) -> dist.ProcessGroup | None:
         """As ``group_of_this_call``, for a loss whose value depends on the answer.
 
         Parameters
         ----------
-        n_samples : int
-            Of this process: where one is all there is, a warning says so.
+        logits : (N, K) tensor
+            Of this process, or their log-probabilities: where one sample is all there
+            is, a warning says so.
 
         Returns
         -------
@@ -335,12 +336,14 @@ class GroupLoss(Loss):
         Raises
         ------
         ValueError
-            In training mode, if torch.distributed runs several processes and nobody
-            said which of them the class sums are to run over; and if the group was
-            lost.
+            In training mode, or where gradients flow, if torch.distributed runs
+            several processes and nobody said which of them the class sums are to run
+            over; and if the group was lost.
         """
         group = self.group_of_this_call()
-        if self._holder.group is None and self.training and _n_processes() > 1:
+        # A network with frozen batch norm may train in evaluation mode.
+        trains = self.training or (torch.is_grad_enabled() and logits.requires_grad)
+        if self._holder.group is None and trains and _n_processes() > 1:
             problem = (
                 "is None, as torch.distributed.group.WORLD is before"
                 f" init_process_group, and {_n_processes()} processes train together"
@@ -350,7 +353,7 @@ class GroupLoss(Loss):
                 " 'local' if each is to use its own alone"
             )
             _check.fail("process_group", problem, cure)
-        if n_samples == 1 and (group is None or group.size() == 1):
+        if len(logits) == 1 and (group is None or group.size() == 1):
             _warn_of_one_sample()
         return group
 
@@ -489,7 +492,7 @@ class GCELoss(GroupLoss):
         if self.regularizer_weight == 0:  # cross-entropy: there are no class sums
             group = self.group_of_this_call()
         else:
-            group = self.group_of_class_sums(len(logits))
+            group = self.group_of_class_sums(logits)
         is_soft = labels.is_floating_point()
         is_plain = self.label_smoothing == 0 and self.focal_gamma == 0
         if is_plain and group is None and not is_soft:

@@ -512,7 +512,7 @@ class AdaFocalLoss(GroupLoss):
         bins = torch.searchsorted(inner_edges, target.detach(), right=True)
         gamma = self.gamma.to(target.dtype)[bins]
         if self.generative:
-            group = self.group_of_class_sums(len(labels))
+            group = self.group_of_class_sums(log_probs)
             nll = label_nll(gce_log_ratio(log_probs, 1, group), labels)
         return power(1 - gamma.sign() * target, gamma.abs()) * nll
 

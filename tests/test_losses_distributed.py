@@ -109,6 +109,23 @@ def what_is_said(rank, pair):
         except ValueError as error:
             return str(error)
 
+    def trained(loss):
+        """As in a module in evaluation mode, for its batch norm, that is trained."""
+        weights = logits.clone().requires_grad_()
+        with torch.no_grad():
+            unread = loss(weights, labels).item()
+        try:
+            loss(weights, labels).backward()
+        except ValueError as error:
+            return str(error)
+        return unread
+
+    def accumulated(loss):
+        try:
+            return accumulated_backward(model, loss, inputs[shard], labels, 2).item()
+        except ValueError as error:
+            return str(error)
+
     world = make_loss("gce", process_group=dist.group.WORLD)
     said = {
         "unsaid": value(make_loss("gce")),
@@ -116,6 +133,9 @@ def what_is_said(rank, pair):
         "unsaid, afl": value(make_loss("afl")),
         "unsaid, cross-entropy": value(make_loss("gce", regularizer_weight=0)),
         "unsaid, evaluation": value(make_loss("gce").eval()),
+        "unsaid, frozen": trained(make_loss("gce").eval()),
+        "unsaid, afl_gce, frozen": trained(make_loss("afl_gce").eval()),
+        "unsaid, accumulated": accumulated(make_loss("gce").eval()),
         "local": value(make_loss("gce", process_group="local")),
         "WORLD": value(world),
         "world": value(make_loss("gce", process_group="world")),
@@ -209,7 +229,8 @@ def test_losses_of_single_samples_are_not_scaled(size, found):
 def test_a_group_that_nobody_named_is_refused_where_several_train(found):
     for rank in found:
         said = rank["said"]
-        for name in ("unsaid", "unsaid, afl_gce"):
+        frozen = ("unsaid, frozen", "unsaid, afl_gce, frozen", "unsaid, accumulated")
+        for name in ("unsaid", "unsaid, afl_gce", *frozen):
             assert said[name].startswith("process_group: is None")
             assert "3 processes train together; pass 'world'" in said[name]
         assert said["unsaid, evaluation"] == said["local"]
