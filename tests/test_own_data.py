@@ -5,6 +5,7 @@ import importlib
 import linecache
 import os
 import random
+import re
 import shutil
 import struct
 import sys
@@ -1106,6 +1107,221 @@ def test_networks_that_cannot_be_used_are_refused_before_work(modules, model, me
     with pytest.raises((ValueError, TypeError), match=message):
         next(fit(TrainConfig("digits", model, ood=[], device="cpu", runs_dir=folder)))
     assert not folder.exists()
+
+
+# --- what own networks hide -----------------------------------------------------------
+
+HIDING = textwrap.dedent("""
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, k):
+            super().__init__()
+            self.last = nn.Linear(16, k)
+
+        def hidden(self, x):
+            return self.first(x.flatten(1))
+
+        def forward(self, x):
+            return self.last(self.hidden(x).relu())
+
+    class Plain(Net):
+        def __init__(self, k):
+            super().__init__(k)
+            self.layers = [nn.Linear(64, 16)]
+        def hidden(self, x): return self.layers[0](x.flatten(1))
+    def in_a_list(k, shape): return Plain(k)
+    def frozen_in_a_list(k, shape):
+        net = Plain(k)
+        net.layers[0].requires_grad_(False)
+        return net
+    def listed_twice(k, shape):
+        net = Plain(k)
+        net.first = net.layers[0]
+        return net
+
+    class Deep(Net):
+        def __init__(self, k):
+            super().__init__(k)
+            self.blocks = {"a": (nn.Linear(64, 16), nn.ReLU())}
+        def hidden(self, x): return self.blocks["a"][0](x.flatten(1))
+    def in_a_dict(k, shape): return Deep(k)
+
+    class Tensor(Net):
+        def __init__(self, k):
+            super().__init__(k)
+            self.w = (0.1 * torch.randn(64, 16)).requires_grad_()
+        def hidden(self, x): return x.flatten(1) @ self.w
+    def a_tensor(k, shape): return Tensor(k)
+
+    OF_THE_MODULE = nn.Linear(64, 16)
+    class Global(Net):
+        def hidden(self, x): return OF_THE_MODULE(x.flatten(1))
+    def of_the_module(k, shape): return Global(k)
+
+    def all_frozen(k, shape):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, k)).requires_grad_(False)
+    class Nothing(nn.Module):
+        def forward(self, x): return x.flatten(1)[:, :2]
+    def no_weights(k, shape): return Nothing()
+    def lazy(k, shape): return nn.Sequential(nn.Flatten(), nn.LazyLinear(k))
+    def lazy_norm(k, shape):
+        return nn.Sequential(nn.LazyBatchNorm2d(), nn.Flatten(), nn.Linear(64, k))
+
+    class Average(Net):
+        def __init__(self, k, persistent):
+            super().__init__(k)
+            self.first = nn.Linear(64, 16)
+            self.register_buffer("average", torch.zeros(16), persistent=persistent)
+        def hidden(self, x):
+            h = self.first(x.flatten(1))
+            if self.training:
+                self.average.mul_(0.9).add_(0.1 * h.detach().mean(0))
+            return h - self.average
+    def lost_average(k, shape): return Average(k, False)
+    def kept_average(k, shape): return Average(k, True)
+
+    class Cache(Net):
+        def __init__(self, k):
+            super().__init__(k)
+            self.first = nn.Linear(64, 16)
+            self.register_buffer("scale", torch.full((), 2.0), persistent=False)
+            self.register_buffer("seen", None, persistent=False)
+        def hidden(self, x):
+            if self.seen is None:
+                self.seen = torch.arange(16.0)
+            return self.first(x.flatten(1)) * self.scale + self.seen
+    def constants(k, shape): return Cache(k)
+
+    class Drop(Net):
+        def __init__(self, k):
+            super().__init__(k)
+            self.first = nn.Linear(64, 16)
+            self._drops = [nn.Dropout(0.5)]
+        def hidden(self, x): return self._drops[0](self.first(x.flatten(1)))
+    def dropout_in_a_list(k, shape): return Drop(k)
+    def switched_off(k, shape):
+        net = Drop(k)
+        net._drops[0].eval()
+        return net
+
+    class Centred(Net):
+        def __init__(self, k):
+            super().__init__(k)
+            self.first = nn.Linear(64, 16)
+        def hidden(self, x):
+            x = self.first(x.flatten(1))
+            return x - x.mean(0)
+    def centred(k, shape): return Centred(k)
+    def norm(k, shape, **options):
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16, **options),
+            nn.ReLU(), nn.Linear(16, k),
+        )
+    def norm_of_the_batch(k, shape): return norm(k, shape, track_running_stats=False)
+    class Drawing(Centred):
+        def hidden(self, x):
+            return nn.functional.dropout(self.first(x.flatten(1)), 0.5, training=True)
+    def drawing(k, shape): return Drawing(k)
+    def softmax(k, shape):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, k), nn.Softmax(1))
+""")
+
+
+@pytest.fixture
+def hiding(modules):
+    (modules / "my_own_hiding.py").write_text(HIDING)
+    dataset = write_npz(modules / "x.npz")
+
+    def config(network, **options):
+        asked = QUICK | {"model": f"my_own_hiding:{network}"} | options
+        return TrainConfig(dataset, ood=[], runs_dir=modules / network, **asked)
+
+    return config
+
+
+def told_of_model(caught):
+    messages = [str(w.message) for w in caught]
+    return [message for message in messages if message.startswith("model:")]
+
+
+@pytest.mark.parametrize(
+    "network", ["in_a_list", "in_a_dict", "a_tensor", "of_the_module"]
+)
+def test_weights_that_nobody_would_train_are_refused(hiding, network):
+    with pytest.raises(ValueError, match=r"^model: .* none of its parameters\(\)"):
+        training.prepare(hiding(network))
+
+
+@pytest.mark.parametrize("network", ["frozen_in_a_list", "listed_twice"])
+def test_layers_in_a_list_that_are_frozen_or_known_are_taken(hiding, network):
+    training.prepare(hiding(network))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("all_frozen", "depend on none of its weights that is not frozen"),
+        ("no_weights", "depend on no weight: it has none"),
+        ("lazy", r"^model: 1\.weight of .* has no shape yet; run network\(torch.zeros"),
+        ("lazy_norm", r"^model: 0\.weight of .* has no shape yet"),
+    ],
+)
+def test_networks_that_cannot_learn_or_are_not_ready_are_refused(
+    hiding, network, message
+):
+    with pytest.raises(ValueError, match=message):
+        training.prepare(hiding(network))
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        ("lost_average", "the buffer average of .* is not kept"),
+        ("kept_average", None),
+        ("constants", None),
+        (
+            "dropout_in_a_list",
+            "Dropout in the plain container _drops of .* stays in tr",
+        ),
+        ("switched_off", None),
+    ],
+)
+def test_what_training_changes_and_nobody_keeps_is_told(hiding, network, told):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        training.prepare(hiding(network))
+    said = told_of_model(caught)
+    assert len(said) == (told is not None)
+    assert told is None or re.search(told, said[0])
+
+
+@pytest.mark.parametrize(
+    ("network", "is_told"),
+    [
+        ("centred", True),
+        ("norm_of_the_batch", True),
+        ("norm", False),
+        ("drawing", False),
+    ],
+)
+def test_logits_that_hang_on_other_samples_are_told(hiding, network, is_told):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(fit(hiding(network)))
+    said = told_of_model(caught)
+    assert len(said) == is_told
+    assert all("hang on which other samples are evaluated with them" in m for m in said)
+
+
+def test_a_network_that_ends_in_a_softmax_is_told_once(hiding):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(fit(hiding("softmax", epochs=3)))
+    said = [str(w.message) for w in caught]
+    assert len([m for m in said if m.startswith("logits:")]) == 1
+    assert len(said) < 5
 
 
 # --- what is refused ------------------------------------------------------------------

@@ -32,6 +32,7 @@ from gcelib._check.columns import (
 )
 from gcelib._check.confidences import warn_of_confidences
 from gcelib._check.messages import (
+    TellingOnce,
     collected,
     did_you_mean,
     fail,
@@ -62,6 +63,7 @@ __all__ = [
     "PROBABILITIES",
     "SUMS",
     "Array",
+    "TellingOnce",
     "all_finite",
     "are_probabilities",
     "as_meant",

@@ -4,10 +4,11 @@ import contextlib
 import contextvars
 import difflib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -43,6 +44,44 @@ def collected() -> Iterator[list[str]]:
         yield messages
     finally:
         _COLLECTED.reset(token)
+
+
+class TellingOnce:
+    """Blocks, entered one after another, of which each problem is told once.
+
+    A network that ends in a softmax is one problem: for its loss, and for each metric
+    after each calibrator, whatever its logits were divided by. So of arguments that are
+    logits the first warning is told; of others each, whatever numbers are in it.
+
+    Examples
+    --------
+    >>> once = TellingOnce()
+    >>> with collected() as messages:
+    ...     for number in (5, 6):
+    ...         with once:
+    ...             warn(f"labels: {number} are rare")
+    >>> messages
+    ['labels: 5 are rare']
+    """
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    # Not of contextlib, in whose file the warnings would stand.
+    def __enter__(self) -> None:
+        self._block = collected()
+        self._messages = self._block.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._block.__exit__(*error)
+        for message in self._messages:
+            name, _, problem = message.partition(";")[0].partition(": ")
+            kind = name + re.sub(r"[0-9.]+", "", problem)
+            if name.endswith("logits"):
+                kind = "logits"
+            if kind not in self._told:
+                self._told.add(kind)
+                warn(message)
 
 
 def warn(message: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gcelib._check import fail
 from gcelib._random import seeded
-from gcelib.study import data, networks, runs
+from gcelib.study import data, networks, own_networks, runs
 from gcelib.study.config import Settings, TrainConfig
 from gcelib.study.isolation import torch_defaults
 
@@ -109,6 +109,8 @@ def _estimate(settings: Settings, size: data.Size) -> float:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
+        if networks.is_own(settings.model):
+            own_networks.warn_of_lost_state(settings.model, network, x)
     return min(seconds) / n * size.n_train * settings.epochs / 3600
 
 
@@ -123,4 +125,6 @@ def _trial_step(name: str, network: nn.Module, x: Tensor, n_classes: int) -> Non
         problem = f"{name} fails on a batch {tuple(x.shape)} ({reason})"
         fail("model", problem, "let it take inputs of the shape of the data")
     networks.check_output(name, logits, len(x), n_classes)
+    if networks.is_own(name):
+        own_networks.refuse_hidden_weights(name, network, logits)
     logits.logsumexp(1).mean().backward()

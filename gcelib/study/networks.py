@@ -9,7 +9,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from gcelib import models
 from gcelib._check import choice, fail, warn
-from gcelib.study import fingerprints, functions
+from gcelib.study import fingerprints, functions, own_networks
 
 _TIMM = "timm:"
 
@@ -196,6 +196,7 @@ def build(name: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     if not isinstance(network, nn.Module):
         problem = f"{name} returned {type(network).__name__}"
         fail("model", problem, "return a torch.nn.Module", TypeError)
+    own_networks.refuse_unready(name, network)
     _refuse_trained(name, network, trained)
     return network
 

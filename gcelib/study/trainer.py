@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcelib import losses, metrics
-from gcelib._check import fail, warn
+from gcelib._check import TellingOnce, fail, warn
 from gcelib._random import seeded
-from gcelib.study import data, networks, runs
+from gcelib.study import data, networks, own_networks, runs
 from gcelib.study.config import RECIPES, Recipe, Settings, TrainConfig, recipe
 from gcelib.study.data import own
 from gcelib.study.data.splits import TensorPair
@@ -130,12 +130,15 @@ def _prepared(settings: Settings) -> Job:
     """Load the data of a run, unless it is done, and refuse what cannot be trained."""
     with torch_defaults():
         done = _is_finished(settings)
+        once = TellingOnce()  # the network is looked at twice
         if not done:
-            refuse_long_run_before_loading(settings)
+            with once:
+                refuse_long_run_before_loading(settings)
         splits = data.load_as_described(settings.dataset, settings.seed)
         ood = {}
         if not done:
-            _refuse_data(settings, splits)
+            with once:
+                _refuse_data(settings, splits)
             ood = _load_ood(settings, splits)
         return Job(settings, splits, ood, done, environment(settings))
 
@@ -222,6 +225,10 @@ class BatchProgress:
     seconds: float
 
 
+#: So many samples are evaluated together, and in halves.
+_COMPARED = 32
+
+
 @runtime_checkable
 class _Adaptive(Protocol):
     """A loss that looks at validation after every epoch, as AdaFocal does."""
@@ -280,6 +287,8 @@ class Trainer:
         self.device = torch.device(job.settings.device)
         self._fresh = False  # whether all is as the seed made it
         self._was_given_a_state = False
+        self._has_compared = False  # logits of samples alone and among others
+        self._telling_once = TellingOnce()
         self._environments: list[Environment] = []
         if not job.done:  # the first optimizer of a process imports all of a compiler
             with torch_defaults():
@@ -509,12 +518,15 @@ class Trainer:
         criterion = self.criterion
         if look or isinstance(criterion, _Adaptive):
             logits["val"] = self._predicted(parts["val"][0], exact=is_last)
+            self._warn_of_mixed_samples(parts["val"][0])
         if isinstance(criterion, _Adaptive):
-            criterion.update(logits["val"].to(self.device), parts["val"][1])
+            with self._telling_once:
+                criterion.update(logits["val"].to(self.device), parts["val"][1])
         if look:
             logits["test"] = self._predicted(parts["test"][0], exact=is_last)
-            record |= _look("val", logits["val"], self.splits.val[1])
-            record |= _look("test", logits["test"], self.splits.test[1])
+            with self._telling_once:
+                record |= _look("val", logits["val"], self.splits.val[1])
+                record |= _look("test", logits["test"], self.splits.test[1])
         record["seconds"] = round(time.perf_counter() - start, 3)
         return record, logits
 
@@ -541,8 +553,9 @@ class Trainer:
         if self.settings.keep_weights:
             weights = {k: v.cpu() for k, v in self.model.state_dict().items()}
             run.save_weights(weights)
-        results = measure(logits, labels)
-        results |= measure_further(self.settings.loss, logits, labels, results)
+        with self._telling_once:
+            results = measure(logits, labels)
+            results |= measure_further(self.settings.loss, logits, labels, results)
         seconds = sum(record["seconds"] for record in history)
         results["train_seconds"] = round(seconds, 3)
         results["train_loss"] = history[-1]["train_loss"]
@@ -646,7 +659,8 @@ class Trainer:
         """Make one step of the optimiser; return loss and logits before it."""
         settings = self.settings
         logits = self.forward(self.compiled, x)
-        loss = self.criterion(logits, labels)
+        with self._telling_once:
+            loss = self.criterion(logits, labels)
         if settings.reduction == "sum":
             loss = loss * len(labels)
         self.optimizer.zero_grad(set_to_none=True)
@@ -682,6 +696,33 @@ class Trainer:
         """Compute logits for the run's results: of the seed, if the network draws."""
         with seeded(self.settings.seed, self.device):
             return self.predict(inputs, exact=exact)
+
+    def _warn_of_mixed_samples(self, samples: Tensor) -> None:
+        """Warn, once, if the logits of a sample hang on the others of its batch."""
+        if self._has_compared or not networks.is_own(self.settings.model):
+            return
+        self._has_compared = True
+        some = samples[:_COMPARED]
+
+        def predicted(batch_size: int, seed: int = self.settings.seed) -> Tensor:
+            with seeded(seed, self.device):
+                return self.predict(some, batch_size)
+
+        n = len(some)
+        together, in_halves = predicted(n), predicted((n + 1) // 2)
+        difference = own_networks.clear_difference(together, in_halves)
+        if difference is None:
+            return
+        again = predicted(n, self.settings.seed + 1)
+        draws = own_networks.clear_difference(together, again)
+        if draws is None:  # a network that draws gives others each time
+            warn(
+                f"model: logits of {self.settings.model} hang on which other samples "
+                f"are evaluated with them (the first {n} differ by up to "
+                f"{difference:.2g} in smaller batches), and so does every result; let "
+                "each sample stand for itself in evaluation, as batch norm with "
+                "track_running_stats=True does"
+            )
 
     @contextlib.contextmanager
     def _kernels(self, *, exact: bool) -> Iterator[None]:
