@@ -1782,6 +1782,18 @@ def test_a_part_from_elsewhere_is_in_the_same_unit(tmp_path):
                 assert units_told(tmp_path / "x.npz", train, part, labels) == []
 
 
+def test_one_large_number_among_zeros_is_no_other_unit(tmp_path):
+    """As of a rare word, in a part of a few samples."""
+    train, part = np.zeros((100, 4)), np.zeros((12, 4))
+    train[::10] = 1
+    part[3] = 20
+    labels = np.arange(100) % 2
+    assert units_told(tmp_path / "rare.npz", train, part, labels) == []
+    part[3:9] = 20
+    (said,) = units_told(tmp_path / "scaled.npz", train, part, labels)
+    assert "20 times as large" in said
+
+
 def test_an_array_that_is_there_twice_is_refused(tmp_path):
     write_npz(tmp_path / "x.npz")
     with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:

@@ -16,6 +16,9 @@ from gcelib.study.data.splits import Array
 _ROWS = 1000
 _COLUMNS = 500
 
+#: Of fewer numbers that are not zero nobody knows which size is usual.
+_FEW = 5
+
 #: In one unit, what is usual in one part is not so many times that of another, ...
 _TIMES_AS_LARGE = 10
 #: ... the middle half of a feature is not so many times as wide, ...
@@ -87,10 +90,11 @@ def _warn_of_size(what: str, train: Array, part: Array) -> bool:
 
 
 def _usual_size(columns: Array) -> Array:
-    """The median of each column without sign and zeros; 0 where there is nothing."""
+    """The median of each column without sign and zeros; 0 where nearly all are."""
     sizes = np.abs(columns)
     sizes[sizes == 0] = np.nan
-    return torch.from_numpy(sizes).nanmedian(0).values.nan_to_num(0).numpy()
+    medians = torch.from_numpy(sizes).nanmedian(0).values.numpy()
+    return np.where((~np.isnan(sizes)).sum(0) >= _FEW, medians, 0)
 
 
 def _warn_of_place(what: str, train: Array, part: Array) -> None:
