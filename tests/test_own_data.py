@@ -1155,6 +1155,15 @@ HIDING = textwrap.dedent("""
         def hidden(self, x): return x.flatten(1) @ self.w
     def a_tensor(k, shape): return Tensor(k)
 
+    class State(Net):
+        def __init__(self, k):
+            super().__init__(k)
+            self.first = nn.Linear(64, 16)
+        def hidden(self, x):
+            start = torch.zeros(len(x), 16).requires_grad_()
+            return self.first(x.requires_grad_().flatten(1)) + start
+    def states_with_gradients(k, shape): return State(k)
+
     OF_THE_MODULE = nn.Linear(64, 16)
     class Global(Net):
         def hidden(self, x): return OF_THE_MODULE(x.flatten(1))
@@ -1254,8 +1263,12 @@ def test_weights_that_nobody_would_train_are_refused(hiding, network):
         training.prepare(hiding(network))
 
 
-@pytest.mark.parametrize("network", ["frozen_in_a_list", "listed_twice"])
-def test_layers_in_a_list_that_are_frozen_or_known_are_taken(hiding, network):
+@pytest.mark.parametrize(
+    "network", ["frozen_in_a_list", "listed_twice", "states_with_gradients"]
+)
+def test_weights_that_are_frozen_or_known_and_what_a_pass_makes_are_taken(
+    hiding, network
+):
     training.prepare(hiding(network))
 
 

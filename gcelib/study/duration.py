@@ -126,5 +126,5 @@ def _trial_step(name: str, network: nn.Module, x: Tensor, n_classes: int) -> Non
         fail("model", problem, "let it take inputs of the shape of the data")
     networks.check_output(name, logits, len(x), n_classes)
     if networks.is_own(name):
-        own_networks.refuse_hidden_weights(name, network, logits)
+        own_networks.refuse_hidden_weights(name, network, x, logits)
     logits.logsumexp(1).mean().backward()

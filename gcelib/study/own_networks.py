@@ -43,7 +43,9 @@ def refuse_unready(name: str, network: nn.Module) -> None:
             fail("model", f"{part} of {name} has no shape yet", cure)
 
 
-def refuse_hidden_weights(name: str, network: nn.Module, logits: Tensor) -> None:
+def refuse_hidden_weights(
+    name: str, network: nn.Module, x: Tensor, logits: Tensor
+) -> None:
     """Refuse a network of which no weights, or not all, would be trained.
 
     Parameters
@@ -52,6 +54,8 @@ def refuse_hidden_weights(name: str, network: nn.Module, logits: Tensor) -> None
         Its name, for the message.
     network : torch.nn.Module
         What computed the logits.
+    x : tensor
+        Its inputs.
     logits : tensor
         With their graph.
 
@@ -64,22 +68,26 @@ def refuse_hidden_weights(name: str, network: nn.Module, logits: Tensor) -> None
     Examples
     --------
     >>> network = nn.Linear(4, 3)
-    >>> refuse_hidden_weights("nets:build", network, network(torch.zeros(2, 4)))
+    >>> x = torch.zeros(2, 4)
+    >>> refuse_hidden_weights("nets:build", network, x, network(x))
     """
     known = list(network.parameters())
     ids = {id(weight) for weight in known}
     leaves = list(_leaves(logits))
-    for leaf in leaves:
-        if id(leaf) not in ids:
-            problem = (
-                f"{name} computes with a weight of shape {tuple(leaf.shape)} that is "
-                "none of its parameters() (as of layers in a plain list), and would be "
-                "neither trained nor kept"
-            )
-            cure = "put layers into nn.ModuleList or nn.ModuleDict, tensors into "
-            cure += "nn.Parameter, and freeze what is not to learn"
-            fail("model", problem, cure)
-    if not leaves:
+    unknown = [leaf for leaf in leaves if id(leaf) not in ids and leaf is not x]
+    if unknown:  # those that a pass makes itself, as a first state, are no weights
+        again = {id(leaf) for leaf in _leaves(network(x))}
+        unknown = [leaf for leaf in unknown if id(leaf) in again]
+    if unknown:
+        problem = (
+            f"{name} computes with a weight of shape {tuple(unknown[0].shape)} that is "
+            "none of its parameters() (as of layers in a plain list), and would be "
+            "neither trained nor kept"
+        )
+        cure = "put layers into nn.ModuleList or nn.ModuleDict, tensors into "
+        cure += "nn.Parameter, and freeze what is not to learn"
+        fail("model", problem, cure)
+    if not any(id(leaf) in ids for leaf in leaves):
         what = "none of its weights" if known else "no weight: it has none"
         problem = f"the logits of {name} depend on {what}"
         if known:
