@@ -514,6 +514,30 @@ def test_validation_samples_in_the_test_part_are_found_in_any_order(tmp_path, or
         load_logits_file(path)
 
 
+@pytest.mark.parametrize("digits", [2, 3, 4, 5])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_rounded_probabilities_of_different_samples_are_taken(
+    tmp_path, digits, n_classes
+):
+    """As votes of forests: many rows of both parts are alike by chance."""
+    path = tmp_path / "own.npz"
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        p = rng.dirichlet(np.ones(n_classes), 1500)
+        labels = (rng.random((1500, 1)) > p.cumsum(1)).sum(1).clip(max=n_classes - 1)
+        p = (p * 10**digits).round() / 10**digits
+        p[:, 0] = 1 - p[:, 1:].sum(1)
+        p = p.clip(0, 1)
+        arrays = {"val_probabilities": p[:1000], "val_labels": labels[:1000]}
+        np.savez(path, test_probabilities=p[1000:], test_labels=labels[1000:], **arrays)
+        runs.load_logits_file(path)
+    again = rng.permutation(1000)
+    arrays |= {"test_probabilities": p[again], "test_labels": labels[again]}
+    np.savez(path, **arrays)
+    with pytest.raises(BadParameter, match="of the validation samples, in whatever"):
+        runs.load_logits_file(path)
+
+
 def test_rounded_and_saturated_rows_that_coincide_are_no_overlap(tmp_path):
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.full(3, 0.05), 2000).round(1)

@@ -1026,6 +1026,46 @@ def test_table_5_knows_the_papers_corruption_by_each_of_its_names(spelling):
     assert ours["mean"].notna().all()
 
 
+def better(settings, by):
+    """Runs in which GCE is better than CE by so much in each setting."""
+    values = {}
+    for (dataset, model), gain in zip(settings, by, strict=True):
+        values[dataset, model, "ce"] = {"test_raw_error": 0.3}
+        values[dataset, model, "gce"] = {"test_raw_error": 0.3 - gain}
+    return runs_of(values)
+
+
+def test_networks_that_the_paper_does_not_have_count_for_no_claim():
+    numbers = paper.published(1)
+    settings = sorted({*zip(numbers.dataset, numbers.model, strict=True)})
+    assert len(settings) == 11
+    others = [("cifar10", "convnet"), ("cifar100", "mlp"), ("tiny_imagenet", "mlp")]
+
+    def verdict(settings, by):
+        return paper.check_claims(better(settings, by)).set_index("id").verdict
+
+    assert verdict(settings, [0.02] * 11)["error_vs_ce"] == "holds"
+    told = pytest.warns(UserWarning, match="cifar10 convnet, .* are no settings of the")
+    with told:
+        found = verdict(settings + others, [0.02] * 11 + [-0.02] * 3)
+    assert found["error_vs_ce"] == "holds"
+    with told:
+        found = verdict(settings[:10] + others, [0.02] * 13)
+    assert found["error_vs_ce"] == "not tested"
+    with told:
+        assert verdict(others, [0.02] * 3)["error_vs_ce"] == "not tested"
+
+
+@pytest.mark.parametrize(("need", "settings"), [(29, 35), (7, 25), (9, 11), (3, 3)])
+def test_a_share_of_settings_is_rounded_up_exactly(need, settings):
+    claim = claim_like("error_vs_ce", need=need, settings=settings, datasets="d.*")
+    places = [(f"d{i}", "m") for i in range(settings)]
+    table = better(places, [0.02] * settings)
+    claims = pd.DataFrame([claim])
+    found = paper.check_claims(table, claims=claims).iloc[0]
+    assert f"(needs {need} of {settings})" in found.evidence
+
+
 def test_collect_of_nothing_is_empty(tmp_path):
     assert paper.collect(tmp_path).empty
 
@@ -1579,6 +1619,7 @@ def test_a_study_is_not_asked_for_another_variant():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("op", ""),
         ("op", "≥"),
         ("op", " >"),
         ("quantifier", "ANY"),

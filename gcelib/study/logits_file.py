@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 
 from gcelib import _check
 from gcelib._check import fail
@@ -142,7 +141,7 @@ def load_logits_file(path: AnyPath) -> LogitsFile:
         if kind != "confidences":
             parts = {split: _checked(split, kind, *p) for split, p in parts.items()}
             if "test" in parts:
-                _refuse_unfit_test(kind, parts["val"][0], parts["test"][0])
+                _refuse_unfit_test(kind, parts["val"], parts["test"])
         return LogitsFile(kind, parts, table.class_names, table.predicted, table.notes)
     except Exception as error:  # a damaged file makes pandas raise all sorts
         words = str(error).removeprefix(f"{files.shown(path)}: ")
@@ -164,57 +163,35 @@ def _checked(split: str, kind: str, scores: object, labels: object) -> Pair:
     return z.numpy(), y.long().numpy()
 
 
-def _refuse_unfit_test(
-    kind: str, val: npt.NDArray[Any], test: npt.NDArray[Any]
-) -> None:
+def _refuse_unfit_test(kind: str, val: Pair, test: Pair) -> None:
     """Refuse a test part of another model, or with validation samples in it."""
     name = f"test_{kind}"
-    if test.shape[1] != val.shape[1]:
+    if test[0].shape[1] != val[0].shape[1]:
         what = f"have another number of classes than val_{kind}"
         fail(name, what, f"pass {kind} of one model")
-    if val.shape == test.shape and np.array_equal(val, test):
+    if np.array_equal(val[0], test[0]):
         what = f"are val_{kind} again"
         fail(name, what, "leave them out: what a calibrator has seen cannot test it")
-    shared = shared_rows(val, test)
+    shared = _shared_rows(kind, val, test)
     if shared:
         what = f"hold {shared:,} of the validation samples, in whatever order"
         fail(name, what, "leave them out: what a calibrator has seen cannot test it")
 
 
-def shared_rows(val: npt.NDArray[Any], test: npt.NDArray[Any]) -> int:
-    """Count test samples that seem to be validation samples, in whatever order.
+def _shared_rows(kind: str, val: Pair, test: Pair) -> int:
+    """How many test samples are validation samples; 0 where that may be chance."""
+    from gcelib.advice.given import n_tested_again
+    from gcelib.metrics import logits_from_probabilities
 
-    Parameters
-    ----------
-    val : (N, K) array
-        Scores of the validation samples.
-    test : (M, K) array
-        Scores of the test samples.
-
-    Returns
-    -------
-    int
-        0 where the rows that both have in common may be so by chance, as rounded or
-        saturated ones are: then 9 of 10 of the rows that are there once must be shared.
-
-    Examples
-    --------
-    >>> scores = np.random.default_rng(0).normal(size=(20, 3))
-    >>> shared_rows(scores, scores[::-1])
-    20
-    >>> shared_rows(scores[:10], scores[10:])
-    0
-    """
-    kind = np.result_type(val, test)
-    known = {*_check.digests_of_rows(np.asarray(val, kind))}
-    counts: dict[bytes, int] = {}
-    for content in _check.digests_of_rows(np.asarray(test, kind)):
-        counts[content] = counts.get(content, 0) + 1
-    once = [content for content, count in counts.items() if count == 1]
-    shared = sum(content in known for content in once)
-    if len(counts) >= 0.9 * len(test):  # a row tells its sample from nearly all others
-        return shared if shared > 0.01 * len(test) else 0
-    return shared if len(once) >= 5 and shared >= 0.9 * len(once) else 0
+    parts = []
+    given = []
+    for scores, labels in (val, test):
+        given.append(torch.from_numpy(scores))
+        logits = given[-1]
+        if kind == "probabilities":
+            logits = logits_from_probabilities(logits)
+        parts.append((logits, torch.from_numpy(labels)))
+    return n_tested_again(parts[0], parts[1], (given[0], given[1]))
 
 
 def _read_npz(path: Path) -> tuple[str, dict[str, Pair]]:

@@ -31,7 +31,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -40,6 +39,7 @@ import pandas as pd
 from gcelib import _check
 from gcelib.losses import LOSSES
 from gcelib.metrics import METRICS
+from gcelib.study.data.long_tails import split_name
 from gcelib.study.paper.numbers import (
     FOLDER,
     Study,
@@ -371,12 +371,16 @@ class _Judged:
 def _judge(
     claim: pd.Series, study: Study, where: str, total: int = 0, by_means: bool = False
 ) -> _Judged:
-    """The verdict where "dataset/model" matches ``where``; total 0: settings found."""
-    cases = _cases(claim, study, where)
+    """The verdict where "dataset/model" matches ``where``.
+
+    ``total`` is the number of the paper's settings, which alone count then; 0: all that
+    are found count.
+    """
+    cases = _cases(claim, study, where, of_the_paper=total > 0)
     if not cases:
         return _Judged("not tested", claim.note)
     total = total or len(cases)
-    needed = ceil(int(claim.need) / int(claim.settings) * total)
+    needed = -(-int(claim.need) * total // int(claim.settings))  # rounded up
     rivals = max(1, *(len(found) for found in cases.values()))
     chances = chances_of_luck(needed, total, rivals, claim.quantifier)
     answers: list[Answer] = []
@@ -408,7 +412,7 @@ def _decisive(items: Sequence[Evidence], quantifier: str) -> Evidence:
 
 
 def _cases(
-    claim: pd.Series, study: Study, where: str
+    claim: pd.Series, study: Study, where: str, of_the_paper: bool
 ) -> dict[str, dict[str, pd.Series]]:
     """Every comparison that a claim asks for, by setting, loss and metric."""
     cases: dict[str, dict[str, pd.Series]] = {}
@@ -421,12 +425,49 @@ def _cases(
         place = "/".join(setting)
         if not re.fullmatch(where, place):
             continue
+        if of_the_paper and _is_beside_the_paper(*setting):
+            continue
         for loss in _alternatives(claim.losses, study.losses(*setting)):
             for metric in metrics:
                 if len(study.numbers(*setting, loss, metric)):
                     found = _comparisons(claim, study, setting, loss, metric)
                     cases[f"{place} {loss} {metric}"] = found
     return cases
+
+
+def _is_beside_the_paper(dataset: str, model: str) -> bool:
+    """Whether a data set of the paper is there with a network, or tail, that is not.
+
+    Of a change "a->b" both ends count. Own data are no data set of the paper.
+    """
+    settings = _settings_of_the_paper()
+    parents = {split_name(name)[0] for name, _ in settings}
+    ends = dataset.split("->") if ":" not in dataset else [dataset]
+    return any(
+        split_name(end)[0] in parents and (end, model) not in settings for end in ends
+    )
+
+
+@cache
+def _settings_of_the_paper() -> frozenset[tuple[str, str]]:
+    """Its data sets with their networks."""
+    numbers = published()
+    return frozenset(zip(numbers.dataset, numbers.model, strict=True))
+
+
+def _tell_beside_the_paper(study: Study) -> None:
+    """Warn of runs on the paper's data that no claim counts."""
+    beside = [
+        " ".join(setting)
+        for setting in study.settings
+        if _is_beside_the_paper(*setting)
+    ]
+    if beside:
+        _check.warn(
+            f"results: {', '.join(beside[:4])} are no settings of the paper, whose "
+            "claims and tables leave them out; judge them by claims of your own, whose "
+            "'ours' names them"
+        )
 
 
 def _words(
@@ -505,7 +546,8 @@ def check_claims(
     Warns
     -----
     UserWarning
-        As :func:`table`.
+        As :func:`table`; and if there are runs of the paper's data with networks that
+        it does not have, which count as no setting of it.
 
     Examples
     --------
@@ -518,6 +560,7 @@ def check_claims(
     else:
         _refuse_unknown_words(claims, ours)
     tell_other_recipes(ours)
+    _tell_beside_the_paper(ours)
     # Table 9 repeats settings of Tables 1 and 2, with five runs: a study of its own.
     printed = _printed_study(repeated=False)
     printed_again = _printed_study(repeated=True)
@@ -574,6 +617,9 @@ def _refuse_unknown_words(claims: pd.DataFrame, ours: Study) -> None:
                 problem = f"{name} {claim[name]!r} of {claim['id']!r} is no pattern"
                 cure = f"{error}: see the module re of Python"
                 _check.fail("claims", problem, cure)
+        if claim.metric and not claim.op:
+            problem = f"op of {claim['id']!r} is blank"
+            _check.fail("claims", problem, f"choose one of {_WORDS['op'][1:]}")
         for name, words in _WORDS.items():
             if claim[name] not in words:
                 problem = f"{name} {claim[name]!r} of {claim['id']!r} is unknown"
