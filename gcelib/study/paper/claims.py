@@ -617,10 +617,9 @@ def _refuse_unknown_words(claims: pd.DataFrame, ours: Study) -> None:
                 problem = f"{name} {claim[name]!r} of {claim['id']!r} is no pattern"
                 cure = f"{error}: see the module re of Python"
                 _check.fail("claims", problem, cure)
-        if claim.metric and not claim.op:
-            problem = f"op of {claim['id']!r} is blank"
-            _check.fail("claims", problem, f"choose one of {_WORDS['op'][1:]}")
         for name, words in _WORDS.items():
+            if name == "op" and claim.metric:
+                words = words[1:]  # not blank
             if claim[name] not in words:
                 problem = f"{name} {claim[name]!r} of {claim['id']!r} is unknown"
                 _check.fail("claims", problem, f"choose one of {words}")
