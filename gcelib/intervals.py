@@ -127,22 +127,17 @@ def _share_with(most: int, n_samples: int, tail: float) -> float:
     """The share of which ``most`` or fewer are found with the probability ``tail``."""
     if most == n_samples:
         return 1.0
+    found = np.arange(most + 1)
+    rest = n_samples - found
+    # The logarithm of the number of ways to find so many.
+    steps = np.log(rest[:-1]) - np.log(found[1:])
+    ways = np.concatenate([[0.0], np.cumsum(steps)])
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        if _chance_of_at_most(most, n_samples, middle) > tail:
+        terms = ways + found * math.log(middle) + rest * math.log1p(-middle)
+        if float(np.exp(terms).sum()) > tail:
             low = middle
         else:
             high = middle
     return (low + high) / 2
-
-
-def _chance_of_at_most(most: int, n_samples: int, share: float) -> float:
-    """The binomial probability of ``most`` or fewer."""
-    found = np.arange(most + 1)
-    ways = [
-        math.lgamma(n_samples + 1) - math.lgamma(k + 1) - math.lgamma(n_samples - k + 1)
-        for k in found.tolist()
-    ]
-    rest = n_samples - found
-    return float(np.exp(ways + found * np.log(share) + rest * np.log1p(-share)).sum())

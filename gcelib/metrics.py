@@ -1114,12 +1114,12 @@ def evaluate(
         ``<metric>_low`` and ``<metric>_high``: *basic* 95 % intervals, twice the
         estimate minus the 97.5 and 2.5 % quantiles of the resamples, clipped to the
         metric's range (the percentile interval of a biased estimate can miss its own
-        point). Where fewer than ten predictions are wrong, or right, that of the error
-        is Clopper and Pearson's. And ``ece_calibrated_high``: 95 of 100 calibrated
-        models with these confidences show an ECE below it. If ``ece`` is below it, too,
-        read that instead of the interval, which covers its 95 % only where the error
-        stands clear of its noise; for ``classwise_ece`` that takes many samples of each
-        class. Rows that are there twice make every interval too narrow.
+        point); that of the error is Clopper and Pearson's. And
+        ``ece_calibrated_high``: 95 of 100 calibrated models with these confidences show
+        an ECE below it. If ``ece`` is below it, too, read that instead of the interval,
+        which covers its 95 % only where the error stands clear of its noise; for
+        ``classwise_ece`` that takes many samples of each class. Rows that are there
+        twice make every interval too narrow.
 
     Warns
     -----
@@ -1163,15 +1163,14 @@ def evaluate(
         result[f"{name}_low"] = low
         result[f"{name}_high"] = high
     n_wrong = int((rows.correct == 0).sum())
-    if min(n_wrong, len(order) - n_wrong) < intervals.ERRORS_NEEDED:
-        exact = intervals.of_share(n_wrong, len(order))
-        result["error_low"], result["error_high"] = exact
-        if n_wrong < intervals.ERRORS_NEEDED:
-            _check.warn(
-                f"logits: only {n_wrong} of {len(order):,} predictions are wrong, and "
-                "intervals of nll and brier hold too rarely before about "
-                f"{intervals.ERRORS_NEEDED} errors; bring more samples"
-            )
+    exact = intervals.of_share(n_wrong, len(order))
+    result["error_low"], result["error_high"] = exact
+    if n_wrong < intervals.ERRORS_NEEDED:
+        _check.warn(
+            f"logits: only {n_wrong} of {len(order):,} predictions are wrong, and "
+            "intervals of nll and brier hold too rarely before about "
+            f"{intervals.ERRORS_NEEDED} errors; bring more samples"
+        )
     result["ece_calibrated_high"] = float(np.quantile(calibrated, 0.95))
     return result
 

@@ -665,3 +665,12 @@ def test_columns_that_are_no_class_s_are_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gcelib.evaluate(two, (labels == 1).astype(int), probabilities=True)
+
+
+@pytest.mark.parametrize("entry", [metrics.error, gcelib.advise])
+def test_labels_in_a_type_that_cannot_hold_all_ids_are_told(entry):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(60, 300))
+    labels = rng.integers(0, 256, 60).astype(np.uint8)
+    with pytest.warns(UserWarning, match="labels: torch.uint8 cannot hold the ids of"):
+        entry(logits, labels)

@@ -1667,6 +1667,24 @@ def test_samples_that_were_copied_before_the_parts_were_drawn_are_told(tmp_path)
         data.load(f"npz:{path}")
 
 
+@pytest.mark.parametrize(("n_features", "digits"), [(3, 1), (4, 1), (5, 1), (6, 0)])
+def test_features_of_few_digits_are_alike_by_chance(tmp_path, n_features, digits):
+    path = tmp_path / "few.npz"
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        features = rng.normal(size=(1500, n_features)).round(digits)
+        labels = (features[:, 0] + rng.normal(size=1500) > 0).astype(int)
+        np.savez(path, train_images=features, train_labels=labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            data.load(f"npz:{path}", seed=seed + 1)
+    twice = np.tile(features, (2, 1)), np.tile(labels, 2)
+    if n_features > 3 and digits:  # of fewer, most are alike by chance
+        np.savez(path, train_images=twice[0], train_labels=twice[1])
+        with pytest.warns(UserWarning, match="samples for test of .* are among those"):
+            data.load(f"npz:{path}")
+
+
 @pytest.mark.parametrize("name", ["train_images_2", "extra_images"])
 def test_arrays_of_more_samples_that_are_not_read_are_told(tmp_path, name):
     rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gcelib._check.messages import fail
+from gcelib._check.messages import fail, warn
 from gcelib._check.tables import warn_of_tables
 
 #: What the library takes for numbers: tensors, arrays, memory maps, nested lists,
@@ -221,6 +221,11 @@ def check_labels(
     if labels.shape[0] != n_samples:
         problem = f"has {labels.shape[0]} entries for {n_samples} rows of logits"
         fail(name, problem, "pass one label per row")
+    if torch.iinfo(labels.dtype).max < n_classes - 1:
+        warn(
+            f"{name}: {labels.dtype} cannot hold the ids of all {n_classes:,} "
+            "classes; look whether larger ones were cut, and store them as int64"
+        )
     if values and labels.device.type != "meta":
         check_range(labels, n_classes, name)
 

@@ -32,7 +32,7 @@ def warn_of_confidences(
     above, doubt = _share_above(confidences, hits)
     if above < 0.5 - _NO_CHANCE * doubt:
         warn(
-            f"{names[1]}: right predictions have lower {names[0]} than wrong ones (a "
+            f"{names[1]}: right predictions have lower confidences than wrong ones (a "
             f"higher one in {above:.0%} of pairs); look whether it is 1 where the "
             "prediction is wrong, or belongs to other samples"
         )

@@ -33,7 +33,8 @@ class AdviceRow:
         NLL minus that of the reference, and the ends of its 95 % interval, which
         counts how many calibrators were tried.
     ece_change, ece_low, ece_high : float
-        The same of the ECE; a basic bootstrap interval.
+        The same of the ECE; a basic bootstrap interval, widened by what chance may have
+        added to either.
     clearly_by_nll, clearly_by_ece : bool
         Whether it is clearly better than the reference by the rule of ``advise``.
     test_error, test_nll, test_ece : float or None

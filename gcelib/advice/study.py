@@ -21,6 +21,7 @@ from gcelib.advice.judging import (
     ece_of,
     interval_of_mean,
     judge,
+    most_by_chance,
     resampled_eces,
 )
 from gcelib.advice.result import Advice, AdviceRow
@@ -288,8 +289,8 @@ class Study:
             nll_low=nll.low,
             nll_high=nll.high,
             ece_change=ece.value,
-            ece_low=ece.low,
-            ece_high=ece.high,
+            ece_low=ece.low - most_by_chance(judged),
+            ece_high=ece.high + most_by_chance(self.judged[reference]),
             clearly_by_nll=self.clearly("nll", name, reference, tries),
             clearly_by_ece=self.clearly("ece", name, reference, tries),
             test_error=None if test is None else float(1 - test.correct.mean()),

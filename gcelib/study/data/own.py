@@ -253,6 +253,11 @@ def _completed(found: _Found, seed: int, name: str) -> Raw:
     return Raw(train, val, test, raw.class_names)
 
 
+#: So many labels that would differ by chance, and do not, tell that samples are copies.
+_TELLING = 7
+_FEATURES_LOOKED_AT = 100
+
+
 def _warn_of_shared(name: str, parts: dict[str, ArrayPair]) -> None:
     """Warn of samples that are in two parts, by their content."""
     for seen, part in (("train", "test"), ("train", "val"), ("val", "test")):
@@ -270,7 +275,8 @@ def _seen_before(seen: ArrayPair, part: ArrayPair) -> int:
 
     Where most samples are there once, as images, those that are alike are the same.
     Else they are where their labels are, too: copies, as of a scarce class that was
-    balanced before the parts were drawn. Of rows of a few values, labels differ.
+    balanced before the parts were drawn. Of rows of a few values, labels differ; if no
+    feature has many, so many must be alike that this would show.
     """
     labels_of: dict[bytes, set[int]] = {}
     pairs = zip(digests_of_rows(seen[0]), seen[1].tolist(), strict=True)
@@ -280,15 +286,26 @@ def _seen_before(seen: ArrayPair, part: ArrayPair) -> int:
     n = len(contents)
     known = [labels_of.get(content) for content in contents]
     found = sum(labels is not None for labels in known)
-    if len({*contents}) < 0.9 * n:
+    has_few_values = _has_few_values(seen[0])
+    if has_few_values or len({*contents}) < 0.9 * n:
         alike = found
         found = sum(
             labels == {label}
             for labels, label in zip(known, part[1].tolist(), strict=True)
         )
-        if found < 0.99 * alike:
+        shares = np.bincount(seen[1]) / len(seen[1])
+        would_differ = alike * (1 - np.square(shares).sum())
+        if found < 0.99 * alike or (has_few_values and would_differ < _TELLING):
             return 0
     return found if found > 0.01 * n else 0
+
+
+def _has_few_values(samples: Array) -> bool:
+    """Whether features are rounded so much that rows are alike by chance."""
+    if samples.ndim != 2:
+        return False
+    most = max(len(np.unique(column)) for column in samples.T[:_FEATURES_LOOKED_AT])
+    return most < 0.3 * len(samples)
 
 
 def forget() -> None:
