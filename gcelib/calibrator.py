@@ -727,8 +727,8 @@ def with_confidence(logits: Tensor, confidence: Tensor) -> Tensor:
     """Each row at the temperature that gives its top class a wanted probability.
 
     A temperature reaches values between 1 / K and 1 only: what is wanted is kept in
-    them, 1e-7 away from 1. Where classes share the largest logit, no temperature lifts
-    one above the others, and the row stays as it is.
+    them, 1e-7 away from 1. Where classes share the largest logit, or nearly, no inverse
+    temperature up to 1e8 lifts one above the others, and the row stays as it is.
 
     Parameters
     ----------
@@ -764,13 +764,15 @@ def _inverse_temperature_for(others: Tensor, target: Tensor) -> Tensor:
     The left side is convex and falls with x. The start counts the largest of the
     others alone and so lies to the left of the root, from where Newton's method
     converges. The last step is taken with gradients: it makes x differentiable. Rows
-    without a root, whose largest logits are tied, stay as they are: x = 1.
+    without a root, whose largest logits are tied, stay as they are: x = 1. Where the
+    root lies beyond ``_SLOWEST``, or is not reached, x is as near as it got.
     """
     rivals = others.detach()
     goal = target.detach()
     nearest = rivals.amax(1).clamp(max=-1 / _FASTEST)
     x = (goal / nearest).clamp(_SLOWEST, _FASTEST)
-    for _ in range(16):
+    # An exported graph holds every step, and few rows need more.
+    for _ in range(60 if may_read_values(x) else 16):
         excess, slope = _log_sum_and_slope(x, rivals, goal)
         following = (x - excess / slope).clamp(_SLOWEST, _FASTEST)
         if may_read_values(x) and bool(((following - x).abs() <= 1e-9 * x).all()):
@@ -779,7 +781,8 @@ def _inverse_temperature_for(others: Tensor, target: Tensor) -> Tensor:
     excess, slope = _log_sum_and_slope(x, rivals, goal)
     reached = excess.abs() < 1e-6
     correction = (torch.logsumexp(x[:, None] * others, 1) - target) / slope
-    return torch.where(reached, x - correction, 1.0)
+    nearest_x = torch.where(x < _FASTEST, x, 1.0)
+    return torch.where(reached, x - correction, nearest_x)
 
 
 def _log_sum_and_slope(

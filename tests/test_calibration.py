@@ -21,6 +21,7 @@ from gcelib.calibration import (
     BrowserForm,
     make_calibrator,
 )
+from gcelib.calibrator import with_confidence
 
 F64 = torch.float64
 
@@ -824,3 +825,17 @@ def test_ats_says_when_its_rounds_end_far_from_the_goal(scale):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ats.fit(logits, labels)
+
+
+@pytest.mark.parametrize("decades", [3, 7, 12])
+def test_rows_whose_distances_span_decades_reach_the_wanted_confidence(decades):
+    """As the log probabilities of naive Bayes do."""
+    rng = np.random.default_rng(0)
+    distances = 10 ** rng.uniform(-4, decades - 4, (4000, 50))
+    distances[:, 0] = 0
+    wanted = rng.uniform(1 / 50 + 1e-4, 0.999, 4000)
+    logits = torch.from_numpy(-distances)
+    found = with_confidence(logits, torch.from_numpy(wanted)).exp().amax(1).numpy()
+    nearest = np.partition(distances, 1, axis=1)[:, 1]
+    reachable = nearest * 1e8 > 50  # the largest inverse temperature
+    np.testing.assert_allclose(found[reachable], wanted[reachable], atol=1e-6)

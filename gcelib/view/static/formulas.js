@@ -113,7 +113,7 @@ function inverseTemperatureFor(distances, top, target) {
   const nearest = nearestOther(distances, top);
   let x = withinBounds(-target / Math.max(nearest, 1 / FASTEST));
   let excess = Infinity;
-  for (let round = 0; round < 40; round++) {
+  for (let round = 0; round < 60; round++) {
     let total = 0;
     let slope = 0;
     for (let j = 0; j < distances.length; j++) {
@@ -127,7 +127,7 @@ function inverseTemperatureFor(distances, top, target) {
     if (Math.abs(next - x) <= 1e-15 * x) break;
     x = next;
   }
-  return Math.abs(excess) < 1e-6 ? x : 1;
+  return Math.abs(excess) < 1e-6 || x < FASTEST ? x : 1;
 }
 
 /** @param {Float64Array} distances
