@@ -585,7 +585,7 @@ READ_OFF = {
     "everywhere",
     of_epochs_between_ticks: "CE lowest 1 at 7, highest 5 at 2",
     of_ticks_below_zero: "A lowest -0.3 at 1, highest 0.45 at 2",
-    of_written_percent: "A lowest 0.3 at 1, highest 0.6 at 2",
+    of_written_percent: "A lowest 30 % at 1, highest 60 % at 2",
     of_thousands: "A lowest 2 at 2k, highest 3 at 1,000",
     of_points: "tail lowest 0.25 at 2, highest 0.5 at 1",
 }
@@ -598,6 +598,171 @@ def test_a_description_by_values_says_what_is_drawn(draw):
     draw(ax)
     assert plots.describe_values(ax, "What") is ax
     assert alt.description(figure) == f"What: ρ = 10: {READ_OFF[draw]}."
+
+
+def described(draw):
+    figure = Figure()
+    draw(figure.add_subplot())
+    return alt.description(plots.describe_values(figure, "What"))
+
+
+# Four values at 1, 2, 3, 4: read along y, whatever the ticks are called.
+@pytest.mark.parametrize(
+    ("ticks", "texts", "lowest", "highest"),
+    [
+        ([0, 50, 100], ["0 ms", "50 ms", "100 ms"], "12 ms", "95 ms"),
+        ([0, 50, 100], ["0", "50 ms", "100 ms"], "12 ms", "95 ms"),
+        ([0, 50, 100], ["€0", "€50", "€100"], "€12", "€95"),
+        ([0, 50, 100], ["0", "0.5k", "1k"], "120", "950"),
+        ([0, 50, 100], ["0", "0,5", "1,0"], "0.12", "0.95"),
+        ([0, 60, 120], ["0 min", "1 min", "2 min"], "0.2 min", "1.58 min"),
+        ([0, 50, 100], ["never", "half", "always"], "12", "95"),
+        ([0, 30, 50, 100], ["0", "chance", "50", "100"], "12", "95"),
+        ([0, 30, 50, 100], ["0", "30 (chance)", "50", "100"], "12", "95"),
+        ([12, 74, 30, 95], ["12 s", "74 s", "30 s", "95 s"], "12 s", "95 s"),
+        ([10, 100], ["1", "2"], "12", "95"),  # logarithms: no factor
+    ],
+)
+@pytest.mark.parametrize("kind", ["line", "points", "bars", "error bars"])
+def test_names_and_units_of_value_ticks_exchange_no_axes(
+    kind, ticks, texts, lowest, highest
+):
+    values = [12, 74, 30, 95]
+
+    def draw(ax):
+        if kind == "line":
+            ax.plot([1, 2, 3, 4], values, label="CE")
+        elif kind == "points":
+            ax.scatter([1, 2, 3, 4], values, label="CE")
+        elif kind == "bars":
+            ax.bar([1, 2, 3, 4], values, label="CE")
+        else:
+            ax.errorbar([1, 2, 3, 4], values, yerr=2, label="CE")
+        ax.set_yticks(ticks, texts)
+
+    told = f"What: CE lowest {lowest} at 1, highest {highest} at 4."
+    assert described(draw) == told
+
+
+def test_bars_are_read_along_themselves_whatever_the_ticks_of_their_values():
+    def across(ax):
+        ax.barh([1, 2, 3], [5, 9, 7], label="CE")
+        ax.set_xticks([0, 5, 10], ["none", "some", "many"])
+
+    assert described(across) == "What: CE lowest 5 at 1, highest 9 at 2."
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [
+        ([0.1, 0.3, 0.5], "lowest 2 at 30, highest 9 at 50"),
+        ([0.0, 0.5, 1.0], "lowest 2 at 50, highest 9 at 100"),
+    ],
+)
+def test_places_under_ticks_in_percent_have_one_unit(places, told):
+    def draw(ax):
+        ax.plot(places, [5, 2, 9], label="CE")
+        ax.set_xticks([0, 0.5, 1], ["0", "50", "100"])
+
+    assert described(draw) == f"What: CE {told}."
+
+
+def test_fractions_under_ticks_in_percent_have_one_unit():
+    def draw(ax):
+        ax.plot([1, 2, 3], [0.37, 0.45, 0.5], label="CE")
+        ax.axhline(0.4, label="chance")
+        ax.set_yticks([0, 0.5, 1], ["0", "50", "100"])
+
+    told = "What: CE lowest 37 at 1, highest 50 at 3; chance 40 everywhere."
+    assert described(draw) == told
+
+
+def test_places_between_named_ticks_are_called_by_no_name():
+    def draw(ax):
+        ax.plot([0, 37, 80, 100], [5, 2, 9, 6], label="CE")
+        ax.plot([0, 37, 100], [5, 2, 9], label="GCE")
+        ax.set_xticks([0, 100], ["start", "end"])
+
+    told = "CE lowest 2 at 37, highest 9 at 80; GCE lowest 2 at 37, highest 9 at end"
+    assert described(draw) == f"What: {told}."
+
+
+def test_points_scattered_around_names_are_at_these():
+    def draw(ax):
+        ax.scatter([-0.2, 0.1, 0.9, 1.2], [5, 2, 9, 6], label="CE")
+        ax.set_xticks([0, 1], ["raw", "TS"])
+
+    assert described(draw) == "What: CE lowest 2 at raw, highest 9 at TS."
+
+
+def test_error_bars_along_x_are_of_values_along_x():
+    def draw(ax):
+        ax.errorbar([0.1, -0.2, 0.3], [1, 2, 3], xerr=0.05, fmt="o", label="gap")
+
+    assert described(draw) == "What: gap lowest -0.2 at 2, highest 0.3 at 3."
+
+
+@pytest.mark.parametrize(
+    "names", [["CE", "GCE", "AFL"], ["seed 1", "seed 2", "seed 3"]]
+)
+def test_points_at_names_one_below_the_other_are_read_across(names):
+    def draw(ax):
+        ax.plot([0.1, -0.2, 0.3], [1.1, 2.1, 3.1], "o", label="a")
+        ax.plot([0.5, 0.4, 0.6], [1, 2, 3], "o", label="b")
+        ax.plot([], [], "o", label="none of c")
+        ax.set_yticks([1, 2, 3], names)
+
+    a = f"a lowest -0.2 at {names[1]}, highest 0.3 at {names[2]}"
+    b = f"b lowest 0.4 at {names[1]}, highest 0.6 at {names[2]}"
+    assert described(draw) == f"What: {a}; {b}."
+
+
+def test_a_line_that_comes_back_to_a_name_shows_it_as_its_value():
+    def draw(ax):
+        ax.plot([1, 2, 3, 4], [0, 1, 1, 0], label="CE")
+        ax.set_yticks([0, 1], ["wrong", "right"])
+
+    assert described(draw) == "What: CE lowest 0 at 1, highest 1 at 2."
+
+
+@pytest.mark.parametrize(
+    ("values", "lowest", "highest"),
+    [
+        ([0.9991, 0.9996], "0.999", "0.9996"),
+        ([99.961, 99.4], "99.4", "99.96"),
+        ([-0.99996, -0.5], "-0.99996", "-0.5"),
+        ([123456, 123499], "123456", "123499"),
+        ([123456.7, 1234.56], "1235", "123457"),
+        ([0.1 + 0.2, 1 - 1e-16], "0.3", "1"),
+        ([1e-12, 0.0], "0", "1e-12"),
+    ],
+)
+def test_rounding_never_reaches_a_power_of_ten_nor_drops_whole_digits(
+    values, lowest, highest
+):
+    places = range(1, 1 + len(values))
+    low, high = 1 + np.argmin(values), 1 + np.argmax(values)
+    told = f"What: CE lowest {lowest} at {low}, highest {highest} at {high}."
+    assert described(lambda ax: ax.plot(places, values, label="CE")) == told
+    assert "at 0.9996" in described(lambda ax: ax.plot([0.9996], [2], label="CE"))
+
+
+def test_a_formatter_that_rounds_is_read_with_the_digits_of_the_numbers():
+    def draw(ax):
+        ax.plot([1, 2, 3], [0.001, 0.002, 0.0004], label="CE")
+        ax.yaxis.set_major_formatter(lambda value, _: f"{1000 * value:.0f}")
+
+    assert described(draw) == "What: CE lowest 0.4 at 3, highest 2 at 2."
+
+
+def test_dates_with_names_of_their_own_are_dates_between_these():
+    days = np.array(["2026-01-01", "2026-02-01", "2026-03-01"], dtype="datetime64[D]")
+
+    def draw(ax):
+        ax.plot(days, [5, 2, 9], label="CE")
+        ax.set_xticks(days[::2], ["Jan", "Mar"])
+
+    assert described(draw) == "What: CE lowest 2 at 2026-02-01, highest 9 at Mar."
 
 
 def test_a_description_by_values_that_finds_none_says_so():

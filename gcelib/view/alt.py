@@ -12,6 +12,7 @@ import html
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter
 
 Drawn = TypeVar("Drawn", bound="Axes | Figure")
 Floats = npt.NDArray[np.float64]
@@ -84,6 +86,15 @@ def describe_values(drawn: Drawn, text: str) -> Drawn:
         constant shift, are read at these ticks; a single one is read where it stands.
         Boxes, areas and stairs are not read.
 
+        Numbers have three digits, more in front of the decimal point, whole ones all;
+        what is below a power of ten stays so (0.9996 is not 1). Where ticks that were
+        written by hand are numbers times one factor, perhaps with a unit ("50 %" at
+        0.5), all numbers of that axis are read so; else values are the numbers that
+        were drawn, and the names of ticks are read of places that stand at them.
+
+        Values are along x for bars across, where all else stands at names that are one
+        below the other, and for error bars along x alone; else they are along y.
+
     Warns
     -----
     UserWarning
@@ -114,6 +125,21 @@ def describe_values(drawn: Drawn, text: str) -> Drawn:
 
 
 @dataclass(frozen=True)
+class _Drawn:
+    """What one line, or one kind of bars, points or error bars, is drawn of."""
+
+    #: "line", "bars", "points" or "error bars".
+    kind: str
+    label: str
+    #: (n, 2): x and y; of bars the middle of their ends.
+    points: Floats
+    #: (n,) what bars say, which may begin anywhere: their lengths.
+    lengths: Floats | None = None
+    #: Whether it says itself that its values are along x; None of what does not.
+    is_across: bool | None = None
+
+
+@dataclass(frozen=True)
 class _Series:
     """What one line, or one kind of bars, points or error bars, shows.
 
@@ -121,6 +147,7 @@ class _Series:
     an axis ends before them.
     """
 
+    kind: str
     label: str
     places: Floats
     values: Floats
@@ -131,33 +158,66 @@ class _Series:
 
 def _series(ax: Axes) -> list[_Series]:
     """All that is drawn on one pair of axes at places of its own."""
-    is_across = _is_across(ax)
-    of_places: Axis = ax.yaxis if is_across else ax.xaxis
-    of_values: Axis = ax.xaxis if is_across else ax.yaxis
+    all_drawn = [*_points(ax), *_bars(ax)]
     series = []
-    for label, drawn, lengths in [*_points(ax), *_bars(ax, is_across)]:
-        x, y = np.asarray(drawn, dtype=float).reshape(-1, 2).T
+    for drawn, is_across in zip(all_drawn, _are_across(ax, all_drawn), strict=True):
+        x, y = drawn.points.T
         places, ends = (y, x) if is_across else (x, y)
+        of_places: Axis = ax.yaxis if is_across else ax.xaxis
+        of_values: Axis = ax.xaxis if is_across else ax.yaxis
         is_shown = _is_within(of_places, places) & _is_within(of_values, ends)
-        values = ends if lengths is None else np.asarray(lengths, dtype=float)
-        shown = "" if label.startswith("_") else label
-        series.append(_Series(shown, places, values, is_shown, of_places, of_values))
+        values = ends if drawn.lengths is None else drawn.lengths
+        label = "" if drawn.label.startswith("_") else drawn.label
+        series.append(
+            _Series(drawn.kind, label, places, values, is_shown, of_places, of_values)
+        )
     return series
 
 
-def _is_across(ax: Axes) -> bool:
-    """True where values are along x: of names or bars that are one below the other."""
-    from matplotlib.container import BarContainer
+def _are_across(ax: Axes, all_drawn: list[_Drawn]) -> list[bool]:
+    """Of each series whether its values are along x.
 
-    has_names = bool(_names(ax.xaxis)), bool(_names(ax.yaxis))
-    if any(has_names):
-        return has_names == (False, True)
-    bars = [each for each in ax.containers if isinstance(each, BarContainer)]
-    return bool(bars) and all(each.orientation == "horizontal" for each in bars)
+    Bars say that themselves. Of all else names do at which everything stands, one below
+    the other; without names error bars along x, and what stands beside them.
+    """
+    of_bars = {each.is_across for each in all_drawn if each.kind == "bars"}
+    others = [each for each in all_drawn if each.kind != "bars"]
+    of_errors = {each.is_across for each in others} - {None}
+    at_names = [
+        all(_stand_at_names(axis, each.kind, each.points[:, i]) for each in others)
+        for i, axis in enumerate((ax.xaxis, ax.yaxis))
+    ]
+    found = []
+    for drawn in all_drawn:
+        if drawn.kind == "bars":
+            found.append(drawn.is_across is True)
+        elif len(of_bars) == 1 and drawn.is_across is None:
+            found.append(of_bars == {True})
+        elif any(at_names):
+            found.append(at_names == [False, True])
+        elif drawn.is_across is not None:
+            found.append(drawn.is_across)
+        else:
+            found.append(of_errors == {True})
+    return found
 
 
-#: A label; points (x, y); what they say where that is not how far out they are.
-_Drawn = tuple[str, Any, Any]
+def _stand_at_names(axis: Axis, kind: str, numbers: Floats) -> bool:
+    """True where all numbers stand at names, or beside them by the same."""
+    texts = _Texts.of(axis)
+    numbers = numbers[np.isfinite(numbers)]
+    if not len(numbers):
+        return True  # it stands nowhere else
+    if kind == "line" and len(np.unique(numbers)) < len(numbers):
+        return False  # it comes back to a name: that is what it shows, not where
+    if texts.are_categories:
+        return True
+    if not texts.are_names and not (texts.has_words and texts.are_counted):
+        return False
+    if _are_at(texts, numbers):
+        return True
+    beside = _Beside.at(axis, kind, numbers)
+    return beside is not None and (beside.is_moved or beside.is_loose)
 
 
 def _points(ax: Axes) -> list[_Drawn]:
@@ -169,17 +229,28 @@ def _points(ax: Axes) -> list[_Drawn]:
     for line in ax.lines:
         is_named = not str(line.get_label()).startswith("_")
         if is_named and _is_of_data(line, ax) == (True, True):
-            found.append((str(line.get_label()), line.get_xydata(), None))
+            kind = "points" if line.get_linestyle() == "None" else "line"
+            found.append(_Drawn(kind, str(line.get_label()), _pairs(line)))
     for points in ax.collections:
         if isinstance(points, PathCollection):
-            found.append((str(points.get_label()), points.get_offsets(), None))
+            at = np.asarray(points.get_offsets(), dtype=float).reshape(-1, 2)
+            found.append(_Drawn("points", str(points.get_label()), at))
     for bars in ax.containers:
         if isinstance(bars, ErrorbarContainer) and bars.lines[0] is not None:
-            found.append((str(bars.get_label()), bars.lines[0].get_xydata(), None))
+            is_clear = bars.has_xerr != bars.has_yerr
+            is_across = bool(bars.has_xerr) if is_clear else None
+            at = _pairs(bars.lines[0])
+            label = str(bars.get_label())
+            found.append(_Drawn("error bars", label, at, is_across=is_across))
     return found
 
 
-def _bars(ax: Axes, is_across: bool) -> list[_Drawn]:
+def _pairs(line: Line2D) -> Floats:
+    """(n, 2): the x and y of a line."""
+    return np.asarray(line.get_xydata(), dtype=float).reshape(-1, 2)
+
+
+def _bars(ax: Axes) -> list[_Drawn]:
     """The ends of bars and their lengths, which may begin anywhere."""
     from matplotlib.container import BarContainer
 
@@ -189,9 +260,12 @@ def _bars(ax: Axes, is_across: bool) -> list[_Drawn]:
             continue
         boxes = [(*bar.get_xy(), bar.get_width(), bar.get_height()) for bar in bars]
         x, y, width, height = np.asarray(boxes, dtype=float).reshape(-1, 4).T
+        is_across = bars.orientation == "horizontal"
         ends = (x + width, y + height / 2) if is_across else (x + width / 2, y + height)
         lengths = width if is_across else height
-        found.append((str(bars.get_label()), np.stack(ends, axis=1), lengths))
+        label = str(bars.get_label())
+        at = np.stack(ends, axis=1)
+        found.append(_Drawn("bars", label, at, lengths, is_across))
     return found
 
 
@@ -210,12 +284,13 @@ def _marks(ax: Axes) -> list[str]:
     told = []
     for line in ax.lines:
         label = str(line.get_label())
-        x, y = np.asarray(line.get_xydata(), dtype=float).reshape(-1, 2).T
+        x, y = _pairs(line).T
         if label.startswith("_") or not len(x):
             continue
         of_data = _is_of_data(line, ax)
         if of_data == (True, False) and x.min() == x.max():
-            told.append(f"{label} at {_read_place(ax.xaxis, float(x[0]))}")
+            is_at = _are_at(_Texts.of(ax.xaxis), x)
+            told.append(f"{label} at {_read_place(ax.xaxis, float(x[0]), is_at)}")
         elif of_data == (False, True) and y.min() == y.max():
             told.append(f"{label} {_read_value(ax.yaxis, float(y[0]))} everywhere")
     return told
@@ -229,63 +304,194 @@ def _is_within(axis: Axis, numbers: Floats) -> npt.NDArray[np.bool_]:
     return within
 
 
-def _labels_of_ticks(axis: Axis) -> dict[float, str]:
-    """The ticks that the author has set, or that are categories; else none."""
-    from matplotlib.category import StrCategoryFormatter
-    from matplotlib.ticker import FixedLocator
+@dataclass(frozen=True)
+class _Quantity:
+    """What a text of a tick says: a number between what stands before and after it."""
+
+    number: float
+    before: str
+    after: str
+    #: Half a unit of its last digit: by how much the text may be rounded.
+    room: float
+
+    def __bool__(self) -> bool:
+        """False of zero, which needs no unit."""
+        return self.number != 0
+
+    @classmethod
+    def of(cls, text: str) -> _Quantity | None:
+        """None of what is a name, or no single number."""
+        found = _QUANTITY.fullmatch(text.strip())
+        if found is None:
+            return None
+        sign, before, digits, power, after = found.groups(default="")
+        digits = re.sub(r"[\s]", "", digits)
+        if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?", digits):
+            digits = digits.replace(",", "")
+        plain = (sign + digits).replace("\u2212", "-").replace(",", ".")
+        try:
+            number = float(plain + power.replace("\u2212", "-"))
+        except ValueError:
+            return None
+        n_decimals = len(digits.replace(",", ".").partition(".")[2])
+        room = float(f"0.5e-{n_decimals}") * float(f"1{power}".replace("\u2212", "-"))
+        times = _MULTIPLES.get(after.strip())
+        if times is not None:
+            return cls(times * number, before, "", times * room)
+        return cls(number, before, after, room)
+
+
+#: A sign, a currency, a number, and what follows it.
+_QUANTITY = re.compile(
+    r"([-+\u2212]?)([€£¥₹]?)\s?"
+    r"(\d(?:[\d.,\s]*\d)?\.?|\.\d+)(e[-+\u2212]?\d+)?(\D*)",
+    re.IGNORECASE,
+)
+_MULTIPLES = {"k": 1e3, "M": 1e6}
+_THREE_DECIMALS = 0.5e-3
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How an axis writes its numbers: all times one factor, in one unit."""
+
+    factor: float = 1.0
+    before: str = ""
+    after: str = ""
+
+    def write(self, rounded: float) -> str:
+        """A number that has been multiplied already."""
+        sign = "-" if rounded < 0 and self.before else ""
+        number = abs(rounded) if sign else rounded
+        return f"{sign}{self.before}{_plain(number)}{self.after}"
+
+    @classmethod
+    def of(cls, texts: Mapping[float, str], are_counted: bool) -> _Scale | None:
+        """None where texts are something else than their places times one factor.
+
+        Texts of mathematics are taken for the numbers of their places. Names, and
+        numbers in another unit, stand beside others where two of these agree.
+        """
+        quantities = {at: _Quantity.of(text) for at, text in texts.items()}
+        found = {at: each for at, each in quantities.items() if each is not None}
+        units = Counter((each.before, each.after) for each in found.values() if each)
+        if not units:
+            has_names = any("$" not in text for text in texts.values())
+            return None if has_names or any(found) else cls()
+        [((before, after), n_told)] = units.most_common(1)
+        numbers = {
+            at: each
+            for at, each in found.items()
+            if not each or (each.before, each.after) == (before, after)
+        }
+        n_names = sum("$" not in texts[at] for at in texts if at not in numbers)
+        largest = max((at for at in numbers if numbers[at]), key=abs)
+        if (n_names and n_told < 2) or largest == 0:
+            return None
+        ratio = numbers[largest].number / largest
+        if ratio <= 0:
+            return None
+        power = 10.0 ** round(math.log10(ratio))
+        if all(abs(q.number - at * power) <= q.room for at, q in numbers.items()):
+            has_points = all(q.room == _THREE_DECIMALS for q in numbers.values() if q)
+            is_thousands = power == 1e-3 and has_points  # 1.000 for 1,000
+            return cls(1.0 if is_thousands else power, before, after)
+        at = np.array([*numbers])
+        said = np.array([each.number for each in numbers.values()])
+        is_exact = n_told > 1 and np.allclose(said, at * ratio, rtol=1e-6)
+        if is_exact and not n_names and not are_counted:
+            return cls(ratio, before, after)
+        return None
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The texts of the ticks that the author has set, or that are categories."""
+
+    #: Of each tick its text, which may be blank.
+    of_ticks: Mapping[float, str]
+    #: How numbers are written by hand; None where a rule of the axis writes them, or
+    #: where texts are no numbers of their places.
+    scale: _Scale | None
+    #: True of names, and of counted places that are called 16, 32 and 64.
+    are_names: bool
+    are_categories: bool = False
+    #: True where one of them is a name at least.
+    has_words: bool = False
+
+    @classmethod
+    def of(cls, axis: Axis) -> _Texts:
+        """Those of one axis."""
+        from matplotlib.category import StrCategoryFormatter
+        from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
+
+        formatter = axis.get_major_formatter()
+        are_categories = isinstance(formatter, StrCategoryFormatter)
+        is_set = isinstance(axis.get_major_locator(), FixedLocator)
+        if not is_set and not are_categories:
+            return cls({}, None, are_names=False)
+        places = np.asarray(axis.get_majorticklocs())
+        said = map(str, formatter.format_ticks(places.tolist()))
+        of_ticks = {float(at): text for at, text in zip(places, said, strict=True)}
+        if are_categories:
+            return cls(of_ticks, None, True, are_categories, has_words=True)
+        if not isinstance(formatter, FixedFormatter | FuncFormatter):
+            return cls(of_ticks, None, are_names=False)
+        texts = {at: text for at, text in of_ticks.items() if text.strip()}
+        scale = _Scale.of(texts, _are_counted(texts))
+        has_words = any(_is_word(text, scale) for text in texts.values())
+        by_hand = scale if _is_by_hand(axis) else None
+        return cls(of_ticks, by_hand, scale is None, has_words=has_words)
+
+    @property
+    def are_counted(self) -> bool:
+        """True of ticks at 0, 1, 2: those of names."""
+        return _are_counted(self.of_ticks)
+
+    def at(self, number: float) -> str:
+        """The text of the tick at a number; "" of none."""
+        if not self.of_ticks:
+            return ""
+        nearest = min(self.of_ticks, key=lambda at: abs(at - number))
+        gap = np.diff(sorted(self.of_ticks)).min(initial=abs(nearest) or 1)
+        is_there = abs(nearest - number) <= 1e-9 * gap
+        return self.of_ticks[nearest] if is_there else ""
+
+
+def _is_word(text: str, scale: _Scale | None) -> bool:
+    """True of a name, also of a number in another unit than that of its axis."""
+    if not text.strip() or "$" in text:  # nor is a power of ten
+        return False
+    found = _Quantity.of(text)
+    if found is None:
+        return True
+    unit = (found.before, found.after)
+    return scale is not None and bool(found) and unit != (scale.before, scale.after)
+
+
+def _are_counted(ticks: Mapping[float, str]) -> bool:
+    """True of places that are whole numbers, one after the other."""
+    at = np.array(sorted(ticks))
+    return bool((at == at.round()).all() and (np.diff(at) == 1).all())
+
+
+def _is_by_hand(axis: Axis) -> bool:
+    """True where there are texts for the ticks alone, and no rule for other numbers."""
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
 
     formatter = axis.get_major_formatter()
-    is_set = isinstance(axis.get_major_locator(), FixedLocator)
-    if not is_set and not isinstance(formatter, StrCategoryFormatter):
-        return {}
-    places = np.asarray(axis.get_majorticklocs())
-    labels = map(str, formatter.format_ticks(places.tolist()))
-    return {float(at): label for at, label in zip(places, labels, strict=True)}
-
-
-def _names(axis: Axis) -> dict[float, str]:
-    """The ticks of an axis of names; none of an axis of numbers."""
-    from matplotlib.category import StrCategoryFormatter
-
-    labels = _labels_of_ticks(axis)
-    of_texts = isinstance(axis.get_major_formatter(), StrCategoryFormatter)
-    return labels if of_texts or any(map(_is_word, labels.values())) else {}
-
-
-#: Numbers as axes show them, with a unit.
-_NUMBER = re.compile(r"[-+\u2212]?[\d.,\u202f ]+(e[-+]?\d+)?\s*[%kM]?")
-
-
-def _is_word(label: str) -> bool:
-    """True of a name, false of a number or nothing."""
-    is_number = _NUMBER.fullmatch(label.strip() or "0") is not None
-    return not is_number and "$" not in label  # nor is a power of ten
-
-
-def _number_in(label: str) -> float:
-    """What a label of a tick says in front of its unit; nan where that is no number."""
-    plain = label.replace("\u2212", "-").replace("\u202f", "").replace(",", "")
+    if not isinstance(formatter, FuncFormatter):
+        return isinstance(formatter, FixedFormatter)
+    beyond = math.pi + float(np.max(axis.get_majorticklocs(), initial=0))
     try:
-        return float(plain.strip().rstrip("%kM "))
-    except ValueError:
-        return math.nan
-
-
-def _are_numbers_of_places(labels: Mapping[float, str]) -> bool:
-    """True where ticks are called by their numbers, also in percent: 0.5 is 50 %.
-
-    False of counted places that are called 16, 32 and 64: nothing is between them.
-    """
-    at = np.array([*labels])
-    said = np.array([_number_in(label) for label in labels.values()])
-    kept = np.isfinite(said)
-    if not kept.any():
+        return not formatter(beyond)
+    except (LookupError, ValueError, TypeError):  # a rule for the ticks alone
         return True
-    largest = np.abs(at[kept]).argmax()
-    if at[kept][largest] == 0:
-        return bool(said[kept][largest] == 0)
-    expected = at[kept] * said[kept][largest] / at[kept][largest]
-    return bool(np.allclose(said[kept], expected, rtol=1e-2, atol=1e-9))
+
+
+def _are_at(texts: _Texts, numbers: Floats) -> bool:
+    """True where all numbers are ticks that have a text."""
+    return bool(len(numbers)) and all(texts.at(float(at)).strip() for at in numbers)
 
 
 def _extremes(series: _Series) -> str:
@@ -295,11 +501,12 @@ def _extremes(series: _Series) -> str:
     is_shown = series.is_shown[kept]
     if not len(values):
         return ""
+    are_at = _are_at(_Texts.of(series.of_places), places)
     ends = {"lowest": values.argmin(), "highest": values.argmax()}
     told = []
     for end, i in ends.items():
         value = _read_value(series.of_values, float(values[i]))
-        place = _read_place(series.of_places, float(places[i]))
+        place = _read_place(series.of_places, float(places[i]), are_at)
         beyond = "" if is_shown[i] else " (beyond the axis)"
         told.append(f"{end} {value} at {place}{beyond}")
     return _joined(series.label, " ", ", ".join(told))
@@ -309,24 +516,28 @@ def _beside_ticks(all_series: list[_Series]) -> list[_Series]:
     """The series of one pair of axes at the ticks that they were moved from.
 
     That is done so that none hides another: each series stands at ticks of the author,
-    and all of it beside them by the same, another series by something else. At ticks
-    called by other numbers than their places (16, 32, 64 at 0, 1, 2) it may stand
-    anyhow beside them.
+    and all of it beside them by the same, another series by something else. Bars and
+    points at names, between which nothing is, may stand anyhow beside them.
     """
-    found = [_Beside.of(series) for series in all_series]
+    found = [
+        _Beside.at(series.of_places, series.kind, series.places)
+        for series in all_series
+    ]
     shifts = {each.shift for each in found if each is not None and each.is_moved}
     moved = []
     for series, beside in zip(all_series, found, strict=True):
-        is_one_of_several = beside is not None and beside.is_moved and len(shifts) > 1
-        if beside is not None and (is_one_of_several or beside.has_names):
-            series = replace(series, places=beside.ticks)
+        if beside is not None:
+            has_names = _Texts.of(series.of_places).are_names
+            is_one_of_several = len(shifts) > 1 and (beside.is_moved or has_names)
+            if is_one_of_several or (has_names and beside.is_loose):
+                series = replace(series, places=beside.ticks)
         moved.append(series)
     return moved
 
 
 @dataclass(frozen=True)
 class _Beside:
-    """A series that has at most one place near each tick of the author."""
+    """A series that stands beside ticks of the author."""
 
     #: Of each place the tick that is nearest.
     ticks: Floats
@@ -334,63 +545,150 @@ class _Beside:
     shift: float
     #: Whether that is the same everywhere, of at least two places.
     is_moved: bool
-    #: Whether ticks are called by other numbers than their places.
-    has_names: bool
+    #: Whether it is of a kind that is drawn around names: bars, and scattered points.
+    is_loose: bool
 
     @classmethod
-    def of(cls, series: _Series) -> _Beside | None:
+    def at(cls, axis: Axis, kind: str, places: Floats) -> _Beside | None:
         """None of a series that has places of its own."""
-        labels = _labels_of_ticks(series.of_places)
-        ticks = np.array(sorted(labels))
-        if len(ticks) < 2 or not np.isfinite(series.places).all():
+        texts = _Texts.of(axis)
+        ticks = np.array(sorted(texts.of_ticks))
+        if len(ticks) == 0 or not np.isfinite(places).all():
             return None
-        scale = series.of_places.get_transform()  # of a logarithmic axis, too
+        scale = axis.get_transform()  # of a logarithmic axis, too
         at_ticks = np.asarray(scale.transform(ticks))
-        at = np.asarray(scale.transform(series.places))
+        at = np.asarray(scale.transform(places))
         if not np.isfinite(at).all() or not np.isfinite(at_ticks).all() or not len(at):
             return None
         nearest = np.abs(at[:, None] - at_ticks).argmin(1)
-        gap = np.diff(at_ticks).min()
+        gap = np.diff(at_ticks).min(initial=np.inf) if len(ticks) > 1 else 1.0
         beside = (at - at_ticks[nearest]) / gap
         n_places = len(np.unique(at))
-        if np.abs(beside).max() > 0.49 or n_places > len(np.unique(nearest)):
+        is_one_each = n_places <= len(np.unique(nearest))
+        is_scattered = kind == "points" and texts.are_counted
+        is_near = is_scattered and bool(np.abs(beside).max() <= 0.3)
+        if np.abs(beside).max() > 0.49 or not (is_one_each or is_near):
             return None
-        is_moved = n_places > 1 and float(np.ptp(beside)) < 1e-6
-        has_names = not _are_numbers_of_places(labels)
+        is_same = float(np.ptp(beside)) < 1e-6
+        is_moved = n_places > 1 and is_same
+        is_loose = kind == "bars" or is_near or (is_moved and texts.are_counted)
         shift = round(float(beside[0]), 6)
-        return cls(ticks[nearest], shift, is_moved, has_names)
+        return cls(ticks[nearest], shift, is_moved, is_loose)
 
 
-def _read_place(axis: Axis, place: float) -> str:
-    """A place as its axis shows it: a name, 1024 pictures, the year 2024.5."""
-    is_whole = place == round(place)
-    digits = 0 if is_whole else max(1, 2 - math.floor(math.log10(abs(place))))
-    return _read(axis, place, place if is_whole else round(place, digits))
+def _read_place(axis: Axis, place: float, are_at: bool) -> str:
+    """A place as its axis shows it: a name, 1024 pictures, the year 2024.5.
+
+    ``are_at`` says that all places of the series are ticks: then numbers that are no
+    numbers of their places (16 at 0) are read, too.
+    """
+    texts = _Texts.of(axis)
+    if texts.are_categories:
+        return _category(texts, place)
+    text = texts.at(place)
+    if _is_word(text, texts.scale) or (texts.are_names and are_at):
+        return text
+    return _read(axis, place, _rounded_place)
 
 
 def _read_value(axis: Axis, value: float) -> str:
     """A value as its axis shows it, rounded to three digits."""
-    return _read(axis, value, float(f"{value:.3g}"))
+    texts = _Texts.of(axis)
+    if texts.are_categories:
+        return _category(texts, value)
+    return _read(axis, value, _rounded_value)
 
 
-def _read(axis: Axis, exact: float, rounded: float) -> str:
-    """A number as its axis shows it (a fraction in percent, say), or the next name."""
-    from matplotlib import dates, ticker
+def _category(texts: _Texts, number: float) -> str:
+    """The nearest name: between categories nothing is."""
+    nearest = min(texts.of_ticks, key=lambda at: abs(at - number))
+    return texts.of_ticks[nearest]
 
-    names = _names(axis)
-    if names:
-        return names[min(names, key=lambda at: abs(at - exact))]
-    if isinstance(axis.get_major_locator(), dates.DateLocator):
-        return _date(exact)
+
+def _rounded_place(place: float) -> float:
+    """Whole numbers as they are, others to three digits or one decimal."""
+    return _rounded(place, max(3, _n_before_point(place) + 1))
+
+
+def _rounded_value(value: float) -> float:
+    """Whole numbers as they are, others to three digits."""
+    return _rounded(value, 3)
+
+
+def _n_before_point(number: float) -> int:
+    """How many digits a number has in front of its point; below 0 of 0.001."""
+    return math.floor(math.log10(abs(number))) + 1 if number else 1
+
+
+def _rounded(number: float, n_digits: int) -> float:
+    """A number with so many digits, and more where it would seem to be something else.
+
+    Digits in front of the point are kept, and 0.9996 is not 1, nor 99.96 % all.
+    """
+    if not math.isfinite(number) or number == round(number):
+        return number
+    n_before = _n_before_point(number)
+    for n_kept in range(max(n_digits, n_before), 10):
+        rounded = float(f"{number:.{n_kept}g}")
+        if _n_before_point(rounded) == n_before:
+            return rounded
+    return float(f"{number:.10g}")
+
+
+def _plain(number: float) -> str:
+    """A rounded number; a large whole one with all its digits."""
+    is_whole = number == round(number) and abs(number) < 1e15
+    return str(round(number)) if is_whole else f"{number:.10g}"
+
+
+def _read(axis: Axis, number: float, rounding: Callable[[float], float]) -> str:
+    """A number as its axis writes all numbers: a fraction in percent, say."""
+    from matplotlib import ticker
+
+    if _is_of_dates(axis):
+        return _date(number)
     formatter = axis.get_major_formatter()
-    plain = f"{rounded:.10g}"
+    rounded = rounding(number)
     if isinstance(formatter, ticker.PercentFormatter):
-        return f"{formatter.convert_to_pct(rounded):.10g}{formatter.symbol}"
+        percent = rounding(formatter.convert_to_pct(number))
+        return f"{_plain(percent)}{formatter.symbol}"
+    texts = _Texts.of(axis)
+    if texts.of_ticks and _is_by_hand(axis):
+        scale = texts.scale or _Scale()
+        return scale.write(rounding(scale.factor * number))
     if isinstance(formatter, ticker.FuncFormatter):
-        return str(formatter(rounded)) or plain
+        return _by_rule(formatter, rounded) or _plain(rounded)
     if isinstance(formatter, ticker.StrMethodFormatter | ticker.FormatStrFormatter):
         return _with_digits(formatter(rounded), rounded)
-    return plain
+    return _plain(rounded)
+
+
+def _by_rule(formatter: FuncFormatter, rounded: float) -> str:
+    """What an author's function shows of a number, with the digits it rounds away."""
+    try:
+        shown = str(formatter(rounded))
+        far = [_Quantity.of(str(formatter(far_out))) for far_out in (1e6, 3e6)]
+    except (LookupError, ValueError, TypeError):  # a rule for the ticks alone
+        return ""
+    factors = [
+        found.number / far_out
+        for found, far_out in zip(far, (1e6, 3e6), strict=True)
+        if found is not None
+    ]
+    if len(factors) < 2 or not math.isclose(*factors, rel_tol=1e-6):
+        return shown  # something else than a multiple of the number
+    return _with_digits(shown, factors[0] * rounded)
+
+
+def _is_of_dates(axis: Axis) -> bool:
+    """True of an axis that turns dates into numbers, whoever has set its ticks."""
+    from matplotlib import dates
+
+    if isinstance(axis.get_major_locator(), dates.DateLocator):
+        return True
+    find: Callable[[], object] | None = getattr(axis, "get_converter", None)
+    converter = find() if find else getattr(axis, "converter", None)  # before 3.10
+    return "date" in type(converter).__name__.lower()
 
 
 def _date(days: float) -> str:
