@@ -747,6 +747,12 @@ def test_rounding_never_reaches_a_power_of_ten_nor_drops_whole_digits(
     assert "at 0.9996" in described(lambda ax: ax.plot([0.9996], [2], label="CE"))
 
 
+def test_what_has_no_place_is_not_read():
+    places = [np.nan, np.inf, 2, 3]
+    told = described(lambda ax: ax.plot(places, [1, 9, 5, 6], label="CE"))
+    assert told == "What: CE lowest 5 at 2, highest 6 at 3."
+
+
 def test_a_formatter_that_rounds_is_read_with_the_digits_of_the_numbers():
     def draw(ax):
         ax.plot([1, 2, 3], [0.001, 0.002, 0.0004], label="CE")

@@ -333,6 +333,8 @@ class _Quantity:
             number = float(plain + power.replace("\u2212", "-"))
         except ValueError:
             return None
+        if not math.isfinite(number):
+            return None
         n_decimals = len(digits.replace(",", ".").partition(".")[2])
         room = float(f"0.5e-{n_decimals}") * float(f"1{power}".replace("\u2212", "-"))
         times = _MULTIPLES.get(after.strip())
@@ -496,7 +498,7 @@ def _are_at(texts: _Texts, numbers: Floats) -> bool:
 
 def _extremes(series: _Series) -> str:
     """The lowest and the highest value and where they are; "" of nothing."""
-    kept = np.isfinite(series.values)
+    kept = np.isfinite(series.values) & np.isfinite(series.places)
     places, values = series.places[kept], series.values[kept]
     is_shown = series.is_shown[kept]
     if not len(values):
@@ -617,7 +619,8 @@ def _rounded_value(value: float) -> float:
 
 def _n_before_point(number: float) -> int:
     """How many digits a number has in front of its point; below 0 of 0.001."""
-    return math.floor(math.log10(abs(number))) + 1 if number else 1
+    is_plain = number != 0 and math.isfinite(number)
+    return math.floor(math.log10(abs(number))) + 1 if is_plain else 1
 
 
 def _rounded(number: float, n_digits: int) -> float:
@@ -637,7 +640,7 @@ def _rounded(number: float, n_digits: int) -> float:
 
 def _plain(number: float) -> str:
     """A rounded number; a large whole one with all its digits."""
-    is_whole = number == round(number) and abs(number) < 1e15
+    is_whole = abs(number) < 1e15 and number == round(number)
     return str(round(number)) if is_whole else f"{number:.10g}"
 
 
