@@ -1118,8 +1118,9 @@ def evaluate(
         ``ece_calibrated_high``: 95 of 100 calibrated models with these confidences show
         an ECE below it. If ``ece`` is below it, too, read that instead of the interval,
         which covers its 95 % only where the error stands clear of its noise; for
-        ``classwise_ece`` that takes many samples of each class. Rows that are there
-        twice make every interval too narrow.
+        ``classwise_ece`` that takes many samples of each class. Those of nll and brier
+        lie somewhat low where less than about a hundred predictions are wrong. Rows
+        that are there twice make every interval too narrow.
 
     Warns
     -----

@@ -45,7 +45,7 @@ def warn_of_other_unit(what: str, train: Array, part: Array) -> None:
     -----
     UserWarning
         If numbers are usually ten times as large; or if at least half of the features
-        are four times as wide in the middle, lie 2.5 standard deviations away, are
+        are four times as wide in the middle, lie two standard deviations away, are
         centred where nothing is negative for training, or lack its zeros; also the
         other way round.
 
