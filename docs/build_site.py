@@ -126,10 +126,11 @@ def reference() -> None:
 
 
 def has_members(name: str) -> bool:
-    """Whether the module ``name`` defines something public, with a docstring."""
+    """Whether the module ``name`` defines something for users, with sections."""
     members = vars(importlib.import_module(name)).items()
     return any(
-        getattr(member, "__module__", None) == name and getattr(member, "__doc__", None)
+        getattr(member, "__module__", None) == name
+        and "\n    ----" in (getattr(member, "__doc__", None) or "")
         for title, member in members
         if not title.startswith("_")
     )
