@@ -465,23 +465,22 @@ def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
         drawn = torch.Generator().manual_seed(0)
         rows = torch.randperm(n_all, generator=drawn)[: n_all // step]
         logits, labels = logits[rows], labels[rows]
-    scores, classes = logits, labels
-    n_samples = len(classes)
-    counts = torch.bincount(classes, minlength=n_classes).double()
+    n_samples = len(labels)
+    counts = torch.bincount(labels, minlength=n_classes).double()
     if n_samples - float(counts.max()) < _NEEDED:
         return False
-    predictions = scores.argmax(1)
+    predictions = logits.argmax(1)
     predicted = torch.bincount(predictions, minlength=n_classes).double()
     hits_by_chance = float(counts @ predicted) / n_samples
-    hits = int((predictions == classes).sum())
+    hits = int((predictions == labels).sum())
     if hits > hits_by_chance + 5 * math.sqrt(hits_by_chance):
         return False
-    probs = scores.double().softmax(1)
-    gain, deviation = _gain_by_order(probs, classes, counts)
+    probs = logits.double().softmax(1)
+    gain, deviation = _gain_by_order(probs, labels, counts)
     claimed_gain = float((probs.square().sum(1) - probs @ counts / n_samples).mean())
     if gain > 2 * deviation or claimed_gain < 4 * deviation:
         return False
-    gain, deviation = _gain_by_order(_ranks(probs), classes, counts)
+    gain, deviation = _gain_by_order(_ranks(probs), labels, counts)
     return gain <= 2 * deviation
 
 

@@ -175,25 +175,45 @@ def advise_confidences(
     >>> advice.name, len(advice.rows)
     ('bias', 6)
     """
-    choose_by, folds, seed = checked_rule(choose_by, folds, seed)
     if model_classes is not None:
         model_classes = _check.number("model_classes", model_classes, 2, integer=True)
-    val = wrong_or_right(confidences, correct, ("confidences", "correct"))
-    refuse_few("confidences", len(val.labels), folds)
+    val = confidences, correct
+    test = test_confidences, test_correct
+    advice = advise_pairs(val, test, model_classes, choose_by, folds, seed)
     if model_classes is not None:
         warn_of_impossible(confidences, model_classes)
-    warn_of_copies("confidences", val.logits, val.labels)
-    test = None
+    return advice
+
+
+def advise_pairs(
+    val: tuple[Array, Array],
+    test: tuple[Array | None, Array | None],
+    n_classes: int | None,
+    choose_by: str,
+    folds: int,
+    seed: int,
+) -> Advice:
+    """Advise on pairs (confidences, correct), where classes may be more than are known.
+
+    As ``advise_confidences``, but for what only a sure number of classes can tell.
+    """
+    choose_by, folds, seed = checked_rule(choose_by, folds, seed)
+    names = ("confidences", "correct")
+    part = wrong_or_right(*val, names)
+    refuse_few("confidences", len(part.labels), folds)
+    warn_of_copies("confidences", part.logits, part.labels)
+    test_part = None
     n_again = 0
-    names = ("test_confidences", "test_correct")
-    refuse_half_a_test((names[0], test_confidences), (names[1], test_correct))
-    if test_confidences is not None and test_correct is not None:
-        test = wrong_or_right(test_confidences, test_correct, names)
-        both = ("confidences", names[0])
+    test_names = ("test_confidences", "test_correct")
+    confidences, correct = test
+    refuse_half_a_test((test_names[0], confidences), (test_names[1], correct))
+    if confidences is not None and correct is not None:
+        test_part = wrong_or_right(confidences, correct, test_names)
+        both = (names[0], test_names[0])
         given = (
-            _check.as_tensor("confidences", confidences),
-            _check.as_tensor(names[0], test_confidences),
+            _check.as_tensor(names[0], val[0]),
+            _check.as_tensor(test_names[0], confidences),
         )
-        n_again = warn_of_tested_again(both, val[:2], test[:2], given)
-    study = Study(val, confidences_form(), model_classes, choose_by, folds, seed)
-    return study.advice(test, n_again)
+        n_again = warn_of_tested_again(both, part[:2], test_part[:2], given)
+    study = Study(part, confidences_form(), n_classes, choose_by, folds, seed)
+    return study.advice(test_part, n_again)

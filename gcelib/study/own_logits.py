@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gcelib._check import collected, warn
-from gcelib.advice import Advice, advise, advise_confidences
+from gcelib._check import warn
+from gcelib.advice import Advice, advise, advise_pairs
 from gcelib.blocks import rounding, rounding_of
 from gcelib.metrics import Reliability, reliability
 from gcelib.study import places
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SPLITS = ("val", "test")
-#: The reader of tables has told it, if the classes that occur are likely to be all.
-_BELOW_CHANCE = "% are below 1/"
 #: So many predictions of another class than the most frequent one tell what they fit.
 _FEWEST_OTHERS = 20
 
@@ -116,19 +114,8 @@ class OwnLogits:
         test = self.test or (None, None)
         if self.form != "confidences":
             return advise(*self.val, *test, choose_by=choose_by, folds=folds, seed=seed)
-        with collected() as messages:
-            advice = advise_confidences(
-                *self.val,
-                *test,
-                model_classes=self.n_classes,
-                choose_by=choose_by,
-                folds=folds,
-                seed=seed,
-            )
-        for message in messages:
-            if _BELOW_CHANCE not in message:
-                warn(message)
-        return advice
+        # Classes that occur may not be all: the reader of tables tells what they can.
+        return advise_pairs(self.val, test, self.n_classes, choose_by, folds, seed)
 
     def _tell_other_samples(self) -> None:
         """Warn where predictions fit labels no better than those of other samples."""
