@@ -984,6 +984,9 @@ class Metric:
     from_weights : callable, optional
         The same numbers (R,) of R weighted resamples at once. Without either, the
         function is called on each resample, which copies the logits each time.
+    interval : callable, optional
+        Its 95 % interval (low, high) from ``Rows``. Without one, it is the basic
+        bootstrap's.
     """
 
     function: Callable[..., float]
@@ -995,6 +998,7 @@ class Metric:
     takes_bins: bool = True
     from_rows: Callable[[Rows, int], float] | None = None
     from_weights: Callable[..., Floats] | None = None
+    interval: Callable[[Rows], tuple[float, float]] | None = None
 
     def __call__(self, scores: Scores, n_bins: int) -> float:
         """Call the function on checked input.
@@ -1016,6 +1020,12 @@ class Metric:
         return float(value)
 
 
+def _interval_of_errors(rows: Rows) -> tuple[float, float]:
+    """The exact interval of a share, from what is right."""
+    n_wrong = int((rows.correct == 0).sum())
+    return intervals.of_share(n_wrong, len(rows.correct))
+
+
 def _binned_gap(rows: Rows, n_bins: int, binning: Binning) -> float:
     """Give the calibration error of sorted rows."""
     _, cuts = cut_sorted(rows.confidences, n_bins, binning, rows.tolerance)
@@ -1032,6 +1042,7 @@ METRICS = {
         axis="error (%)",
         takes_bins=False,
         from_rows=lambda rows, n_bins: float(1 - rows.correct.mean()),
+        interval=_interval_of_errors,
     ),
     "nll": Metric(
         nll,
@@ -1041,6 +1052,7 @@ METRICS = {
         highest=math.inf,
         takes_bins=False,
         from_rows=lambda rows, n_bins: float(rows.nlls.mean()),
+        interval=lambda rows: intervals.of_mean(rows.nlls),
     ),
     "brier": Metric(
         brier,
@@ -1050,6 +1062,7 @@ METRICS = {
         highest=2,
         takes_bins=False,
         from_rows=lambda rows, n_bins: float(rows.briers.mean()),
+        interval=lambda rows: intervals.of_mean(rows.briers),
     ),
     "ece": Metric(
         ece,
@@ -1111,16 +1124,16 @@ def evaluate(
     -------
     dict of str to float
         error, nll, brier, ece, adaptive_ece, classwise_ece. With ``bootstrap`` also
-        ``<metric>_low`` and ``<metric>_high``: *basic* 95 % intervals, twice the
-        estimate minus the 97.5 and 2.5 % quantiles of the resamples, clipped to the
-        metric's range (the percentile interval of a biased estimate can miss its own
-        point); that of the error is Clopper and Pearson's. And
+        ``<metric>_low`` and ``<metric>_high``: 95 % intervals, clipped to the metric's
+        range. That of the error is Clopper and Pearson's; those of nll and brier are
+        Hall's of a mean of skewed values; the others are *basic* bootstrap intervals,
+        twice the estimate minus the 97.5 and 2.5 % quantiles of the resamples (the
+        percentile interval of a biased estimate can miss its own point). And
         ``ece_calibrated_high``: 95 of 100 calibrated models with these confidences show
         an ECE below it. If ``ece`` is below it, too, read that instead of the interval,
         which covers its 95 % only where the error stands clear of its noise; for
-        ``classwise_ece`` that takes many samples of each class. Those of nll and brier
-        lie somewhat low where less than about a hundred predictions are wrong. Rows
-        that are there twice make every interval too narrow.
+        ``classwise_ece`` that takes many samples of each class. Rows that are there
+        twice make every interval too narrow.
 
     Warns
     -----
@@ -1156,16 +1169,27 @@ def evaluate(
         _check.fail("bootstrap", "one sample has no interval", "pass at least two")
     if not bootstrap:
         return points
-    draws, calibrated = _resample(scores, rows, order, metrics, n_bins, bootstrap, seed)
-    highest = [metric.highest for metric in metrics.values()]
-    ends = intervals.basic(list(points.values()), draws, highest)
+    resampled = {name: row for name, row in metrics.items() if not row.interval}
+    draws, calibrated = _resample(
+        scores, rows, order, resampled, n_bins, bootstrap, seed
+    )
+    ends = dict(
+        zip(
+            resampled,
+            intervals.basic(
+                [points[name] for name in resampled],
+                draws,
+                [row.highest for row in resampled.values()],
+            ),
+            strict=True,
+        )
+    )
     result = dict(points)
-    for name, (low, high) in zip(metrics, ends, strict=True):
-        result[f"{name}_low"] = low
-        result[f"{name}_high"] = high
+    for name, metric in metrics.items():
+        low, high = metric.interval(rows) if metric.interval else ends[name]
+        result[f"{name}_low"] = max(low, 0)
+        result[f"{name}_high"] = min(high, metric.highest)
     n_wrong = int((rows.correct == 0).sum())
-    exact = intervals.of_share(n_wrong, len(order))
-    result["error_low"], result["error_high"] = exact
     if n_wrong < intervals.ERRORS_NEEDED:
         _check.warn(
             f"logits: only {n_wrong} of {len(order):,} predictions are wrong, and "

@@ -18,11 +18,13 @@ from gcelib import (
     TemperatureScaling,
     advise,
     advise_confidences,
+    intervals,
     metrics,
     paired_differences,
 )
 from gcelib._check import confidences
 from gcelib.advice.given import n_tested_again, warn_of_copies, warn_of_tested_again
+from gcelib.advice.judging import interval_of_mean
 from gcelib.calibrator import Calibrator, are_unrelated, exchanged_classes
 
 QUICK = ("ts_nll", "ts_ece", "ets", "spline", "ats", "ats_converged", "bias", "vector")
@@ -292,6 +294,49 @@ def test_the_interval_of_a_difference_of_two_eces_holds_it(k, means, factors, n)
         [d] = paired_differences(models, y, "other", resamples=100, seed=seed)
         n_held += d.ece_low <= expected <= d.ece_high
     assert n_held >= 22
+
+
+@pytest.mark.parametrize(("n", "factor"), [(100, 2.0), (200, 0.5), (200, 3.0)])
+def test_the_interval_of_a_difference_of_two_nlls_holds_it(n, factor):
+    """Of 13 or 27 wrong predictions, which make most of the difference."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 100_000)
+    z = calibrated(y, 3, 2, rng)
+    nlls = [
+        -scipy.special.log_softmax(t * z, 1)[np.arange(len(y)), y] for t in (factor, 1)
+    ]
+    change = nlls[0] - nlls[1]
+    expected = change.mean()
+    below, above, by_normal = 0, 0, 0
+    for _ in range(2000):
+        drawn = change[rng.integers(0, len(y), n)]
+        found = interval_of_mean(drawn, 0.025)
+        below += expected < found.low
+        above += expected > found.high
+        half = 1.96 * scipy.stats.sem(drawn)
+        by_normal += abs(drawn.mean() - expected) > half
+    assert max(below, above) <= 70  # 50 of 2,000 are 2.5 %
+    assert by_normal > 1.2 * (below + above)
+
+
+def test_two_huge_values_do_not_draw_an_interval_past_zero():
+    values = np.zeros(800)
+    values[:2] = -700
+    assert intervals.of_mean(values)[1] < 0
+    assert interval_of_mean(values, 0.025).high > 0
+
+
+def test_the_interval_of_an_nll_difference_is_the_one_of_its_samples():
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 3, 300)
+    z = calibrated(y, 3, 2, rng)
+    [found] = paired_differences({"a": z, "b": 2 * z}, y, "a", resamples=100)
+    nlls = [-scipy.special.log_softmax(t * z, 1)[np.arange(300), y] for t in (2, 1)]
+    low, high = intervals.of_mean(nlls[0] - nlls[1])
+    half = scipy.stats.norm.ppf(0.975) * scipy.stats.sem(nlls[0] - nlls[1])
+    assert found.nll == pytest.approx(np.mean(nlls[0] - nlls[1]))
+    assert found.nll_low == pytest.approx(min(low, found.nll - half))
+    assert found.nll_high == pytest.approx(max(high, found.nll + half))
 
 
 def test_differences_of_few_errors_are_told():

@@ -523,7 +523,10 @@ def test_auroc_extremes():
 
 
 def test_bootstrap_draws_are_the_metrics_of_resampled_rows(monkeypatch):
-    """Every resample's six numbers are the metrics of its rows; intervals are basic."""
+    """Every resample's three numbers are the metrics of its rows; intervals are basic.
+
+    Those of an error, of an NLL and of a Brier score are not from resamples.
+    """
     logits, labels = make(60, 5, dtype=np.float64)
     drawn = []
     quantiles = []
@@ -550,12 +553,10 @@ def test_bootstrap_draws_are_the_metrics_of_resampled_rows(monkeypatch):
     result = metrics.evaluate(logits, labels, 10, bootstrap=16)
     assert len(drawn) == 16
     expected = [
-        list(slow(logits[rows], labels[rows], 10).values())[:6] for rows in drawn
+        list(slow(logits[rows], labels[rows], 10).values())[3:6] for rows in drawn
     ]
-    np.testing.assert_allclose(quantiles[0][:, :6], expected, atol=1e-9)
-    for i, name in enumerate(SCALARS):
-        if name == "error":  # has an exact one
-            continue
+    np.testing.assert_allclose(quantiles[0], expected, atol=1e-9)
+    for i, name in enumerate(["ece", "adaptive_ece", "classwise_ece"]):
         low, high = quantile([row[i] for row in expected], [0.025, 0.975])
         assert result[f"{name}_low"] == pytest.approx(
             max(2 * result[name] - high, 0), abs=1e-9
@@ -582,6 +583,53 @@ def test_intervals_are_reproducible_ordered_and_inside_the_range():
         )
     assert certain.pop("error_high") == pytest.approx(1 - 0.025 ** (1 / 5))
     assert all(v == 0 for v in certain.values())
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.9975])
+@pytest.mark.parametrize("n", [5, 100])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_interval_of_a_mean_solves_halls_cubic(sign, n, level):
+    values = sign * np.random.default_rng(n).exponential(size=n) ** 2 + 7
+    s = scipy.stats.skew(values) / np.sqrt(n)
+    expected = [
+        values.mean()
+        - scipy.stats.sem(values)
+        * scipy.optimize.brentq(
+            lambda t, q=q: t + s * t**2 / 3 + s**2 * t**3 / 27 + s / 6 - q, -1e3, 1e3
+        )
+        for q in scipy.stats.norm.ppf([(1 + level) / 2, (1 - level) / 2])
+    ]
+    assert intervals.of_mean(values, level) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_interval_of_a_mean_without_skewness_is_the_normal_one():
+    values = np.array([-2.0, -1, 0, 1, 2])
+    half = scipy.stats.norm.ppf(0.975) * scipy.stats.sem(values)
+    assert intervals.of_mean(values) == pytest.approx((-half, half), rel=1e-12)
+    tilted = values + np.array([1e-7, 0, 0, 0, 0])
+    assert intervals.of_mean(tilted) == pytest.approx((-half, half), abs=1e-6)
+    assert intervals.of_mean(np.full(9, 0.3)) == pytest.approx((0.3, 0.3))
+    assert intervals.of_mean(np.array([1.0, np.inf])) == (np.inf, np.inf)
+
+
+@pytest.mark.parametrize(("n", "temperature"), [(100, 2.0), (300, 3.0)])
+def test_intervals_of_losses_miss_the_truth_on_both_sides_alike(n, temperature):
+    """Of 3,000 sets; the normal interval lies too low."""
+    rng = np.random.default_rng(0)
+    logits, labels = world(rng, 300_000, temperature)
+    log_probs = scipy.special.log_softmax(logits, 1)
+    losses = -log_probs[np.arange(len(labels)), labels]
+    truth = losses.mean()
+    below, above, above_normal = 0, 0, 0
+    for _ in range(3000):
+        drawn = losses[rng.integers(0, len(losses), n)]
+        low, high = intervals.of_mean(drawn)
+        below += truth < low
+        above += truth > high
+        above_normal += truth > drawn.mean() + 1.96 * scipy.stats.sem(drawn)
+    assert 50 <= below <= 100  # 75 of 3,000 are 2.5 %
+    assert 50 <= above <= 100
+    assert above_normal > 1.3 * above
 
 
 @pytest.mark.parametrize("n", [20, 300, 100_000])

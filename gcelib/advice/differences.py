@@ -31,7 +31,7 @@ class Difference:
     name : str
         Which logits.
     nll, nll_low, nll_high : float
-        NLL minus the reference's, in nats, and its 95 % interval.
+        NLL minus the reference's, in nats, and an interval of at least 95 %.
     ece, ece_low, ece_high : float
         The same of the ECE, in the bins that were asked for. Chance makes every ECE
         larger, that of a calibrated model most; the ends allow for what it may have
@@ -72,7 +72,8 @@ def paired_differences(
         The name to which the others are compared.
     resamples : int, default 1000
         Of the ECE's basic bootstrap interval, which is then widened by what chance may
-        have added to both; the NLL's is normal.
+        have added to both. The NLL's takes none: its ends are the outer ones of the
+        normal interval and of Hall's, which knows how skewed the differences are.
     seed : int, default 1
         Of the resamples.
     probabilities : bool, default False
@@ -89,7 +90,7 @@ def paired_differences(
     -----
     UserWarning
         If fewer than ten predictions of one are wrong: its NLL hangs on so few that no
-        normal interval holds.
+        interval holds.
 
     Raises
     ------

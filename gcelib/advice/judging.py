@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -120,11 +121,17 @@ class Change(NamedTuple):
 
 
 def interval_of_mean(values: Floats, tail: float) -> Change:
-    """The mean and the normal interval that leaves ``tail`` on each side."""
+    """The mean and an interval that leaves ``tail`` at most on each side.
+
+    Its ends are the outer ones of the normal interval, which is too short where values
+    are skewed, and of Hall's, whose other end one or two huge values can draw past 0.
+    """
+    level = 1 - 2 * tail
     mean = float(values.mean())
     spread = float(values.std(ddof=1)) / math.sqrt(len(values))
-    half = normal_quantile(1 - tail) * spread
-    return Change(mean, mean - half, mean + half)
+    half = NormalDist().inv_cdf((1 + level) / 2) * spread
+    low, high = intervals.of_mean(values, level)
+    return Change(mean, min(low, mean - half), max(high, mean + half))
 
 
 def basic_interval(draws: Floats, tail: float) -> Change:
@@ -132,8 +139,3 @@ def basic_interval(draws: Floats, tail: float) -> Change:
     point = float(draws[0])
     low, high = np.quantile(draws[1:], (tail, 1 - tail))
     return Change(point, 2 * point - float(high), 2 * point - float(low))
-
-
-def normal_quantile(p: float) -> float:
-    """The standard normal's quantile."""
-    return float(torch.special.ndtri(torch.tensor(p, dtype=torch.float64)))

@@ -30,8 +30,8 @@ class AdviceRow:
     ece_noise : float
         95 of 100 calibrated models with these confidences show an ECE below it.
     nll_change, nll_low, nll_high : float
-        NLL minus that of the reference, and the ends of its 95 % interval, which
-        counts how many calibrators were tried.
+        NLL minus that of the reference, and the ends of an interval of at least
+        95 %, which counts how many calibrators were tried.
     ece_change, ece_low, ece_high : float
         The same of the ECE; a basic bootstrap interval, widened by what chance may have
         added to either.
