@@ -484,6 +484,24 @@ def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
     return gain <= 2 * deviation
 
 
+def warn_of_other_rows(logits: Tensor, labels: Tensor, name: str) -> None:
+    """Say so if the labels, which all models share, seem to be of other rows.
+
+    Parameters
+    ----------
+    logits, labels : Tensor
+        Checked, on the CPU.
+    name : str
+        What the message calls the logits.
+    """
+    is_right = bool((logits.argmax(1) == labels).all())
+    if not is_right and are_unrelated(logits, labels):
+        _check.warn(
+            f"{name}: gives the labels no more probability than it would in any other "
+            "order; look whether its rows are those of the labels"
+        )
+
+
 def _gain_by_order(
     values: Tensor, classes: Tensor, counts: Tensor
 ) -> tuple[float, float]:

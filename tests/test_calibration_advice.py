@@ -339,6 +339,24 @@ def test_the_interval_of_an_nll_difference_is_the_one_of_its_samples():
     assert found.nll_high == pytest.approx(max(high, found.nll + half))
 
 
+@pytest.mark.parametrize("form", ["logits", "probabilities"])
+def test_models_whose_rows_are_in_another_order_are_told(form):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    z = {name: calibrated(y, 3, 2, rng) for name in ("one", "other")}
+    z["other"] = z["other"][rng.permutation(300)]
+    if form == "probabilities":
+        z = {name: scipy.special.softmax(logits, 1) for name, logits in z.items()}
+    match = r"^calibrated\['other'\]: gives the labels no more probability"
+    options = {"probabilities": form == "probabilities"}
+    with pytest.warns(UserWarning, match=match):
+        paired_differences(z, y, "one", resamples=100, **options)
+    match = r"^runs\['other'\]: gives the labels no more probability"
+    runs = {name: (scores, y) for name, scores in z.items()}
+    with pytest.warns(UserWarning, match=match):
+        ReliabilityExplorer(runs, **options)
+
+
 def test_differences_of_few_errors_are_told():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 300)
@@ -737,8 +755,8 @@ def test_a_label_of_probability_0_is_told_where_it_decides_alone(dtype):
 def test_rows_of_two_tables_in_two_orders_are_told():
     """What is paired is paired by position, also where the labels have no index."""
     rng = np.random.default_rng(0)
-    table = pd.DataFrame(rng.normal(size=(100, 3)))
     labels = rng.integers(0, 3, 100)
+    table = pd.DataFrame(calibrated(labels, 3, 1, rng))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         paired_differences({"a": table, "b": 2 * table}, labels, "a", resamples=100)

@@ -19,6 +19,7 @@ from gcelib.advice.judging import (
 )
 from gcelib.bins import check_n_bins
 from gcelib.blocks import rounding_of
+from gcelib.calibrator import warn_of_other_rows
 from gcelib.metrics import logits_from_probabilities
 
 
@@ -128,8 +129,10 @@ def paired_differences(
             z = logits_from_probabilities(z)
         else:
             _check.warn_of_probabilities(z)
-        _check.warn_of_impossible_labels(z.cpu(), y.cpu(), f"calibrated[{name!r}]")
-        judged[name] = replace(judge(Part(z.cpu(), y.cpu(), tolerance)), n_bins=n_bins)
+        z, y = z.cpu(), y.cpu()
+        _check.warn_of_impossible_labels(z, y, f"calibrated[{name!r}]")
+        warn_of_other_rows(z, y, f"calibrated[{name!r}]")
+        judged[name] = replace(judge(Part(z, y, tolerance)), n_bins=n_bins)
     few = {
         name: n_wrong
         for name, each in judged.items()

@@ -28,6 +28,7 @@ from gcelib._check import (
 from gcelib.bins import Binning, bin_scale, cut_sorted
 from gcelib.blocks import rounding
 from gcelib.calibration import CALIBRATORS, make_calibrator
+from gcelib.calibrator import warn_of_other_rows
 from gcelib.view import bundle, plots
 from gcelib.view.explorers.given import (
     Run,
@@ -248,6 +249,8 @@ class ReliabilityExplorer(Explorer):
                     self._val[name] = stored_pair("val", run, "val")
             else:
                 test[name] = read_pair("runs", run, form)
+                if form != "confidences":
+                    warn_of_other_rows(*test[name], f"runs[{name!r}]")
         refuse_other_classes(self._val, test)
         given = {
             name: (scores_of(val.get(name), pair), scores_of(runs[name], test[name]))
