@@ -698,7 +698,7 @@ def count_below(edges: Tensor, values: Tensor) -> Tensor:
     >>> count_below(torch.tensor([0.2, 0.4]), torch.tensor([0.1, 0.2, 0.3, 0.9]))
     tensor([0, 0, 1, 2])
     """
-    n_edges = edges.shape[-1]
+    n_edges = int(edges.shape[-1])  # the old tracer gives a tensor
     count = torch.zeros_like(values, dtype=torch.int64)
     step = 1 << max(0, n_edges.bit_length() - 1)
     while step and n_edges:

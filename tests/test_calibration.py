@@ -709,6 +709,16 @@ def test_export(name):
 
 
 @pytest.mark.parametrize("name", CALIBRATORS)
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_the_old_tracer_makes_holds_for_any_batch(name):
+    logits, labels = sample(100, 5, dtype=torch.float32)
+    calibrator = fitted(name, logits, labels)
+    traced = torch.jit.trace(calibrator, logits[:4])
+    torch.testing.assert_close(traced(logits), calibrator(logits))
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
 def test_numpy_arrays_and_other_dtypes(name):
     logits, labels = sample(150, 4, dtype=torch.float32)
     expected = fitted(name, logits, labels)(logits)
