@@ -403,12 +403,12 @@ def _check_values(name: str, value: Tensor, rule: BufferRule, n_classes: int) ->
 
 
 def may_read_values(tensor: Tensor) -> bool:
-    """False where no value exists to look at: in an export, or under ``torch.func``.
+    """False where no value may decide: in an export or trace, or under ``torch.func``.
 
     True on an accelerator: unlike a loss (``loss_base.values_can_be_read``), a
     calibrator may wait for it.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 

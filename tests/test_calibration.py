@@ -712,10 +712,16 @@ def test_export(name):
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_the_old_tracer_makes_holds_for_any_batch(name):
+    """No branch is taken by the values of the batch that it saw."""
     logits, labels = sample(100, 5, dtype=torch.float32)
     calibrator = fitted(name, logits, labels)
-    traced = torch.jit.trace(calibrator, logits[:4])
-    torch.testing.assert_close(traced(logits), calibrator(logits))
+    extreme = torch.tensor([[900.0, -900, 0, 0, 0], [0, 0, 0, 0, 0]])
+    for seen in (logits[:1], logits[:4], extreme, logits):
+        traced = torch.jit.trace(calibrator, seen)
+        for shown in (logits, extreme):
+            torch.testing.assert_close(
+                traced(shown), calibrator(shown), rtol=1e-5, atol=1e-4
+            )
 
 
 @pytest.mark.parametrize("name", CALIBRATORS)
