@@ -730,6 +730,108 @@ def test_what_is_changed_between_two_epochs_is_refused(tmp_path, what):
         next(epochs)
 
 
+OF_STEPS = ["loss", "optimiser", "weight decay", "a layer"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("what", OF_STEPS)
+def test_what_on_batch_changes_in_the_last_epoch_is_refused(tmp_path, what, epochs):
+    config = small(tmp_path, model="mlp", epochs=epochs)
+
+    def change(progress):
+        if progress.epoch == epochs and progress.step == progress.steps:
+            CHANGES[what](trainer)
+
+    trainer = training.Trainer(training.prepare(config), change)
+    with pytest.raises(ValueError, match="trainer: its network, loss or optimiser"):
+        list(trainer)
+    assert not runs.is_done(config.run_dir)
+
+
+def test_a_learning_rate_that_no_setting_names_is_refused(tmp_path):
+    def set_rate(*_):
+        trainer.optimizer.param_groups[0]["lr"] *= 0.1
+
+    message = "trainer: its learning rate was set to 0.005 where its settings say 0.05"
+    config = small(tmp_path, model="mlp", milestones=[1])
+    trainer = training.Trainer(training.prepare(config), set_rate)
+    with pytest.raises(ValueError, match=message):
+        next(iter(trainer))
+    trainer = training.Trainer(training.prepare(config))
+    epochs = iter(trainer)
+    next(epochs)
+    set_rate()
+    with pytest.raises(ValueError, match=message):
+        next(epochs)
+    rates = [record["lr"] for record in trainer]
+    np.testing.assert_allclose(rates, [0.005, 0.005])
+
+
+def weights_of(trainer, factor):
+    return {k: v * factor for k, v in trainer.model.state_dict().items()}
+
+
+def average(trainer):
+    averaged = torch.optim.swa_utils.AveragedModel(trainer.model)
+    next(trainer.model.parameters()).data.mul_(0.5)
+    averaged.update_parameters(trainer.model)
+    trainer.model.load_state_dict(averaged.module.state_dict())
+
+
+OF_WEIGHTS = {
+    "an average": average,
+    "another state": lambda t: t.load_state_dict(
+        t.state_dict() | {"model": weights_of(t, 2)}
+    ),
+    "data that no version counts": lambda t: next(t.model.parameters()).data.mul_(2),
+}
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("what", OF_WEIGHTS)
+def test_weights_that_no_step_made_are_refused_and_the_run_can_go_on(
+    tmp_path, what, epochs
+):
+    """After the last record, too: logits and weights.pt were of two networks."""
+    config = small(tmp_path / "a", model="mlp", epochs=epochs, ood=("noise",))
+    plain = small(tmp_path / "b", model="mlp", epochs=epochs, ood=("noise",))
+    trainer = training.Trainer(training.prepare(config))
+    epoch = iter(trainer)
+    for _ in range(epochs):
+        record = next(epoch)
+    assert record["epoch"] == epochs
+    OF_WEIGHTS[what](trainer)
+    with pytest.raises(ValueError, match="trainer: its weights were changed after an"):
+        next(epoch)
+    assert not list((config.run_dir).glob("logits/*"))
+    list(fit(config))
+    list(fit(plain))
+    for split in ("val", "test", "noise"):
+        logits, _ = runs.load_logits(config.run_dir, split)
+        assert np.array_equal(logits, runs.load_logits(plain.run_dir, split)[0])
+
+
+def test_weights_that_are_put_back_between_two_epochs_are_no_change(tmp_path):
+    config = small(tmp_path, model="mlp", epochs=2)
+    trainer = training.Trainer(training.prepare(config))
+    for _ in trainer:
+        left = copy.deepcopy(trainer.state_dict())
+        trainer.load_state_dict(left | {"model": weights_of(trainer, 2)})
+        trainer.predict(trainer.splits.test[0][:5])
+        trainer.load_state_dict(left)
+    assert runs.is_done(config.run_dir)
+
+
+def test_samples_that_no_step_saw_are_not_in_the_pace(tmp_path, monkeypatch):
+    """Of 1,000 digits drop_last leaves out 400; here every epoch takes as long."""
+    ticks = iter(range(0, 10**6, 2))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
+    asked = small(tmp_path, model="mlp", epochs=1, batch_size=600, drop_last=True)
+    record = next(fit(asked))
+    whole = next(fit(dataclasses.replace(asked, drop_last=False, variant="whole")))
+    assert record["images_per_second"] / whole["images_per_second"] == 0.6
+
+
 def test_a_checkpoint_of_a_gpu_goes_on_on_a_cpu(tmp_path, monkeypatch):
     """There the optimiser is a fused one, and says so in its state."""
     config = small(tmp_path, model="mlp", epochs=2)

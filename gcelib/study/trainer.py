@@ -6,6 +6,7 @@ both.
 """
 
 import contextlib
+import hashlib
 import json
 import statistics
 import time
@@ -287,6 +288,7 @@ class Trainer:
         self.device = torch.device(job.settings.device)
         self._fresh = False  # whether all is as the seed made it
         self._was_given_a_state = False
+        self._is_in_run = False  # whether the epoch that runs will be stored
         self._has_compared = False  # logits of samples alone and among others
         self._telling_once = TellingOnce()
         self._environments: list[Environment] = []
@@ -326,6 +328,8 @@ class Trainer:
             fused=self.device.type == "cuda" or None,
         )
         self._fresh = True
+        self._rate = settings.lr
+        self._weights_left: str | None = None  # by the last epoch of this iteration
         self._made = self._parts_of_run()
         self._made_options = self._options()
         self._made_state = self._marks()
@@ -338,6 +342,7 @@ class Trainer:
         """Return what no step changes: the options of the optimiser and the loss."""
         of_steps = [
             {k: value for k, value in group.items() if k not in ("params", "lr")}
+            | {"params": [id(weight) for weight in group["params"]]}
             for group in self.optimizer.param_groups
         ]
         of_loss = {
@@ -362,6 +367,7 @@ class Trainer:
         parts = zip(self._parts_of_run(), self._made, strict=True)
         is_another = any(part is not made for part, made in parts)
         is_another = is_another or self._options() != self._made_options
+        is_another = is_another or self._has_weights_without_steps()
         if is_another or (self._fresh and self._marks() != self._made_state):
             fail(
                 "trainer",
@@ -370,6 +376,37 @@ class Trainer:
                 "name a network of your own as model='module:function', or take the "
                 "steps in a loop of your own",
             )
+        rates = {float(group["lr"]) for group in self.optimizer.param_groups}
+        if rates != {self._rate}:
+            fail(
+                "trainer",
+                f"its learning rate was set to {max(rates - {self._rate}):g} where its "
+                f"settings say {self._rate:g}, which would be stored",
+                "give lr and milestones to TrainConfig, or take the steps in a loop of "
+                "your own",
+            )
+
+    def _has_weights_without_steps(self) -> bool:
+        """Tell whether a weight that can learn is none of the optimiser's."""
+        groups = self.optimizer.param_groups
+        stepped = {id(weight) for group in groups for weight in group["params"]}
+        weights = self.model.parameters()
+        return any(id(w) not in stepped for w in weights if w.requires_grad)
+
+    def _refuse_other_weights(self) -> None:
+        """Refuse other weights than the last epoch left: a stopped run lacks them."""
+        self._refuse_changed()
+        if _digest_of_weights(self.model) != self._weights_left:
+            fail(
+                "trainer",
+                "its weights were changed after an epoch, and results would be of two "
+                "networks",
+                "iterate again, and the run goes on from the weights that the epoch "
+                "left; measure others by trainer.predict and metrics.evaluate (put "
+                "the epoch's back before the next), or keep averages inside a network "
+                "of your own",
+            )
+        self._was_given_a_state = False  # what was left has been put back
 
     # --- what a checkpoint holds ---
 
@@ -391,7 +428,8 @@ class Trainer:
         """Take an earlier state, to predict with it or train an epoch.
 
         A run that is iterated over goes on from its own checkpoint, or begins with its
-        seed's weights, and says that this state is not used.
+        seed's weights, and says that this state is not used; between two epochs of it,
+        and after its last record, it is refused unless the weights are put back.
 
         Parameters
         ----------
@@ -407,6 +445,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.criterion.load_state_dict(state["criterion"])
+        self._rate = float(self.optimizer.param_groups[0]["lr"])
 
     # --- the run ---
 
@@ -421,8 +460,9 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the folder holds another result, or the network, loss or optimiser is
-            another than the settings say.
+            If the folder holds another result; if the network, loss, optimiser or
+            learning rate is another than the settings say; if weights were changed
+            between two epochs, or after the last one's record.
         RuntimeError
             If another process writes there.
         FloatingPointError
@@ -453,7 +493,9 @@ class Trainer:
                     run.save_checkpoint(state)
                     run.write_history(history)
                 pace = statistics.median(r["seconds"] for r in history)
+                self._weights_left = _digest_of_weights(self.model)
                 yield record | {"seconds_left": pace * (settings.epochs - epoch - 1)}
+                self._refuse_other_weights()
             with torch_defaults():
                 self._finish(run, parts, logits, history)
 
@@ -508,9 +550,14 @@ class Trainer:
             "epochs": settings.epochs,
             "lr": settings.learning_rate(epoch),
         }
-        record |= self.train_epoch(epoch, parts["train"])
-        n_train = len(parts["train"][1])
-        pace = n_train / max(time.perf_counter() - start, 1e-9)  # a clock may stand
+        self._is_in_run = True
+        try:
+            record |= self.train_epoch(epoch, parts["train"])
+        finally:
+            self._is_in_run = False
+        self._refuse_changed()
+        n = _n_in_steps(len(parts["train"][1]), settings.batch_size, settings.drop_last)
+        pace = n / max(time.perf_counter() - start, 1e-9)  # a clock may stand
         record["images_per_second"] = round(pace, 1)
         is_last = epoch + 1 == settings.epochs
         look = is_last or (epoch + 1) % settings.eval_every == 0
@@ -594,8 +641,9 @@ class Trainer:
         settings = self.settings
         seed = settings.seed * 1_000_003 + epoch
         generator = torch.Generator().manual_seed(seed)
+        self._rate = settings.learning_rate(epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate(epoch)
+            group["lr"] = self._rate
         self._fresh = False
         self.model.train()
         with (
@@ -646,6 +694,8 @@ class Trainer:
                 seconds = time.perf_counter() - start
                 place = (epoch + 1, settings.epochs, step + 1, n_steps)
                 self.on_batch(BatchProgress(*place, seconds))
+                if self._is_in_run:
+                    self._refuse_changed()
         # The last step may have spoilt the weights, and no loss has told of it yet.
         first_bad = torch.where((first_bad < 0) & ~self._is_finite(), step, first_bad)
         return sums, first_bad
@@ -800,6 +850,17 @@ class Trainer:
             fail("trainer", problem, "iterate over it first: list(trainer)")
 
 
+def _digest_of_weights(network: nn.Module) -> str:
+    """The SHA-256 of weights and buffers that are no counts."""
+    digest = hashlib.sha256()
+    for name, values in network.state_dict().items():
+        if isinstance(values, Tensor) and values.is_floating_point():
+            digest.update(name.encode())
+            numbers = values.detach().cpu().contiguous().reshape(-1)
+            digest.update(numbers.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
     """Let a network evaluate, and put each part's mode back: ``on_batch`` may ask."""
@@ -827,6 +888,11 @@ def _n_steps(n: int, batch_size: int, drop_last: bool) -> int:
     rest = n % batch_size
     incomplete = rest > 1 and not drop_last  # of a single sample nothing can be learnt
     return n // batch_size + incomplete
+
+
+def _n_in_steps(n: int, batch_size: int, drop_last: bool) -> int:
+    """Count the samples that the steps of an epoch see."""
+    return min(n, batch_size * _n_steps(n, batch_size, drop_last))
 
 
 def _look(split: str, logits: Tensor, labels: Tensor) -> Record:
