@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gcelib import _check
 from gcelib.bins import Floats
+from gcelib.blocks import rounding_of
 from gcelib.calibrator import (
     TEMPERATURE,
     TIE,
@@ -20,6 +21,7 @@ from gcelib.calibrator import (
     confidence_of,
     count_below,
     distances_below_top,
+    groups_of_ties,
     softmax_sums,
 )
 
@@ -135,8 +137,10 @@ class AdaptiveTemperatureScaling(Calibrator):
         order = np.argsort(confidence, kind="stable")
         confidence = confidence[order]
         correct = (logits.argmax(1) == labels)[order].double().numpy()
-        thresholds, cuts = _quantile_bins(confidence, self.n_bins)
-        bins = _Bins(distances[order], cuts)
+        rounding = rounding_of(logits)
+        group = groups_of_ties(confidence, rounding)
+        thresholds, cuts = _quantile_bins(confidence, self.n_bins, group)
+        bins = _Bins(distances[order], cuts, rounding)
         if self.rounds is None:
             candidates, errors = self._solve(bins, correct)
         else:
@@ -162,7 +166,7 @@ class AdaptiveTemperatureScaling(Calibrator):
         for _ in range(rounds + 1):
             confidence = bins.confidence(temperatures, gap)
             candidates.append(temperatures)
-            errors.append(self._error(confidence, correct))
+            errors.append(self._error(confidence, correct, bins.rounding))
             gap = bins.mean(confidence - correct)
             step = (self.step * gap).clip(-self.max_step, self.max_step)
             temperatures = (temperatures + step).clip(*self.t_range)
@@ -183,7 +187,10 @@ class AdaptiveTemperatureScaling(Calibrator):
                 temperatures = np.where(stuck, further, temperatures)
         solved = np.where(bins.counts, temperatures, 1)
         candidates = [np.ones(self.n_bins), solved]
-        errors = [self._error(bins.confidence(t, gap), correct) for t in candidates]
+        errors = [
+            self._error(bins.confidence(t, gap), correct, bins.rounding)
+            for t in candidates
+        ]
         return candidates, errors
 
     @property
@@ -193,9 +200,9 @@ class AdaptiveTemperatureScaling(Calibrator):
             return _FURTHEST
         return self.t_range
 
-    def _error(self, confidence: Floats, correct: Floats) -> float:
+    def _error(self, confidence: Floats, correct: Floats, rounding: float) -> float:
         """The ECE that chooses between candidates."""
-        return binned_error(confidence, confidence - correct, self.n_ece_bins)
+        return binned_error(confidence, confidence - correct, self.n_ece_bins, rounding)
 
     def _warn_of_little(self, before: float, after: float, n_samples: int) -> None:
         """Say so if a large error was hardly mended: logits of a far wrong scale."""
@@ -242,15 +249,20 @@ def _at_an_end(
     )
 
 
-def _quantile_bins(confidence: Floats, n_bins: int) -> tuple[Floats, IntArray]:
+def _quantile_bins(
+    confidence: Floats, n_bins: int, group: IntArray
+) -> tuple[Floats, IntArray]:
     """Thresholds at quantiles of sorted confidences, and where they cut them.
 
     Bin m holds the samples ``cuts[m]:cuts[m + 1]``. A threshold falls on a sample; it
-    is lifted a little, where there is room above it, so that float32 rounding keeps
-    equal confidences in one bin.
+    is lifted to the last of its ``group``, those that are equal but for rounding, and
+    then a little, where there is room above it, so that float32 rounding keeps equal
+    confidences in one bin.
     """
     thresholds = np.quantile(confidence, np.linspace(0, 1, n_bins + 1))
     cuts = np.searchsorted(confidence, thresholds, side="right")
+    cuts = np.searchsorted(group, group[cuts - 1], side="right")
+    thresholds = np.maximum(thresholds, confidence[cuts - 1])
     room = np.append(confidence, 1)[cuts] - thresholds
     thresholds += np.minimum(room / 2, 1e-5 * (1 - thresholds))
     thresholds[0] = 0
@@ -291,7 +303,8 @@ class _Bins:
     width = math.log(1.25)
     n_nodes = 10
 
-    def __init__(self, distances: Tensor, cuts: IntArray) -> None:
+    def __init__(self, distances: Tensor, cuts: IntArray, rounding: float) -> None:
+        self.rounding = rounding  # of the logits that ``distances`` were made from
         self.counts = np.diff(cuts)
         self._filled = np.flatnonzero(self.counts)
         self._starts = cuts[self._filled]

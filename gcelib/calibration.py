@@ -25,7 +25,14 @@ from gcelib import _check
 from gcelib.affine import BiasCalibration, VectorScaling
 from gcelib.ats import AdaptiveTemperatureScaling
 from gcelib.bins import Floats
-from gcelib.calibrator import TEMPERATURE, BufferRule, Calibrator, interpolate
+from gcelib.blocks import rounding_of
+from gcelib.calibrator import (
+    TEMPERATURE,
+    BufferRule,
+    Calibrator,
+    groups_of_ties,
+    interpolate,
+)
 from gcelib.ensemble import EnsembleTemperatureScaling
 from gcelib.spline import SplineCalibration
 from gcelib.temperature import TemperatureScaling
@@ -55,7 +62,8 @@ class IsotonicCalibration(Calibrator):
     scikit-learn fits them (``sklearn.isotonic``); a fitted state applies without it.
     Each p_k becomes a step-wise linear, never falling function of itself. Those that
     come out as 0 get ``floor``, since log 0 would make one surprise infinitely bad.
-    Predictions and order may change. The output is log-probabilities.
+    Those that are equal but for rounding, as votes are, have one value. Predictions and
+    order may change. The output is log-probabilities.
 
     Parameters
     ----------
@@ -105,11 +113,13 @@ class IsotonicCalibration(Calibrator):
             from sklearn.isotonic import IsotonicRegression
 
         probs = logits.double().softmax(1).numpy()
+        rounding = rounding_of(logits)
         points: list[Floats] = []
         values: list[Floats] = []
         for k in range(logits.shape[1]):
+            shown = _without_rounding(probs[:, k], rounding)
             regression = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-            regression.fit(probs[:, k], (labels == k).double().numpy())
+            regression.fit(shown, (labels == k).double().numpy())
             points.append(regression.X_thresholds_)
             values.append(regression.y_thresholds_)
         return {"points": _equally_long(points), "values": _equally_long(values)}
@@ -143,6 +153,20 @@ class IsotonicCalibration(Calibrator):
         moved = interpolate(probs.T, self.points, self.values).T
         moved = torch.maximum(moved, self.floor)
         return (moved / moved.sum(1, keepdim=True)).log().to(logits.dtype)
+
+
+def _without_rounding(probs: Floats, rounding: float) -> Floats:
+    """Probabilities, those that are equal but for rounding of logits brought together.
+
+    Else the order of equal votes hangs on their last bits, and a fit that learns from
+    it says one thing in float32 and another in float64.
+    """
+    order = np.argsort(probs, kind="stable")
+    ordered = probs[order]
+    group = groups_of_ties(ordered, rounding)
+    together = np.empty_like(probs)
+    together[order] = ordered[np.searchsorted(group, group)]
+    return together
 
 
 def _equally_long(curves: list[Floats]) -> Floats:

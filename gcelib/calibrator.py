@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gcelib import _check
 from gcelib._check import Array
-from gcelib.bins import Floats, bin_scale
+from gcelib.bins import Floats, Integers, bin_scale
 
 #: Calibration errors closer than this are equal: rounding must not choose between
 #: candidates.
@@ -38,9 +38,9 @@ _ENOUGH = 200
 _MOST_EXCHANGED = 2_000
 #: So many exchanges show the rest.
 _MOST_EXCHANGES = 100
-#: How far above a bin's edge a confidence still counts as on it, relative: these come
-#: from a softmax in float64.
-_EDGE_TOLERANCE = 1e-12
+#: How far a softmax at some temperature, in float64, may lie above what it should be,
+#: relative.
+_OF_SOFTMAX = 1e-12
 
 
 @dataclass(frozen=True)
@@ -451,9 +451,10 @@ def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
 
     The mean of p(label) is compared with its mean over all orders of the labels: no
     more than two of its standard deviations above, where the probabilities claim four
-    or more. So is the mean of its rank among all samples, which does not hang on a few
-    large ones. Even where one class is nearly always predicted, logits that know
-    something of the others pass.
+    or more; up to four where they claim twenty times as much, as two are now and then
+    exceeded by chance. So is the mean of its rank among all samples, which does not
+    hang on a few large ones. Even where one class is nearly always predicted, logits
+    that know something of the others pass.
     """
     n_all = len(labels)
     n_classes = logits.shape[1]
@@ -478,10 +479,13 @@ def are_unrelated(logits: Tensor, labels: Tensor) -> bool:
     probs = logits.double().softmax(1)
     gain, deviation = _gain_by_order(probs, labels, counts)
     claimed_gain = float((probs.square().sum(1) - probs @ counts / n_samples).mean())
-    if gain > 2 * deviation or claimed_gain < 4 * deviation:
+    if claimed_gain < 4 * deviation:
+        return False
+    most = min(max(2, claimed_gain / (20 * deviation)), 4) if deviation else 2
+    if gain > most * deviation:
         return False
     gain, deviation = _gain_by_order(_ranks(probs), labels, counts)
-    return gain <= 2 * deviation
+    return gain <= most * deviation
 
 
 def warn_of_other_rows(logits: Tensor, labels: Tensor, name: str) -> None:
@@ -649,6 +653,44 @@ def confidence_of(logits: Tensor) -> Tensor:
     return 1 / shifted.exp().sum(1, dtype=torch.float64)
 
 
+def groups_of_ties(probs: Floats, rounding: float) -> Integers:
+    """Number sorted probabilities, those that are equal but for rounding alike.
+
+    Votes and rounded probabilities repeat few numbers, which softmax(log p) gives now
+    a little above, now a little below. Where more than half are numbers of their own,
+    only what is exactly equal is alike.
+
+    Parameters
+    ----------
+    probs : (N,) array
+        A softmax in float64, sorted.
+    rounding : float
+        That of the logits: see ``blocks.rounding_of``.
+
+    Returns
+    -------
+    (N,) array of integers
+        Rising from 0.
+
+    Examples
+    --------
+    >>> groups_of_ties(np.array([0.2, 0.2, 0.6, 0.6 + 1e-15, 0.6 + 2e-15]), 1e-15)
+    array([0, 0, 1, 1, 1])
+    """
+    # The logits' own rounding, which moves p by p (1 - p), and the last bits of a sum.
+    slack = probs * (8 * rounding * (1 - probs) + 8 * np.finfo(np.float64).eps)
+    gaps = np.diff(probs)
+    begins = np.append(True, gaps > slack[1:])
+    group = np.cumsum(begins) - 1
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(probs)) - 1
+    is_wide = probs[last] - probs[first] > slack[last]  # a chain of small gaps
+    begins |= is_wide[group]
+    if 2 * int(begins.sum()) > len(probs):
+        begins = np.append(True, gaps > 0)
+    return np.cumsum(begins) - 1
+
+
 def distances_below_top(logits: Tensor) -> Tensor:
     """How far each logit lies below its row's largest, (N, K): no exp can overflow."""
     return logits.amax(1, keepdim=True) - logits
@@ -681,9 +723,16 @@ def softmax_sums(distances: Tensor, inverse_temperatures: Floats) -> Floats:
     return sums
 
 
-def binned_error(confidence: Floats, excess: Floats, n_bins: int) -> float:
-    """ECE in bins of equal width from confidences and (confidence - correct)."""
-    bins = (confidence * bin_scale(n_bins, _EDGE_TOLERANCE)).astype(np.intp)
+def binned_error(
+    confidence: Floats, excess: Floats, n_bins: int, rounding: float
+) -> float:
+    """ECE in bins of equal width from confidences and (confidence - correct).
+
+    ``rounding`` is that of the logits (``blocks.rounding_of``): what lies above an edge
+    by no more, or by what a softmax in float64 adds, is on it.
+    """
+    tolerance = max(rounding, _OF_SOFTMAX)
+    bins = (confidence * bin_scale(n_bins, tolerance)).astype(np.intp)
     return float(np.abs(np.bincount(bins, excess)).sum() / len(bins))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gcelib import _check
 from gcelib.bins import Floats
+from gcelib.blocks import rounding_of
 from gcelib.calibrator import (
     TEMPERATURE,
     TIE,
@@ -216,9 +217,10 @@ def _temperature_by_ece(logits: Tensor, labels: Tensor) -> float:
     if not bool(distances.any()):
         return one_for_equal_logits()
     correct = (logits.argmax(1) == labels).double().numpy()
+    rounding = rounding_of(logits)
     # Added up as published: its 2.5 is 2.500000000000001.
     grid = np.cumsum(np.full(100, 0.1))
-    temperature, error = _best_of_grid(grid, distances, correct)
+    temperature, error = _best_of_grid(grid, distances, correct, rounding)
     if grid[0] < temperature < grid[-1]:
         return temperature
     if correct.all():
@@ -226,7 +228,7 @@ def _temperature_by_ece(logits: Tensor, labels: Tensor) -> float:
     factor = 0.1 if temperature == grid[0] else 10.0
     for _ in range(3):
         grid = grid * factor
-        candidate, candidate_error = _best_of_grid(grid, distances, correct)
+        candidate, candidate_error = _best_of_grid(grid, distances, correct, rounding)
         if candidate_error >= error - TIE:
             break
         temperature = candidate
@@ -243,10 +245,10 @@ def _temperature_by_ece(logits: Tensor, labels: Tensor) -> float:
 
 
 def _best_of_grid(
-    grid: Floats, distances: Tensor, correct: Floats
+    grid: Floats, distances: Tensor, correct: Floats, rounding: float
 ) -> tuple[float, float]:
     """The first temperature of the grid with the smallest ECE, and that ECE."""
     confidences = 1 / softmax_sums(distances, 1 / grid)
-    errors = np.array([binned_error(c, c - correct, 15) for c in confidences])
+    errors = np.array([binned_error(c, c - correct, 15, rounding) for c in confidences])
     first = int(np.argmax(errors <= errors.min() + TIE))
     return float(grid[first]), float(errors[first])

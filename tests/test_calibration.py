@@ -8,12 +8,14 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn.isotonic
 import torch
 from hypothesis import given, settings, strategies as st
 from scipy import interpolate, optimize
 from torch import nn
 
-from gcelib import ensemble, metrics
+from gcelib import ensemble, logits_from_probabilities, metrics
+from gcelib.blocks import rounding_of
 from gcelib.calibration import (
     ALL_CALIBRATORS,
     CALIBRATORS,
@@ -21,7 +23,13 @@ from gcelib.calibration import (
     BrowserForm,
     make_calibrator,
 )
-from gcelib.calibrator import with_confidence
+from gcelib.calibrator import (
+    binned_error,
+    distances_below_top,
+    groups_of_ties,
+    softmax_sums,
+    with_confidence,
+)
 
 F64 = torch.float64
 
@@ -691,6 +699,99 @@ def test_half_models_keep_their_calibrators_precision(name):
         for a, b in zip(before, model.buffers(), strict=True)
     )
     assert model(torch.zeros(3, 5, dtype=torch.float16)).dtype == torch.float32
+
+
+def votes(n_trees, n_classes, n=3000, seed=0):
+    """Shares of trees, and labels that follow them loosely."""
+    rng = np.random.default_rng(seed)
+    truth = rng.dirichlet(np.full(n_classes, 0.4), size=n)
+    counts = np.array([rng.multinomial(n_trees, p) for p in truth])
+    truth = 0.6 * truth + 0.4 / n_classes
+    labels = (rng.random((n, 1)) > truth.cumsum(1)).sum(1).clip(max=n_classes - 1)
+    return counts / n_trees, labels
+
+
+@pytest.mark.parametrize("n_trees", [5, 8, 20])
+def test_isotonic_regression_keeps_equal_votes_together(n_trees):
+    """It is that of the shares, in which all equal votes are equal."""
+    shares, labels = votes(n_trees, 6)
+    columns = []
+    for k in range(6):
+        regression = sklearn.isotonic.IsotonicRegression(
+            y_min=0, y_max=1, out_of_bounds="clip"
+        )
+        regression.fit(shares[:, k].round(6), labels == k)
+        columns.append(regression.predict(shares[:, k].round(6)))
+    expected = np.maximum(np.stack(columns, 1), 1e-6)
+    expected /= expected.sum(1, keepdims=True)
+    for fitted_on in (np.float64, np.float32):
+        isotonic = make_calibrator("isotonic")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # labels with the probability 0
+            isotonic.fit(logits_from_probabilities(shares.astype(fitted_on)), labels)
+        for shown in (np.float64, np.float32):
+            logits = logits_from_probabilities(shares.astype(shown))
+            found = isotonic(logits).exp().numpy()
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ats", "ats_converged"])
+@pytest.mark.parametrize("n_trees", [5, 8, 20])
+def test_equal_votes_are_in_one_bin_of_ats(n_trees, name):
+    """One temperature for each share, in any type, in a batch and alone."""
+    shares, labels = votes(n_trees, 4)
+    top = (shares.max(1) * n_trees).round().astype(int)
+    logits = logits_from_probabilities(shares)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ats = make_calibrator(name).fit(logits, labels)
+    single = logits_from_probabilities(shares.astype(np.float32))
+    alone = [logits_from_probabilities(row[None]) for row in shares[:300]]
+    found = {}
+    for before in (logits, single, torch.cat(alone)):
+        lowest = before.amin(1)  # of a zero: never 0 itself
+        inverse = ats(before).amin(1) / lowest
+        for count, value in zip(top, inverse.tolist(), strict=False):
+            found.setdefault(count, set()).add(round(value, 5))
+    assert {len(values) for values in found.values()} == {1}
+    right = shares.argmax(1) == labels
+    assert float(ats.ece_trace[0]) == pytest.approx(exact_ece(top, n_trees, right))
+    after = metrics.ece(ats(logits), labels)
+    assert float(ats.ece_trace.min()) == pytest.approx(after, abs=1e-6)
+
+
+def exact_ece(counts, n, right):
+    """The ECE of shares counts / n in 20 bins, in whole numbers."""
+    bins = -(-counts * 20 // n)
+    return np.abs(np.bincount(bins, counts / n - right)).sum() / len(counts)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_search_for_the_smallest_ece_bins_votes_as_the_ece_does(kind):
+    """20 trees in 15 bins have shares on edges."""
+    shares, _ = votes(20, 3)
+    labels = (np.random.default_rng(0).random((3000, 1)) > shares.cumsum(1)).sum(1)
+    logits = logits_from_probabilities(shares.astype(kind))
+    distances = distances_below_top(logits.double())
+    correct = (logits.argmax(1) == torch.tensor(labels)).double().numpy()
+    confidence = 1 / softmax_sums(distances, np.ones(1))[0]
+    found = binned_error(confidence, confidence - correct, 15, rounding_of(logits))
+    assert found == pytest.approx(metrics.ece(logits, labels, n_bins=15), abs=1e-7)
+
+
+def test_only_what_is_equal_but_for_rounding_is_tied():
+    few = np.repeat([0.1, 0.5, 0.7], 4)
+    few[1:4] += [1e-17, 2e-17, 3e-17]
+    few[9:] += [2e-16, 4e-16, 1e-9]
+    found = groups_of_ties(few, 1e-15)
+    assert found.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3]
+    many = np.sort(np.random.default_rng(0).random(1000))
+    many[500] = np.nextafter(many[499], 1)
+    assert groups_of_ties(many, 1e-7).tolist() == list(range(1000))
+    many[500] = many[499]
+    assert groups_of_ties(many, 1e-7)[-1] == 998
+    chain = 0.5 + 1e-9 * np.arange(1000)  # each near the next, not all near the first
+    assert groups_of_ties(chain, 1e-9).tolist() == list(range(1000))
 
 
 @pytest.mark.parametrize("name", CALIBRATORS)

@@ -368,6 +368,17 @@ def test_differences_of_few_errors_are_told():
         paired_differences({"a": z, "b": 2 * z}, y, "a", resamples=100)
 
 
+@pytest.mark.parametrize(("n", "separation"), [(600, 6), (5000, 4)])
+def test_a_good_model_hardly_ever_passes_with_shuffled_labels(n, separation):
+    """Two standard deviations are exceeded by chance in two of a hundred orders."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, n)
+    z = torch.from_numpy(calibrated(y, 10, separation, rng))
+    told = [are_unrelated(z, torch.from_numpy(rng.permutation(y))) for _ in range(150)]
+    assert sum(told) >= 149
+    assert not are_unrelated(z, torch.from_numpy(y))
+
+
 @pytest.mark.parametrize("n_classes", [2, 5, 10])
 def test_labels_in_another_order_are_told_of_classes_in_turns(n_classes):
     y = np.arange(20_000) % n_classes
