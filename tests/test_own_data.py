@@ -1233,8 +1233,68 @@ HIDING = textwrap.dedent("""
         def hidden(self, x):
             return nn.functional.dropout(self.first(x.flatten(1)), 0.5, training=True)
     def drawing(k, shape): return Drawing(k)
+    class Made(Centred):
+        def hidden(self, x):
+            return nn.Dropout(0.5)(self.first(x.flatten(1)))
+    def drawing_in_a_new_layer(k, shape): return Made(k)
+    class Switched(Centred):
+        def hidden(self, x):
+            h = self.first(x.flatten(1))
+            return nn.functional.dropout(h, 0.5, training=self.training)
+    def drawing_in_training(k, shape): return Switched(k)
     def softmax(k, shape):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, k), nn.Softmax(1))
+
+    class Late(Net):
+        def __init__(self, k):
+            super().__init__(k)
+            self.first = None
+        def hidden(self, x):
+            if self.first is None:
+                self.first = nn.Linear(64, 16)
+            return self.first(x.flatten(1))
+    def late(k, shape): return Late(k)
+    def late_but_run_once(k, shape):
+        net = Late(k)
+        net(torch.zeros(2, *shape))
+        return net
+    def lazy_but_run_once(k, shape):
+        net = nn.Sequential(nn.Flatten(), nn.LazyLinear(k))
+        net(torch.zeros(2, *shape))
+        return net
+    class LateTensor(Centred):
+        def hidden(self, x):
+            if not hasattr(self, "scale"):
+                self.scale = nn.Parameter(torch.ones(16))
+            return self.first(x.flatten(1)) * self.scale
+    def late_tensor(k, shape): return LateTensor(k)
+    class Again(Centred):
+        def hidden(self, x):
+            self.scale = nn.Parameter(torch.ones(16))
+            return self.first(x.flatten(1)) * self.scale
+    def put_in_again(k, shape): return Again(k)
+    class Anew(Centred):
+        def hidden(self, x):
+            return nn.Linear(16, 16)(self.first(x.flatten(1)).relu())
+    def made_anew(k, shape): return Anew(k)
+    class Hyper(Centred):
+        def hidden(self, x):
+            h = self.first(x.flatten(1))
+            self.made = h.mean(0).diag() + torch.eye(16)
+            return h @ self.made
+    def computed_weights(k, shape): return Hyper(k)
+    class LateBuffer(Centred):
+        def hidden(self, x):
+            if not hasattr(self, "ramp"):
+                self.register_buffer("ramp", torch.arange(16.0), persistent=True)
+            return self.first(x.flatten(1)) + self.ramp
+    def late_buffer(k, shape): return LateBuffer(k)
+    class LateFrozen(Centred):
+        def hidden(self, x):
+            if not hasattr(self, "ramp"):
+                self.ramp = nn.Parameter(torch.arange(16.0), requires_grad=False)
+            return self.first(x.flatten(1)) + self.ramp
+    def late_and_frozen(k, shape): return LateFrozen(k)
 """)
 
 
@@ -1264,7 +1324,30 @@ def test_weights_that_nobody_would_train_are_refused(hiding, network):
 
 
 @pytest.mark.parametrize(
-    "network", ["frozen_in_a_list", "listed_twice", "states_with_gradients"]
+    ("network", "message"),
+    [
+        ("late", r"first\.weight of .* is made in the first pass"),
+        ("late_tensor", "scale of .* is made in the first pass"),
+        ("put_in_again", "scale of .* is made in the first pass"),
+        ("made_anew", r"makes a weight of shape \(16, 16\) in its pass"),
+    ],
+)
+def test_weights_that_a_pass_makes_are_refused(hiding, network, message):
+    """The optimiser has taken the others by then: these stayed as they were drawn."""
+    with pytest.raises(ValueError, match=f"^model: .*{message}.*__init__"):
+        training.prepare(hiding(network))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "frozen_in_a_list",
+        "listed_twice",
+        "states_with_gradients",
+        "computed_weights",
+        "late_but_run_once",
+        "lazy_but_run_once",
+    ],
 )
 def test_weights_that_are_frozen_or_known_and_what_a_pass_makes_are_taken(
     hiding, network
@@ -1294,6 +1377,8 @@ def test_networks_that_cannot_learn_or_are_not_ready_are_refused(
         ("lost_average", "the buffer average of .* is not kept"),
         ("kept_average", None),
         ("constants", None),
+        ("late_buffer", "ramp of .* is made in the first pass"),
+        ("late_and_frozen", "ramp of .* is made in the first pass"),
         (
             "dropout_in_a_list",
             "Dropout in the plain container _drops of .* stays in tr",
@@ -1316,7 +1401,6 @@ def test_what_training_changes_and_nobody_keeps_is_told(hiding, network, told):
         ("centred", True),
         ("norm_of_the_batch", True),
         ("norm", False),
-        ("drawing", False),
     ],
 )
 def test_logits_that_hang_on_other_samples_are_told(hiding, network, is_told):
@@ -1326,6 +1410,23 @@ def test_logits_that_hang_on_other_samples_are_told(hiding, network, is_told):
     said = told_of_model(caught)
     assert len(said) == is_told
     assert all("hang on which other samples are evaluated with them" in m for m in said)
+
+
+@pytest.mark.parametrize(
+    ("network", "is_told"),
+    [
+        ("drawing", True),
+        ("drawing_in_a_new_layer", True),
+        ("drawing_in_training", False),
+    ],
+)
+def test_a_network_that_draws_in_evaluation_is_told(hiding, network, is_told):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(fit(hiding(network)))
+    said = told_of_model(caught)
+    assert len(said) == is_told
+    assert all("draws random numbers in evaluation" in message for message in said)
 
 
 def test_a_network_that_ends_in_a_softmax_is_told_once(hiding):

@@ -116,6 +116,7 @@ def _estimate(settings: Settings, size: data.Size) -> float:
 
 def _trial_step(name: str, network: nn.Module, x: Tensor, n_classes: int) -> None:
     """Make a step on empty inputs; refuse a network of the user's that cannot."""
+    before, known = list(network.state_dict()), list(network.parameters())
     try:
         logits = network(x)
     except Exception as error:
@@ -126,5 +127,6 @@ def _trial_step(name: str, network: nn.Module, x: Tensor, n_classes: int) -> Non
         fail("model", problem, "let it take inputs of the shape of the data")
     networks.check_output(name, logits, len(x), n_classes)
     if networks.is_own(name):
+        own_networks.refuse_late_weights(name, network, before, known)
         own_networks.refuse_hidden_weights(name, network, x, logits)
     logits.logsumexp(1).mean().backward()

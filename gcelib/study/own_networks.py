@@ -5,7 +5,7 @@ like. Those in a plain list take part in every forward pass, without any error, 
 are neither trained, nor stored, nor switched between training and evaluation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,9 @@ def refuse_hidden_weights(
     unknown = [leaf for leaf in leaves if id(leaf) not in ids and leaf is not x]
     if unknown:  # those that a pass makes itself, as a first state, are no weights
         again = {id(leaf) for leaf in _leaves(network(x))}
+        made = [leaf for leaf in unknown if id(leaf) not in again]
         unknown = [leaf for leaf in unknown if id(leaf) in again]
+        _refuse_made_anew(name, made)
     if unknown:
         problem = (
             f"{name} computes with a weight of shape {tuple(unknown[0].shape)} that is "
@@ -93,6 +95,67 @@ def refuse_hidden_weights(
         if known:
             problem += " that is not frozen"
         fail("model", problem, "return a network that can learn")
+
+
+def _refuse_made_anew(name: str, made: Sequence[Tensor]) -> None:
+    """Refuse layers that each pass makes, of which no tensor outlives it."""
+    weights = [leaf for leaf in made if isinstance(leaf, nn.Parameter)]
+    if weights:
+        problem = (
+            f"{name} makes a weight of shape {tuple(weights[0].shape)} in its pass (as "
+            "of nn.Linear in forward), which would be neither trained nor kept"
+        )
+        fail("model", problem, "make the layer in __init__, and call it in forward")
+
+
+def refuse_late_weights(
+    name: str, network: nn.Module, before: Collection[str], known: Collection[Tensor]
+) -> None:
+    """Refuse a network whose first pass has made weights: no optimiser has them.
+
+    Parameters
+    ----------
+    name : str
+        Its name, for the message.
+    network : torch.nn.Module
+        After a pass.
+    before : collection of str
+        Names in its state before that pass.
+    known : collection of tensors
+        Its parameters before that pass.
+
+    Raises
+    ------
+    ValueError
+        If there is a parameter now that was not there, and is not frozen.
+
+    Warns
+    -----
+    UserWarning
+        If something else has come into the state, which a new network lacks.
+
+    Examples
+    --------
+    >>> network = nn.Linear(4, 3)
+    >>> before, known = [*network.state_dict()], [*network.parameters()]
+    >>> refuse_late_weights("nets:build", network, before, known)
+    """
+    ids = {id(weight) for weight in known}
+    for part, weight in network.named_parameters():
+        if weight.requires_grad and id(weight) not in ids:
+            problem = f"{part} of {name} is made in the first pass, when the optimiser "
+            problem += "has taken the others, and would never be trained"
+            cure = "make it in __init__, or run network(torch.zeros(2, *input_shape)) "
+            cure += "once in the function"
+            fail("model", problem, cure)
+    late = [part for part in network.state_dict() if part not in before]
+    if late:
+        warn(
+            f"model: {late[0]} of {name} is made in the first pass: a run that was "
+            "stopped cannot go on, since a new network has no place for it; make it in "
+            "__init__, or run network(torch.zeros(2, *input_shape)) once in the "
+            "function"
+        )
 
 
 def _leaves(logits: Tensor) -> Iterator[Tensor]:

@@ -565,7 +565,7 @@ class Trainer:
         criterion = self.criterion
         if look or isinstance(criterion, _Adaptive):
             logits["val"] = self._predicted(parts["val"][0], exact=is_last)
-            self._warn_of_mixed_samples(parts["val"][0])
+            self._warn_of_other_logits(parts["val"][0])
         if isinstance(criterion, _Adaptive):
             with self._telling_once:
                 criterion.update(logits["val"].to(self.device), parts["val"][1])
@@ -747,8 +747,8 @@ class Trainer:
         with seeded(self.settings.seed, self.device):
             return self.predict(inputs, exact=exact)
 
-    def _warn_of_mixed_samples(self, samples: Tensor) -> None:
-        """Warn, once, if the logits of a sample hang on the others of its batch."""
+    def _warn_of_other_logits(self, samples: Tensor) -> None:
+        """Warn, once, if logits hang on a draw, or on the others of a batch."""
         if self._has_compared or not networks.is_own(self.settings.model):
             return
         self._has_compared = True
@@ -759,13 +759,19 @@ class Trainer:
                 return self.predict(some, batch_size)
 
         n = len(some)
-        together, in_halves = predicted(n), predicted((n + 1) // 2)
-        difference = own_networks.clear_difference(together, in_halves)
-        if difference is None:
-            return
-        again = predicted(n, self.settings.seed + 1)
-        draws = own_networks.clear_difference(together, again)
-        if draws is None:  # a network that draws gives others each time
+        together = predicted(n)
+        drawn = predicted(n, self.settings.seed + 1)
+        difference = own_networks.clear_difference(together, drawn)
+        if difference is not None:
+            warn(
+                f"model: {self.settings.model} draws random numbers in evaluation (two "
+                f"passes over {n} samples differ by up to {difference:.2g}), and so "
+                "does every result; unless you mean it, let dropout be a layer of the "
+                "network, or pass training=self.training to F.dropout"
+            )
+            return  # other batches draw others, too
+        difference = own_networks.clear_difference(together, predicted((n + 1) // 2))
+        if difference is not None:
             warn(
                 f"model: logits of {self.settings.model} hang on which other samples "
                 f"are evaluated with them (the first {n} differ by up to "
