@@ -712,6 +712,8 @@ options = {"epochs": epochs, "seed": seed, "ood": ood, "variant": variant}
 config = TrainConfig(dataset, loss=loss, runs_dir=runs_dir, **options)
 warnings.warn(f"logits: {seed} of 9 rows are odd; look at them")
 warnings.warn("t_range: 3 ended; look")
+warnings.warn(f"run: {config.run_dir} took {0.5 + seed:g} s")
+warnings.warn(f"model: /proj2/nets.py:{loss} and {seed + 0.125:.2g} hang; look")
 config.run_dir.mkdir(parents=True, exist_ok=True)
 settings = json.loads(json.dumps(config.settings()))
 content = {"config": settings, "environment": {}, "results": {"train_seconds": 1.0}}
@@ -721,14 +723,17 @@ content = {"config": settings, "environment": {}, "results": {"train_seconds": 1
 
 def test_a_sweep_passes_on_what_its_runs_warn_of_each_kind_once(workers, tmp_path):
     notebook = write_notebook(tmp_path / "warns.ipynb", WARNS)
-    grid = {"dataset": "digits", "seed": [1, 2, 3], "epochs": 1}
+    grid = {"dataset": "digits", "seed": [1, 2], "loss": ["ce", "gce"], "epochs": 1}
     with pytest.warns(UserWarning, match="/seed-0") as told:
-        ended = list(sweeps.run(grid, notebook, workers, runs_dir=tmp_path / "b"))
+        ended = list(sweeps.run(grid, notebook, workers, runs_dir=tmp_path / "b2"))
     assert {record["state"] for record in ended} == {"done"}
     said = sorted(str(warning.message).partition(": ")[2] for warning in told)
-    assert len(said) == 2
+    assert len(said) == 5
     assert re.fullmatch(r"logits: \d of 9 rows are odd; look at them", said[0])
-    assert said[1] == "t_range: 3 ended; look"
+    assert re.fullmatch(r"model: /proj2/nets.py:ce and [12]\.1 hang; look", said[1])
+    assert re.fullmatch(r"model: /proj2/nets.py:gce and [12]\.1 hang; look", said[2])
+    assert re.fullmatch(r"run: .*/seed-0\d took [12]\.5 s", said[3])
+    assert said[4] == "t_range: 3 ended; look"
 
 
 def test_a_sweep_is_refused_for_a_value_that_was_set_in_memory(tmp_path, monkeypatch):

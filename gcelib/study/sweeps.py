@@ -206,7 +206,7 @@ def _epoch_seconds(dataset: str, model: str, batch_size: int) -> float:
 
     shape = data.source_of(dataset).size
     if shape is None:
-        splits = data.load(dataset)
+        splits = data.load_as_described(dataset)
         shape = data.Size(len(splits.train[1]), splits.input_shape, splits.n_classes)
     config = trainer.TrainConfig(dataset, model, batch_size=batch_size, epochs=1)
     return 3600 * trainer.estimate_hours(config, *shape)
@@ -367,13 +367,15 @@ def _run(
 #: Kinds of warnings of runs that a sweep passes on; all are in their notebooks.
 _MOST_TOLD = 5
 _NOTEBOOK_BYTES = 2**27
+#: A number that is no part of a name, such as a network's.
+_NUMBER = re.compile(r"(?<![\w./\\-])[-+]?\d[\d.,]*(?:e[-+]?\d+)?\b(?![/\\-])")
 _WARNING = re.compile(r"^\S.*?:\d+: UserWarning: (.+)$", re.MULTILINE)
 
 
 def _pass_on_warnings(run_dir: str, told: set[str]) -> None:
-    """Warn of what a run warned of, each kind once: up to its first number."""
+    """Warn of what a run warned of, each kind once, whatever the numbers in it."""
     for message in _warnings_in(Path(run_dir, "run.ipynb")):
-        kind = re.split(r"\d", message)[0]
+        kind = _NUMBER.sub("n", message.replace(run_dir, ""))
         if kind not in told and len(told) < _MOST_TOLD:
             _check.warn(f"{run_dir}: {message}")
             told.add(kind)
