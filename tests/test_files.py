@@ -1582,6 +1582,25 @@ def test_words_for_no_class_are_told_however_few(tmp_path, word, column):
     read_quietly(path)  # a class
 
 
+@pytest.mark.parametrize(
+    "value", ["#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!"]
+)
+def test_error_values_of_spreadsheets_are_told_wherever_they_stand(tmp_path, value):
+    path = tmp_path / "m.csv"
+    lines = [("cat", "cat", 0.9), ("dog", "dog", 0.8)] * 100
+    for odd in (value, "cat", 0.6), ("cat", value, 0.6), (value, value, 0.7):
+        write_confidences(path, "label,prediction,confidence", [*lines, odd])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            load_logits_file(path)
+        said = [str(warning.message) for warning in caught]
+        told = "', first in line 202, is a spreadsheet's error value and counts as a "
+        assert [told in message for message in said] == [True] * odd.count(value)
+    hashed = [("#1!cat", "#1!cat", 0.9), ("C#", "C#", 0.8), ("#dog", "#dog", 0.8)]
+    write_confidences(path, "label,prediction,confidence", hashed * 60)
+    read_quietly(path)
+
+
 def test_answers_of_many_words_that_no_label_is_are_told(tmp_path):
     path = tmp_path / "m.csv"
     lines = [("cat", "cat", 0.9), ("dog", "dog", 0.8)] * 1000

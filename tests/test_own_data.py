@@ -108,6 +108,15 @@ def test_a_class_that_only_the_test_part_has_is_told(tmp_path):
         data.load(dataset)
 
 
+@pytest.mark.parametrize("parts", [("train",), ("train", "test")])
+def test_a_class_that_no_part_has_is_told(tmp_path, parts):
+    names = np.array(["no", "yes", "never", "neither"])
+    dataset = write_npz(tmp_path / "x.npz", parts=parts, class_names=names)
+    told = "has no sample of class 'never' and of 1 more, so that they count among"
+    with pytest.warns(UserWarning, match=told):
+        data.load(dataset, 1)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "refused"),
     [("0", "00", True), ("K\u00e4se", "Ka\u0308se", True), ("cat", "Cat", False)],
@@ -141,6 +150,20 @@ def test_what_a_folder_lacks_is_drawn_by_the_seed(tmp_path):
         one.mean.double(), pixels.mean((0, 2, 3)), rtol=1e-6, atol=0
     )
     assert one.input_shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("parts", [("train",), ("train", "test")])
+def test_a_test_part_that_only_a_seed_draws_is_told_to_who_names_none(tmp_path, parts):
+    dataset = write_npz(tmp_path / "x.npz", 200, parts=parts)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plain = data.load(dataset)
+        seeded = data.load(dataset, 1)
+        training.prepare(TrainConfig(dataset, ood=[], runs_dir=tmp_path, **QUICK))
+    assert torch.equal(plain.test[0], seeded.test[0])
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == ("test" not in parts)
+    assert all("brings no test part, so that the seed draws it" in m for m in said)
 
 
 def test_any_coloured_image_makes_all_of_them_rgb(tmp_path):
@@ -1753,7 +1776,7 @@ def test_samples_that_were_copied_before_the_parts_were_drawn_are_told(tmp_path)
     path = tmp_path / "balanced.npz"
     np.savez(path, train_images=features[rows], train_labels=labels[rows])
     with pytest.warns(UserWarning, match="^dataset: ") as told:
-        splits = data.load(f"npz:{path}")
+        splits = data.load(f"npz:{path}", 1)
     train = {row.numpy().tobytes() for row in splits.train[0]}
     n_again = sum(row.numpy().tobytes() in train for row in splits.test[0])
     assert n_again > 30
@@ -1765,7 +1788,7 @@ def test_samples_that_were_copied_before_the_parts_were_drawn_are_told(tmp_path)
     np.savez(path, train_images=few, train_labels=rng.integers(0, 2, 300))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data.load(f"npz:{path}")
+        data.load(f"npz:{path}", 1)
 
 
 @pytest.mark.parametrize(("n_features", "digits"), [(3, 1), (4, 1), (5, 1), (6, 0)])
@@ -1827,11 +1850,11 @@ def test_a_part_in_another_unit_is_told(tmp_path, part, change):
     path = tmp_path / "units.npz"
     np.savez(path, **rest, **{f"{part}_images": scaled})
     with pytest.warns(UserWarning, match=f"^dataset: numbers for {part} of .* times"):
-        data.load(f"npz:{path}")
+        data.load(f"npz:{path}", 1)
     np.savez(path, **rest, **{f"{part}_images": other // 3})  # a darker day
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data.load(f"npz:{path}")
+        data.load(f"npz:{path}", 1)
 
 
 def flowers(n, seed):

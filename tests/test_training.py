@@ -171,6 +171,10 @@ def test_dual_focal_gamma_follows_its_authors_table():
         ({"precision": "fp16"}, r"precision: unknown 'fp16'"),
         ({"variant": "../../etc"}, r"variant: .* cannot name a folder"),
         ({"variant": 3}, r"variant: 3 cannot name a folder"),
+        *[
+            ({"variant": word}, f"variant: '{word}' is read as no variant")
+            for word in ("NA", "NULL", "NaN", "None", "nan", "null")
+        ],
         (
             {"loss_options": {"gama": 3}, "loss": "focal"},
             r"loss_options: unknown key 'gama'; did you mean 'gamma'",

@@ -328,7 +328,8 @@ class TrainConfig:
     loss_options : dict
         Keyword arguments of the loss.
     seed : int
-        Decides initialisation, data order, augmentation and the train/validation split.
+        Decides initialisation, data order, augmentation, the train/validation split,
+        and the test part of data that brings none.
     variant : str
         Names what else differs, and the run's folder.
     recipe : str
@@ -667,12 +668,19 @@ def _loss_options(
     return options
 
 
+#: What pandas reads as nothing: tables of several variants would lose it.
+_NOTHING_IN_TABLES = {"NA", "NULL", "NaN", "None", "nan", "null"}
+
+
 def _variant(variant: str) -> str:
-    """Return a variant that can name a folder."""
+    """Return a variant that can name a folder, and comes through a table."""
     pattern = r"([A-Za-z0-9_][\w.-]{0,99})?"
     if not isinstance(variant, str) or not re.fullmatch(pattern, variant, re.ASCII):
         cure = "use letters, digits, '.', '_' and '-'"
         fail("variant", f"{variant!r} cannot name a folder", cure)
+    if variant in _NOTHING_IN_TABLES:
+        problem = f"{variant!r} is read as no variant from a table's file"
+        fail("variant", problem, "choose another word, such as 'without'")
     return variant
 
 

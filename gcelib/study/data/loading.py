@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gcelib._check import as_tensor, choice, fail, number
+from gcelib._check import as_tensor, choice, fail, number, warn
 from gcelib.study import places
 from gcelib.study.data import own
 from gcelib.study.data.long_tails import cut, split_name
@@ -101,7 +101,7 @@ def _digest(file: Path, version: object) -> str:
 
 
 def load(
-    name: str, seed: int = 1, root: str | os.PathLike[str] | None = None
+    name: str, seed: int | None = None, root: str | os.PathLike[str] | None = None
 ) -> Splits:
     """Load a data set; the seed draws the split into train and validation.
 
@@ -112,7 +112,9 @@ def load(
     (``digit_pairs``: a digit; ``av1451``: a subject) train and val are split first,
     then cut. Validation is drawn as in the published code (numpy's legacy shuffle, not
     stratified): CIFAR at seed 1 is its very split, and a class of one or two images may
-    be missing in train. Only ``av1451``'s test split depends on the seed.
+    be missing in train. The test split depends on the seed, too, of ``av1451`` and of
+    your own data that brings none (or by the function that makes it): load these with
+    the seed of the run whose samples you want.
 
     Parameters
     ----------
@@ -120,8 +122,8 @@ def load(
         A key of ``DATASETS``, or one followed by ``_lt<rho>`` for its long-tailed
         version (``cifar10_lt100``); or your own data: ``"folder:/path"``,
         ``"npz:/path.npz"``, ``"module:function"`` (see ``gcelib.study.data.own``).
-    seed : int, default 1
-        In [0, 2^32).
+    seed : int, optional
+        In [0, 2^32); None: 1, and it is told where the test part depends on it.
     root : path, optional
         Folder of the downloaded files; None: ``$GCELIB_DATA_DIR``, else ``data/`` of
         the checkout, else of the user's cache.
@@ -145,7 +147,13 @@ def load(
     (1000, 300, 497)
     """
     own.forget()  # a function's data may have changed since somebody asked for it
-    return load_as_described(name, seed, root)
+    splits = load_as_described(name, 1 if seed is None else seed, root)
+    if seed is None and own.is_own(name) and own.draws_test(name):
+        warn(
+            f"seed: {name} brings no test part, so that the seed draws it; pass that "
+            "of the run whose samples these should be (seed=1 was taken)"
+        )
+    return splits
 
 
 def load_as_described(

@@ -201,19 +201,44 @@ def source(name: str, seed: int) -> Source:
     )
 
 
-def _tell_other_classes(
-    name: str, train: Array, test: Array, class_names: Sequence[str]
+def draws_test(name: str) -> bool:
+    """Tell whether your own data brings no test part, so that a seed draws it.
+
+    Parameters
+    ----------
+    name : str
+        One of the three forms.
+
+    Returns
+    -------
+    bool
+        False of a function, which gets the seed and returns all parts.
+    """
+    kind, _, place = full_name(name).partition(":")
+    return kind in _READERS and _READERS[kind](place).raw.test is None
+
+
+def _tell_lacking_classes(
+    name: str, train: Array, test: Array | None, class_names: Sequence[str]
 ) -> None:
-    """Warn of classes that only one of the training and the test part has."""
+    """Warn of classes that the training or the test part has not, or neither.
+
+    Without a test part, which is drawn from the training part then, only of the last.
+    """
     n_classes = len(class_names)
-    if min(train.min(), test.min()) < 0 or max(train.max(), test.max()) >= n_classes:
+    given = [train] if test is None else [train, test]
+    together = np.concatenate(given)
+    if together.min() < 0 or together.max() >= n_classes:
         return  # refused where labels are checked
-    trained, tested = (np.bincount(y, minlength=n_classes) > 0 for y in (train, test))
-    pairs = (
+    trained, *rest = (np.bincount(y, minlength=n_classes) > 0 for y in given)
+    tested = rest[0] if rest else trained
+    parts = "whole" if test is None else "training and the test part"
+    triples = (
         ("test part", trained & ~tested, "no number is of them"),
         ("training part", tested & ~trained, "they can only be errors"),
+        (parts, ~trained & ~tested, "they count among the classes for nothing"),
     )
-    for part, lacking, so in pairs:
+    for part, lacking, so in triples:
         ids = np.flatnonzero(lacking)
         if len(ids):
             more = f" and of {len(ids) - 1} more" if len(ids) > 1 else ""
@@ -232,8 +257,9 @@ def _completed(found: _Found, seed: int, name: str) -> Raw:
     train = raw.train
     test = raw.test
     val = raw.val
-    if test is not None:
-        _tell_other_classes(name, train[1], test[1], raw.class_names)
+    _tell_lacking_classes(
+        name, train[1], None if test is None else test[1], raw.class_names
+    )
     if test is None:
         train, test = divide(train, n_all / 5, seed)
     if val is None:

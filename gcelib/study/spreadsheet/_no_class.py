@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gcelib import _check
 from gcelib._check import fail
 from gcelib.study.spreadsheet._words import (
+    ERROR_VALUE,
     NO_CLASS_WORDS,
     NOTHING,
     bare_name,
@@ -73,9 +74,23 @@ def look_for_no_class(labels: Cells, said: Cells, line: Callable[[int], int]) ->
     ``line`` gives the line in the file of a row.
     """
     for role, cells, others in (("label", labels, said), ("prediction", said, labels)):
+        _tell_error_values(role, cells, line)
         _look_at_one(role, _listed(cells), {*_listed(others)}, line)
     if isinstance(labels, np.ndarray) and isinstance(said, np.ndarray):
         _tell_always_together(labels, said)
+
+
+def _tell_error_values(role: str, cells: Cells, line: Callable[[int], int]) -> None:
+    """Warn of failed formulas, which are classes even where both columns have them."""
+    if isinstance(cells, np.ndarray):
+        return
+    for value, n_lines in collections.Counter(cells).items():
+        if ERROR_VALUE.fullmatch(value):
+            _check.warn(
+                f"{role}: {quoted(value)}, first in line {line(cells.index(value))}, "
+                "is a spreadsheet's error value and counts as a class, in "
+                f"{n_lines:,} lines; mend the formula, or leave those samples out"
+            )
 
 
 def _look_at_one(
@@ -87,7 +102,7 @@ def _look_at_one(
     far = {value: _how_far(value, ids) for value in heapq.nlargest(_HIGHEST, ids)}
     unlike = []
     for value, n_lines in counts.items():
-        if value in others:
+        if value in others or ERROR_VALUE.fullmatch(str(value)):
             continue
         how_far = far.get(value, 0)
         is_ignored = how_far >= _FAR and value in _IGNORED_IDS

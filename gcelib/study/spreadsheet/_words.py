@@ -74,6 +74,11 @@ NOTHING = {
     *("", "?", "-", "na", "n/a", "#n/a", "nan", "none", "null", "missing"),
     r"\n",  # of MySQL, written small
 }
+#: What a spreadsheet shows where a formula failed, in any language: ``#REF!``,
+#: ``#NAME?``, ``#DIV/0!``, LibreOffice's ``Err:502``.
+ERROR_VALUE = re.compile(
+    r"#[^\s#]+[!?]|#n/[ad]|#nv|#getting_data|err:\d{3}", re.IGNORECASE
+)
 #: Words for no class without marks: nobody has named it, or a model has not answered.
 NO_CLASS_WORDS = {
     *("unlabelled", "unlabeled", "notlabelled", "notlabeled", "nolabel", "unannotated"),
