@@ -1969,7 +1969,7 @@ def test_what_is_written_into_loaded_data_stays_there(kind, tmp_path, modules):
     else:
         npz = write_npz(tmp_path / "of_function.npz")
         (modules / "my_own_copy.py").write_text(
-            f"import gcelib\ndef load(seed): return gcelib.data.load({npz!r})\n"
+            f"import gcelib\ndef load(seed): return gcelib.data.load({npz!r}, seed)\n"
         )
         dataset = "my_own_copy:load"
     before = data.load(dataset)

@@ -8,8 +8,10 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -207,6 +209,30 @@ def test_bad_settings_are_refused_before_anything_is_written(
     with pytest.raises((ValueError, TypeError), match=message):
         small(tmp_path, **changed)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"milestones": [2, 3, 5]}, r"milestones: \[3, 5\] never come in 3 epochs"),
+        ({"milestones": [2]}, None),
+        ({"augment": True}, None),
+        ({"dataset": "table", "augment": True}, "augment: .* is a table, of which"),
+        ({"dataset": "table"}, None),
+    ],
+)
+def test_settings_that_would_do_nothing_are_told(tmp_path, changed, told):
+    if "dataset" in changed:
+        labels = np.arange(60) % 2
+        samples = np.random.default_rng(0).normal(size=(60, 4)) + labels[:, None]
+        np.savez(tmp_path / "x.npz", train_images=samples, train_labels=labels)
+        changed = changed | {"dataset": f"npz:{tmp_path / 'x.npz'}", "model": "mlp"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        training.prepare(small(tmp_path, **changed))
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == (told is not None)
+    assert told is None or re.match(told, said[0])
 
 
 def test_a_misspelt_name_in_a_mapping_is_told_and_a_notebooks_are_left_alone(recwarn):

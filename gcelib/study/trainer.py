@@ -140,6 +140,7 @@ def _prepared(settings: Settings) -> Job:
         if not done:
             with once:
                 _refuse_data(settings, splits)
+            _tell_idle(settings, splits)
             ood = _load_ood(settings, splits)
         return Job(settings, splits, ood, done, environment(settings))
 
@@ -159,6 +160,21 @@ def _refuse_data(settings: Settings, splits: data.Splits) -> None:
             f"{settings.batch_size} with drop_last leaves no batch of {n_train} samples"
         )
         fail("batch_size", problem, "choose a smaller one")
+
+
+def _tell_idle(settings: Settings, splits: data.Splits) -> None:
+    """Warn of settings that are stored and do nothing."""
+    if settings.augment and len(splits.input_shape) != 3:
+        warn(
+            f"augment: {settings.dataset} is a table, of which nothing is cropped or "
+            "mirrored; pass augment=False"
+        )
+    never = [m for m in settings.milestones if m >= settings.epochs]
+    if never:
+        warn(
+            f"milestones: {never} never come in {settings.epochs} epochs; leave them "
+            "out, or milestones as a whole for the recipe's shape"
+        )
 
 
 def _is_finished(settings: Settings) -> bool:
