@@ -381,6 +381,11 @@ def _check_size(name: str, value: Tensor, present: Tensor) -> None:
 def _check_values(name: str, value: Tensor, rule: BufferRule, n_classes: int) -> None:
     """Refuse values that break the buffer's rule."""
     cure = "load a state_dict that a fitted calibrator wrote"
+    if value.dtype != torch.float64:
+        problem = f"has dtype {value.dtype}; a fit writes float64, without whose digits"
+        problem += " close thresholds change places"
+        from_lists = "from lists, make torch.tensor(values, dtype=torch.float64)"
+        _check.fail(name, problem, f"{cure}; {from_lists}")
     if rule.length == "classes" and n_classes and set(value.shape) != {n_classes}:
         problem = f"has shape {tuple(value.shape)} for {n_classes} classes"
         _check.fail(name, problem, cure)

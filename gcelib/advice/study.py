@@ -240,10 +240,9 @@ class Study:
                     _check.warn(message)
             return fitted
         identity = TemperatureScaling()
+        one = torch.tensor(1.0, dtype=torch.float64)
         n_classes = torch.tensor(self.logits.shape[1])
-        identity.load_state_dict(
-            {"temperature": torch.tensor(1.0), "n_classes": n_classes}
-        )
+        identity.load_state_dict({"temperature": one, "n_classes": n_classes})
         return identity
 
     def _is_said(self, message: str) -> bool:
