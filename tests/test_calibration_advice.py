@@ -23,7 +23,7 @@ from gcelib import (
     paired_differences,
 )
 from gcelib._check import confidences
-from gcelib.advice.given import n_tested_again, warn_of_copies, warn_of_tested_again
+from gcelib.advice.given import how_many_again, warn_of_copies, warn_of_tested_again
 from gcelib.advice.judging import interval_of_mean
 from gcelib.calibrator import Calibrator, are_unrelated, exchanged_classes
 
@@ -645,7 +645,7 @@ def test_copies_are_told_though_some_rows_are_alike_by_chance(digits, times):
         pairs.append((metrics.logits_from_confidences(values), flags))
     if digits > 3:  # of three digits most are alike by chance
         given = torch.from_numpy(said), torch.from_numpy(half)
-        assert n_tested_again(*pairs, given) >= 750
+        assert how_many_again(*pairs, given) in ("750", "about 750")
     advice = advise_confidences(said, right, said[::-1], right[::-1], folds=2)
     assert ("1,500 had their say" in advice.sentence) == (advice.name != "raw")
 
@@ -665,7 +665,7 @@ def test_rounded_confidences_of_different_samples_are_no_copies(digits, over):
             warnings.simplefilter("error")
             warn_of_copies("val", *parts[1])
         given = parts[0][0][:, 1].exp(), parts[1][0][:, 1].exp()
-        assert n_tested_again(*parts, given) == 0
+        assert how_many_again(*parts, given) == ""
 
 
 def test_an_advice_keeps_its_samples():
@@ -1005,3 +1005,58 @@ def test_votes_that_are_alike_are_not_said_to_be_tested_again():
         warn_of_tested_again(
             ("a", "b"), (p[:400], labels[:400]), (p[400:], labels[400:])
         )
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+@pytest.mark.parametrize("kind", ["confidences", "probabilities"])
+def test_a_whole_set_that_is_tested_again_is_told_as_all_of_it(kind, digits):
+    """Though of rounded rows most are alike, some with several labels."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(3, size=800)
+    z = 1.5 * rng.normal(size=(800, 3))
+    z[np.arange(800), labels] += 2.5
+    p = torch.from_numpy(z).mul(1.8).softmax(1).numpy()
+    order = rng.permutation(800)
+    if kind == "confidences":
+        said, right = p.max(1).round(digits), p.argmax(1) == labels
+        given = torch.from_numpy(said), torch.from_numpy(said[order])
+        rows = [metrics.logits_from_confidences(c) for c in given]
+        sets = [torch.from_numpy(flags).long() for flags in (right, right[order])]
+    else:
+        p = p.round(digits) + 1e-6
+        p /= p.sum(1, keepdims=True)
+        given = torch.from_numpy(p), torch.from_numpy(p[order])
+        rows = [metrics.logits_from_probabilities(one) for one in given]
+        sets = [torch.from_numpy(of_rows) for of_rows in (labels, labels[order])]
+    pairs = [*zip(rows, sets, strict=True)]
+    assert how_many_again(*pairs, given) == "800"
+    twice = rows[0].repeat(2, 1)
+    with pytest.warns(UserWarning, match=r"^val: 800 of 1,600 rows copy others"):
+        warn_of_copies("val", twice, sets[0].repeat(2))
+
+
+def test_a_number_of_copies_is_told_only_where_chance_gives_hardly_any():
+    """Of 1,000 rows 500 are validation's; of others, too, rounded ones are alike."""
+    found = {}
+    for digits in (2, 3, 16):
+        rng = np.random.default_rng(1)
+        labels = torch.from_numpy(rng.integers(3, size=1500))
+        z = torch.from_numpy(rng.normal(size=(1500, 3)))
+        z[torch.arange(1500), labels] += 3
+        p = torch.from_numpy((1.5 * z).softmax(1).numpy().round(digits)) + 1e-9
+        rows = metrics.logits_from_probabilities(p / p.sum(1, keepdim=True))
+        val, test = (rows[:1000], labels[:1000]), (rows[500:], labels[500:])
+        found[digits] = how_many_again(val, test)
+        again = torch.arange(1100) % 1000  # the first hundred twice
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            warn_of_copies("val", rows[again], labels[again])
+        for one in told:
+            is_exact = "rows copy others" in str(one.message)
+            assert is_exact == (digits == 16)
+            assert not is_exact or "val: 100 of 1,100 rows" in str(one.message)
+    assert found[16] == "500"
+    assert found[2] in ("", "some")
+    about, number = found[3].split()
+    assert about == "about"
+    assert 420 <= int(number) <= 580

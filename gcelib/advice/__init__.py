@@ -97,7 +97,7 @@ def advise(
     refuse_few("val_logits", len(val.labels), folds)
     warn_of_copies("val_logits", val.logits, val.labels)
     test = None
-    n_again = 0
+    again = ""
     refuse_half_a_test(("test_logits", test_logits), ("test_labels", test_labels))
     if test_logits is not None and test_labels is not None:
         test = checked_logits("test", test_logits, test_labels, probabilities)
@@ -113,10 +113,10 @@ def advise(
         ]
         coarser = min(kinds, key=lambda kind: kind.itemsize)
         compared = val.logits.to(coarser), test.logits.to(coarser)
-        n_again = warn_of_tested_again(both, val[:2], test[:2], compared)
+        again = warn_of_tested_again(both, val[:2], test[:2], compared)
     form = logits_form()
     study = Study(val, form, val.logits.shape[1], choose_by, folds, seed)
-    return study.advice(test, n_again)
+    return study.advice(test, again)
 
 
 def advise_confidences(
@@ -203,7 +203,7 @@ def advise_pairs(
     refuse_few("confidences", len(part.labels), folds)
     warn_of_copies("confidences", part.logits, part.labels)
     test_part = None
-    n_again = 0
+    again = ""
     test_names = ("test_confidences", "test_correct")
     confidences, correct = test
     refuse_half_a_test((test_names[0], confidences), (test_names[1], correct))
@@ -214,6 +214,6 @@ def advise_pairs(
             _check.as_tensor(names[0], val[0]),
             _check.as_tensor(test_names[0], confidences),
         )
-        n_again = warn_of_tested_again(both, part[:2], test_part[:2], given)
+        again = warn_of_tested_again(both, part[:2], test_part[:2], given)
     study = Study(part, confidences_form(), n_classes, choose_by, folds, seed)
-    return study.advice(test_part, n_again)
+    return study.advice(test_part, again)

@@ -29,6 +29,12 @@ _ROUNDED = 0.05
 _FEW_IMPOSSIBLE = 0.01
 #: So many rows of rounded numbers are alike by chance, also of a small set.
 _FEW_ROWS = 10
+#: Of numbers that are not rounded hardly more are as near to each other as the nearest.
+_FEW_STEPS = 2
+#: If more of the other rows are alike by chance, the number of copies is not known.
+_MOST_BY_CHANCE = 0.5
+#: A test part smaller than this, relative, does not tell how many rows are alike.
+_LARGE_TEST = 0.25
 
 
 def checked_rule(choose_by: str, folds: int, seed: int) -> tuple[str, int, int]:
@@ -94,18 +100,42 @@ def warn_of_copies(name: str, logits: Tensor, labels: Tensor) -> None:
             copies.append(i)
             originals.append(before)
     differ = labels[copies] != labels[originals]
-    n_copies = len(copies)
-    if not _are_the_same(logits[copies], labels[copies], differ):
-        n_times = _times_there(Counter(zip(rows, labels.tolist(), strict=True)))
+    n_times = _times_there(Counter(zip(rows, labels.tolist(), strict=True)))
+    is_whole = n_times > 1 and _doubts(logits) > _DOUBTS
+    if is_whole:
         n_copies = len(labels) - len(labels) // n_times
-        if _doubts(logits) <= _DOUBTS:
-            return
-    if n_copies:
-        _check.warn(
-            f"{name}: {n_copies:,} of {len(logits):,} rows copy others, "
-            "with the same labels, so that cross-validation judges calibrators by "
-            "samples they were fitted on; pass each sample once"
-        )
+        is_exact = all(count % n_times == 0 for count in Counter(rows).values())
+        about = "" if is_exact else "about "
+        found = f"{about}{n_copies:,} of {len(logits):,} rows copy others"
+    elif copies and _are_the_same(logits[copies], labels[copies], differ):
+        found = f"{len(copies):,} of {len(logits):,} rows "
+        if _are_fine(logits[[*first.values()]]):
+            found += "copy others"
+        else:
+            found += "are like others, and some of them copies"
+    else:
+        return
+    _check.warn(
+        f"{name}: {found}, with the same labels, so that cross-validation judges "
+        "calibrators by samples they were fitted on; pass each sample once"
+    )
+
+
+def _are_fine(rows: Tensor) -> bool:
+    """Tell whether different rows are so apart that none are alike by rounding.
+
+    Logits or probabilities of a few digits have their least distance again and again.
+    """
+    return _has_fine_column(rows) and _has_fine_column(rows.double().softmax(1))
+
+
+def _has_fine_column(rows: Tensor) -> bool:
+    """Tell whether the first column without equal numbers is not of a few digits."""
+    for column in rows.double().sort(dim=0).values.unbind(1):
+        steps = column.diff()
+        if len(steps) and steps.min() > 0:
+            return int((steps <= 1.5 * steps.min()).sum()) <= _FEW_STEPS
+    return False
 
 
 def _are_the_same(logits: Tensor, labels: Tensor, differ: Tensor) -> bool:
@@ -149,27 +179,27 @@ def warn_of_tested_again(
     val: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
     given: tuple[Tensor, Tensor] | None = None,
-) -> int:
+) -> str:
     """Say so if validation samples are tested, and give how many are there again.
 
     ``given``: the confidences from which ``val`` and ``test`` were made.
     """
-    n_again = n_tested_again(val, test, given)
-    if n_again:
+    again = how_many_again(val, test, given)
+    if again:
         _check.warn(
-            f"{names[1]}: {n_again:,} of {len(test[1]):,} rows are rows of "
+            f"{names[1]}: {again} of {len(test[1]):,} rows are rows of "
             f"{names[0]}, on which the calibrators are fitted; pass samples that had "
             "no say"
         )
-    return n_again
+    return again
 
 
-def n_tested_again(
+def how_many_again(
     val: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
     given: tuple[Tensor, Tensor] | None = None,
-) -> int:
-    """Count test samples that are validation samples; 0 where that may be chance.
+) -> str:
+    """Say how many test samples are validation samples; "" where that may be chance.
 
     Rows are compared in the coarser of their two types. Equal ones may be no more than
     rounded, but then their labels differ as often as they say (``_are_the_same``). Rows
@@ -186,7 +216,9 @@ def n_tested_again(
 
     Returns
     -------
-    int
+    str
+        A number; "about" one where some rows are alike by chance; "some" where most
+        are.
     """
     compared = (val[0], test[0]) if given is None else given
     coarser = min((rows.dtype for rows in compared), key=lambda kind: kind.itemsize)
@@ -209,13 +241,58 @@ def n_tested_again(
     is_fine = compared[0].ndim == 2 and coarser.itemsize >= 4
     few = max(0.02 * len(test[1]), min(_FEW_ROWS, 0.2 * len(test[1])))
     by_chance = few + 2 * repeated / len(val[1]) * len(test[1])
-    if (is_fine and once > by_chance) or (surely and len(again) > few):
-        return len(again)
-    in_both = [
+    cells = [
         Counter(zip(rows, of_rows, strict=True))
         for rows, of_rows in ((in_val, val_labels), (in_test, test_labels))
     ]
-    return len(test[1]) if _are_one_set(*in_both) else 0
+    n_times = _times_there(cells[0])
+    rows_of_both = Counter(in_val), Counter(in_test)
+    if _are_one_set(*cells):
+        n_shared = (rows_of_both[0] & rows_of_both[1]).total()
+        is_exact = rows_of_both[0] == rows_of_both[1]
+        return f"{n_shared:,}" if is_exact else f"about {n_shared:,}"
+    if (is_fine and once > by_chance) or (surely and len(again) > few):
+        return _how_many(*rows_of_both, n_times)
+    return ""
+
+
+def _how_many(val: Mapping[bytes, int], test: Mapping[bytes, int], times: int) -> str:
+    """Say how many rows of test are rows of val, without those alike by chance.
+
+    ``times``: so often all of val is there.
+    """
+    n_test = sum(test.values())
+    n_alike = sum(count for row, count in test.items() if row in val)
+    n_fresh = [chance * n_test for chance in _shares_by_chance(val, test, times)]
+    if max(n_fresh) < 0.5:
+        return f"{n_alike:,}"
+    n_by_chance = min(n_fresh)
+    if n_by_chance <= min(_MOST_BY_CHANCE * n_test, n_alike / 2):
+        n_again = (n_alike - n_by_chance) / (1 - n_by_chance / n_test)
+        return f"about {float(f'{n_again:.2g}'):,.0f}"
+    return "some"
+
+
+def _shares_by_chance(
+    val: Mapping[bytes, int], test: Mapping[bytes, int], times: int
+) -> list[float]:
+    """Estimate which share of fresh test rows is in val, as rounded ones may be.
+
+    As many as val, and test, have of their own rows again; either may hold copies, and
+    then it has more.
+    """
+    n_val = sum(val.values())
+    n_test = sum(test.values())
+    in_val = sum(n for n in val.values() if n > times) / n_val
+    if n_test < _LARGE_TEST * n_val / times:
+        return [in_val]
+    drawn = n_val / times / max(1, n_test - 1)
+    if drawn < 1:  # whether one of the others is among so many that are drawn of them
+        in_test = sum(n * (1 - (1 - drawn) ** (n - 1)) for n in test.values()) / n_test
+    else:
+        once = sum(n for n in test.values() if n == 1) / n_test
+        in_test = 1 - float(once**drawn)
+    return [in_val, in_test]
 
 
 def _are_one_set(one: Mapping[Any, int], other: Mapping[Any, int]) -> bool:

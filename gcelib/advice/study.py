@@ -199,16 +199,16 @@ class Study:
 
     # --- the answer -------------------------------------------------------------
 
-    def advice(self, test: Part | None, n_again: int = 0) -> Advice:
+    def advice(self, test: Part | None, again: str = "") -> Advice:
         """Choose, fit on everything, report.
 
-        ``n_again`` of the test samples are among those that calibrators are fitted on.
+        ``again`` of the test samples are among those that calibrators are fitted on.
         """
         name, reference = self.choose(self.choose_by)
         calibrator = self._fit(name)
         on_test = self._test(test, {name: calibrator})
         rows = tuple(self._row(each, reference, on_test) for each in self.judged)
-        said = words.sentences(self, name, reference, rows, test, n_again, calibrator)
+        said = words.sentences(self, name, reference, rows, test, again, calibrator)
         if test is None:
             before = self.logits
             after = self.held_out[name]

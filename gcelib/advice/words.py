@@ -31,7 +31,7 @@ def sentences(
     reference: str,
     rows: tuple[AdviceRow, ...],
     test: Part | None,
-    n_again: int,
+    again: str,
     calibrator: Calibrator,
 ) -> list[str]:
     """What a busy person should know, most urgent first."""
@@ -53,7 +53,7 @@ def sentences(
         f"{100 * row.ece_noise:.2f} %)."
     )
     if test is not None:
-        said.append(_of_test(by_name["raw"], row, len(test.labels), n_again))
+        said.append(_of_test(by_name["raw"], row, len(test.labels), again))
     if name != "raw":
         said.extend(impossible)
     if study.form.top is not None:
@@ -256,14 +256,14 @@ def _disagreement(
     )
 
 
-def _of_test(before: AdviceRow, after: AdviceRow, n_samples: int, n_again: int) -> str:
+def _of_test(before: AdviceRow, after: AdviceRow, n_samples: int, again: str) -> str:
     """What the test samples say of the advice."""
     if after is before:
         return (
             f"On {n_samples:,} test samples: ECE {_percent(before.test_ece)} %, "
             f"NLL {before.test_nll:.4f}, error {_percent(before.test_error)} %."
         )
-    say = f"of which {n_again:,} had their say" if n_again else "which had no say"
+    say = f"of which {again} had their say" if again else "which had no say"
     return (
         f"On {n_samples:,} test samples, {say}: "
         f"ECE {_percent(before.test_ece)} to {_percent(after.test_ece)} %, "

@@ -174,13 +174,13 @@ def _refuse_unfit_test(kind: str, val: Pair, test: Pair) -> None:
         fail(name, what, "leave them out: what a calibrator has seen cannot test it")
     shared = _shared_rows(kind, val, test)
     if shared:
-        what = f"hold {shared:,} of the validation samples, in whatever order"
+        what = f"hold {shared} of the validation samples, in whatever order"
         fail(name, what, "leave them out: what a calibrator has seen cannot test it")
 
 
-def _shared_rows(kind: str, val: Pair, test: Pair) -> int:
-    """How many test samples are validation samples; 0 where that may be chance."""
-    from gcelib.advice.given import n_tested_again
+def _shared_rows(kind: str, val: Pair, test: Pair) -> str:
+    """How many test samples are validation samples; "" where that may be chance."""
+    from gcelib.advice.given import how_many_again
     from gcelib.metrics import logits_from_probabilities
 
     parts = []
@@ -191,7 +191,7 @@ def _shared_rows(kind: str, val: Pair, test: Pair) -> int:
         if kind == "probabilities":
             logits = logits_from_probabilities(logits)
         parts.append((logits, torch.from_numpy(labels)))
-    return n_tested_again(parts[0], parts[1], (given[0], given[1]))
+    return how_many_again(parts[0], parts[1], (given[0], given[1]))
 
 
 def _read_npz(path: Path) -> tuple[str, dict[str, Pair]]:

@@ -25,7 +25,7 @@ from gcelib._check import (
     warn_of_impossible_labels,
     warn_of_probabilities,
 )
-from gcelib.advice.given import n_tested_again
+from gcelib.advice.given import how_many_again
 from gcelib.bins import check_confidences
 
 if TYPE_CHECKING:
@@ -156,10 +156,10 @@ def warn_of_one_set(
         which = "are the samples that are shown"
         if not all(torch.equal(fitted, shown) for fitted, shown in pairs):
             fitted, shown = (_as_coarse(as_tensor("val", z)) for z in given[name])
-            n_again = n_tested_again(val[name], test[name], (fitted, shown))
-            if not n_again:
+            again = how_many_again(val[name], test[name], (fitted, shown))
+            if not again:
                 continue
-            which = f"hold {n_again:,} of the {len(shown):,} samples that are shown"
+            which = f"hold {again} of the {len(shown):,} samples that are shown"
         warn(
             f"val: those of {name!r} {which}, so that calibrators look better than "
             "they are; fit on other samples"
