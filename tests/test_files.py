@@ -2235,3 +2235,97 @@ def test_who_only_looks_at_a_lock_keeps_nobody_out(tmp_path):
         locks.hold(path, timeout=0.1),
     ):
         pass
+
+
+@pytest.mark.parametrize("word", ["NA", "?", "unknown", "n.a."])
+@pytest.mark.parametrize("kind", ["scores", "both"])
+def test_a_word_beside_class_ids_is_refused(tmp_path, kind, word):
+    """R writes NA for a missing class; the number of names may fit the columns."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "m.csv"
+    labels = rng.integers(3, size=100).astype(object)
+    labels[5] = word
+    p = rng.dirichlet(np.ones(4), 100).round(4)
+    if kind == "scores":
+        header = "label,prob_0,prob_1,prob_2,prob_3"
+        p[:, 3] = 1 - p[:, :3].sum(1)
+        lines = [(label, *row) for label, row in zip(labels, p, strict=True)]
+    else:
+        header = "label,prediction,confidence"
+        said = p[:, :3].argmax(1).astype(object)
+        said[5] = word
+        lines = [*zip(labels, said, p.max(1), strict=True)]
+    write_confidences(path, header, lines)
+    refused = rf"label: holds '{re.escape(word)}' in line 7 beside whole numbers"
+    with pytest.raises(BadParameter, match=refused):
+        load_logits_file(path)
+
+
+def test_a_word_beside_class_ids_that_both_columns_have_apart_is_a_class(tmp_path):
+    """As of the digits and the background."""
+    path = tmp_path / "m.csv"
+    p, labels = confident_model(600, 3)
+    names = ("0", "1", "background")
+    true, said = ([names[k] for k in ids] for ids in (labels, p.argmax(1)))
+    lines = [*zip(true, said, p.max(1).round(4), strict=True)]
+    write_confidences(path, "label,prediction,confidence", lines)
+    assert read_quietly(path).class_names == names
+
+
+def test_words_for_no_class_are_told_in_tables_of_scores_unless_they_are_predicted(
+    tmp_path,
+):
+    path = tmp_path / "m.csv"
+    rng = np.random.default_rng(0)
+    for names, told in (
+        (
+            ["NA", "cat", "dog"],
+            "label: 'NA', first in line 2, counts as a class, in 40",
+        ),
+        (["cat", "dog", "unknown"], None),  # a class as others are
+        (["cat", "dog", "missing value"], None),
+    ):
+        labels = np.arange(120) % 3
+        z = 0.5 * rng.normal(size=(120, 3)).round(4) + 2 * np.eye(3)[labels]
+        lines = [(names[k], *row) for k, row in zip(labels, z, strict=True)]
+        write_confidences(path, "label,logit_0,logit_1,logit_2", lines)
+        if told is None:
+            read_quietly(path)
+        else:
+            with pytest.warns(UserWarning, match=told):
+                load_logits_file(path)
+    z[:, 2] -= 9  # never predicted
+    lines = [
+        (("cat", "dog", "unknown")[k], *row) for k, row in zip(labels, z, strict=True)
+    ]
+    write_confidences(path, "label,logit_0,logit_1,logit_2", lines)
+    with pytest.warns(UserWarning, match="label: 'unknown', first in line 4, counts"):
+        load_logits_file(path)
+
+
+def test_words_for_no_class_in_both_columns_are_told_unless_they_may_be_a_class(
+    tmp_path,
+):
+    path = tmp_path / "m.csv"
+    p, labels = confident_model(600, 3)
+    said = p.argmax(1)
+    n_wrong = int((labels != said).sum())
+    assert n_wrong > 30
+    for word, n_both, is_told in (
+        ("NA", 1, True),
+        ("n.a.", 30, True),
+        ("unknown", 5, False),  # by chance all of a rare class may be right
+        ("unknown", 200, True),
+        ("dog", 200, False),
+    ):
+        true = ["one" if k == 1 else f"no {k}" for k in labels]
+        pred = ["one" if k == 1 else f"no {k}" for k in said]
+        true[:n_both] = pred[:n_both] = [word] * n_both
+        lines = [*zip(true, pred, p.max(1).round(4), strict=True)]
+        write_confidences(path, "label,prediction,confidence", lines)
+        if is_told:
+            told = f"label: '{re.escape(word)}' stands in {n_both} lines, in all of"
+            with pytest.warns(UserWarning, match=told):
+                load_logits_file(path)
+        else:
+            read_quietly(path)

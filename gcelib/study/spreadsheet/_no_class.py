@@ -3,7 +3,7 @@
 import collections
 import heapq
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from gcelib import _check
 from gcelib._check import fail
 from gcelib.study.spreadsheet._words import (
     ERROR_VALUE,
+    NEVER_A_CLASS,
     NO_CLASS_WORDS,
     NOTHING,
     bare_name,
+    number_in,
     number_or_plain,
     quoted,
     words_of,
@@ -37,6 +39,8 @@ _HIGHEST = 3
 _BETWEEN = re.compile(r"[|;,/+&]")
 #: So many lines with one prediction that no label is, are no accident.
 _SEVERAL = 5
+#: So many errors of a class are expected where it would be no chance that it has none.
+_DOUBTS = 7
 
 Counts = collections.Counter[Any]
 Cells = Sequence[str] | npt.NDArray[np.int64]
@@ -68,6 +72,57 @@ def look_for_several(
     )
 
 
+def refuse_word_beside_numbers(
+    role: str,
+    names: Sequence[str],
+    line: Callable[[int], int],
+    known: Collection[str] = (),
+    otherwise: str = "",
+) -> None:
+    """Refuse a word among class ids, as ``NA`` in a column of 0, 1 and 2.
+
+    Of names some may be numbers: then most are none. ``known`` are words that are
+    classes, and ``otherwise`` says how one may be.
+    """
+    kinds = dict.fromkeys(names)
+    words = [name for name in kinds if not _is_whole(name)]
+    n_ids = len(kinds) - len(words)
+    if not n_ids or not (n_ids > len(words) or all(map(is_nothing, words))):
+        return
+    for word in words:
+        if word not in known or word.casefold() in NEVER_A_CLASS:
+            where = f"{quoted(word)} in line {line(names.index(word))}"
+            cure = f"leave out samples without a class{otherwise}"
+            fail(role, f"holds {where} beside whole numbers", cure)
+
+
+def words_of_classes(labels: Sequence[str], said: Sequence[str]) -> set[str]:
+    """What both columns hold; of words for no class what is confused with others."""
+    pairs = {*zip(labels, said, strict=True)}
+    confused = {name for pair in pairs if pair[0] != pair[1] for name in pair}
+    both = {*labels} & {*said}
+    return {name for name in both if name in confused or not is_nothing(name)}
+
+
+def look_for_no_class_of_scores(
+    labels: Sequence[str], predicted: Sequence[str], line: Callable[[int], int]
+) -> None:
+    """Tell labels that stand for no class, where no column of scores has their names.
+
+    Where the word may be a class, one that is predicted is.
+    """
+    _tell_error_values("label", labels, line)
+    there = {*predicted}
+    for name, n_lines in collections.Counter(labels).items():
+        never = name.casefold() in NEVER_A_CLASS and not ERROR_VALUE.fullmatch(name)
+        if never or (is_nothing(name) and name not in there):
+            _check.warn(
+                f"label: {quoted(name)}, first in line {line(labels.index(name))}, "
+                f"counts as a class, in {n_lines:,} lines, since there are as many "
+                "columns of scores as names; leave out samples without a class"
+            )
+
+
 def look_for_no_class(labels: Cells, said: Cells, line: Callable[[int], int]) -> None:
     """Refuse or tell what stands for no class in one column.
 
@@ -78,6 +133,8 @@ def look_for_no_class(labels: Cells, said: Cells, line: Callable[[int], int]) ->
         _look_at_one(role, _listed(cells), {*_listed(others)}, line)
     if isinstance(labels, np.ndarray) and isinstance(said, np.ndarray):
         _tell_always_together(labels, said)
+    elif not isinstance(labels, np.ndarray) and not isinstance(said, np.ndarray):
+        _tell_words_together(labels, said)
 
 
 def _tell_error_values(role: str, cells: Cells, line: Callable[[int], int]) -> None:
@@ -176,6 +233,37 @@ def _tell_always_together(
             "them as the prediction, too, and they count as right; leave out samples "
             "without a class"
         )
+
+
+def _tell_words_together(labels: Sequence[str], said: Sequence[str]) -> None:
+    """Warn of a word for no class that both columns have in the same lines.
+
+    One that may be a class is no such word if so few lines have no error by chance.
+    """
+    pairs = collections.Counter(zip(labels, said, strict=True))
+    n_true = collections.Counter(labels)
+    n_said = collections.Counter(said)
+    n_wrong = sum(n for (true, one), n in pairs.items() if true != one)
+    for name in n_true:
+        n_lines = pairs[name, name]
+        if not is_nothing(name) or ERROR_VALUE.fullmatch(name):
+            continue
+        if not n_true[name] == n_said[name] == n_lines:
+            continue
+        others = max(1, len(labels) - n_lines)
+        never = name.casefold() in NEVER_A_CLASS
+        if never or n_lines * n_wrong / others >= _DOUBTS:
+            _check.warn(
+                f"label: {quoted(name)} stands in {n_lines:,} lines, in all of them as "
+                "the prediction, too, and they count as right; leave out samples "
+                "without a class"
+            )
+
+
+def _is_whole(name: str) -> bool:
+    """Whether a name is a whole number."""
+    value = number_in(name)
+    return value is not None and value == int(value)
 
 
 def _shown(value: str | int) -> str:

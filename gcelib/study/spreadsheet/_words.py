@@ -71,9 +71,12 @@ _SCORES = re.compile(
 )
 #: What stands where nothing is known.
 NOTHING = {
-    *("", "?", "-", "na", "n/a", "#n/a", "nan", "none", "null", "missing"),
+    *("", "?", "-", ".", "na", "n/a", "#n/a", "nan", "none", "null", "missing"),
+    *("n.a.", "n. a.", "k.a.", "k. a.", "keine angabe", "s/d"),
     r"\n",  # of MySQL, written small
 }
+#: What of it no class is called.
+NEVER_A_CLASS = NOTHING - {"none", "missing"}
 #: What a spreadsheet shows where a formula failed, in any language: ``#REF!``,
 #: ``#NAME?``, ``#DIV/0!``, LibreOffice's ``Err:502``.
 ERROR_VALUE = re.compile(

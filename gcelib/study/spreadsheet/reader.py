@@ -29,7 +29,13 @@ from gcelib.study.spreadsheet._confidences import (
 )
 from gcelib.study.spreadsheet._left_out import LeftOut, is_numeric
 from gcelib.study.spreadsheet._lines import Lines, cells_of
-from gcelib.study.spreadsheet._no_class import look_for_no_class, look_for_several
+from gcelib.study.spreadsheet._no_class import (
+    look_for_no_class,
+    look_for_no_class_of_scores,
+    look_for_several,
+    refuse_word_beside_numbers,
+    words_of_classes,
+)
 from gcelib.study.spreadsheet._one_sample import Claims
 from gcelib.study.spreadsheet._words import (
     KINDS,
@@ -444,6 +450,10 @@ class _Reader:
         labels, names = self._labels(len(columns), names_of_columns)
         self._refuse_second_set(columns, labels)
         scores = self.frame[columns].to_numpy(float)
+        if names is not None and names_of_columns is None:
+            written = [names[label] for label in labels]
+            predicted = [names[label] for label in scores.argmax(1)]
+            look_for_no_class_of_scores(written, predicted, self._line)
         if is_numeric(self.frame[self.roles["label"]]) or names_of_columns is None:
             self._refuse_exchanged(scores, labels, names)
         self._compare_with_scores(scores, labels, names)
@@ -556,6 +566,10 @@ class _Reader:
         written = [str(value).strip() for value in column]
         there = sorted(set(written))
         if names is None:
+            otherwise = ", or end the columns with the names"
+            refuse_word_beside_numbers(
+                "label", written, self._line, otherwise=otherwise
+            )
             if len(there) != k:
                 problem = f"holds {len(there)} names for {k} columns"
                 cure = f"end the columns with the names, as in prob_{safe(there[0])}"
@@ -902,6 +916,9 @@ class _Reader:
         true_names = [str(value).strip() for value in self.frame[pair[0]]]
         said_names = [str(value).strip() for value in self.frame[pair[1]]]
         look_for_several(true_names, said_names, self._line)
+        classes = words_of_classes(true_names, said_names)
+        for role, written in (("label", true_names), ("prediction", said_names)):
+            refuse_word_beside_numbers(role, written, self._line, classes)
         if not all(are_names):
             at = pair[are_names.index(False)]
             other = pair[are_names.index(True)]
