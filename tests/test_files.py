@@ -2329,3 +2329,75 @@ def test_words_for_no_class_in_both_columns_are_told_unless_they_may_be_a_class(
                 load_logits_file(path)
         else:
             read_quietly(path)
+
+
+def grouped_votes(rng):
+    """Lines of correct, confidence and how many samples have these."""
+    confidence = rng.choice(np.arange(10, 21), 5000) / 20
+    correct = rng.random(5000) < confidence - 0.1
+    pairs, sizes = np.unique(np.c_[correct, confidence], axis=0, return_counts=True)
+    return [(int(hit), c, n) for (hit, c), n in zip(pairs, sizes, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["size", "COUNT(*)", "n()", "_FREQ_", "Anzahl", "Count of id", "w", "wie oft"],
+)
+def test_a_grouped_table_is_told_by_its_lines_whatever_the_count_is_called(
+    tmp_path, name
+):
+    lines = grouped_votes(np.random.default_rng(0))
+    path = tmp_path / "m.csv"
+    write_confidences(path, f"correct,confidence,{name}", lines)
+    told = (
+        f"{re.escape(name)}' is left out, and each line is one sample; if it says how"
+    )
+    with pytest.warns(UserWarning, match=told):
+        load_logits_file(path)
+
+
+def test_whole_numbers_beside_samples_are_no_counts(tmp_path):
+    """Votes repeat themselves where each line is a sample; fine confidences do not."""
+    path = tmp_path / "m.csv"
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = int(rng.choice([12, 40, 400]))
+        confidence = rng.beta(3, 1, n) * 0.5 + 0.5
+        confidence = (confidence * 20).round() / 20 if seed % 2 else confidence
+        lines = [
+            (int(rng.random() < c), c, *rng.integers((18, 1, 1), (90, 40, 6)), i)
+            for i, c in enumerate(confidence)
+        ]
+        write_confidences(path, "correct,confidence,age,size,len,row", lines)
+        read_quietly(path)
+
+
+@pytest.mark.parametrize("form", ["logits", "names"])
+def test_repeated_cross_validation_is_told_by_the_numbers_of_its_samples(
+    tmp_path, form
+):
+    """Each round draws other folds: ``Fold2.Rep1`` has none of ``Fold1.Rep1``."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 120)
+    lines = []
+    for repeat in range(6):
+        folds = rng.permutation(120) % 5
+        for i in np.lexsort((np.arange(120), folds)):
+            z = rng.normal(size=2).round(3)
+            said = [z.argmax(), 0.8] if form == "names" else z
+            lines.append([f"Fold{folds[i]}.Rep{repeat}", i + 1, labels[i], *said])
+    path = tmp_path / "m.csv"
+    columns = "prediction,confidence" if form == "names" else "logit_0,logit_1"
+    header = f"Resample,rowIndex,label,{columns}"
+    write_confidences(path, header, lines)
+    with pytest.warns(UserWarning, match="most values of 'rowIndex' stand in 6 lines"):
+        load_logits_file(path)
+    write_confidences(path, header, [lines[at] for at in rng.permutation(717)])
+    with pytest.warns(UserWarning, match="most values of 'rowIndex' stand in 6 lines"):
+        load_logits_file(path)
+    once = [line for line in lines if line[0].endswith("Rep0")]
+    write_confidences(path, header, once)
+    read_quietly(path)
+    sites = [[f"site {rng.integers(6)}", *line[1:]] for line in lines]  # by chance
+    write_confidences(path, header, sites)
+    read_quietly(path)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from gcelib import _check
 from gcelib._check import fail
+from gcelib.study.spreadsheet._counts import is_count, may_count, pairs_within
 from gcelib.study.spreadsheet._parts import evidence, says_seen
 from gcelib.study.spreadsheet._repeats import have_same_counts, have_same_order
 from gcelib.study.spreadsheet._words import (
-    COUNTS,
     EPOCHS,
     MODELS,
     RANKS,
@@ -42,6 +42,10 @@ _FEW_EPOCHS = 50
 _MOST_PAIRED = 6
 #: Of a pattern so many lines may be exceptions: one that is not sorted.
 _NEARLY_ALL = 0.95
+#: So often a sample may be there, by several models.
+_MOST_TIMES = 50
+#: So many values for each label are hardly classes.
+_FEWEST_IDS = 5
 #: Samples from which a pattern without exception is no chance.
 _MANY = 20
 
@@ -188,14 +192,22 @@ class LeftOut:
             n_lines = self.table[at].value_counts()
             if not is_numeric(self.table[at]) or len(n_lines) < 2:
                 continue
-            if plain in COUNTS:
+            if is_count(self.names[at]) or self._may_count(at):
                 says = "how many samples a line stands for, write the line as often"
                 self._tell(at, says)
             elif plain in EPOCHS and len(n_lines) <= _FEW_EPOCHS and n_lines.min() > 1:
                 says = "which state of a model a line is from, keep those of one"
                 self._tell(at, says)
 
-    def tell_several_models(self) -> None:
+    def _may_count(self, at: int) -> bool:
+        """Whether lines of confidences, each there once, tell that they are counted."""
+        if "confidence" not in self.roles:
+            return False
+        roles = ("split", "label", "prediction", "correct", "confidence")
+        used = [self.roles[role] for role in roles if role in self.roles]
+        return may_count(self.names[at], self.table[at], self.table[used])
+
+    def tell_several_models(self) -> bool:
         """Warn where a column, or two, part the lines into the same samples.
 
         They have the same labels in the same order, but for those sorted by class, of
@@ -215,6 +227,53 @@ class LeftOut:
                 "samples, and all are read as one model's; if they are of several "
                 "models, or of several states of one, keep one"
             )
+        return found is not None
+
+    def tell_samples_again(self) -> None:
+        """Warn of a column that numbers samples, each of which is there several times.
+
+        As repeated cross-validation has them: each value comes equally often, with one
+        label, and once for each value of another column, as ``Fold1.Rep2``. Of few
+        values these may be finer classes.
+        """
+        if "label" not in self.roles:
+            return
+        labels = self.table[self.roles["label"]]
+        shares = labels.value_counts(normalize=True)
+        for at in self.places:
+            n_lines = self.table[at].value_counts()
+            if len(n_lines) < _FEWEST_IDS * max(_MANY / _FEWEST_IDS, len(shares)):
+                continue
+            times = int(n_lines.median())
+            is_equal = (n_lines == times).mean() >= _NEARLY_ALL
+            if not is_equal or not 2 <= times <= _MOST_TIMES:
+                continue
+            n_labels = labels.groupby(self.table[at]).nunique()
+            n_by_chance = len(n_lines) * float(1 - shares.pow(times).sum())
+            n_unlike = int((n_labels > 1).sum())
+            is_pattern = n_by_chance >= _MANY / 2 and n_unlike <= n_by_chance / 20
+            if is_pattern and self._is_once_a_part(at, times):
+                _check.warn(
+                    f"columns: most values of {self._shown(at)} stand in {times} lines "
+                    "with one label, and each line is one sample; if they are of one "
+                    "sample, by several models or in several rounds of "
+                    "cross-validation, keep one of each"
+                )
+                return
+
+    def _is_once_a_part(self, at: int, times: int) -> bool:
+        """Whether parts by another column have each value once, beyond chance."""
+        n_pairs = pairs_within(self.table[at].value_counts())
+        for part in self.places:
+            if part == at or not self._parts_lines(part):
+                continue
+            shares = self.table[part].value_counts(normalize=True)
+            expected = n_pairs * float(shares.pow(2).sum())
+            there = pairs_within(self.table.groupby([at, part]).size())
+            is_no_chance = expected >= _MANY / 2 and there <= expected / 5
+            if len(shares) >= times and is_no_chance:
+                return True
+        return False
 
     def _keys_of_parts(
         self,

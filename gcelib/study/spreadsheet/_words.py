@@ -125,11 +125,6 @@ YES_OR_NO = {
     "1.0": True,
     "0.0": False,
 }
-#: Names of a column that says of how many samples a line is.
-COUNTS = {
-    *("count", "counts", "n", "freq", "frequency", "weight", "weights"),
-    *("n_samples", "num_samples", "n_obs", "sample_weight", "multiplicity"),
-}
 #: Names of a column that says when in its training a model said this.
 EPOCHS = {"epoch", "step", "global_step", "iteration", "iter"}
 #: Names of a column that says which model a line is from.

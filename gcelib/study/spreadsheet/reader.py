@@ -366,7 +366,7 @@ class _Reader:
         if places:
             self.notes.append(left.note())
         left.tell_other_lines()
-        left.tell_several_models()
+        self.are_models_told = left.tell_several_models()
         self.left = left
         if self.kind == "confidences":
             self.groups = left.groups()
@@ -444,7 +444,15 @@ class _Reader:
         for at in sorted({*self.roles.values(), *self.scores}):
             self._refuse_holes(at)
         if self.kind == "confidences":
-            return self._confidences(splits)
+            table = self._confidences(splits)
+        else:
+            table = self._scores(splits)
+        if not self.are_models_told:
+            self.left.tell_samples_again()
+        return table
+
+    def _scores(self, splits: dict[str, npt.NDArray[np.bool_]]) -> Table:
+        """Scores of each class."""
         order, names_of_columns = self._classes()
         columns = [self.scores[k] for k in order]
         labels, names = self._labels(len(columns), names_of_columns)
