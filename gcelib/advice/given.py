@@ -31,6 +31,8 @@ _FEW_IMPOSSIBLE = 0.01
 _FEW_ROWS = 10
 #: Of numbers that are not rounded hardly more are as near to each other as the nearest.
 _FEW_STEPS = 2
+#: If fewer rows are alike by chance, the number of copies is known.
+_HARDLY_ANY = 0.5
 #: If more of the other rows are alike by chance, the number of copies is not known.
 _MOST_BY_CHANCE = 0.5
 #: A test part smaller than this, relative, does not tell how many rows are alike.
@@ -250,6 +252,7 @@ def how_many_again(
     if _are_one_set(*cells):
         n_shared = (rows_of_both[0] & rows_of_both[1]).total()
         is_exact = rows_of_both[0] == rows_of_both[1]
+        is_exact = is_exact or max(_by_chance(*rows_of_both, n_times)) < _HARDLY_ANY
         return f"{n_shared:,}" if is_exact else f"about {n_shared:,}"
     if (is_fine and once > by_chance) or (surely and len(again) > few):
         return _how_many(*rows_of_both, n_times)
@@ -263,20 +266,20 @@ def _how_many(val: Mapping[bytes, int], test: Mapping[bytes, int], times: int) -
     """
     n_test = sum(test.values())
     n_alike = sum(count for row, count in test.items() if row in val)
-    n_fresh = [chance * n_test for chance in _shares_by_chance(val, test, times)]
-    if max(n_fresh) < 0.5:
+    by_chance = _by_chance(val, test, times)
+    if max(by_chance) < _HARDLY_ANY:
         return f"{n_alike:,}"
-    n_by_chance = min(n_fresh)
+    n_by_chance = min(by_chance)
     if n_by_chance <= min(_MOST_BY_CHANCE * n_test, n_alike / 2):
         n_again = (n_alike - n_by_chance) / (1 - n_by_chance / n_test)
         return f"about {float(f'{n_again:.2g}'):,.0f}"
     return "some"
 
 
-def _shares_by_chance(
+def _by_chance(
     val: Mapping[bytes, int], test: Mapping[bytes, int], times: int
 ) -> list[float]:
-    """Estimate which share of fresh test rows is in val, as rounded ones may be.
+    """Estimate how many of as many fresh test rows are in val, as rounded ones may be.
 
     As many as val, and test, have of their own rows again; either may hold copies, and
     then it has more.
@@ -285,14 +288,14 @@ def _shares_by_chance(
     n_test = sum(test.values())
     in_val = sum(n for n in val.values() if n > times) / n_val
     if n_test < _LARGE_TEST * n_val / times:
-        return [in_val]
+        return [in_val * n_test]
     drawn = n_val / times / max(1, n_test - 1)
     if drawn < 1:  # whether one of the others is among so many that are drawn of them
         in_test = sum(n * (1 - (1 - drawn) ** (n - 1)) for n in test.values()) / n_test
     else:
         once = sum(n for n in test.values() if n == 1) / n_test
         in_test = 1 - float(once**drawn)
-    return [in_val, in_test]
+    return [in_val * n_test, in_test * n_test]
 
 
 def _are_one_set(one: Mapping[Any, int], other: Mapping[Any, int]) -> bool:
