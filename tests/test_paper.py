@@ -1768,3 +1768,12 @@ def test_a_spread_divides_by_n_minus_1_whatever_holds_the_numbers():
 def test_errors_by_class_are_measured_of_true_classes_alone(logits, labels):
     with pytest.raises(ValueError, match=r"^(labels|logits): contains"):
         paper.class_errors(logits, labels)
+
+
+def test_a_table_whose_decimal_commas_were_read_as_text_is_refused():
+    results = paper.committed_results()
+    text = results.to_csv(sep=";", decimal=",", index=False)
+    with pytest.raises(ValueError, match=r"results: hold text in .*decimal=\",\""):
+        paper.summary(pd.read_csv(io.StringIO(text), sep=";"))
+    read = pd.read_csv(io.StringIO(text), sep=";", decimal=",")
+    pd.testing.assert_frame_equal(paper.summary(read), paper.summary(results))

@@ -217,13 +217,7 @@ class Study:
         rows = self._cells.get((dataset, model, loss))
         if rows is None or metric not in rows:
             return pd.Series(dtype="float64")
-        values = rows[metric].dropna()
-        if pd.api.types.is_numeric_dtype(values):
-            return values
-        try:
-            return pd.to_numeric(values)
-        except (ValueError, TypeError) as error:
-            _check.fail("results", f"hold text in {metric} ({error})", "write numbers")
+        return _as_numbers(rows[metric].dropna())
 
     def changes(self) -> list[tuple[str, str]]:
         """The settings "a->b" between versions of a data set that differ in their tail.
@@ -241,6 +235,18 @@ class Study:
             if same_data and model == other_model:
                 found.append((f"{before}->{after}", model))
         return found
+
+
+def _as_numbers(values: pd.Series) -> pd.Series:
+    """A column as numbers, which a file with decimal commas gives as text."""
+    if pd.api.types.is_numeric_dtype(values):
+        return values
+    try:
+        return pd.to_numeric(values)
+    except (ValueError, TypeError) as error:
+        problem = f"hold text in {values.name} ({error})"
+        cure = 'write numbers (of decimal commas: pandas.read_csv(..., decimal=","))'
+        _check.fail("results", problem, cure)
 
 
 def _ends_of_change(dataset: str) -> list[str]:
@@ -419,6 +425,11 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
         others, neither. What was measured on
         ``cifar10_c:gaussian_noise:5`` is called ``cifar10_c``, which is the same.
 
+    Raises
+    ------
+    ValueError
+        If one of these columns holds text that is no number.
+
     Examples
     --------
     >>> row = {f"test_raw_error_class{k}": [k / 10] for k in range(10)}
@@ -430,11 +441,11 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
     of_class = [f"test_raw_error_class{k}" for k in range(10)]
     if not set(of_class) <= set(results.columns):
         return results.copy()
-    by_class = results[of_class]
+    by_class = results[of_class].apply(_as_numbers)
     # Not overwritten where it was counted from more classes than the table shows.
     worst = results.get("test_raw_worst_class_error", pd.Series(np.nan, results.index))
     columns = {
-        "test_raw_worst_class_error": worst.fillna(by_class.max(axis=1)),
+        "test_raw_worst_class_error": _as_numbers(worst).fillna(by_class.max(axis=1)),
         "test_raw_scarce_error": by_class[of_class[7:]].mean(axis=1, skipna=False),
         "test_raw_other_error": by_class[of_class[:7]].mean(axis=1, skipna=False),
     }
