@@ -101,7 +101,8 @@ def paired_differences(
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> z, labels = rng.normal(size=(300, 3)), rng.integers(0, 3, 300)
+    >>> z = rng.normal(size=(300, 3))
+    >>> labels = (z + rng.gumbel(size=(300, 3))).argmax(1)  # calibrated
     >>> [d] = paired_differences({"a": z, "b": 2 * z}, labels, "a")
     >>> d.name, d.nll_low > 0
     ('b', True)
