@@ -31,6 +31,8 @@ ProcessGroup = dist.ProcessGroup | Literal["world", "local"] | None
 # On a CPU, from about this many logits on, exponentials and passes over the cells are
 # what a step costs, and a gradient that is written out pays.
 _LARGE = 1e5
+#: Samples above which the shares of a class are added up in float64.
+_MANY = 2**14
 
 
 # The equation -------------------------------------------------------------------------
@@ -143,8 +145,12 @@ class _LargeBatchGCE(torch.autograd.Function):
             losses = label_nll(ratio, labels)
             (result,) = torch.autograd.grad(losses, logits, grad, create_graph=True)
             return result, None, None, None, None
+        # One share after another: float32 would lose those of a class of thousands.
+        kind = torch.float64 if len(labels) > _MANY else sums.dtype
+        shares = (ctx.weight * grad).to(kind)
         # Not in place: torch.vmap may run over many gradients at once.
-        by_class = torch.zeros_like(sums).index_add(0, labels, ctx.weight * grad)
+        by_class = torch.zeros_like(sums, dtype=kind).index_add(0, labels, shares)
+        by_class = by_class.to(sums.dtype)
         # The sum of a class without labels may be 0.
         share = torch.where(by_class == 0, 0, by_class / sums)
         result = probs * share

@@ -343,6 +343,20 @@ def test_large_batch_with_an_underflowing_class_falls_back_to_log_space():
     assert gradient[:, 3].abs().max() > 0
 
 
+def test_a_class_of_hundred_thousands_loses_no_share_of_the_gradient():
+    """Such as pixels. One after another in float32, each is small beside their sum."""
+    logits, labels = batch(400_000, 3, seed=5, dtype=torch.float32)
+    labels[:300_000] = 0
+    logits.requires_grad_()
+    (found,) = torch.autograd.grad(GCELoss()(logits, labels), logits)
+    exact = logits.detach().double().requires_grad_()
+    expected = F.nll_loss(F.log_softmax(F.log_softmax(exact, 1), 0), labels)
+    (right,) = torch.autograd.grad(expected, exact)
+    # What a bias before the logits gets.
+    torch.testing.assert_close(found.double().sum(0), right.sum(0), rtol=1e-4, atol=0)
+    assert (found - right).norm() < 1e-5 * right.norm()
+
+
 def test_large_batch_without_some_classes():
     logits, labels = batch(260, 400, seed=4, dtype=torch.float32)
     labels %= 7
