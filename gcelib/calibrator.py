@@ -8,6 +8,7 @@ leaves the calibrator on the logits' device; its buffers are float64, which Appl
 MPS lacks: calibrate on the CPU there.
 """
 
+import bisect
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -662,8 +663,8 @@ def groups_of_ties(probs: Floats, rounding: float) -> Integers:
     """Number sorted probabilities, those that are equal but for rounding alike.
 
     Votes and rounded probabilities repeat few numbers, which softmax(log p) gives now
-    a little above, now a little below. Where more than half are numbers of their own,
-    only what is exactly equal is alike.
+    a little above, now a little below; so do coarse logits. Where not even one in ten
+    numbers is alike another, but for equal ones, only these are alike.
 
     Parameters
     ----------
@@ -686,13 +687,17 @@ def groups_of_ties(probs: Floats, rounding: float) -> Integers:
     slack = probs * (8 * rounding * (1 - probs) + 8 * np.finfo(np.float64).eps)
     gaps = np.diff(probs)
     begins = np.append(True, gaps > slack[1:])
-    group = np.cumsum(begins) - 1
     first = np.flatnonzero(begins)
     last = np.append(first[1:], len(probs)) - 1
     is_wide = probs[last] - probs[first] > slack[last]  # a chain of small gaps
-    begins |= is_wide[group]
-    if 2 * int(begins.sum()) > len(probs):
-        begins = np.append(True, gaps > 0)
+    for start, stop in zip(first[is_wide], last[is_wide] + 1, strict=True):
+        at = int(start)
+        while at < stop:
+            begins[at] = True
+            at = bisect.bisect_right(probs, probs[at] + slack[at], at, int(stop))
+    differs = np.append(True, gaps > 0)
+    if 10 * int(begins.sum()) > 9 * int(differs.sum()):
+        begins = differs
     return np.cumsum(begins) - 1
 
 

@@ -78,15 +78,26 @@ def gce_log_ratio(
     elif _may_hold_an_empty_class(log_probs):
         # Its column holds nothing but -inf, whose log_softmax would be NaN.
         is_empty = (log_probs == -torch.inf).all(0)
-        ratio = F.log_softmax(log_probs.masked_fill(is_empty, 0), dim=0)
+        ratio = _log_share_of_samples(log_probs.masked_fill(is_empty, 0))
         ratio = torch.where(is_empty, log_probs, ratio)
     else:
-        ratio = F.log_softmax(log_probs, dim=0)
+        ratio = _log_share_of_samples(log_probs)
     if weight == 1:
         return ratio
     mixed = torch.lerp(log_probs, ratio, weight)
     # Between -inf and -inf, lerp finds NaN.
     return torch.where(log_probs == -torch.inf, log_probs, mixed)
+
+
+def _log_share_of_samples(log_probs: Tensor) -> Tensor:
+    """``log_softmax`` over the samples, of any number of them.
+
+    torch's, down the columns, adds up one after another, in which float32 loses what is
+    small beside the sum.
+    """
+    if len(log_probs) > _MANY:
+        return log_probs - log_probs.logsumexp(0)
+    return F.log_softmax(log_probs, dim=0)
 
 
 def _may_hold_an_empty_class(log_probs: Tensor) -> bool:
@@ -145,7 +156,7 @@ class _LargeBatchGCE(torch.autograd.Function):
             losses = label_nll(ratio, labels)
             (result,) = torch.autograd.grad(losses, logits, grad, create_graph=True)
             return result, None, None, None, None
-        # One share after another: float32 would lose those of a class of thousands.
+        # One share after another: float32 would lose some of a class of thousands.
         kind = torch.float64 if len(labels) > _MANY else sums.dtype
         shares = (ctx.weight * grad).to(kind)
         # Not in place: torch.vmap may run over many gradients at once.

@@ -763,6 +763,36 @@ def test_a_label_of_probability_0_is_told_where_it_decides_alone(dtype):
         ReliabilityExplorer({"b": (p, y)}, probabilities=True)
 
 
+def test_columns_of_two_tables_in_two_orders_are_refused():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    scores = calibrated(y, 3, 2, rng)
+    table = pd.DataFrame(scores, columns=["cat", "dog", "eel"])
+    other = pd.DataFrame(scores + 0.1, columns=["cat", "dog", "eel"])
+    turned = other[["eel", "cat", "dog"]]
+    match = r": its columns are those of .* in another order \(eel, cat, dog\)"
+    for problem in ("test_logits", r"calibrated\['b'\]", r"runs\['b'\]", r"val\['a'\]"):
+        calls = {
+            "test_logits": lambda: advise(table[:150], y[:150], turned[150:], y[150:]),
+            r"calibrated\['b'\]": lambda: paired_differences(
+                {"a": table, "b": turned}, y, "a", resamples=100
+            ),
+            r"runs\['b'\]": lambda: ReliabilityExplorer(
+                {"a": (table, y), "b": (turned, y)}
+            ),
+            r"val\['a'\]": lambda: ReliabilityExplorer(
+                {"a": (table[150:], y[150:])}, val={"a": (turned[:150], y[:150])}
+            ),
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(ValueError, match=f"^{problem}{match}"):
+                calls[problem]()
+    paired_differences({"a": table, "b": other}, y, "a", resamples=100)
+    renamed = other.set_axis(["Katze", "Hund", "Aal"], axis=1)
+    paired_differences({"a": table, "b": renamed}, y, "a", resamples=100)
+
+
 def test_rows_of_two_tables_in_two_orders_are_told():
     """What is paired is paired by position, also where the labels have no index."""
     rng = np.random.default_rng(0)

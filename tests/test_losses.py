@@ -357,6 +357,32 @@ def test_a_class_of_hundred_thousands_loses_no_share_of_the_gradient():
     assert (found - right).norm() < 1e-5 * right.norm()
 
 
+@pytest.mark.parametrize("form", ["soft", "func"])
+def test_gce_of_hundred_thousands_is_exact_by_every_path(form):
+    """Soft targets, and functorch, do not take the path of large batches."""
+    logits, labels = batch(400_000, 3, seed=5, dtype=torch.float32)
+    logits /= 10
+    labels[:300_000] = 0
+    targets = F.one_hot(labels, 3).float() * 0.9 + 0.1 / 3 if form == "soft" else labels
+
+    def plain(scores, weights):
+        log_probs = scores.log_softmax(1)
+        return -(weights * (log_probs - log_probs.logsumexp(0))).sum(1).mean()
+
+    exact = logits.double().requires_grad_()
+    weights = targets.double() if form == "soft" else F.one_hot(labels, 3).double()
+    expected = plain(exact, weights)
+    (right,) = torch.autograd.grad(expected, exact)
+    if form == "soft":
+        logits.requires_grad_()
+        loss = GCELoss()(logits, targets)
+        (found,) = torch.autograd.grad(loss, logits)
+    else:
+        found, loss = torch.func.grad_and_value(GCELoss())(logits, labels)
+    torch.testing.assert_close(loss.double(), expected, rtol=2e-6, atol=0)
+    torch.testing.assert_close(found.double().sum(0), right.sum(0), rtol=1e-4, atol=0)
+
+
 def test_large_batch_without_some_classes():
     logits, labels = batch(260, 400, seed=4, dtype=torch.float32)
     labels %= 7

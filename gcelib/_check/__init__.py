@@ -51,6 +51,7 @@ from gcelib._check.suspicion import (
     warn_of_probabilities,
 )
 from gcelib._check.tables import (
+    refuse_other_columns,
     remember_index,
     warn_of_indexes,
     warn_of_order,
@@ -86,6 +87,7 @@ __all__ = [
     "number",
     "numbers_of_names",
     "refuse_not_finite",
+    "refuse_other_columns",
     "remember_index",
     "second_set",
     "warn",

@@ -12,7 +12,7 @@ from gcelib._check.columns import (
     warn_of_labels_among_scores,
     warn_of_names_out_of_order,
 )
-from gcelib._check.messages import warn
+from gcelib._check.messages import fail, warn
 
 
 @runtime_checkable
@@ -70,6 +70,20 @@ def warn_of_indexes(one: object, other: object, names: tuple[str, str]) -> None:
             f"{second}: their index is another one than that of {first}, and rows are "
             f"taken by position; pass {second}.loc[{table}.index] if the index says "
             f"what belongs together, else {second}.to_numpy()"
+        )
+
+
+def refuse_other_columns(one: object, other: object, names: tuple[str, str]) -> None:
+    """Refuse two tables with the same columns in two orders: they are by position."""
+    ours, theirs = _names_of_columns(one), _names_of_columns(other)
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        first, second = names
+        shown = ", ".join(theirs[:3]) + (", ..." if len(theirs) > 3 else "")
+        fail(
+            second,
+            f"its columns are those of {first} in another order ({shown}), and columns "
+            "are taken by position",
+            f"pass both in the order of the labels, such as {second}[{first}.columns]",
         )
 
 

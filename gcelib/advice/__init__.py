@@ -107,6 +107,7 @@ def advise(
             _check.fail("test_logits", problem, "pass logits of one model")
         both = ("val_logits", "test_logits")
         given = val_logits, test_logits
+        _check.refuse_other_columns(*given, both)
         kinds = [
             _check.as_tensor(name, scores).dtype
             for name, scores in zip(both, given, strict=True)

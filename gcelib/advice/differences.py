@@ -118,6 +118,7 @@ def paired_differences(
     for name, logits in calibrated.items():
         pair = (of_reference, f"calibrated[{name!r}]")
         _check.warn_of_indexes(calibrated[reference], logits, pair)
+        _check.refuse_other_columns(calibrated[reference], logits, pair)
         z, y = _check.logits_and_labels(logits, labels)
         tolerance = rounding_of(z, probabilities=probabilities)
         if n_classes not in (None, z.shape[1]):

@@ -21,6 +21,7 @@ from gcelib._check import (
     as_tensor,
     fail,
     logits_and_labels,
+    refuse_other_columns,
     warn,
     warn_of_impossible_labels,
     warn_of_probabilities,
@@ -179,6 +180,21 @@ def _as_coarse(logits: Tensor) -> Tensor:
         if torch.equal(logits.to(kind).to(logits.dtype), logits):
             return logits.to(kind)
     return logits
+
+
+def refuse_columns_in_other_orders(
+    runs: Mapping[str, object], val: Mapping[str, object]
+) -> None:
+    """Refuse tables whose columns are those of the first in another order."""
+    tables = {
+        f"{argument}[{name!r}]": pair[0]
+        for argument, pairs in (("runs", runs), ("val", val))
+        for name, pair in pairs.items()
+        if isinstance(pair, (tuple, list))
+    }
+    first = next(iter(tables), "")
+    for name, table in tables.items():
+        refuse_other_columns(tables[first], table, (first, name))
 
 
 def refuse_other_classes(

@@ -36,6 +36,7 @@ from gcelib.view.explorers.given import (
     common_labels,
     data_of,
     read_pair,
+    refuse_columns_in_other_orders,
     refuse_other_classes,
     refuse_other_contents,
     refuse_other_length,
@@ -257,6 +258,7 @@ class ReliabilityExplorer(Explorer):
             for name, pair in self._val.items()
         }
         warn_of_one_set(self._val, test, given)
+        refuse_columns_in_other_orders(runs, val)
         self._labels = common_labels(test)
         self._test = {name: logits for name, (logits, _) in test.items()}
         n_classes = next(iter(self._test.values())).shape[1]
