@@ -327,16 +327,46 @@ def test_runs_in_the_papers_place_that_are_shorter_are_told(recwarn):
     means = {("cifar10", "resnet50", "gce"): {"test_raw_error": 0.05}}
     long_enough = runs_of(means, seeds=2, epochs=350, recipe="paper")
     paper.table(1, long_enough)
-    paper.table(1, long_enough.assign(epochs=35, variant="short"), "short")
     assert not len(recwarn)
     short = long_enough.assign(epochs=35)
+    named = short.assign(variant="short")
     one = paper.CLAIMS.head(1)
     for look in (
         lambda: paper.table(1, short),
         lambda: paper.check_claims(short, claims=one),
+        lambda: paper.table(1, named, "short"),
+        lambda: paper.check_claims(named, claims=one, variant="short"),
     ):
         with pytest.warns(UserWarning, match="gce on cifar10 resnet50 has epochs 35 f"):
             look()
+
+
+VARIANTS = {
+    "published_code": {"recipe": "published_code"},
+    "lambda0.9": {"loss_options": {"regularizer_weight": 0.9}},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("kept", ["all", "no recipe", "few"])
+def test_a_variant_is_measured_by_its_own_recipe(name, kept, recwarn):
+    dropped = {"all": [], "no recipe": ["recipe"]}
+    dropped["few"] = ["recipe", "loss_options", "milestones", "clip_norm"]
+    rows = []
+    for dataset, model in (("cifar10", "wrn_28_10"), ("tiny_imagenet", "resnet50")):
+        for loss in ("ce", "brier", "gce"):
+            options = (
+                VARIANTS[name] if loss == "gce" or "recipe" in VARIANTS[name] else {}
+            )
+            config = gcelib.TrainConfig(
+                dataset, model, loss, device="cpu", variant=name, ood=[], **options
+            )
+            rows.append(config.settings() | {"test_raw_error": 0.05})
+    table = pd.DataFrame(rows).drop(columns=dropped[kept])
+    paper.table(1, table, name)
+    assert not any("by its recipe" in str(told.message) for told in recwarn)
+    with pytest.warns(UserWarning, match=f"lr 0.7 for .* training of '{name}'"):
+        paper.table(1, table.assign(lr=0.7), name)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +395,9 @@ def test_any_setting_that_is_not_the_papers_is_told_of_a_run_in_its_place(name, 
 def test_a_report_says_which_of_several_variants_it_shows(monkeypatch, recwarn):
     table = _trained().assign(variant="a")
     monkeypatch.setattr(report, "collect", lambda folder: table.copy())
-    assert len(report.open_report("runs")[1].runs) == 6
+    with pytest.warns(UserWarning, match=r"^variant: no run is .* those of 'a'$"):
+        assert len(report.open_report("runs")[1].runs) == 6
+    assert len(report.open_report("runs", "a")[1].runs) == 6
     assert not len(recwarn)
     table.loc[table.seed == 3, "variant"] = "b"
     with pytest.warns(UserWarning, match=r"^variant: .*'a', of \['a', 'b'\]"):
@@ -939,7 +971,7 @@ def test_split_half_refuses_bad_input():
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
     """Two finished runs of the committed demo: one of CE, one of AFL."""
-    folder = tmp_path_factory.mktemp("runs")
+    folder = tmp_path_factory.mktemp("collected") / "runs"  # nothing else beside it
     demo = runs.PROJECT / "data" / "demo" / "fashion_mini" / "convnet"
     for loss in ("ce", "afl"):
         run_dir = folder / "fashion_mini" / "convnet" / loss / "seed-01"
@@ -1073,7 +1105,7 @@ def test_collect_of_nothing_is_empty(tmp_path):
 @pytest.mark.parametrize("below", ["..", "fashion_mini", "fashion_mini/convnet"])
 def test_a_folder_above_or_below_that_of_all_runs_is_told(collected, below):
     folder, _ = collected
-    with pytest.warns(UserWarning, match="is no folder of runs; pass .*runs0"):
+    with pytest.warns(UserWarning, match="is no folder of runs; pass .*runs"):
         assert runs.load_results(folder / below).empty
 
 

@@ -588,9 +588,43 @@ def test_what_an_earlier_run_left_does_not_pass_for_this_ones(tmp_path, recwarn)
         run.save_logits("test", *numbers)
     (warning,) = recwarn.list
     assert "logits/digits.npz, weights.pt there are an earlier" in str(warning.message)
+    aside = {path.name for path in tmp_path.rglob("*.earlier")}
+    assert aside == {"digits.npz.earlier", "weights.pt.earlier"}
+    assert not (tmp_path / "weights.pt").exists()
     with opened(tmp_path, ood=("noise",), lr=0.5):  # it goes on
         assert runs.load_logits(tmp_path, "test")[1].tolist() == [0, 1, 2]
     assert len(recwarn) == 1
+
+
+def test_weights_of_several_earlier_runs_are_all_moved_aside(tmp_path):
+    for first in (1.0, 2.0, 3.0):
+        (tmp_path / "weights.pt").write_bytes(bytes([int(first)]))
+        environment = {"keep_weights": True}  # it may be stopped before it writes them
+        settings = {"dataset": "d", "model": "m", "loss": "ce", "seed": 1, "lr": first}
+        with (
+            pytest.warns(UserWarning, match="have names that end in .earlier"),
+            runs.open_run(tmp_path, settings, environment),
+        ):
+            assert not (tmp_path / "weights.pt").exists()
+    aside = sorted(path.read_bytes()[0] for path in tmp_path.glob("weights.pt.*"))
+    assert aside == [1, 2, 3]
+
+
+def test_logits_that_a_finished_result_does_not_list_are_refused(tmp_path):
+    numbers = np.eye(3), np.arange(3)
+    with opened(tmp_path) as run:
+        for split in ("val", "test"):
+            run.save_logits(split, *numbers)
+        # One that is not finished cannot say what it will write.
+        runs.save_logits(tmp_path, "noise", *numbers)
+        assert runs.load_logits(tmp_path, "noise")[0].shape == (3, 3)
+        run.finish({"ece": 0.5})
+    message = r"noise\.npz: is none of this run's, which wrote val, test; remove it"
+    with pytest.raises(ValueError, match=message):
+        runs.load_logits(tmp_path, "noise")
+    assert runs.load_logits(tmp_path, "test")[0].shape == (3, 3)
+    with pytest.raises(FileNotFoundError):
+        runs.load_logits(tmp_path, "digits")
 
 
 def test_a_summary_of_a_split_that_was_not_measured_is_refused(tmp_path):

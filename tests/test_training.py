@@ -5,7 +5,9 @@ however often it is killed.
 import contextlib
 import copy
 import dataclasses
+import functools
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -71,6 +73,33 @@ def test_a_misspelt_loss_is_refused_by_every_recipe(name):
         TrainConfig("digits", loss="gcee", recipe=name)
     with pytest.raises(ValueError, match="loss: unknown 'gcee'"):
         recipe("digits", loss="gcee", name=name)
+
+
+@pytest.mark.parametrize("clip_norm", [math.inf, 2.0, 0.5])
+@pytest.mark.parametrize("name", ["paper", "published_code"])
+def test_stored_settings_given_back_are_the_same_run(name, clip_norm):
+    """JSON has no infinity: no limit is stored as null, which asked is the recipe's."""
+    config = TrainConfig("digits", recipe=name, clip_norm=clip_norm, device="cpu")
+    stored = json.loads(json.dumps(config.settings()))
+    rebuild = functools.partial(TrainConfig.from_variables, stored | {"device": "cpu"})
+    if (name, clip_norm) == ("published_code", math.inf):
+        with pytest.warns(UserWarning, match="clip_norm: None beside all other set"):
+            again = rebuild()
+        assert again.clip_norm == math.inf
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            again = rebuild()
+    assert again.settings() == config.settings()
+
+
+def test_a_limit_that_is_left_open_beside_other_settings_is_the_recipes(recwarn):
+    """Of those of another run, too, as long as anything else is left open."""
+    stored = TrainConfig("digits", device="cpu").settings()
+    del stored["batch_size"]
+    given = stored | {"recipe": "published_code", "device": "cpu"}
+    assert TrainConfig.from_variables(given).clip_norm == 2.0
+    assert not len(recwarn)
 
 
 def test_published_code_recipe_is_named_and_recorded():
@@ -598,6 +627,25 @@ def test_weights_asked_of_a_finished_run_are_not_silently_missing(tmp_path):
         assert not list(fit(small(tmp_path, epochs=1, keep_weights=True)))
 
 
+def test_weights_that_a_finished_run_did_not_keep_are_not_taken_for_its_own(tmp_path):
+    """Such as those of an earlier run in the folder."""
+    config = small(tmp_path, model="mlp", epochs=1, keep_weights=True)
+    list(fit(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not list(fit(config))
+    (config.run_dir / "metrics.json").unlink()
+    with pytest.warns(UserWarning, match=r"weights\.pt there are an earlier one's"):
+        list(fit(small(tmp_path, model="mlp", epochs=2)))
+    asked = small(tmp_path, model="mlp", epochs=2, keep_weights=True)
+    with pytest.warns(UserWarning, match="without keeping its weights; for"):
+        assert not list(fit(asked))
+    aside = config.run_dir / "weights.pt.earlier"
+    aside.rename(config.run_dir / "weights.pt")  # by somebody who has not read that
+    with pytest.warns(UserWarning, match="not known to be its own"):
+        assert not list(fit(asked))
+
+
 def set_fp32_precision(stack, setting, value):
     """Set one of PyTorch's newer precisions, and what it was when the stack closes."""
     stack.callback(setattr, setting, "fp32_precision", setting.fp32_precision)
@@ -825,6 +873,39 @@ def test_weights_that_no_step_made_are_refused(tmp_path, what, epochs):
         next(records)
     OF_WEIGHTS[what](trainer)
     with pytest.raises(ValueError, match="trainer: its weights were changed after an"):
+        next(records)
+    assert not (config.run_dir / "logits").exists()
+
+
+def update_again(trainer):
+    samples, labels = trainer.splits.val
+    trainer.criterion.update(trainer.predict(samples), labels)
+
+
+def halve_momentum(trainer):
+    for state in trainer.optimizer.state.values():
+        state["momentum_buffer"].mul_(0.5)
+
+
+OF_STATES = {
+    "an update of an adaptive loss": (update_again, "loss"),
+    "no momentum": (lambda t: t.optimizer.state.clear(), "optimiser"),
+    "half the momentum": (halve_momentum, "optimiser"),
+}
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("what", OF_STATES)
+def test_a_state_that_the_trainer_did_not_leave_is_refused(tmp_path, what, epochs):
+    """Of the loss and the optimiser: the result would be stored as the plain run's."""
+    change, part = OF_STATES[what]
+    config = small(tmp_path, model="mlp", loss="afl", epochs=2)
+    trainer = training.Trainer(training.prepare(config))
+    records = iter(trainer)
+    for _ in range(epochs):
+        next(records)
+    change(trainer)
+    with pytest.raises(ValueError, match=f"trainer: the state of its {part} was chan"):
         next(records)
     assert not (config.run_dir / "logits").exists()
 

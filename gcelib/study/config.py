@@ -342,7 +342,8 @@ class TrainConfig:
         "mean" or "sum" over the batch.
     clip_norm : float, optional
         Largest total gradient norm; ``math.inf``: no limit. None: the recipe's, which
-        is no limit in "paper" and 2 in "published_code".
+        is no limit in "paper" and 2 in "published_code". Among settings that leave
+        nothing else open, such as stored ones, None is no limit, as it is there.
     drop_last, augment : bool, optional
         Leave out an incomplete last batch; crop and mirror images at random.
     eval_every : int, optional
@@ -369,6 +370,12 @@ class TrainConfig:
     ------
     ValueError, TypeError
         For a bad value; the message begins with the field's name.
+
+    Warns
+    -----
+    UserWarning
+        If all of the recipe's settings are given, ``clip_norm`` is None and the recipe
+        has a limit: that is taken for no limit.
 
     Examples
     --------
@@ -438,11 +445,29 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse bad values and fill in the blanks."""
         settings = resolve(self)
+        limit = settings.clip_norm
+        if limit is not None and self._is_as_stored():
+            warn(
+                "clip_norm: None beside all other settings is taken for no limit, as "
+                f"stored; the recipe {self.recipe!r} has {limit:g}: write that "
+                "number for it, or math.inf for no limit"
+            )
+            self.clip_norm = math.inf
+            settings = dataclasses.replace(settings, clip_norm=None)
         is_limitless = self.clip_norm == math.inf
         for known in dataclasses.fields(self):
             setattr(self, known.name, getattr(settings, known.name))
         if is_limitless:  # None would be the recipe's limit when it is asked again
             self.clip_norm = math.inf
+
+    def _is_as_stored(self) -> bool:
+        """Tell whether nothing of the recipe is left open but the gradient's limit.
+
+        So it is of settings that a run stored: JSON has no infinity.
+        """
+        of_recipe = [known.name for known in dataclasses.fields(Recipe)]
+        is_open = [name for name in of_recipe if getattr(self, name) is None]
+        return is_open == ["clip_norm"]
 
     def resolved(self) -> Settings:
         """Return what this run will do; values changed since are checked again.

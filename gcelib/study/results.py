@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,8 @@ def load_logits(run_dir: AnyPath, split: str) -> LogitsAndLabels:
         If the run wrote no such split; the message names those that it did write.
     ValueError
         If the file is damaged or holds anything else, such as another split or another
-        run's numbers; the message begins with its path. Whose numbers they are, runs of
-        older versions do not record.
+        run's numbers, or if the finished run lists no such split; the message begins
+        with its path. Whose numbers they are, runs of older versions do not record.
 
     Examples
     --------
@@ -95,9 +96,13 @@ def load_logits(run_dir: AnyPath, split: str) -> LogitsAndLabels:
     path = folder / split_file(split)
     if files.is_link(folder):
         files.refuse(folder, "is a symbolic link", "give the run's own folder")
+    written = _written_logits(run_dir)
+    if written and path.stem not in written and path.exists():
+        what = f"is none of this run's, which wrote {', '.join(written)}"
+        files.refuse(path, what, "remove it")
     try:
         pair = _checked_logits(files.read_arrays(path))
-        _refuse_other_numbers(run_dir, path.stem, pair)
+        _refuse_other_numbers(written, path.stem, pair)
         return pair
     except (FileNotFoundError, NotADirectoryError):
         there = sorted(p.stem for p in folder.glob("*.npz")) or "none"
@@ -109,12 +114,18 @@ def load_logits(run_dir: AnyPath, split: str) -> LogitsAndLabels:
         raise ValueError(f"{path}: is damaged ({reason}); {cure}") from error
 
 
-def _refuse_other_numbers(run_dir: AnyPath, name: str, pair: LogitsAndLabels) -> None:
-    """Refuse logits that a finished run did not write under this name."""
+def _written_logits(run_dir: AnyPath) -> dict[str, str]:
+    """Give the fingerprints of what a finished run wrote; empty if it cannot say."""
     try:
-        written = stored.read_result(run_dir).logits
-    except (OSError, ValueError):  # not finished, or damaged: it cannot say
-        return
+        return stored.read_result(run_dir).logits
+    except (OSError, ValueError):  # not finished, or damaged
+        return {}
+
+
+def _refuse_other_numbers(
+    written: Mapping[str, str], name: str, pair: LogitsAndLabels
+) -> None:
+    """Refuse logits that a finished run did not write under this name."""
     found = stored.fingerprint(*pair)
     if name not in written or found == written[name]:
         return

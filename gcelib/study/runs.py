@@ -18,6 +18,7 @@ folder without either holds nothing. The names that read runs back
 import contextlib
 import errno
 import io
+import itertools
 import json
 import os
 import re
@@ -498,9 +499,10 @@ def _tidy(run_dir: Path, found: _Found, record: Record, lock: locks.Lock) -> Non
 
 
 def _part_from_earlier_run(run_dir: Path, record: Record) -> None:
-    """Remove what an earlier run left and this one will write; tell of the rest.
+    """Remove what an earlier run left and this one will write; move the rest aside.
 
-    Until then it would pass for this run's, which may have other settings.
+    It would pass for this run's, which may have other settings. Weights are moved
+    even if this run keeps its own: it may be stopped, and ended without keeping them.
     """
     splits = ("val", "test", *record.settings.get("ood", ()))
     ours = [split_file(name) for name in splits]
@@ -508,14 +510,26 @@ def _part_from_earlier_run(run_dir: Path, record: Record) -> None:
         path.unlink(missing_ok=True)
     left = sorted((run_dir / "logits").glob("*.npz"))
     weights = run_dir / "weights.pt"
-    if weights.exists() and not record.environment.get("keep_weights"):
+    if weights.exists():
         left.append(weights)
     if left:
+        for path in left:
+            os.replace(path, _name_aside(path))
         names = ", ".join(path.relative_to(run_dir).as_posix() for path in left[:4])
         _check.warn(
-            f"{run_dir}: this run begins anew; {names} there are an earlier one's: "
-            "move them away if they are not wanted"
+            f"{run_dir}: this run begins anew; {names} there are an earlier one's, and "
+            "now have names that end in .earlier: remove them if they are not wanted"
         )
+
+
+def _name_aside(path: Path) -> Path:
+    """Return a name beside a file that nothing has yet."""
+    aside = path.with_name(f"{path.name}.earlier")
+    for number in itertools.count(2):
+        if not os.path.lexists(aside):
+            break
+        aside = path.with_name(f"{path.name}.{number}.earlier")
+    return aside
 
 
 def stated_settings(run_dir: AnyPath) -> dict[str, Any] | None:

@@ -345,7 +345,7 @@ class Trainer:
         )
         self._fresh = True
         self._rate = settings.lr
-        self._weights_left: str | None = None  # by the last epoch of this iteration
+        self._left: dict[str, str] = {}  # by the last epoch of this iteration
         self._made = self._parts_of_run()
         self._made_options = self._options()
         self._made_state = self._marks()
@@ -409,10 +409,12 @@ class Trainer:
         weights = self.model.parameters()
         return any(id(w) not in stepped for w in weights if w.requires_grad)
 
-    def _refuse_other_weights(self) -> None:
-        """Refuse other weights than the last epoch left: a stopped run lacks them."""
+    def _refuse_other_state(self) -> None:
+        """Refuse another state than the last epoch left: a stopped run lacks it."""
         self._refuse_changed()
-        if _digest_of_weights(self.model) != self._weights_left:
+        left = self._digests()
+        changed = [part for part in left if left[part] != self._left[part]]
+        if "weights" in changed:
             fail(
                 "trainer",
                 "its weights were changed after an epoch, and results would be of two "
@@ -422,7 +424,24 @@ class Trainer:
                 "the epoch's back before the next), or keep averages inside a network "
                 "of your own",
             )
+        if changed:
+            fail(
+                "trainer",
+                f"the state of its {changed[0]} was changed after an epoch, and the "
+                "result would be stored as if it had not been",
+                "iterate again, and the run goes on from what the epoch left; the "
+                "trainer itself updates an adaptive loss. Train otherwise in a loop of "
+                "your own",
+            )
         self._was_given_a_state = False  # what was left has been put back
+
+    def _digests(self) -> dict[str, str]:
+        """Return what changes if one of the three parts of ``state_dict`` does."""
+        return {
+            "weights": _digest(self.model.state_dict()),
+            "loss": _digest(self.criterion.state_dict()),
+            "optimiser": _digest(self.optimizer.state_dict()["state"]),
+        }
 
     # --- what a checkpoint holds ---
 
@@ -445,7 +464,7 @@ class Trainer:
 
         A run that is iterated over goes on from its own checkpoint, or begins with its
         seed's weights, and says that this state is not used; between two epochs of it,
-        and after its last record, it is refused unless the weights are put back.
+        and after its last record, it is refused unless all is put back.
 
         Parameters
         ----------
@@ -477,8 +496,9 @@ class Trainer:
         ------
         ValueError
             If the folder holds another result; if the network, loss, optimiser or
-            learning rate is another than the settings say; if weights were changed
-            between two epochs, or after the last one's record.
+            learning rate is another than the settings say; if weights, or the state of
+            the loss or the optimiser, were changed between two epochs, or after the
+            last one's record.
         RuntimeError
             If another process writes there.
         FloatingPointError
@@ -509,9 +529,9 @@ class Trainer:
                     run.save_checkpoint(state)
                     run.write_history(history)
                 pace = statistics.median(r["seconds"] for r in history)
-                self._weights_left = _digest_of_weights(self.model)
+                self._left = self._digests()
                 yield record | {"seconds_left": pace * (settings.epochs - epoch - 1)}
-                self._refuse_other_weights()
+                self._refuse_other_state()
             with torch_defaults():
                 self._finish(run, parts, logits, history)
 
@@ -872,15 +892,26 @@ class Trainer:
             fail("trainer", problem, "iterate over it first: list(trainer)")
 
 
-def _digest_of_weights(network: nn.Module) -> str:
-    """The SHA-256 of weights and buffers that are no counts."""
+def _digest(state: Mapping[Any, Any]) -> str:
+    """The SHA-256 of a state's tensors that are no counts, by name."""
     digest = hashlib.sha256()
-    for name, values in network.state_dict().items():
-        if isinstance(values, Tensor) and values.is_floating_point():
+    for name, values in _tensors_of(state):
+        if values.is_floating_point():
             digest.update(name.encode())
             numbers = values.detach().cpu().contiguous().reshape(-1)
             digest.update(numbers.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _tensors_of(
+    state: Mapping[Any, Any], place: str = ""
+) -> Iterator[tuple[str, Tensor]]:
+    """Give the tensors of a state dict, also of those inside it."""
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            yield f"{place}{name}", value
+        elif isinstance(value, Mapping):
+            yield from _tensors_of(value, f"{place}{name}.")
 
 
 @contextlib.contextmanager
@@ -977,10 +1008,22 @@ def fit(
 
 
 def _warn_of_missing_weights(settings: Settings) -> None:
-    """Tell the user that a finished run was not asked to keep its weights."""
+    """Tell the user that a finished run was not asked to keep its weights.
+
+    Weights that lie there all the same are an earlier run's, or came later.
+    """
     run_dir = settings.run_dir
-    if settings.keep_weights and not (run_dir / "weights.pt").exists():
+    if not settings.keep_weights:
+        return
+    is_there = (run_dir / "weights.pt").exists()
+    kept = is_there
+    with contextlib.suppress(OSError, ValueError):
+        # Results of the first versions do not say.
+        kept &= runs.read_result(run_dir).environment.get("keep_weights", True)
+    if not kept:
         problem = f"{run_dir} was finished without keeping its weights"
+        if is_there:
+            problem += ", and weights.pt there is not known to be its own"
         warn(f"{problem}; for weights, remove the folder or choose a variant")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from gcelib.study.alike import (
     setting_as_text,
     unlike_recipe,
 )
+from gcelib.study.config import RECIPE_NAMES
 from gcelib.study.data.long_tails import split_name
 from gcelib.study.data.sources import DATASETS
 
@@ -352,7 +354,8 @@ def tell_other_recipes(study: Study) -> None:
     Parameters
     ----------
     study : Study
-        Runs of a variant are other runs by their name, and are not looked at.
+        Of a variant it is not told what its name promises to be other: the loss's
+        options, and the recipe itself.
     """
     printed = published()
     papers = set(zip(printed.dataset, printed.model, strict=True))
@@ -361,16 +364,33 @@ def tell_other_recipes(study: Study) -> None:
     table = study.runs[[name for name in study.runs if name in read]]
     for run in table.to_dict("records"):
         place = (str(run["dataset"]), str(run["model"]))
-        if place not in papers or run.get("variant") or run["loss"] not in LOSSES:
+        if place not in papers or run["loss"] not in LOSSES:
             continue
-        for what in unlike_recipe(run):
+        unlike = _unlike_of_variant(run) if run.get("variant") else unlike_recipe(run)
+        for what in unlike:
             told[f"{run['loss']} on {' '.join(place)} has {what}"] = None
     if told:
         more = f", and {len(told) - 4} more" if len(told) > 4 else ""
+        cure = "give such runs a variant"
+        if study.variant:
+            cure = f"what is compared then is this training of {study.variant!r}, too"
         _check.warn(
             f"results: runs stand for the paper's that are not by its recipe: "
-            f"{', '.join([*told][:4])}{more}; give such runs a variant"
+            f"{', '.join([*told][:4])}{more}; {cure}"
         )
+
+
+def _unlike_of_variant(run: Mapping[Any, Any]) -> list[str]:
+    """Say what a variant's run has otherwise than its recipe trains.
+
+    Of a table that does not record the recipe it is the one that fits best.
+    """
+    is_recorded = run.get("recipe") in RECIPE_NAMES
+    tried = [run]
+    if not is_recorded:
+        tried = [{**run, "recipe": name} for name in RECIPE_NAMES]
+    unlike = min(map(unlike_recipe, tried), key=len)
+    return [what for what in unlike if not what.startswith("loss_options")]
 
 
 def _differing(rows: pd.DataFrame, names: Iterable[str]) -> dict[str, str]:

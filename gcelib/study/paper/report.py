@@ -46,7 +46,7 @@ def open_report(
     Warns
     -----
     UserWarning
-        If none is asked for, and one of several variants is shown.
+        If none is asked for, and a variant is shown.
 
     Examples
     --------
@@ -65,10 +65,11 @@ def open_report(
     if variant:
         _check.choice("variant", variant, most_first)
     shown = variant if variant in most_first else most_first[0]
-    if shown != variant and len(most_first) > 1:
+    if shown != variant:
+        others = f", of {sorted(most_first)}: name another one to see it"
         _check.warn(
-            f"variant: no run is without one; shown are those of {shown!r}, of "
-            f"{sorted(most_first)}: name another one to see it"
+            f"variant: no run is without one; shown are those of {shown!r}"
+            f"{others if len(most_first) > 1 else ''}"
         )
     return found, Study(found, shown)
 
