@@ -5,8 +5,8 @@ as a table; all metrics of 1,000,000 x 100 logits in a mapped file.
 """
 
 import argparse
+import dataclasses
 import datetime
-import json
 import os
 import subprocess
 import sys
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from gcelib import metrics, runs, sweeps
+from gcelib.study import stored
 
 DEMO = (
     Path(__file__).resolve().parents[1]
@@ -46,18 +47,23 @@ def timed(call):
 
 
 def thousand_runs(folder):
-    """Rows of the table: listing and tabulating 1,000 finished runs, each with its real
-    ``metrics.json``."""
-    content = runs.read_json(DEMO / "metrics.json")
+    """Rows of the table: listing and tabulating 1,000 finished runs, each with a
+    ``metrics.json`` as long and as checked as ``fit`` writes it."""
+    demo = runs.read_result(DEMO)
+    logits = {
+        path.stem: stored.fingerprint(*runs.load_logits(DEMO, path.stem))
+        for path in sorted((DEMO / "logits").glob("*.npz"))
+    }
+    history = stored.lines_fingerprint((DEMO / "history.jsonl").read_bytes())
     grid = {"dataset": "fashion_mini", "device": "cpu", "seed": range(1, 1001)}
     for run_dir, (_, config) in sweeps.expand(grid, folder).items():
         Path(run_dir).mkdir(parents=True)
-        Path(run_dir, "metrics.json").write_text(
-            json.dumps(content | {"config": config.settings()})
+        asked = runs.Record(stored.plain(config.settings()), demo.environment)
+        stored.write_record(Path(run_dir, "config.json"), asked)
+        done = dataclasses.replace(
+            asked, results=demo.results, logits=logits, history=history
         )
-        Path(run_dir, "config.json").write_text(
-            json.dumps({"settings": config.settings()})
-        )
+        stored.write_record(Path(run_dir, "metrics.json"), done)
     for what, call in (
         (
             "`runs.load_results`: one table of 1,000 finished runs",
