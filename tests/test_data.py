@@ -24,6 +24,7 @@ from torchvision.transforms import functional as tvf
 
 from gcelib import TrainConfig, data, runs, sweeps
 from gcelib.study.data import download, ood, sources, splits as drawing
+from gcelib.study.data.batches import are_normalized
 
 ROOT = Path(__file__).resolve().parents[1]
 # Debian's package dataset-fashion-mnist.
@@ -427,6 +428,32 @@ def test_crops_and_flips_agree_with_torchvision():
         torch.testing.assert_close(
             got, tvf.hflip(expected) if flip else expected, rtol=0, atol=0
         )
+
+
+def table_of(rng, d, offset, scale):
+    """A table whose features have means and spreads of several sizes."""
+    mean = rng.normal(0, offset, d)
+    std = np.exp(rng.normal(0, scale, d))
+    x = torch.from_numpy(mean + std * rng.standard_normal((500, d))).float()
+    y = torch.arange(500) % 3
+    part = (x, y)
+    names = ("a", "b", "c")
+    splits = data.Splits("t", part, part, part, 3, x.mean(0), x.std(0), names, (d,), 0)
+    return x, splits
+
+
+@pytest.mark.parametrize("d", [1, 4, 60])
+def test_samples_of_a_table_that_are_normalised_already_are_told_apart(d):
+    rng = np.random.default_rng(d)
+    for _ in range(20):
+        x, splits = table_of(rng, d, 30, 1)
+        again = data.normalize(x, splits)
+        assert are_normalized(again, splits)
+        assert not are_normalized(x, splits)
+        assert not are_normalized(x[:40] + splits.std, splits)  # a shift
+        assert not are_normalized(again[:20], splits)  # too few
+        _, plain = table_of(rng, d, 0, 0)  # whose own are near 0 and 1
+        assert not are_normalized(again, plain)
 
 
 def test_normalize_agrees_with_torchvision_and_refuses_another_shape():

@@ -557,6 +557,21 @@ def test_features_train_with_the_mlp(tmp_path, monkeypatch):
     assert list(fit(config))[-1]["test_error"] < 0.3
 
 
+def test_samples_of_a_table_that_are_normalised_already_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    raw = rng.normal(50, 5, (300, 4)).astype(np.float32)
+    path = tmp_path / "table.npz"
+    np.savez(path, train_images=raw, train_labels=np.arange(300) % 3)
+    config = small(tmp_path, dataset=f"npz:{path}", epochs=1)
+    trainer = training.Trainer(training.prepare(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.predict(torch.from_numpy(raw))
+    again = data.normalize(torch.from_numpy(raw), trainer.splits)
+    with pytest.warns(UserWarning, match="inputs: have means near 0 and spreads near"):
+        trainer.predict(again)
+
+
 def test_nan_stops_at_once_says_where_and_keeps_the_last_checkpoint(
     tmp_path, monkeypatch
 ):

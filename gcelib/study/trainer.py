@@ -24,6 +24,7 @@ from gcelib._random import seeded
 from gcelib.study import data, networks, own_networks, runs
 from gcelib.study.config import RECIPES, Recipe, Settings, TrainConfig, recipe
 from gcelib.study.data import own
+from gcelib.study.data.batches import are_normalized
 from gcelib.study.data.splits import TensorPair
 from gcelib.study.duration import (
     check_duration,
@@ -851,6 +852,11 @@ class Trainer:
         ValueError, TypeError
             If the shape is another one, or images are no uint8; if the run was trained
             before, and this network has not read that yet: iterate first.
+
+        Warns
+        -----
+        UserWarning
+            If samples of a table seem to be normalised.
         """
         self._refuse_untrained()
         shape = tuple(inputs.shape[1:])
@@ -858,6 +864,12 @@ class Trainer:
             problem = f"have the shape {shape}, those of training "
             problem += f"{tuple(self.splits.input_shape)}"
             fail("inputs", problem, "bring them to that size first")
+        if are_normalized(inputs, self.splits):
+            warn(
+                "inputs: have means near 0 and spreads near 1, as data.normalize makes "
+                "them and training's are not; pass them as they were, or they are "
+                "normalised twice"
+            )
         if batch_size is None:
             batch_size = 250 if self.device.type == "cpu" else 500
         in_fp32 = exact or self.settings.precision == "fp32"

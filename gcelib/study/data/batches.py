@@ -58,6 +58,64 @@ def normalize(images: torch.Tensor, splits: Splits) -> torch.Tensor:
     return (images - mean) / std
 
 
+#: A mean and a spread hang on chance in fewer samples.
+_ENOUGH_SAMPLES = 30
+#: How far, in spreads, training has to be from what normalised samples are.
+_CLEARLY_RAW = 1.0
+#: So many of the features that can tell have to say so.
+_MOST = 0.8
+
+
+def are_normalized(features: torch.Tensor, splits: Splits) -> bool:
+    """Tell whether samples of a table seem to be what ``normalize`` made of them.
+
+    Most of those features whose mean or spread in training is far from 0 or 1 have
+    means near 0 and spreads near 1, and are not like training.
+
+    Parameters
+    ----------
+    features : float (N, D) tensor
+        Of fewer than 30 samples nothing can be told.
+    splits : Splits
+        Whose ``mean`` and ``std`` are those of training.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> from gcelib import data
+    >>> splits = data.load("digits")  # as a table
+    >>> pixels = splits.train[0].flatten(1).float()[:, 20:30]
+    >>> table = replace(
+    ...     splits, mean=pixels.mean(0), std=pixels.std(0), input_shape=(10,)
+    ... )
+    >>> are_normalized(normalize(pixels, table), table), are_normalized(pixels, table)
+    (True, False)
+    """
+    if features.ndim != 2 or len(features) < _ENOUGH_SAMPLES:
+        return False
+    mean, std = splits.mean.double(), splits.std.double()
+    can_tell = _distance_to_normal(mean, std) > _CLEARLY_RAW
+    if not can_tell.any():
+        return False
+    there = features.detach().cpu().double()[:, can_tell]
+    of_samples = there.mean(0), there.std(0)
+    as_given = _distance_to_normal(*of_samples)
+    if_raw = _distance_to_normal(
+        (of_samples[0] - mean[can_tell]) / std[can_tell],
+        of_samples[1] / std[can_tell],
+    )
+    says_so = (as_given < _CLEARLY_RAW / 2) & (if_raw > _CLEARLY_RAW)
+    return bool(says_so.double().mean() >= _MOST)
+
+
+def _distance_to_normal(mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """How far features are from a mean of 0 and a spread of 1."""
+    return mean.abs() + std.log().abs()
+
+
 def crop_and_flip(
     images: torch.Tensor, draws: torch.Tensor, padding: int = _PADDING
 ) -> torch.Tensor:
