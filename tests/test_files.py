@@ -1119,6 +1119,18 @@ def test_two_spellings_are_two_classes_where_there_is_a_column_for_each(tmp_path
     assert file.parts["val"][1].tolist() == expected
 
 
+@pytest.mark.parametrize("start", ["prob_", "Prob ", "Probability ", "prob-"])
+def test_names_of_columns_keep_their_spaces_and_hyphens(tmp_path, start):
+    path = tmp_path / "mine.csv"
+    names = ["New York", "x y_z", "non-flaky"]
+    header = ",".join(["label", *(start + name for name in names)])
+    lines = [f"{names[0]},1,0,0", f"{names[1]},0,1,0", f"{names[2]},0,0,1"]
+    path.write_text("\n".join([header, *lines, ""]))
+    file = load_logits_file(path)
+    assert file.class_names == tuple(names)
+    assert file.parts["val"][1].tolist() == [0, 1, 2]
+
+
 def test_right_or_wrong_may_stand_in_the_place_of_two_labels(tmp_path):
     path = tmp_path / "mine.csv"
     for words in (("1", "0"), ("True", "False"), ("yes", "no"), ("1.0", "0.0")):

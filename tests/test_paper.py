@@ -428,6 +428,36 @@ def test_a_summary_says_where_fewer_seeds_have_a_number():
         paper.summary(table.assign(test_ats_ece="0,5"))
 
 
+@pytest.mark.parametrize("form", ["fillna", "read_csv"])
+def test_blank_cells_of_a_table_are_missing_however_they_are_written(form):
+    table = _trained().assign(variant="")
+    table["test_ats_ece"] = [0.5, 0.25, 0.75, 0.5, np.nan, np.nan]
+    table["cifar10_c_raw_auroc"] = [0.5, 0.75, np.nan, np.nan, np.nan, np.nan]
+    table["cifar10_c:gaussian_noise:5_raw_auroc"] = [np.nan] * 2 + [1.0] * 4
+    table["epochs"] = [np.nan, 5, 5, 5, 5, 5]
+    table["lr"] = [np.nan] + [5e-2] * 5
+    if form == "fillna":
+        blank = table.astype(object).fillna("")
+    else:
+        blank = pd.read_csv(io.StringIO(table.to_csv()), keep_default_na=False)
+    study = paper.Study(blank)
+    for metric, loss, expected in (
+        ("test_ats_ece", "ce", {1: 0.5, 2: 0.25, 3: 0.75}),
+        ("test_ats_ece", "gce", {1: 0.5}),
+        ("cifar10_c_raw_auroc", "ce", {1: 0.5, 2: 0.75, 3: 1.0}),
+    ):
+        assert study.numbers("d", "m", loss, metric).to_dict() == expected
+    compared = paper.compare(blank, metric="test_ats_ece")
+    assert compared.n.tolist() == [1]
+    short = paper.derived(blank)["cifar10_c_raw_auroc"]
+    assert short.tolist() == [0.5, 0.75, 1, 1, 1, 1]
+
+
+def test_a_blank_setting_is_not_known():
+    run = {"dataset": "cifar10", "model": "resnet50", "loss": "ce", "momentum": 0.5}
+    assert unlike_recipe({**run, "epochs": "", "lr": " "}) == ["momentum 0.5 for 0.9"]
+
+
 def test_own_data_whose_name_ends_like_a_tail_is_no_tail():
     means = {("npz:/my_lt9.npz", "m", "gce"): {"test_raw_error": 0.05}}
     ours = runs_of(means, seeds=2)

@@ -64,7 +64,7 @@ def as_other_losses(run: Mapping[Any, Any]) -> dict[Any, Any]:
     of_ce = (base, str(run["model"]), "ce", run["recipe"])
     own, other = recipe(*its_loss), recipe(*of_ce)
     if setting_as_text(run.get("epochs")) not in ("none", str(own["epochs"])):
-        epochs = int(run["epochs"])
+        epochs = int(float(run["epochs"]))
         own, other = recipe(*its_loss, epochs), recipe(*of_ce, epochs)
     for name in set(own) & set(run):
         if own[name] != other[name] and same_setting(run[name], own[name]):
@@ -110,7 +110,7 @@ def setting_as_text(value: object) -> str:
     ('350', '(7, 10)', 'none')
     """
     is_number = isinstance(value, (int, float, np.number))
-    if value is None or str(value) in ("nan", "<NA>"):  # as pandas has it
+    if value is None or str(value).strip() in ("", "nan", "<NA>"):  # as pandas has it
         return "none"
     if is_number and not isinstance(value, bool):
         return f"{value:.7g}"
@@ -127,8 +127,8 @@ def unlike_recipe(run: Mapping[Any, Any]) -> list[str]:
     Parameters
     ----------
     run : mapping
-        Settings of a run; what is missing, or NaN, is not known and not told. Without
-        a recipe it is the paper's.
+        Settings of a run; what is missing, blank or NaN is not known and not told.
+        Without a recipe it is the paper's.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def unlike_recipe(run: Mapping[Any, Any]) -> list[str]:
     which = str(run["recipe"]) if is_recorded else "paper"
     usual = recipe(dataset, model, loss, which)
     if setting_as_text(run.get("epochs")) != "none":
-        shortened = recipe(dataset, model, loss, which, int(run["epochs"]))
+        shortened = recipe(dataset, model, loss, which, int(float(run["epochs"])))
         usual["milestones"] = shortened["milestones"]
     unlike = []
     for name in [name for name in OF_TRAINING if name in run and name in usual]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -100,7 +101,8 @@ class Study:
     ----------
     results : DataFrame, optional
         A row a run, as ``runs.load_results``, :func:`collect` or
-        :func:`committed_results` return it. None or an empty table: no runs.
+        :func:`committed_results` return it; blank text is missing, but for the variant.
+        None or an empty table: no runs.
     variant : str, default ""
         Which runs count; "" are the losses as they are.
 
@@ -257,6 +259,31 @@ def _ends_of_change(dataset: str) -> list[str]:
     return dataset.split("->") if is_change else []
 
 
+def _without_blanks(results: pd.DataFrame) -> pd.DataFrame:
+    """A table in which blank text is NaN, and a column of numbers besides is numbers.
+
+    As ``fillna("")`` and ``read_csv(keep_default_na=False)`` leave what was not
+    measured. A blank variant is a value.
+    """
+    if not results.columns.is_unique:  # refused where it matters
+        return results
+    cleaned = results.copy(deep=False)
+    for name in results.columns:
+        column = results[name]
+        if name == "variant" or pd.api.types.is_numeric_dtype(column):
+            continue
+        is_blank = column.map(lambda cell: isinstance(cell, str) and not cell.strip())
+        is_blank = is_blank.astype(bool)
+        if not is_blank.any():
+            continue
+        known = column.astype(object).mask(is_blank, np.nan)
+        if name not in KEYS:
+            with contextlib.suppress(ValueError, TypeError):
+                known = pd.to_numeric(known)
+        cleaned[name] = known
+    return cleaned
+
+
 def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
     """The rows of one variant after every check; an empty table has the key columns."""
     advice = "pass the table of runs.load_results"
@@ -270,7 +297,7 @@ def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
     if not results.columns.is_unique:
         twice = sorted(set(map(str, results.columns[results.columns.duplicated()])))
         _check.fail("results", f"hold columns twice: {twice[:4]}", "keep one of each")
-    kept: pd.DataFrame = results
+    kept = results = _without_blanks(results)
     if "variant" in results:
         variants = results["variant"].astype(object).fillna("")
         kept = results[variants == variant]
@@ -457,7 +484,7 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
     >>> [round(value, 3) for value in table.iloc[0, -3:]]
     [0.9, 0.8, 0.3]
     """
-    results = _by_short_names(results)
+    results = _by_short_names(_without_blanks(results))
     of_class = [f"test_raw_error_class{k}" for k in range(10)]
     if not set(of_class) <= set(results.columns):
         return results.copy()

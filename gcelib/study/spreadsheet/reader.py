@@ -559,7 +559,10 @@ class _Reader:
 
     def _written_ending(self, at: int) -> str:
         """The class's name in a column's name, as it is written."""
-        return self.names[at].strip().replace(" ", "_").split("_", 1)[-1]
+        parts = re.split(
+            r"[\s_\-\u2010\u2011\u2013\u2014]", self.names[at].strip(), maxsplit=1
+        )
+        return parts[-1].strip()
 
     def _labels(
         self, k: int, names: list[str] | None
