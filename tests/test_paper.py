@@ -19,6 +19,7 @@ import gcelib
 from gcelib import calibration, losses, metrics, paper, runs, sweeps
 from gcelib.study.alike import unlike_recipe
 from gcelib.study.paper import report
+from gcelib.study.paper.numbers import tell_other_recipes
 from gcelib.study.stored import write_record
 
 SEVEN = ["ce", "brier", "mmce", "flsd", "dfl", "afl", "gce"]
@@ -339,6 +340,19 @@ def test_runs_in_the_papers_place_that_are_shorter_are_told(recwarn):
     ):
         with pytest.warns(UserWarning, match="gce on cifar10 resnet50 has epochs 35 f"):
             look()
+
+
+@pytest.mark.parametrize("loss", gcelib.LOSSES)
+def test_no_run_as_its_recipe_gives_it_is_told(loss, recwarn):
+    """On tails, too, whose options and milestones are those of the whole data set."""
+    places = paper.published()[["dataset", "model"]].drop_duplicates()
+    rows = [
+        gcelib.TrainConfig(*place, loss, device="cpu", ood=[]).settings()
+        for place in places.itertuples(index=False, name=None)
+        if place[0] != "av1451"  # which is not here
+    ]
+    tell_other_recipes(paper.Study(pd.DataFrame(rows)))
+    assert not any("by its recipe" in str(told.message) for told in recwarn)
 
 
 VARIANTS = {

@@ -168,7 +168,7 @@ def _unlike_options(dataset: str, model: str, loss: str, given: object) -> list[
     row = LOSSES[loss]
     parameters = inspect.signature(row.build).parameters
     usual = {name: parameters[name].default for name in row.run_options}
-    usual |= row.options_of_run(dataset, model)
+    usual |= row.options_of_run(split_name(dataset)[0], model)
     return [
         f"loss_options {name} {value} for {usual.get(name)}"
         for name, value in given.items()
