@@ -134,6 +134,17 @@ MODELS = {
 }
 #: Names of a column that numbers the classes of one sample by their probability.
 RANKS = {"rank", "k", "topk", "top_k", "top", "nth", "place"}
+#: Parts of a name: numbers, with marks of thousands or decimals, and other characters.
+#: ``(1,100)`` is a pair.
+_NUMBERS = re.compile(
+    r"(?<![(\[{\d])[1-9]\d{0,2}(?:[,'\u2019\u00a0\u202f]\d{3})+(?!\d)(?:\.\d+)?"
+    r"|[1-9]\d{0,2}(?:\.\d{3}){2,}(?!\d)|\d*\.\d+|\d+|\D",
+    re.ASCII,
+)
+_MARKS = re.compile("[,'\u2019\u00a0\u202f]")
+_POINTS_OF_THOUSANDS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+")
+#: Whole numbers of fewer digits may stand beside three decimals.
+_LEAST_BESIDE_THOUSANDS = 100
 #: Curved apostrophes, and dashes that are no hyphen.
 _STRAIGHT = str.maketrans("\u2018\u2019\u02bc\u2010\u2011\u2013\u2014", "'''----")
 
@@ -216,13 +227,30 @@ def ids_by_spelling(names: Sequence[str]) -> dict[str, int]:
 def counts_down(before: str, after: str) -> bool:
     """Whether the first numbers in which two names differ fall: ``10-19``, ``3-9``.
 
-    Digits behind a decimal point do not count.
+    Also with decimals, ``10.0`` and ``2.5``, and marks of thousands, ``1,000`` and
+    ``500``.
     """
-    parts = [re.findall(r"\d*\.\d+|\d+|\D", name) for name in (before, after)]
+    parts = [_NUMBERS.findall(name) for name in (before, after)]
     for one, other in zip(*parts, strict=False):
         if one != other:
-            return one.isdecimal() and other.isdecimal() and int(one) > int(other)
+            first, second = _value_beside(one, other), _value_beside(other, one)
+            return first is not None and second is not None and first > second
     return False
+
+
+def _value_beside(token: str, other: str) -> float | None:
+    """The number that a part of a name is, if it is one.
+
+    ``1.000`` is a thousand beside 500, whose writer writes no three decimals.
+    """
+    digits = _MARKS.sub("", token)
+    is_short = other.isdecimal() and int(other) >= _LEAST_BESIDE_THOUSANDS
+    if is_short and _POINTS_OF_THOUSANDS.fullmatch(token):
+        digits = token.replace(".", "")
+    try:
+        return float(digits)
+    except ValueError:
+        return None
 
 
 def safe(name: str) -> str:
