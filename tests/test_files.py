@@ -2382,6 +2382,43 @@ def test_a_grouped_table_is_told_by_its_lines_whatever_the_count_is_called(
         load_logits_file(path)
 
 
+@pytest.mark.parametrize("form", ["votes", "rounded"])
+@pytest.mark.parametrize("name", ["0", "Count*(id)", "id_count", "wie oft", "share"])
+def test_a_grouped_table_of_scores_is_told_by_its_lines_too(tmp_path, form, name):
+    """Votes of ten trees, or a network's probabilities of one digit."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([0.5, 0.5, 0.5], 2000)
+    labels = [rng.choice(3, p=row) for row in p]
+    votes = np.array([rng.multinomial(10, row) / 10 for row in p])
+    scores = votes if form == "votes" else np.log(p.clip(0.01)).round()
+    lines, counts = np.unique(np.c_[labels, scores], axis=0, return_counts=True)
+    numbers = (counts / 2000).round(4) if name == "share" else counts
+    rows = [
+        [int(line[0]), *line[1:], n] for line, n in zip(lines, numbers, strict=True)
+    ]
+    start = "prob" if form == "votes" else "logit"
+    path = tmp_path / "m.csv"
+    write_confidences(path, f"label,{start}_0,{start}_1,{start}_2,{name}", rows)
+    told = f"{re.escape(name)}' is left out, and each line is one sample; if it says "
+    with pytest.warns(UserWarning, match=told + "(how many|which share)"):
+        load_logits_file(path)
+
+
+def test_numbers_beside_scores_are_no_counts(tmp_path):
+    path = tmp_path / "m.csv"
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = int(rng.choice([12, 40, 400]))
+        p = rng.dirichlet([0.5, 0.5, 0.5], n)
+        labels = [rng.choice(3, p=row) for row in p]
+        scores = (p * 10).round() if seed % 2 else p.clip(1e-3)
+        others = rng.integers((18, 1, 1), (90, 40, 6), (n, 3))
+        lines = [*zip(labels, *np.log(scores + 0.1).T, *others.T, p[:, 0], strict=True)]
+        header = "label,logit_0,logit_1,logit_2,age,size,num_image,percent"
+        write_confidences(path, header, lines)
+        read_quietly(path)
+
+
 def test_whole_numbers_beside_samples_are_no_counts(tmp_path):
     """Votes repeat themselves where each line is a sample; fine confidences do not."""
     path = tmp_path / "m.csv"

@@ -11,7 +11,13 @@ import numpy.typing as npt
 
 from gcelib import _check
 from gcelib._check import fail
-from gcelib.study.spreadsheet._counts import is_count, may_count, pairs_within
+from gcelib.study.spreadsheet._counts import (
+    are_counts,
+    is_count,
+    is_share,
+    may_count,
+    pairs_within,
+)
 from gcelib.study.spreadsheet._parts import evidence, says_seen
 from gcelib.study.spreadsheet._repeats import have_same_counts, have_same_order
 from gcelib.study.spreadsheet._words import (
@@ -185,27 +191,43 @@ class LeftOut:
                 return True
         return False
 
-    def tell_other_lines(self) -> None:
+    def tell_other_lines(self, scores: Sequence[int]) -> None:
         """Warn of a column that says that lines are not one sample each."""
         for at in self.places:
             plain = plain_name(self.names[at])
             n_lines = self.table[at].value_counts()
             if not is_numeric(self.table[at]) or len(n_lines) < 2:
                 continue
-            if is_count(self.names[at]) or self._may_count(at):
+            if is_count(self.names[at]) or self._may_count(at, scores):
                 says = "how many samples a line stands for, write the line as often"
                 self._tell(at, says)
+            elif is_share(self.names[at], self.table[at]):
+                says = "which share of the samples a line stands for, write the line "
+                self._tell(at, f"{says}once for each")
             elif plain in EPOCHS and len(n_lines) <= _FEW_EPOCHS and n_lines.min() > 1:
                 says = "which state of a model a line is from, keep those of one"
                 self._tell(at, says)
 
-    def _may_count(self, at: int) -> bool:
-        """Whether lines of confidences, each there once, tell that they are counted."""
-        if "confidence" not in self.roles:
+    def _may_count(self, at: int, scores: Sequence[int]) -> bool:
+        """Whether lines, each there once, tell that they are counted."""
+        if not are_counts(self.table[at]):
             return False
         roles = ("split", "label", "prediction", "correct", "confidence")
         used = [self.roles[role] for role in roles if role in self.roles]
-        return may_count(self.names[at], self.table[at], self.table[used])
+        lines = self.table[used]
+        if scores:
+            lines = lines.assign(scores=self._keys_of(scores))
+        return may_count(self.names[at], self.table[at], lines)
+
+    def _keys_of(self, scores: Sequence[int]) -> "npt.NDArray[Any] | pd.Series[Any]":
+        """A value for each line, alike where all of its scores are."""
+        import pandas as pd
+
+        first = self.table[scores[0]]
+        if pairs_within(first.value_counts()) < 1:
+            return first
+        keys = pd.util.hash_pandas_object(self.table[[*scores]], index=False)
+        return keys.to_numpy()
 
     def tell_several_models(self) -> bool:
         """Warn where a column, or two, part the lines into the same samples.

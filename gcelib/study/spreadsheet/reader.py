@@ -365,7 +365,7 @@ class _Reader:
         left.refuse_unnamed_split()
         if places:
             self.notes.append(left.note())
-        left.tell_other_lines()
+        left.tell_other_lines(self.scores)
         self.are_models_told = left.tell_several_models()
         self.left = left
         if self.kind == "confidences":
