@@ -2382,6 +2382,33 @@ def test_a_grouped_table_is_told_by_its_lines_whatever_the_count_is_called(
         load_logits_file(path)
 
 
+@pytest.mark.parametrize("form", ["stopped", "bootstraps", "days"])
+def test_rounds_may_hold_some_samples_more_often_than_others(tmp_path, form):
+    """caret's bootstraps, and cross-validation that was stopped; no patient's days."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 120)
+    held_out = []
+    if form == "stopped":
+        folds = [rng.permutation(120) % 5 for _ in range(5)]
+        held_out = [order == fold for order in folds for fold in range(5)][:22]
+    else:
+        held_out = [rng.random(120) < 0.368 for _ in range(25)]
+    start = "day " if form == "days" else "Resample"
+    lines = [
+        [f"{start}{number}", i + 1, labels[i], *rng.normal(size=2).round(3)]
+        for number, rows in enumerate(held_out)
+        for i in np.flatnonzero(rows)
+    ]
+    path = tmp_path / "m.csv"
+    write_confidences(path, "when,id,label,logit_0,logit_1", lines)
+    if form == "days":
+        read_quietly(path)
+    else:
+        told = "most values of 'id' stand in some . lines with one label"
+        with pytest.warns(UserWarning, match=told):
+            load_logits_file(path)
+
+
 @pytest.mark.parametrize("form", ["votes", "rounded"])
 @pytest.mark.parametrize("name", ["0", "Count*(id)", "id_count", "wie oft", "share"])
 def test_a_grouped_table_of_scores_is_told_by_its_lines_too(tmp_path, form, name):

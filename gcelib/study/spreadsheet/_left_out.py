@@ -50,6 +50,11 @@ _MOST_PAIRED = 6
 _NEARLY_ALL = 0.95
 #: So often a sample may be there, by several models.
 _MOST_TIMES = 50
+#: Names of a column of rounds, and what stands in it: ``Fold1.Rep2``, ``Resample07``.
+_ROUNDS = re.compile(
+    r"(cv_?)?(fold|k_?fold|resampl|boot|repeat|repetition)|(outer|inner|test)_fold"
+)
+_ROUND = re.compile(r"(cv_?|outer_?|inner_?)?(fold|resample|boot|repeat|rep)[a-z_]*\d")
 #: So many values for each label are hardly classes.
 _FEWEST_IDS = 5
 #: Samples from which a pattern without exception is no chance.
@@ -256,37 +261,47 @@ class LeftOut:
 
         As repeated cross-validation has them: each value comes equally often, with one
         label, and once for each value of another column, as ``Fold1.Rep2``. Of few
-        values these may be finer classes.
+        values these may be finer classes. Where that column says that it is of rounds,
+        values need not come equally often, as of bootstraps, or where it was stopped:
+        a patient's visits or views may look so, too.
         """
         if "label" not in self.roles:
             return
         labels = self.table[self.roles["label"]]
         shares = labels.value_counts(normalize=True)
+        rounds = [at for at in self.places if self._is_of_rounds(at)]
         for at in self.places:
             n_lines = self.table[at].value_counts()
             if len(n_lines) < _FEWEST_IDS * max(_MANY / _FEWEST_IDS, len(shares)):
                 continue
             times = int(n_lines.median())
-            is_equal = (n_lines == times).mean() >= _NEARLY_ALL
-            if not is_equal or not 2 <= times <= _MOST_TIMES:
+            is_equal = times <= _MOST_TIMES and (n_lines == times).mean() >= _NEARLY_ALL
+            parts = self.places if is_equal else rounds
+            if times < 2 or not parts:
                 continue
             n_labels = labels.groupby(self.table[at]).nunique()
-            n_by_chance = len(n_lines) * float(1 - shares.pow(times).sum())
+            n_by_chance = sum(
+                n_values * float(1 - shares.pow(n).sum())
+                for n, n_values in zip(
+                    *np.unique(n_lines, return_counts=True), strict=True
+                )
+            )
             n_unlike = int((n_labels > 1).sum())
             is_pattern = n_by_chance >= _MANY / 2 and n_unlike <= n_by_chance / 20
-            if is_pattern and self._is_once_a_part(at, times):
+            if is_pattern and self._is_once_a_part(at, times, parts):
+                how_many = f"{times}" if is_equal else f"some {times}"
                 _check.warn(
-                    f"columns: most values of {self._shown(at)} stand in {times} lines "
-                    "with one label, and each line is one sample; if they are of one "
-                    "sample, by several models or in several rounds of "
+                    f"columns: most values of {self._shown(at)} stand in {how_many} "
+                    "lines with one label, and each line is one sample; if they are of "
+                    "one sample, by several models or in several rounds of "
                     "cross-validation, keep one of each"
                 )
                 return
 
-    def _is_once_a_part(self, at: int, times: int) -> bool:
-        """Whether parts by another column have each value once, beyond chance."""
+    def _is_once_a_part(self, at: int, times: int, places: Sequence[int]) -> bool:
+        """Whether parts by one of these columns have each value once, beyond chance."""
         n_pairs = pairs_within(self.table[at].value_counts())
-        for part in self.places:
+        for part in places:
             if part == at or not self._parts_lines(part):
                 continue
             shares = self.table[part].value_counts(normalize=True)
@@ -296,6 +311,16 @@ class LeftOut:
             if len(shares) >= times and is_no_chance:
                 return True
         return False
+
+    def _is_of_rounds(self, at: int) -> bool:
+        """Whether a column's name, or most of its values, are of cross-validation."""
+        if _ROUNDS.match(plain_name(self.names[at])):
+            return True
+        values = self.table[at].dropna().unique()[:_LOOKED_AT]
+        if is_numeric(self.table[at]) or not len(values):
+            return False
+        are_rounds = [bool(_ROUND.match(plain_name(str(value)))) for value in values]
+        return sum(are_rounds) >= _NEARLY_ALL * len(values)
 
     def _keys_of_parts(
         self,
