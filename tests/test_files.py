@@ -2382,6 +2382,22 @@ def test_a_grouped_table_is_told_by_its_lines_whatever_the_count_is_called(
         load_logits_file(path)
 
 
+def test_lines_between_two_marks_of_an_unquoted_table_are_no_text(tmp_path):
+    """Also where one of them holds the separator; a matrix in a text is none."""
+    path = tmp_path / "m.csv"
+    texts = ["a film"] * 60
+    texts[20], texts[30], texts[40] = '"So he said', "good, cheap", 'a TV of 32"'
+    lines = [f"{text},cat,cat,0.{50 + i % 40}" for i, text in enumerate(texts)]
+    path.write_text("\n".join(["text,label,prediction,confidence", *lines, ""]))
+    told = "line 22 begins a cell with a quotation mark that it does not close"
+    with pytest.raises(BadParameter, match=told):
+        load_logits_file(path)
+    matrix = "\n".join(["It is", *["1, 0, 0, 0"] * 20])
+    lines[20], lines[30], lines[40] = f'"{matrix}",cat,cat,0.75', lines[0], lines[0]
+    path.write_text("\n".join(["text,label,prediction,confidence", *lines, ""]))
+    assert len(read_quietly(path).parts["test"][0]) == 60
+
+
 @pytest.mark.parametrize("form", ["stopped", "bootstraps", "days"])
 def test_rounds_may_hold_some_samples_more_often_than_others(tmp_path, form):
     """caret's bootstraps, and cross-validation that was stopped; no patient's days."""

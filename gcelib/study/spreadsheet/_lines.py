@@ -12,6 +12,9 @@ from gcelib._check import fail
 
 #: How csv writes marks, beside other ways such as ``\\"``.
 _TWICE = 'write a mark within quotation marks twice: "he said ""no"", then"'
+#: A text of so many lines, of which so many are lines of the table, is none.
+_LONG_TEXT = 10
+_NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,12 @@ class Lines:
             n_strict = sum(1 for _ in strict)
             if n_strict < len(spans):
                 self._refuse_marks(*spans[n_strict])
-            if self._are_all_whole():
+            n_marks = self._marks_of_lines()
+            if {*n_marks} <= {self.n_columns - 1, None}:
                 self._refuse_marks(several[0], several[0] + 1)
+            for first, last in spans:
+                if self._are_lines(n_marks[first - 1 : last]):
+                    self._refuse_marks(first, first + 1)
         return short
 
     def _refuse_marks(self, first: int, last: int) -> NoReturn:
@@ -128,11 +135,24 @@ class Lines:
         problem += "such marks"
         fail("columns", problem, _TWICE)
 
-    def _are_all_whole(self) -> bool:
-        """Whether every line has a cell for each column, quotation marks or not."""
-        marks = self.n_columns - 1
-        text = text_of(self.content, newline=None)
-        return all(line.count(self.separator) == marks for line in text if line.strip())
+    def _marks_of_lines(self) -> list[int | None]:
+        """How many separators each line has, also in quotes; None of a blank one."""
+        return [
+            line.count(self.separator) if line.strip() else None
+            for line in text_of(self.content, newline="")
+        ]
+
+    def _are_lines(self, n_marks: list[int | None]) -> bool:
+        """Whether a long text is lines of the table, which have a cell a column each.
+
+        The first one and the last one, too, and of the others all but a few, whose own
+        texts hold separators.
+        """
+        whole = self.n_columns - 1
+        is_long = len(n_marks) >= _LONG_TEXT
+        if not is_long or n_marks[0] != whole or n_marks[-1] != whole:
+            return False
+        return n_marks.count(whole) >= _NEARLY_ALL * len(n_marks)
 
 
 def cells_of(line: str, separator: str) -> list[str]:
