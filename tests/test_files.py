@@ -1724,6 +1724,27 @@ def test_names_by_the_alphabet_are_not_believed_against_the_scores(
 @pytest.mark.parametrize(
     "names",
     [
+        ["5.0-10.0", "10.0-20.0", "20.0-50.0"],
+        ["1.5 T", "3.0 T", "10.5 T"],
+        ["$0-$499", "$500-$999", "$1,000-$4,999"],
+        ["0-499", "500-999", "1.000-4.999"],
+        ["0 ml", "500 ml", "1'000 ml"],
+    ],
+)
+def test_names_with_decimals_or_thousands_count_whatever_the_scores_say(
+    tmp_path, names
+):
+    z = np.random.default_rng(0).normal(size=(30, 3)).round(3)
+    rows = [[f'"{names[i % 3]}"', *row] for i, row in enumerate(z)]
+    path = tmp_path / "mine.csv"
+    write_confidences(path, "label,logit_0,logit_1,logit_2", rows)
+    with pytest.raises(ValueError, match="label: holds names that count"):
+        load_logits_file(path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
         ["0.25-0.5", "0.5-1.0", "v1", "v1a"],
         ["1.125 mm", "1.5 mm", "2 mm", "2.25 mm"],
         ["(1,100)", "(1,200)", "(2,5)", "(2,7)"],
