@@ -763,6 +763,47 @@ def test_a_label_of_probability_0_is_told_where_it_decides_alone(dtype):
         ReliabilityExplorer({"b": (p, y)}, probabilities=True)
 
 
+def sure(n, rng, dtype, spread=150):
+    """Logits of ten classes, nearly all right, all rows different."""
+    z = rng.normal(size=(n, 10)) * spread
+    y = (z + rng.gumbel(size=z.shape)).argmax(1)
+    return torch.from_numpy(2 * z).to(dtype), torch.from_numpy(y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_samples_of_a_sure_model_that_are_tested_again_are_told_in_any_type(dtype):
+    """That they are the same does not hang on how often labels would differ."""
+    rng = np.random.default_rng(0)
+    z, y = sure(2000, rng, dtype)
+    both = (z.float(), y), (z[:200].float(), y[:200])
+    assert how_many_again(*both, (z, z[:200])) == "200"
+    fresh, labels = sure(500, rng, dtype)
+    assert how_many_again(both[0], (fresh.float(), labels), (z, fresh)) == ""
+
+
+def test_copies_within_validation_of_a_sure_model_are_told():
+    rng = np.random.default_rng(1)
+    z, y = sure(2000, rng, torch.float32, spread=50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_copies("val_logits", z, y)
+    twice = torch.cat([z, z[:150]]), torch.cat([y, y[:150]])
+    with pytest.warns(UserWarning, match=r"^val_logits: 150 of 2,150 rows copy others"):
+        warn_of_copies("val_logits", *twice)
+
+
+def test_a_few_samples_that_are_tested_again_are_in_the_sentence():
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 3, 1500)
+    z = 2 * calibrated(y, 3, 2, rng)
+    both = z[:1000], y[:1000], np.concatenate([z[1000:], z[:8]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said = advise(*both, np.concatenate([y[1000:], y[:8]])).sentence
+        assert "On 508 test samples, of which 8 had their say: " in said
+        assert ", which had no say: " in advise(*both[:2], z[1000:], y[1000:]).sentence
+
+
 def test_columns_of_two_tables_in_two_orders_are_refused():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 300)

@@ -31,6 +31,10 @@ _FEW_IMPOSSIBLE = 0.01
 _FEW_ROWS = 10
 #: Of numbers that are not rounded hardly more are as near to each other as the nearest.
 _FEW_STEPS = 2
+#: A probability above this may be 1 but for rounding; and so many rows below it show
+#: whether they were rounded.
+_SATURATED = 1 - 1e-6
+_ROWS_NEEDED = 100
 #: If fewer rows are alike by chance, the number of copies is known.
 _HARDLY_ANY = 0.5
 #: If more of the other rows are alike by chance, the number of copies is not known.
@@ -109,12 +113,11 @@ def warn_of_copies(name: str, logits: Tensor, labels: Tensor) -> None:
         is_exact = all(count % n_times == 0 for count in Counter(rows).values())
         about = "" if is_exact else "about "
         found = f"{about}{n_copies:,} of {len(logits):,} rows copy others"
+    elif len(copies) > _FEW_ROWS and _are_fine(logits[[*first.values()]]):
+        found = f"{len(copies):,} of {len(logits):,} rows copy others"
     elif copies and _are_the_same(logits[copies], labels[copies], differ):
         found = f"{len(copies):,} of {len(logits):,} rows "
-        if _are_fine(logits[[*first.values()]]):
-            found += "copy others"
-        else:
-            found += "are like others, and some of them copies"
+        found += "are like others, and some of them copies"
     else:
         return
     _check.warn(
@@ -127,8 +130,13 @@ def _are_fine(rows: Tensor) -> bool:
     """Tell whether different rows are so apart that none are alike by rounding.
 
     Logits or probabilities of a few digits have their least distance again and again.
+    Of saturated rows, whose probabilities all are 0 and 1, nothing can be told.
     """
-    return _has_fine_column(rows) and _has_fine_column(rows.double().softmax(1))
+    probs = rows.double().softmax(1)
+    probs = probs[probs.amax(1) < _SATURATED]
+    if len(probs) < _ROWS_NEEDED:
+        return False
+    return _has_fine_column(rows) and _has_fine_column(probs)
 
 
 def _has_fine_column(rows: Tensor) -> bool:
@@ -193,7 +201,28 @@ def warn_of_tested_again(
             f"{names[0]}, on which the calibrators are fitted; pass samples that had "
             "no say"
         )
-    return again
+    return again or _a_few_again(val, test, given)
+
+
+def _a_few_again(
+    val: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    given: tuple[Tensor, Tensor] | None,
+) -> str:
+    """Give the number of test rows that are in val, too few to be told for themselves.
+
+    "" where rows of scores are alike by chance.
+    """
+    of_val, of_test = (val[0], test[0]) if given is None else given
+    if of_val.ndim == 1:
+        return ""
+    coarser = min(of_val.dtype, of_test.dtype, key=lambda kind: kind.itemsize)
+    in_val, in_test = (
+        Counter(_check.digests_of_rows(rows.to(coarser))) for rows in (of_val, of_test)
+    )
+    n_again = sum(count for row, count in in_test.items() if row in in_val)
+    is_chance = max(_by_chance(in_val, in_test, times=1)) >= _HARDLY_ANY
+    return f"{n_again:,}" if n_again and not is_chance else ""
 
 
 def how_many_again(
@@ -205,8 +234,8 @@ def how_many_again(
 
     Rows are compared in the coarser of their two types. Equal ones may be no more than
     rounded, but then their labels differ as often as they say (``_are_the_same``). Rows
-    of a fine type are nobody else's, but for as many as validation has twice, as it has
-    of votes; of confidences alone all may be alike. Two parts that hold each row and
+    of scores are nobody else's, but for as many as validation has twice, as it has of
+    votes; of confidences alone all may be alike. Two parts that hold each row and
     label equally often are one.
 
     Parameters
@@ -240,7 +269,7 @@ def how_many_again(
             again.append(i)
             differ.append(label not in known)
     surely = _are_the_same(test[0][again], test[1][again], torch.tensor(differ))
-    is_fine = compared[0].ndim == 2 and coarser.itemsize >= 4
+    are_rows = compared[0].ndim == 2
     few = max(0.02 * len(test[1]), min(_FEW_ROWS, 0.2 * len(test[1])))
     by_chance = few + 2 * repeated / len(val[1]) * len(test[1])
     cells = [
@@ -254,7 +283,7 @@ def how_many_again(
         is_exact = rows_of_both[0] == rows_of_both[1]
         is_exact = is_exact or max(_by_chance(*rows_of_both, n_times)) < _HARDLY_ANY
         return f"{n_shared:,}" if is_exact else f"about {n_shared:,}"
-    if (is_fine and once > by_chance) or (surely and len(again) > few):
+    if (are_rows and once > by_chance) or (surely and len(again) > few):
         return _how_many(*rows_of_both, n_times)
     return ""
 
