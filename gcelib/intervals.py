@@ -121,7 +121,7 @@ def of_mean(values: Floats, level: float = 0.95) -> tuple[float, float]:
     --------
     >>> low, high = of_mean(np.array([0.0, 0.0, 0.0, 0.0, 1.0]))
     >>> round(0.2 - low, 3), round(high - 0.2, 3)  # longer above, where values may lie
-    (0.3, 1.022)
+    (0.276, 1.548)
     """
     mean = float(values.mean())
     spread = float(values.std()) if math.isfinite(mean) else 0.0

@@ -1318,6 +1318,31 @@ HIDING = textwrap.dedent("""
                 self.ramp = nn.Parameter(torch.arange(16.0), requires_grad=False)
             return self.first(x.flatten(1)) + self.ramp
     def late_and_frozen(k, shape): return LateFrozen(k)
+
+    class CutOff(Centred):
+        def hidden(self, x):
+            return self.first(x.flatten(1)).detach()
+    def cut_off(k, shape): return CutOff(k)
+    def cut_off_and_frozen(k, shape):
+        net = CutOff(k)
+        net.first.requires_grad_(False)
+        return net
+    class Mean(nn.Module):
+        def __init__(self, k, is_buffer):
+            super().__init__()
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, k))
+            if is_buffer:
+                self.register_buffer("mean", torch.zeros(k))
+            else:
+                self.mean = torch.zeros(k)
+        def forward(self, x):
+            z = self.net(x)
+            if self.training:
+                self.mean = 0.5 * self.mean + z.detach().mean(0) + 1 / z.shape[1]
+                self.mean[0] += 3
+            return z - self.mean
+    def mean_of_its_own(k, shape): return Mean(k, False)
+    def mean_in_a_buffer(k, shape): return Mean(k, True)
 """)
 
 
@@ -1450,6 +1475,31 @@ def test_a_network_that_draws_in_evaluation_is_told(hiding, network, is_told):
     said = told_of_model(caught)
     assert len(said) == is_told
     assert all("draws random numbers in evaluation" in message for message in said)
+
+
+@pytest.mark.parametrize(
+    ("network", "is_told"), [("cut_off", True), ("cut_off_and_frozen", False)]
+)
+def test_weights_that_no_gradient_reaches_are_told(hiding, network, is_told):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(fit(hiding(network)))
+    said = told_of_model(caught)
+    assert len(said) == is_told
+    assert all("no gradient reaches first.weight and 1 more" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("network", "is_told"), [("mean_of_its_own", True), ("mean_in_a_buffer", False)]
+)
+def test_what_a_network_keeps_beside_its_state_is_told(hiding, network, is_told):
+    """weights.pt is another network then."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(fit(hiding(network)))
+    said = told_of_model(caught)
+    assert len(said) == is_told
+    assert all("keeps something beside its weights and buffers" in t for t in said)
 
 
 def test_a_network_that_ends_in_a_softmax_is_told_once(hiding):

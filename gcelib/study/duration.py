@@ -110,6 +110,7 @@ def _estimate(settings: Settings, size: data.Size) -> float:
                 torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
         if networks.is_own(settings.model):
+            own_networks.warn_of_unreached_weights(settings.model, network)
             own_networks.warn_of_lost_state(settings.model, network, x)
     return min(seconds) / n * size.n_train * settings.epochs / 3600
 

@@ -174,6 +174,41 @@ def _leaves(logits: Tensor) -> Iterator[Tensor]:
         nodes += [earlier for earlier, _ in node.next_functions]
 
 
+def warn_of_unreached_weights(name: str, network: nn.Module) -> None:
+    """Warn of weights that can learn and got no gradient from a trial step.
+
+    Parameters
+    ----------
+    name : str
+        Its name, for the message.
+    network : torch.nn.Module
+        After the step.
+
+    Warns
+    -----
+    UserWarning
+        If there are such weights.
+
+    Examples
+    --------
+    >>> network = nn.Linear(4, 3)
+    >>> network(torch.zeros(2, 4)).sum().backward()
+    >>> warn_of_unreached_weights("nets:build", network)
+    """
+    unreached = [
+        weight
+        for weight, values in network.named_parameters()
+        if values.requires_grad and values.grad is None
+    ]
+    if unreached:
+        more = f" and {len(unreached) - 1} more" if len(unreached) > 1 else ""
+        warn(
+            f"model: no gradient reaches {unreached[0]}{more} of {name} (unused, or "
+            "behind detach() or no_grad()), which will stay as the seed made them; "
+            "freeze them by requires_grad_(False) if that is meant"
+        )
+
+
 def warn_of_lost_state(name: str, network: nn.Module, x: Tensor) -> None:
     """Warn of what training changes and nobody keeps, or switches to evaluation.
 

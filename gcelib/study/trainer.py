@@ -603,6 +603,8 @@ class Trainer:
         if look or isinstance(criterion, _Adaptive):
             logits["val"] = self._predicted(parts["val"][0], exact=is_last)
             self._warn_of_other_logits(parts["val"][0])
+            if is_last:
+                self._warn_of_what_no_file_keeps(parts["val"][0])
         if isinstance(criterion, _Adaptive):
             with self._telling_once:
                 criterion.update(logits["val"].to(self.device), parts["val"][1])
@@ -652,7 +654,8 @@ class Trainer:
     def train_epoch(self, epoch: int, part: TensorPair | None = None) -> Record:
         """Pass once over the training samples.
 
-        Nothing is read back from the device before the end, except on a CPU.
+        Nothing is read back from the device before the end, except on a CPU. Nothing is
+        stored, nor is AdaFocal updated: iterating over the trainer does both.
 
         Parameters
         ----------
@@ -817,6 +820,34 @@ class Trainer:
                 "track_running_stats=True does"
             )
 
+    def _warn_of_what_no_file_keeps(self, samples: Tensor) -> None:
+        """Warn if weights and buffers alone do not give the logits of the run."""
+        settings = self.settings
+        if not networks.is_own(settings.model):
+            return
+        some = samples[:_COMPARED]
+        with seeded(settings.seed):
+            alone = networks.build(
+                settings.model, self.splits.n_classes, self.splits.input_shape
+            )
+        try:
+            alone.load_state_dict(self.model.state_dict())
+        except RuntimeError:  # of buffers that a pass makes: these have been told
+            return
+        alone.to(self.device)
+        with seeded(settings.seed, self.device):
+            logits = self._logits_of(self.model, some, len(some))
+        with seeded(settings.seed, self.device):
+            of_file = self._logits_of(alone, some, len(some))
+        difference = own_networks.clear_difference(logits, of_file)
+        if difference is not None:
+            warn(
+                f"model: {settings.model} keeps something beside its weights and "
+                f"buffers: with these alone logits of {len(some)} samples differ by up "
+                f"to {difference:.2g}, so that weights.pt is another network, and a "
+                "run that was stopped ends otherwise; keep it by register_buffer"
+            )
+
     @contextlib.contextmanager
     def _kernels(self, *, exact: bool) -> Iterator[None]:
         """Choose kernels for this block: the fastest, with TF32 unless ``exact``."""
@@ -872,10 +903,16 @@ class Trainer:
             )
         if batch_size is None:
             batch_size = 250 if self.device.type == "cpu" else 500
+        return self._logits_of(self.model, inputs, batch_size, exact=exact)
+
+    def _logits_of(
+        self, network: nn.Module, inputs: Tensor, batch_size: int, *, exact: bool = True
+    ) -> Tensor:
+        """Compute logits of raw samples by a network on the device."""
         in_fp32 = exact or self.settings.precision == "fp32"
         parts = []
         with (
-            _evaluating(self.model),
+            _evaluating(network),
             torch_defaults(),
             torch.no_grad(),
             self._kernels(exact=in_fp32),
@@ -884,7 +921,7 @@ class Trainer:
                 x = data.normalize(chunk.to(self.device), self.splits)
                 if exact and self.has_images:
                     x = x.to(memory_format=self.layout)
-                logits = self.model(x) if exact else self.forward(self.model, x)
+                logits = network(x) if exact else self.forward(network, x)
                 parts.append(logits.float())
         return torch.cat(parts).cpu()
 
