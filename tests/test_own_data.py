@@ -1871,6 +1871,32 @@ def test_arrays_of_more_samples_that_are_not_read_are_told(tmp_path, name):
         data.load(f"npz:{path}")
 
 
+def test_images_in_two_parts_are_told_whatever_they_were_called(tmp_path):
+    """Also where the test repeats some of its own, and annotators differed."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (800, 6, 6)).astype(np.uint8)
+    labels = rng.integers(0, 4, 800)
+    fresh = rng.integers(0, 256, (100, 6, 6)).astype(np.uint8)
+    called = labels[:80].copy()
+    called[:4] = (called[:4] + 1) % 4
+    own = rng.integers(0, 4, 100)
+    file = tmp_path / "x.npz"
+    np.savez(
+        file,
+        train_images=images,
+        train_labels=labels,
+        test_images=np.concatenate([images[:80], fresh, fresh[:40]]),
+        test_labels=np.concatenate([called, own, own[:40]]),
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data.load(f"npz:{file}", 1)
+    counts = re.compile(r"dataset: (\d+) of the 220 samples for test")
+    found = [counts.match(str(warning.message)) for warning in caught]
+    # Those for train, and those that the seed draws from them for val.
+    assert sum(int(count[1]) for count in found if count) == 80
+
+
 def test_samples_in_two_parts_are_told(tmp_path):
     write_npz(tmp_path / "x.npz", parts=("train", "val", "test"))
     with np.load(tmp_path / "x.npz") as file:

@@ -282,6 +282,8 @@ def _completed(found: _Found, seed: int, name: str) -> Raw:
 #: So many labels that would differ by chance, and do not, tell that samples are copies.
 _TELLING = 7
 _FEATURES_LOOKED_AT = 100
+#: An image of so many different values is no blank one, which others are like.
+_VALUES_OF_A_SCENE = 16
 
 
 def _warn_of_shared(name: str, parts: dict[str, ArrayPair]) -> None:
@@ -302,7 +304,8 @@ def _seen_before(seen: ArrayPair, part: ArrayPair) -> int:
     Where most samples are there once, as images, those that are alike are the same.
     Else they are where their labels are, too: copies, as of a scarce class that was
     balanced before the parts were drawn. Of rows of a few values, labels differ; if no
-    feature has many, so many must be alike that this would show.
+    feature has many, so many must be alike that this would show. Images of many values
+    are the same whatever two people called them.
     """
     labels_of: dict[bytes, set[int]] = {}
     pairs = zip(digests_of_rows(seen[0]), seen[1].tolist(), strict=True)
@@ -322,7 +325,14 @@ def _seen_before(seen: ArrayPair, part: ArrayPair) -> int:
         shares = np.bincount(seen[1]) / len(seen[1])
         would_differ = alike * (1 - np.square(shares).sum())
         if found < 0.99 * alike or (has_few_values and would_differ < _TELLING):
-            return 0
+            found = 0
+        if part[0].ndim > 2:
+            again = zip(part[0], known, strict=True)
+            images = [image for image, labels in again if labels is not None]
+            n_rich = sum(
+                len(np.unique(image)) >= _VALUES_OF_A_SCENE for image in images
+            )
+            found = max(found, n_rich)
     return found if found > 0.01 * n else 0
 
 
