@@ -1460,46 +1460,36 @@ def test_logits_that_hang_on_other_samples_are_told(hiding, network, is_told):
     assert all("hang on which other samples are evaluated with them" in m for m in said)
 
 
-@pytest.mark.parametrize(
-    ("network", "is_told"),
-    [
-        ("drawing", True),
-        ("drawing_in_a_new_layer", True),
-        ("drawing_in_training", False),
-    ],
-)
-def test_a_network_that_draws_in_evaluation_is_told(hiding, network, is_told):
+def all_told_of_model(config):
+    """What a whole run tells of its network."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        list(fit(hiding(network)))
-    said = told_of_model(caught)
-    assert len(said) == is_told
-    assert all("draws random numbers in evaluation" in message for message in said)
+        list(fit(config))
+    return told_of_model(caught)
 
 
-@pytest.mark.parametrize(
-    ("network", "is_told"), [("cut_off", True), ("cut_off_and_frozen", False)]
-)
-def test_weights_that_no_gradient_reaches_are_told(hiding, network, is_told):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        list(fit(hiding(network)))
-    said = told_of_model(caught)
-    assert len(said) == is_told
-    assert all("no gradient reaches first.weight and 1 more" in text for text in said)
+@pytest.mark.parametrize("network", ["drawing", "drawing_in_a_new_layer"])
+def test_a_network_that_draws_in_evaluation_is_told(hiding, network):
+    [said] = all_told_of_model(hiding(network))
+    assert "draws random numbers in evaluation" in said
 
 
-@pytest.mark.parametrize(
-    ("network", "is_told"), [("mean_of_its_own", True), ("mean_in_a_buffer", False)]
-)
-def test_what_a_network_keeps_beside_its_state_is_told(hiding, network, is_told):
+def test_weights_that_no_gradient_reaches_are_told(hiding):
+    [said] = all_told_of_model(hiding("cut_off"))
+    assert "no gradient reaches first.weight and 1 more" in said
+
+
+def test_what_a_network_keeps_beside_its_state_is_told(hiding):
     """weights.pt is another network then."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        list(fit(hiding(network)))
-    said = told_of_model(caught)
-    assert len(said) == is_told
-    assert all("keeps something beside its weights and buffers" in t for t in said)
+    [said] = all_told_of_model(hiding("mean_of_its_own"))
+    assert "keeps something beside its weights and buffers" in said
+
+
+@pytest.mark.parametrize(
+    "network", ["drawing_in_training", "cut_off_and_frozen", "mean_in_a_buffer"]
+)
+def test_of_a_network_that_keeps_all_it_needs_nothing_is_told(hiding, network):
+    assert all_told_of_model(hiding(network)) == []
 
 
 def test_a_network_that_ends_in_a_softmax_is_told_once(hiding):
