@@ -406,6 +406,33 @@ def test_any_setting_that_is_not_the_papers_is_told_of_a_run_in_its_place(name, 
         paper.table(1, pd.DataFrame([run | {name: value}]))
 
 
+@pytest.mark.parametrize(
+    ("column", "name", "meant"),
+    [
+        ("loss", "GCE", "gce"),
+        ("loss", "ce ", "ce"),
+        ("dataset", "CIFAR10_LT10", "cifar10_lt10"),
+        ("model", "ResNet50", "resnet50"),
+    ],
+)
+def test_names_in_another_spelling_are_refused(column, name, meant):
+    table = _trained()
+    table[column] = table[column].replace(table[column].iloc[-1], name)
+    with pytest.raises(ValueError, match=rf"^results: call the {column} '{meant}' '"):
+        paper.Study(table)
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["test_raw_error", "test_ts_nll_ece", "test_raw_error_class3", "svhn_raw_auroc"],
+)
+def test_percent_in_the_place_of_shares_is_refused(column):
+    table = _trained().assign(**{column: [99.5, *[0.5] * (len(_trained()) - 1)]})
+    with pytest.raises(ValueError, match=rf"^results: hold 99.5 in {column}, a share"):
+        paper.compare(table, "gce")
+    paper.Study(table.assign(**{column: 1.0}))
+
+
 def test_a_report_says_which_of_several_variants_it_shows(monkeypatch, recwarn):
     table = _trained().assign(variant="a")
     monkeypatch.setattr(report, "collect", lambda folder: table.copy())

@@ -16,6 +16,7 @@ import pandas as pd
 
 from gcelib import _check
 from gcelib.losses import LOSSES
+from gcelib.models import MODELS
 from gcelib.study import runs
 from gcelib.study.alike import (
     OF_TRAINING,
@@ -39,6 +40,11 @@ _CONDITIONS = (
 )
 #: What ``cifar10_c`` means when nothing more is said: see ``data.check_ood``.
 _PAPERS_CORRUPTION = re.compile("cifar10_c:gaussian_noise(:5)?_")
+
+#: Columns of a results table whose numbers are shares between 0 and 1.
+_SHARE = re.compile(
+    r"((test|val|half)_\w*(error|ece)(_class\d+)?|early_val_error|\w+_auroc)"
+)
 
 
 def read_csv(path: str | os.PathLike[str], numeric: Iterable[str]) -> pd.DataFrame:
@@ -118,8 +124,9 @@ class Study:
     Raises
     ------
     TypeError, ValueError
-        If ``results`` is something else, lacks columns, holds a seed twice, or seeds as
-        text beside seeds as numbers, which would be no pairs.
+        If ``results`` is something else, lacks columns, holds a seed twice, seeds as
+        text beside seeds as numbers, which would be no pairs, names of gcelib in
+        another spelling (``GCE``), or shares (errors, ECEs, AUROCs) above 1.
 
     Warns
     -----
@@ -314,7 +321,31 @@ def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
     if kept.duplicated(KEYS).any():
         problem = f"hold two runs of one seed (variant {variant!r})"
         _check.fail("results", problem, "keep one of them")
+    _refuse_other_spellings(kept)
+    _refuse_percent(kept)
     return kept
+
+
+def _refuse_other_spellings(table: pd.DataFrame) -> None:
+    """Refuse ``GCE`` for ``gce``: every table here would be blank without a word."""
+    names = (set(DATASETS), set(MODELS), set(LOSSES))
+    for column, known in zip(KEYS[:3], names, strict=True):
+        for name in map(str, table[column].unique()):
+            meant = name.strip().casefold()
+            without_tail = split_name(meant)[0]
+            if name != meant and without_tail in known:
+                problem = f"call the {column} {meant!r} {name!r}"
+                cure = f"results[{column!r}].str.strip().str.lower()"
+                _check.fail("results", problem, f"write {cure}")
+
+
+def _refuse_percent(table: pd.DataFrame) -> None:
+    """Refuse errors and the like that are no shares: differences would be off."""
+    for name in filter(_SHARE.fullmatch, map(str, table.columns)):
+        values = pd.to_numeric(table[name], errors="coerce").abs()
+        if (values > 1).any():
+            problem = f"hold {values.max():g} in {name}, a share between 0 and 1"
+            _check.fail("results", problem, "divide percent by 100")
 
 
 def _tell_mixed(table: pd.DataFrame) -> None:
