@@ -23,7 +23,7 @@ from gcelib import (
     paired_differences,
 )
 from gcelib._check import confidences
-from gcelib.advice.given import how_many_again, warn_of_copies, warn_of_tested_again
+from gcelib.advice.copies import how_many_again, warn_of_copies, warn_of_tested_again
 from gcelib.advice.judging import interval_of_mean
 from gcelib.calibrator import Calibrator, are_unrelated, exchanged_classes
 

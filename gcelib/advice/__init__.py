@@ -2,6 +2,7 @@
 
 from gcelib import _check
 from gcelib._check import Array
+from gcelib.advice.copies import warn_of_copies, warn_of_tested_again
 from gcelib.advice.differences import Difference, paired_differences
 from gcelib.advice.forms import confidences_form, logits_form
 from gcelib.advice.given import (
@@ -9,9 +10,7 @@ from gcelib.advice.given import (
     checked_rule,
     refuse_few,
     refuse_half_a_test,
-    warn_of_copies,
     warn_of_impossible,
-    warn_of_tested_again,
     wrong_or_right,
 )
 from gcelib.advice.result import Advice, AdviceRow

@@ -180,7 +180,7 @@ def _refuse_unfit_test(kind: str, val: Pair, test: Pair) -> None:
 
 def _shared_rows(kind: str, val: Pair, test: Pair) -> str:
     """How many test samples are validation samples; "" where that may be chance."""
-    from gcelib.advice.given import how_many_again
+    from gcelib.advice.copies import how_many_again
     from gcelib.metrics import logits_from_probabilities
 
     parts = []

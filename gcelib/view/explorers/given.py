@@ -26,7 +26,7 @@ from gcelib._check import (
     warn_of_impossible_labels,
     warn_of_probabilities,
 )
-from gcelib.advice.given import how_many_again
+from gcelib.advice.copies import how_many_again
 from gcelib.bins import check_confidences
 
 if TYPE_CHECKING:
