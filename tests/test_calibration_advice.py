@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 
@@ -221,6 +222,51 @@ def test_flags_of_errors_and_probabilities_of_one_class_are_told(entry):
         entries[entry](said, ~right)
     with pytest.warns(UserWarning, match="the probability of one of two classes"):
         entries[entry](of_one_class, (of_one_class > 0.5) == is_one)
+
+
+def of_a_network(rng, n, n_classes=10, factor=1.0, noise=0.0):
+    """Confidences and hits of a model that says logits times a factor, and noise."""
+    z = 1.5 * rng.normal(size=(n, n_classes))
+    labels = (z + rng.gumbel(size=z.shape)).argmax(1)
+    said = factor * (z + noise * rng.normal(size=z.shape))
+    return scipy.special.softmax(said, 1).max(1), said.argmax(1) == labels
+
+
+def n_told(pairs):
+    """Of how many pairs of confidences and hits something is told."""
+    told = 0
+    for said, right in pairs:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            Reliability.from_confidences(said, right)
+        told += bool(caught)
+    return told
+
+
+def test_flags_of_errors_are_told_of_a_few_hundred_samples_whose_errors_are_rare():
+    rng = np.random.default_rng(0)
+    flags = []
+    for _ in range(100):
+        said = 0.4 + 0.6 * rng.beta(8, 0.6, 300)  # calibrated: 12 errors
+        flags.append((said, rng.random(300) >= said))
+    assert n_told(flags) > 75
+    exaggerated = [of_a_network(rng, 300, 2, 2.5) for _ in range(50)]
+    assert n_told((said, ~right) for said, right in exaggerated) > 45
+
+
+@pytest.mark.parametrize("n", [30, 100, 1000])
+def test_models_that_are_mostly_wrong_are_not_taken_for_flags_of_errors(n):
+    rng = np.random.default_rng(1)
+    honest = []
+    for n_classes in (2, 10, 100):
+        for factor in (1, 4):
+            for noise in (0, 1, 3, 10):  # from calibrated to guesses
+                honest.append(of_a_network(rng, n, n_classes, factor, noise))
+    for _ in range(10):  # four of five are of classes that the model does not know
+        said, right = of_a_network(rng, n, factor=4)
+        is_new = rng.random(n) < 0.8
+        honest.append((np.where(is_new, rng.beta(4, 1.5, n), said), right & ~is_new))
+    assert n_told(honest) == 0
 
 
 def test_a_share_of_pairs_is_that_of_mann_and_whitney():

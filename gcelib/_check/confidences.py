@@ -11,6 +11,8 @@ from gcelib._check.messages import warn
 _MANY_BELOW_HALF = 50
 #: So many standard deviations that right predictions stand lower are no chance.
 _NO_CHANCE = 5
+#: So many are enough where the share of right ones is what flags of errors would have.
+_NO_CHANCE_OF_ERRORS = 2.5
 
 
 def warn_of_confidences(
@@ -30,11 +32,15 @@ def warn_of_confidences(
         )
         return
     above, doubt = _share_above(confidences, hits)
-    if above < 0.5 - _NO_CHANCE * doubt:
+    fits_errors = _are_as_many_as_errors(confidences, hits)
+    needed = _NO_CHANCE_OF_ERRORS if fits_errors else _NO_CHANCE
+    if above < 0.5 - needed * doubt:
+        right, claimed = float(hits.double().mean()), float(confidences.double().mean())
         warn(
             f"{names[1]}: right predictions have lower confidences than wrong ones (a "
-            f"higher one in {above:.0%} of pairs); look whether it is 1 where the "
-            "prediction is wrong, or belongs to other samples"
+            f"higher one in {above:.0%} of pairs), and {right:.0%} are right where "
+            f"{claimed:.0%} are claimed; look whether it is 1 where the prediction is "
+            "wrong, or belongs to other samples or another class"
         )
 
 
@@ -53,6 +59,20 @@ def _are_of_one_class(confidences: Tensor, hits: Tensor) -> bool:
     spread = float((x.square().mean() * y.square().mean()).sqrt())
     falls = spread > 0 and float((x * y).mean()) / spread < -4 / n_low**0.5
     return falls and float(hits[low].double().mean()) > 0.5
+
+
+def _are_as_many_as_errors(confidences: Tensor, hits: Tensor) -> bool:
+    """Whether hits are about as many as the confidences expect of errors.
+
+    So they are of a model that exaggerates, or meets a shift, now and then, but then
+    right predictions have no lower confidences than wrong ones.
+    """
+    claimed = confidences.double().clamp(0, 1)
+    n_right, n_claimed = float(hits.sum()), float(claimed.sum())
+    from_hits = abs(n_right - n_claimed)
+    from_errors = abs(n_right - (len(hits) - n_claimed))
+    by_chance = math.sqrt(float((claimed * (1 - claimed)).sum()))
+    return from_hits > _NO_CHANCE * by_chance and from_errors < from_hits / 4
 
 
 def _share_above(confidences: Tensor, hits: Tensor) -> tuple[float, float]:
