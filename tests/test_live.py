@@ -1,6 +1,9 @@
 """What a notebook shows of itself while it runs, in a terminal and in a kernel."""
 
+import asyncio
+import json
 import os
+import queue
 import re
 from pathlib import Path
 
@@ -8,6 +11,8 @@ import forked
 import nbformat
 import numpy as np
 import pytest
+import zmq
+import zmq.asyncio
 
 from gcelib import sweeps
 from gcelib.study import engine
@@ -187,3 +192,41 @@ def test_an_epoch_of_a_second_tells_no_steps(capsys):
     for step in range(1, 11):
         watch.batch(BatchProgress(1, 3, step, 10, step / 10))
     assert capsys.readouterr().err.splitlines() == ["starting"]
+
+
+class _JsonMessages:
+    """As much of a session as a channel needs: what it receives are frames of JSON."""
+
+    def feed_identities(self, frames):
+        return [], frames
+
+    def deserialize(self, frames):
+        return json.loads(frames[0])
+
+
+def test_a_reply_that_comes_while_something_is_sent_is_heard(monkeypatch):
+    """To ask a socket for its state takes back the sign that a message came."""
+    monkeypatch.setattr(engine, "_LOOK_AGAIN", 0.01)
+
+    async def reply_to_one_who_waits():
+        with zmq.asyncio.Context() as context, context.socket(zmq.PAIR) as ours:
+            port = ours.bind_to_random_port("tcp://127.0.0.1")
+            channel = engine._WatchfulChannel(ours, _JsonMessages())
+            waiting = asyncio.ensure_future(channel.get_msg())
+            await asyncio.sleep(0)  # it waits from here on
+            with zmq.Context() as others, others.socket(zmq.PAIR) as kernel:
+                kernel.connect(f"tcp://127.0.0.1:{port}")
+                kernel.send_json({"status": "ok"})
+                assert zmq.Socket.shadow(ours.underlying).poll(60_000)  # takes it back
+                return await asyncio.wait_for(waiting, timeout=60)
+
+    assert asyncio.run(reply_to_one_who_waits()) == {"status": "ok"}
+
+
+def test_a_channel_without_messages_says_so_in_the_end():
+    async def wait_in_vain():
+        with zmq.asyncio.Context() as context, context.socket(zmq.PAIR) as ours:
+            await engine._WatchfulChannel(ours, _JsonMessages()).get_msg(timeout=0.05)
+
+    with pytest.raises(queue.Empty):
+        asyncio.run(wait_in_vain())

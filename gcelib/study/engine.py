@@ -12,17 +12,23 @@ terminal. Nothing here imports torch.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
+import time
+from queue import Empty
 from typing import IO, Any
 
+from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.manager import KernelManager
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, NBClientEngine, NotebookExecutionManager
 from papermill.log import logger
+from traitlets import Type
 
 from gcelib.study.warm import hidden
 
@@ -99,12 +105,44 @@ def _fitting(text: str) -> str:
 # --- the default engine, a kernel for the notebook ------------------------------------
 
 
+#: So long, in seconds, a channel waits before it looks again.
+_LOOK_AGAIN = 1.0
+
+
+class _WatchfulChannel(AsyncZMQSocketChannel):  # type: ignore[misc] # it says no types
+    """A channel that looks again now and then whether a message has come.
+
+    Where a message is sent just when one comes, as nbclient does for widgets, the
+    socket forgets to say so, and who waits without end would never hear of it.
+    """
+
+    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
+        """Wait for a message, ``timeout`` seconds at most; else ``queue.Empty``."""
+        ends = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            left = ends - time.monotonic()
+            try:
+                wait = min(max(left, 0), _LOOK_AGAIN)
+                message: dict[str, Any] = await super().get_msg(wait)
+                return message
+            except Empty:
+                if left <= _LOOK_AGAIN:
+                    raise
+
+
+class _WatchfulKernelClient(AsyncKernelClient):  # type: ignore[misc] # it says none
+    """Jupyter's client with such a channel for the kernel's replies."""
+
+    shell_channel_class = Type(_WatchfulChannel)
+
+
 class _KernelClient(_Client):
-    """A client whose kernel speaks encrypted, where both sides know how to."""
+    """A client that misses no reply, and whose kernel speaks encrypted if it can."""
 
     def create_kernel_manager(self) -> KernelManager:
-        """Return nbclient's kernel manager, told to encrypt."""
+        """Return nbclient's kernel manager, told to encrypt, with our kernel client."""
         manager: KernelManager = super().create_kernel_manager()
+        manager.client_factory = _WatchfulKernelClient
         if manager.has_trait("transport_encryption"):  # since jupyter_client 8.9
             manager.transport_encryption = "auto"
         return manager
