@@ -30,6 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gcelib import AdaptiveTemperatureScaling, make_calibrator, metrics, runs
+from gcelib.study import decimals
 from gcelib.study.published import PUBLISHED, published_logits, sources_table
 
 RESULT = Path(__file__).parent / "results" / "real_networks.csv"
@@ -107,7 +108,7 @@ def main() -> None:
         SOURCES.write_text(sources_table())
         return
     if asked.report:
-        print(report(pd.read_csv(RESULT)))
+        print(report(decimals.read_csv(RESULT)))
         return
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=UserWarning)
@@ -141,7 +142,7 @@ def main() -> None:
         key=lambda column: column.map(order) if column.name == "network" else column,
     )
     runs.write_atomic(RESULT, table.round(6).to_csv(index=False).encode())
-    print(report(pd.read_csv(RESULT)))
+    print(report(decimals.read_csv(RESULT)))
 
 
 def whole(table: pd.DataFrame) -> pd.DataFrame:

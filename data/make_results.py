@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 
 from gcelib import calibration, data, metrics, paper, runs, sweeps
-from gcelib.study import measuring
+from gcelib.study import decimals, measuring
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -75,7 +75,7 @@ def beside_others(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """``table`` with the runs that ``path`` holds and it does not."""
     if not path.exists():
         return table
-    there = pd.read_csv(path).fillna({"variant": ""})
+    there = decimals.read_csv(path).fillna({"variant": ""})
     runs_of = [pd.MultiIndex.from_frame(part[SETTINGS]) for part in (there, table)]
     kept = there[~runs_of[0].isin(runs_of[1])]
     both = pd.concat([kept, table]).sort_values(["dataset", "variant", "loss", "seed"])

@@ -121,6 +121,13 @@ def test_nothing_unpickles_what_a_stranger_could_have_written():
         assert list(dangers(ast.parse(bad))), bad
 
 
+def test_numbers_are_read_from_text_by_the_module_that_is_exact():
+    for path in CODE:
+        if path.name != "decimals.py":
+            code = path.read_text(encoding="utf-8")
+            assert re.search(r"pd\.(read_csv|read_table|to_numeric)\b", code) is None
+
+
 def test_examples_listen_on_the_loopback_and_keep_their_tokens():
     """What the documents tell a reader to type; that the local Dask cluster does so is
     in test_sweeps.py."""

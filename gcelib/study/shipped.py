@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcelib import _check
+from gcelib.study import decimals
 from gcelib.study.alike import (
     OF_TRAINING,
     as_other_losses,
@@ -216,8 +217,6 @@ def table(name: str) -> pd.DataFrame:
     >>> len(table("demo"))
     210
     """
-    import pandas as pd
-
     folder = _DATA / "results"
     known = sorted(path.stem for path in folder.glob("*.csv"))
-    return pd.read_csv(folder / f"{_check.choice('name', name, known)}.csv")
+    return decimals.read_csv(folder / f"{_check.choice('name', name, known)}.csv")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gcelib._check import fail
+from gcelib.study import decimals
 from gcelib.study.data import download
 from gcelib.study.data.splits import Array, ArrayPair, Raw, draw, per_class
 
@@ -321,7 +322,9 @@ def _read_adni(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str, index_col=False, skip_blank_lines=False)
+        table = decimals.read_csv(
+            path, dtype=str, index_col=False, skip_blank_lines=False
+        )
     except (OSError, ValueError) as error:
         kind = type(error) if isinstance(error, OSError) else ValueError
         cure = "ADNI licenses it: data/README.md has the steps"
@@ -349,9 +352,10 @@ def _numbers_of_adni(
     import pandas as pd
 
     values: pd.DataFrame
-    values = table[regions].apply(pd.to_numeric, errors="coerce").astype(np.float32)
+    values = table[regions].apply(decimals.to_numeric, errors="coerce")
+    values = values.astype(np.float32)
     values["DX"] = table["DX"].map(_DIAGNOSES)
-    values["RID"] = pd.to_numeric(table["RID"], errors="coerce")
+    values["RID"] = decimals.to_numeric(table["RID"], errors="coerce")
     holes = np.argwhere(~np.isfinite(values.to_numpy(np.float64)))
     if len(holes):
         row, k = holes[0]

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from gcelib import _check
-from gcelib.study import runs
+from gcelib.study import decimals, runs
 from gcelib.study.measuring import SPLITS, measure_further
 from gcelib.study.runs import Record
 
@@ -109,7 +109,8 @@ def _from_history(run_dir: Path, environment: dict[str, Any]) -> dict[str, float
         return {}
     # Columns that no epoch has are missing altogether.
     columns = ["lr", "val_error", "test_error", "seconds"]
-    history = history.reindex(columns=columns).apply(pd.to_numeric, errors="coerce")
+    history = history.reindex(columns=columns)
+    history = history.apply(decimals.to_numeric, errors="coerce")
     found = {}
     at_first_rate = history["lr"] == history["lr"].head(1).squeeze()
     early = history["val_error"][at_first_rate].dropna().to_numpy()

@@ -17,7 +17,7 @@ import pandas as pd
 from gcelib import _check
 from gcelib.losses import LOSSES
 from gcelib.models import MODELS
-from gcelib.study import runs
+from gcelib.study import decimals, runs
 from gcelib.study.alike import (
     OF_TRAINING,
     as_other_losses,
@@ -53,8 +53,7 @@ def read_csv(path: str | os.PathLike[str], numeric: Iterable[str]) -> pd.DataFra
         problem = f"{path} is not here: the paper's numbers are no part of a wheel"
         _check.fail("paper", problem, "work in a checkout", FileNotFoundError)
     blanks = {name: [""] for name in numeric}
-    table: pd.DataFrame = pd.read_csv(path, keep_default_na=False, na_values=blanks)
-    return table
+    return decimals.read_csv(path, keep_default_na=False, na_values=blanks)
 
 
 @cache
@@ -253,7 +252,7 @@ def _as_numbers(values: pd.Series) -> pd.Series:
     if pd.api.types.is_numeric_dtype(values):
         return values
     try:
-        return pd.to_numeric(values)
+        return decimals.to_numeric(values)
     except (ValueError, TypeError) as error:
         problem = f"hold text in {values.name} ({error})"
         cure = 'write numbers (of decimal commas: pandas.read_csv(..., decimal=","))'
@@ -286,7 +285,7 @@ def _without_blanks(results: pd.DataFrame) -> pd.DataFrame:
         known = column.astype(object).mask(is_blank, np.nan)
         if name not in KEYS:
             with contextlib.suppress(ValueError, TypeError):
-                known = pd.to_numeric(known)
+                known = decimals.to_numeric(known)
         cleaned[name] = known
     return cleaned
 
@@ -342,7 +341,7 @@ def _refuse_other_spellings(table: pd.DataFrame) -> None:
 def _refuse_percent(table: pd.DataFrame) -> None:
     """Refuse errors and the like that are no shares: differences would be off."""
     for name in filter(_SHARE.fullmatch, map(str, table.columns)):
-        values = pd.to_numeric(table[name], errors="coerce").abs()
+        values = decimals.to_numeric(table[name], errors="coerce").abs()
         if (values > 1).any():
             problem = f"hold {values.max():g} in {name}, a share between 0 and 1"
             _check.fail("results", problem, "divide percent by 100")
@@ -583,11 +582,11 @@ def committed_results() -> pd.DataFrame:
     folder = runs.PROJECT / "data" / "results"
     paths = [folder / f"{name}.csv" for name in RESULT_GRIDS]
     text = {"variant": "str"}
-    parts = [pd.read_csv(path, dtype=text) for path in paths if path.exists()]
+    parts = [decimals.read_csv(path, dtype=text) for path in paths if path.exists()]
     results = pd.concat(parts, ignore_index=True).fillna({"variant": ""})
     corrections = folder / "corrections.csv"
     if corrections.exists():
-        extra = pd.read_csv(corrections, dtype=text).fillna({"variant": ""})
+        extra = decimals.read_csv(corrections, dtype=text).fillna({"variant": ""})
         results = _filled(results, extra, [*KEYS, "variant"])
     return results
 

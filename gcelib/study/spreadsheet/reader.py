@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gcelib import _check
 from gcelib._check import fail
 from gcelib.calibrator import exchanged_classes, tell_exchanged
-from gcelib.study import files
+from gcelib.study import decimals, files
 from gcelib.study.spreadsheet._confidences import (
     is_of_one_class,
     look_below_chance,
@@ -389,7 +389,7 @@ class _Reader:
         import pandas as pd
 
         try:
-            return pd.read_csv(
+            return decimals.read_csv(
                 io.BytesIO(lines),
                 sep=self.separator,
                 header=None,
@@ -409,15 +409,13 @@ class _Reader:
 
     def _refuse_padded_numbers(self, body: bytes, start: int, decimal: str) -> None:
         """Refuse labels that as text are two and as numbers one: ``010`` and ``10``."""
-        import pandas as pd
-
         # Where commas separate cells, too, they say nothing of what follows.
         within = re.escape(decimal if decimal != self.separator else ".").encode()
         padded = rb"(?<![\d" + within + rb"])0\d|\d[eE][+-]?\d"
         if re.search(padded, body) is None:
             return
         at = [self.roles[role] for role in _TWO_LABELS if role in self.roles]
-        columns = pd.read_csv(
+        columns = decimals.read_csv(
             io.BytesIO(memoryview(body)[start:]),
             sep=self.separator,
             header=None,
@@ -728,7 +726,7 @@ class _Reader:
         column = self.frame[at]
         predicted = column.map(self._ids_of_cells(column, names, scores.shape[1]))
         is_known = predicted.notna().to_numpy()
-        ids = predicted.fillna(0).to_numpy(int)
+        ids = np.where(is_known, predicted, 0).astype(int)
         score_of_it = scores[np.arange(len(scores)), ids]
         return is_known, is_known & (score_of_it < scores.max(1))
 
@@ -1037,8 +1035,6 @@ def _are_numbers(table: "pd.DataFrame", columns: list[int]) -> bool:
 
 def _first_text(column: "pd.Series[Any]") -> tuple[int, str]:
     """The first cell that is no number, and its row."""
-    import pandas as pd
-
-    bad = pd.to_numeric(column.astype(str), errors="coerce").isna().to_numpy()
+    bad = decimals.to_numeric(column.astype(str), errors="coerce").isna().to_numpy()
     row = int(bad.argmax()) if bad.any() else 0
     return row, str(column.iloc[row])
