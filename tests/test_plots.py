@@ -761,6 +761,68 @@ def test_a_formatter_that_rounds_is_read_with_the_digits_of_the_numbers():
     assert described(draw) == "What: CE lowest 0.4 at 3, highest 2 at 2."
 
 
+@pytest.mark.parametrize(
+    ("rule", "values", "told"),
+    [
+        # Of 10 ** v three digits of what is read, not of its logarithm.
+        (
+            lambda v: f"{np.power(10.0, v):g}",
+            np.log10([221.65, 9412.3]),
+            "lowest 222 at 0, highest 9412 at 1",
+        ),
+        (lambda v: f"{10**v:g}", [1.5, 2.5], "lowest 31.6 at 0, highest 316 at 1"),
+        (
+            lambda v: f"{10.0**v:,.0f}",
+            np.log10([1.284e6, 25.56e6]),
+            "lowest 1,284,000 at 0, highest 25,560,000 at 1",
+        ),
+        (
+            lambda v: f"{v:,.1f}",
+            [1234.5, 8765.7],
+            "lowest 1,234.5 at 0, highest 8,765.7 at 1",
+        ),
+        (
+            "${x:,.2f}",
+            [1234.56, 98765.43],
+            "lowest $1,234.56 at 0, highest $98,765.43 at 1",
+        ),
+        ("{x:.0%}", [0.1234, 0.5], "lowest 12.3% at 0, highest 50% at 1"),
+        (
+            lambda v: f"{v:.1f}".replace(".", ","),
+            [1.04, 22.26],
+            "lowest 1,04 at 0, highest 22,3 at 1",
+        ),
+        (
+            lambda v: f"{int(v // 60)}:{int(v % 60):02d}",
+            [754.6, 801.2],
+            "lowest 12:34 at 0, highest 13:21 at 1",
+        ),
+        (
+            lambda v: f"{1 / v:.2f}" if v else "",
+            [0.5, 0.333333, 0.125],
+            "lowest 2.00 at 0, highest 8.00 at 2",
+        ),
+        (
+            lambda v: f"{1 / v:.5f}",
+            [0.5, 0.75],
+            "lowest 1.33 at 1, highest 2.00000 at 0",
+        ),
+        (lambda v: f"{abs(v):g} k", [-5, -2, -9], "lowest 2 k at 1, highest 9 k at 2"),
+        (lambda v: f"{-v:.0f}", [-0.25, -3.5], "lowest 0.25 at 0, highest 3.5 at 1"),
+        (lambda v: {0: "none"}[v], [3, 0], "lowest none at 1, highest 3 at 0"),
+        (lambda v: f"{v.no_number}", [3, 2.3456], "lowest 2.35 at 1, highest 3 at 0"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_formatter_is_read_of_the_number_as_it_is(rule, values, told):
+    def draw(ax):
+        ax.plot(range(len(values)), values, label="CE")
+        is_text = isinstance(rule, str)
+        ax.yaxis.set_major_formatter(rule if is_text else lambda value, _: rule(value))
+
+    assert described(draw) == f"What: CE {told}."
+
+
 def test_dates_with_names_of_their_own_are_dates_between_these():
     days = np.array(["2026-01-01", "2026-02-01", "2026-03-01"], dtype="datetime64[D]")
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import Formatter
 
 Drawn = TypeVar("Drawn", bound="Axes | Figure")
 Floats = npt.NDArray[np.float64]
@@ -90,7 +90,10 @@ def describe_values(drawn: Drawn, text: str) -> Drawn:
         what is below a power of ten stays so (0.9996 is not 1). Where ticks that were
         written by hand are numbers times one factor, perhaps with a unit ("50 %" at
         0.5), all numbers of that axis are read so; else values are the numbers that
-        were drawn, and the names of ticks are read of places that stand at them.
+        were drawn, and the names of ticks are read of places that stand at them. A
+        formatter of the axis is asked for what it writes of each number; marks of
+        thousands ("1,234.50") and other texts than one number stay as it writes them.
+        Lowest and highest are the values as they are read (of 1 / value, too).
 
         Values are along x for bars across, where all else stands at names that are one
         below the other, and for error bars along x alone; else they are along y.
@@ -485,10 +488,7 @@ def _is_by_hand(axis: Axis) -> bool:
     if not isinstance(formatter, FuncFormatter):
         return isinstance(formatter, FixedFormatter)
     beyond = math.pi + float(np.max(axis.get_majorticklocs(), initial=0))
-    try:
-        return not formatter(beyond)
-    except (LookupError, ValueError, TypeError):  # a rule for the ticks alone
-        return True
+    return not _shown(formatter, beyond)
 
 
 def _are_at(texts: _Texts, numbers: Floats) -> bool:
@@ -504,7 +504,8 @@ def _extremes(series: _Series) -> str:
     if not len(values):
         return ""
     are_at = _are_at(_Texts.of(series.of_places), places)
-    ends = {"lowest": values.argmin(), "highest": values.argmax()}
+    lowest, highest = _ends_as_read(series.of_values, values)
+    ends = {"lowest": lowest, "highest": highest}
     told = []
     for end, i in ends.items():
         value = _read_value(series.of_values, float(values[i]))
@@ -512,6 +513,30 @@ def _extremes(series: _Series) -> str:
         beyond = "" if is_shown[i] else " (beyond the axis)"
         told.append(f"{end} {value} at {place}{beyond}")
     return _joined(series.label, " ", ", ".join(told))
+
+
+def _ends_as_read(axis: Axis, values: Floats) -> tuple[int, int]:
+    """Where the lowest and the highest value are, as their axis writes them.
+
+    A rule such as 1 / value, or a number without its sign, exchanges them.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    ends = int(values.argmin()), int(values.argmax())
+    formatter = axis.get_major_formatter()
+    if not isinstance(formatter, FuncFormatter) or _is_by_hand(axis):
+        return ends
+    low, high = (_Quantity.of(_shown(formatter, values[end])) for end in ends)
+    if low is None or high is None or low.number <= high.number:
+        return ends
+    found = [_Quantity.of(_shown(formatter, value)) for value in values]
+    known = [each for each in found if each is not None]
+    units = {(each.before, each.after) for each in known if each}
+    if len(units) > 1 or len(known) < len(values):
+        return ends
+    numbers = np.array([each.number for each in known])
+    order = np.lexsort((-values, numbers))
+    return int(order[0]), int(order[-1])
 
 
 def _beside_ticks(all_series: list[_Series]) -> list[_Series]:
@@ -651,7 +676,6 @@ def _read(axis: Axis, number: float, rounding: Callable[[float], float]) -> str:
     if _is_of_dates(axis):
         return _date(number)
     formatter = axis.get_major_formatter()
-    rounded = rounding(number)
     if isinstance(formatter, ticker.PercentFormatter):
         percent = rounding(formatter.convert_to_pct(number))
         return f"{_plain(percent)}{formatter.symbol}"
@@ -659,28 +683,58 @@ def _read(axis: Axis, number: float, rounding: Callable[[float], float]) -> str:
     if texts.of_ticks and _is_by_hand(axis):
         scale = texts.scale or _Scale()
         return scale.write(rounding(scale.factor * number))
+    by_rule = ""
     if isinstance(formatter, ticker.FuncFormatter):
-        return _by_rule(formatter, rounded) or _plain(rounded)
-    if isinstance(formatter, ticker.StrMethodFormatter | ticker.FormatStrFormatter):
-        return _with_digits(formatter(rounded), rounded)
-    return _plain(rounded)
+        by_rule = _by_rule(formatter, number, rounding, _factor(formatter))
+    elif isinstance(formatter, ticker.StrMethodFormatter | ticker.FormatStrFormatter):
+        by_rule = _by_rule(formatter, number, rounding, _factor(formatter) or 1.0)
+    return by_rule or _plain(rounding(number))
 
 
-def _by_rule(formatter: FuncFormatter, rounded: float) -> str:
-    """What an author's function shows of a number, with the digits it rounds away."""
+def _shown(formatter: Formatter, number: float) -> str:
+    """What a rule of the author shows of a number; "" where it fails."""
     try:
-        shown = str(formatter(rounded))
-        far = [_Quantity.of(str(formatter(far_out))) for far_out in (1e6, 3e6)]
-    except (LookupError, ValueError, TypeError):  # a rule for the ticks alone
+        with np.errstate(all="ignore"):
+            return str(formatter(number))
+    except Exception:  # whatever it does: it is made for the ticks alone
         return ""
+
+
+def _factor(formatter: Formatter) -> float | None:
+    """By what a rule multiplies its numbers; None where it does something else."""
+    far = (1e6, 3e6)
+    found = [_Quantity.of(_shown(formatter, number)) for number in far]
     factors = [
-        found.number / far_out
-        for found, far_out in zip(far, (1e6, 3e6), strict=True)
-        if found is not None
+        quantity.number / number
+        for quantity, number in zip(found, far, strict=True)
+        if quantity  # nor zero, as of 1 / number
     ]
-    if len(factors) < 2 or not math.isclose(*factors, rel_tol=1e-6):
-        return shown  # something else than a multiple of the number
-    return _with_digits(shown, factors[0] * rounded)
+    is_same = len(factors) == 2 and math.isclose(*factors, rel_tol=1e-6)
+    return factors[0] if is_same else None
+
+
+def _by_rule(
+    formatter: Formatter,
+    number: float,
+    rounding: Callable[[float], float],
+    factor: float | None,
+) -> str:
+    """What a rule shows of a number, in as many digits as are read; "" of nothing.
+
+    A multiple has also digits that the rule rounds away. What else is a plain number is
+    rounded; all other texts stay as they are.
+    """
+    shown = _shown(formatter, number)
+    if factor is not None:
+        replaced = _with_digits(shown, factor * number, rounding)
+        if replaced:
+            return replaced
+    try:
+        said = float(shown)
+    except ValueError:
+        return shown
+    rounded = rounding(said)
+    return shown if rounded == said else _plain(rounded)
 
 
 def _is_of_dates(axis: Axis) -> bool:
@@ -704,16 +758,21 @@ def _date(days: float) -> str:
     return day if time == "00:00" else f"{day} {time}"
 
 
-def _with_digits(shown: str, number: float) -> str:
-    """What an axis shows of a number, with the digits that it rounds away."""
-    found = re.search(r"[-\u2212]?\d+(\.\d*)?", shown)
+def _with_digits(shown: str, number: float, rounding: Callable[[float], float]) -> str:
+    """A text with the digits that are read of its number; "" if it shows another."""
+    # One number, without marks of thousands.
+    found = re.search(
+        r"([-\u2212]?)(?<![\d.,])(\d+)(?:([.,])(\d*))?(?![\d.,]*\d)", shown
+    )
     if found is None:
-        return shown
-    digits = found[0].replace("\u2212", "-")
-    n_decimals = len(digits.partition(".")[2])
-    if round(number, n_decimals) != float(digits):
-        return shown  # something else than the number is shown
-    return f"{shown[: found.start()]}{number:.10g}{shown[found.end() :]}"
+        return ""
+    sign, whole, point, decimals = found.groups(default="")
+    said = float(f"{'-' if sign else ''}{whole}.{decimals}")
+    half = 0.5 * 10.0 ** -len(decimals)
+    if abs(number - said) > half * (1 + 1e-6):
+        return ""
+    digits = _plain(rounding(number)).replace(".", point or ".")
+    return f"{shown[: found.start()]}{digits}{shown[found.end() :]}"
 
 
 def description(figure: Figure) -> str:
