@@ -657,19 +657,21 @@ def test_the_interval_of_an_error_is_exact_and_few_errors_are_told(n_wrong):
     assert len(few) == (n_wrong < 10)
 
 
-@pytest.mark.parametrize("n_bins", [20, 50, 100])
+@pytest.mark.parametrize("n_bins", [20, 25, 50, 100])
 @pytest.mark.parametrize("digits", [2, 3])
 def test_what_is_left_to_1_lies_on_its_edge(digits, n_bins):
     """1 - 0.95 is 0.050000000000000044."""
     whole = np.arange(1, 10**digits)
     p = whole / 10**digits
     pair = np.stack([1 - p, p], 1)
-    found = metrics.reliability(
-        pair, np.zeros(len(p), int), n_bins, class_index=0, probabilities=True
-    )
+    labels = np.zeros(len(p), int)
     rest = 10**digits - whole
     bins = -(-rest * n_bins // 10**digits) - 1  # (lo, hi], in whole numbers
     expected = np.bincount(bins, minlength=n_bins)
+    found = metrics.reliability(pair, labels, n_bins, class_index=0, probabilities=True)
+    np.testing.assert_array_equal(found.counts, expected)
+    logits = metrics.logits_from_probabilities(pair)
+    found = metrics.reliability(logits, labels, n_bins, class_index=0)
     np.testing.assert_array_equal(found.counts, expected)
     found = Reliability.from_confidences(1 - p, p > 2, n_bins)
     np.testing.assert_array_equal(found.counts, expected)
