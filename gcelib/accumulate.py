@@ -146,8 +146,8 @@ def _logits_without_gradient(
 ) -> tuple[Tensor, list[RandomStates]]:
     """The logits of all pieces, and the random states before each of them.
 
-    The model is left as it was: running statistics are to move once, in the second
-    pass.
+    The model and its inputs are left as they were: running statistics are to move once,
+    in the second pass.
     """
     buffers = _buffers(model)
     logits = []
@@ -155,7 +155,7 @@ def _logits_without_gradient(
     with torch.no_grad():
         for piece in pieces:
             states.append(random_states(devices))
-            logits.append(model(piece))
+            logits.append(model(piece.clone()))  # it may write to its input
         for module, name, buffer, value in buffers:
             if getattr(module, name) is not buffer:  # the forward pass put another one
                 setattr(module, name, buffer)

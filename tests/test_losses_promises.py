@@ -519,6 +519,31 @@ def test_a_criterion_never_draws_the_same_again(draw):
     assert len({*drawn, *first_passes}) == 4 + 8
 
 
+class Fades(nn.Module):
+    """Writes to its input, as nobody should: x *= 0.97."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.linear(x.mul_(0.97))
+
+
+@pytest.mark.parametrize("size", [7, 30])
+def test_inputs_that_the_network_changes_in_place_are_changed_once(size):
+    torch.manual_seed(0)
+    model = Fades()
+    inputs, labels = torch.randn(30, 6), torch.arange(30) % 3
+    weights = tuple(model.parameters())
+    whole, given = inputs.clone(), inputs.clone()
+    expected = torch.autograd.grad(GCELoss()(model(whole), labels), weights)
+    accumulated_backward(model, GCELoss(), given, labels, size)
+    for weight, gradient in zip(weights, expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient)
+    assert torch.equal(given, whole)
+
+
 def test_a_second_pass_that_is_no_replay_is_told():
     own = random.Random(0)
     inputs, labels = torch.randn(40, 8).double(), batch(40, 5)[1]
