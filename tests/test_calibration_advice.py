@@ -447,6 +447,22 @@ def test_a_disagreement_of_the_criteria_is_explained():
         assert f"By NLL it would be {rows[by_nll.name].label}" in by_ece.sentence
 
 
+def test_a_gain_by_both_criteria_that_only_one_finds_clear_is_no_disagreement():
+    rng = np.random.default_rng(0)
+    z = 2 * rng.normal(size=(300, 2))
+    y = (z + rng.gumbel(size=z.shape)).argmax(1)
+    by_ece = advise(1.6 * z, y, choose_by="ece", folds=2)
+    nll = {row.name: row.nll for row in by_ece.rows}
+    assert (by_ece.name, nll["ts_nll"] < nll["raw"]) == ("ts_nll", True)
+    assert "By NLL it would be" not in by_ece.sentence
+    gain = f"NLL {nll['raw']:.4f} to {nll['ts_nll']:.4f}"
+    told = "By NLL the gain of ts_nll over the logits as they are (raw) is not clear: "
+    assert f"{told}{gain}. More samples would tell." in by_ece.sentence
+    by_nll = advise(1.6 * z, y, folds=2)  # it stays: that the ECE falls is said
+    assert by_nll.name == "raw"
+    assert "By ECE it would be TS (NLL) (ts_nll): ECE " in by_nll.sentence
+
+
 @pytest.mark.parametrize("n_bins", [20, 7])
 def test_differences_are_those_of_the_metrics(n_bins):
     z, y = truth_and_labels(800)

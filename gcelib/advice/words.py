@@ -250,6 +250,15 @@ def _disagreement(
     theirs = rows[rival]
     ece = f"ECE {100 * ours.ece:.2f} to {100 * theirs.ece:.2f} %"
     nll = f"NLL {theirs.nll - ours.nll:+.4f}"
+    values = study.values(other)
+    if values[name] < values[rival]:  # a gain by both, which only one finds clear
+        gain = f"NLL {theirs.nll:.4f} to {ours.nll:.4f}"
+        if other == "ece":
+            gain = f"ECE {100 * theirs.ece:.2f} to {100 * ours.ece:.2f} %"
+        return (
+            f"By {other.upper()} the gain of {name} over {theirs.label} ({rival}) is "
+            f"not clear: {gain}. More samples would tell."
+        )
     return (
         f"By {other.upper()} it would be {theirs.label} ({rival}): {ece}, {nll}. "
         f"{study.form.criteria}; take {rival} if {study.form.used[other]}."
