@@ -286,8 +286,9 @@ class BrowserForm:
     formula : str
         ``"temperature"``: z / T. ``"mixture"``: w0 softmax(z / T) + w1 softmax(z) +
         w2 / K. ``"binned_temperature"``: z / T_m, m the number of inner thresholds
-        below the uncalibrated confidence. ``"spline"``: the row's temperature at which
-        its top probability is the interpolated score. ``"affine"``: scale *
+        below the uncalibrated confidence. ``"spline"``: the top
+        probability becomes the interpolated score; where it rises the others give it in
+        proportion, else the row gets a temperature. ``"affine"``: scale *
         log softmax(z) + bias.
         ``"isotonic"``: each p_k interpolated in its class's row of points and values,
         at least ``floor``, then made to sum to 1. ``"matrix"``: W log((1 - u)

@@ -792,19 +792,22 @@ def interpolate(at: Tensor, points: Tensor, values: Tensor) -> Tensor:
     return torch.lerp(values.gather(-1, left), values.gather(-1, right), weight)
 
 
-#: The range of the inverse temperature of a single sample.
+#: The least inverse temperature of a single sample.
 _SLOWEST = 1e-12
-_FASTEST = 1e8
+#: A runner-up that is nearer to the top counts as so near where a search begins.
+_NEAREST = -1e-8
 #: Farther below the top than any logit: what is no rival. Times x it stays finite.
 _NO_RIVAL = -1e299
 
 
 def with_confidence(logits: Tensor, confidence: Tensor) -> Tensor:
-    """Each row at the temperature that gives its top class a wanted probability.
+    """Rows whose top class has a wanted probability, in the order that they had.
 
-    A temperature reaches values between 1 / K and 1 only: what is wanted is kept in
-    them, 1e-7 away from 1. Where classes share the largest logit, or nearly, no inverse
-    temperature up to 1e8 lifts one above the others, and the row stays as it is.
+    A top class that rises takes from the others in proportion. One that falls would be
+    overtaken by a runner-up that rose in proportion: its row is softened by a
+    temperature. What is wanted is kept between 1 / K and 1, 1e-7 away from 1. Classes
+    that share the largest logit rise together; where that would leave the others
+    nothing, the row stays as it is.
 
     Parameters
     ----------
@@ -823,42 +826,60 @@ def with_confidence(logits: Tensor, confidence: Tensor) -> Tensor:
     >>> logits = torch.tensor([[3.0, 0.0, 1.0]])
     >>> with_confidence(logits, torch.tensor([0.6])).exp().round(decimals=3)
     tensor([[0.6000, 0.1560, 0.2440]])
+    >>> with_confidence(logits, torch.tensor([0.9])).exp().round(decimals=3)
+    tensor([[0.9000, 0.0269, 0.0731]])
     """
     distances = distances_below_top(logits.double())
     lowest = (1 + 1e-6) / logits.shape[1]
-    reachable = confidence.clamp(min(lowest, 0.5), 1 - 1e-7)
+    wanted = confidence.clamp(min(lowest, 0.5), 1 - 1e-7)
     top = logits.argmax(1, keepdim=True)
     others = (-distances).scatter(1, top, _NO_RIVAL)
-    target = torch.log1p(-reachable) - reachable.log()  # log odds of the others
-    x = _inverse_temperature_for(others, target)
-    return torch.log_softmax(-x[:, None] * distances, 1).to(logits.dtype)
+    target = torch.log1p(-wanted) - wanted.log()  # log odds of the others
+    log_odds = torch.logsumexp(others, 1)
+    falls = target > log_odds
+    softened = _inverse_temperature_for(others, torch.maximum(target, log_odds))
+    x = torch.where(falls, softened, 1.0)
+    rise = torch.where(falls, 0.0, _rise_to(wanted, distances))
+    risen = torch.where(distances == 0, rise[:, None], -x[:, None] * distances)
+    return torch.log_softmax(risen, 1).to(logits.dtype)
+
+
+def _rise_to(wanted: Tensor, distances: Tensor) -> Tensor:
+    """What each of a row's largest logits gains, so that its softmax is ``wanted``.
+
+    0 where so many are the largest that they cannot all be.
+    """
+    is_top = distances == 0
+    rest = torch.logsumexp(torch.where(is_top, _NO_RIVAL, -distances), 1)
+    left = 1 - is_top.sum(1) * wanted  # for the others
+    is_possible = left > 0
+    gain = wanted.log() + rest - torch.where(is_possible, left, 1.0).log()
+    return torch.where(is_possible, gain, 0.0)
 
 
 def _inverse_temperature_for(others: Tensor, target: Tensor) -> Tensor:
-    """Solve log sum_k exp(x * others_k) = target for x; ``others`` <= 0.
+    """Solve log sum_k exp(x * others_k) = target for x <= 1; ``others`` <= 0.
 
     The left side is convex and falls with x. The start counts the largest of the
     others alone and so lies to the left of the root, from where Newton's method
-    converges. The last step is taken with gradients: it makes x differentiable. Rows
-    without a root, whose largest logits are tied, stay as they are: x = 1. Where the
-    root lies beyond ``_SLOWEST``, or is not reached, x is as near as it got.
+    converges. The last step is taken with gradients: it makes x differentiable. Where
+    the root lies beyond ``_SLOWEST``, or is not reached, x is as near as it got.
     """
     rivals = others.detach()
     goal = target.detach()
-    nearest = rivals.amax(1).clamp(max=-1 / _FASTEST)
-    x = (goal / nearest).clamp(_SLOWEST, _FASTEST)
+    nearest = rivals.amax(1).clamp(max=_NEAREST)
+    x = (goal / nearest).clamp(_SLOWEST, 1)
     # An exported graph holds every step, and few rows need more.
     for _ in range(60 if may_read_values(x) else 16):
         excess, slope = _log_sum_and_slope(x, rivals, goal)
-        following = (x - excess / slope).clamp(_SLOWEST, _FASTEST)
+        following = (x - excess / slope).clamp(_SLOWEST, 1)
         if may_read_values(x) and bool(((following - x).abs() <= 1e-9 * x).all()):
             break
         x = following
     excess, slope = _log_sum_and_slope(x, rivals, goal)
     reached = excess.abs() < 1e-6
     correction = (torch.logsumexp(x[:, None] * others, 1) - target) / slope
-    nearest_x = torch.where(x < _FASTEST, x, 1.0)
-    return torch.where(reached, x - correction, nearest_x)
+    return torch.where(reached, x - correction, x)
 
 
 def _log_sum_and_slope(

@@ -27,10 +27,11 @@ class SplineCalibration(Calibrator):
     linear interpolation (the published code swaps its two weights), constant outside.
 
     The published code moves the top-1 score alone, so that a runner-up may overtake it.
-    Here each sample gets the temperature at which its top-1 probability is the new
-    score, so every row keeps its order. A temperature reaches scores between 1 / K and
-    1 only: the score is kept in them, 1e-7 away from 1; where classes share the largest
-    logit, no temperature lifts one above the others. The output is log-probabilities.
+    Here every row keeps its order and sums to 1. A score that rises takes from the
+    other classes in proportion; a row whose score falls gets the temperature at which
+    its top-1 probability is the new score. Scores are kept between 1 / K and 1, 1e-7
+    away from 1; where classes share the largest logit, none is lifted above the others.
+    The output is log-probabilities.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ class SplineCalibration(Calibrator):
             _check.fail("scores", problem, "they must be pairs, at least one")
 
     def _calibrate(self, logits: Tensor) -> Tensor:
-        """Each row at the temperature that gives its top class the new score."""
+        """Each row such that its top class has the new score."""
         moved = interpolate(confidence_of(logits), self.scores, self.values)
         return with_confidence(logits, moved)
 

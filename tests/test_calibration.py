@@ -459,7 +459,44 @@ def test_spline_is_the_derivative_of_the_cumulative_gap(knots):
     torch.testing.assert_close(probs.sum(1), torch.ones(500, dtype=F64))
 
 
-def test_spline_is_a_temperature_for_each_sample():
+def test_a_score_of_the_spline_that_rises_takes_from_the_others_in_proportion():
+    probs = np.random.default_rng(0).dirichlet(np.full(6, 0.5), 400)
+    wanted = probs.max(1) + 0.9 * (1 - probs.max(1))
+    found = with_confidence(torch.from_numpy(np.log(probs)), torch.from_numpy(wanted))
+    expected = probs * ((1 - wanted) / (1 - probs.max(1)))[:, None]
+    expected[np.arange(400), probs.argmax(1)] = wanted
+    np.testing.assert_allclose(found.exp(), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (0.45, [0.45, 0.45, 0.1]),  # both of the largest
+        (0.4, [0.4, 0.4, 0.2]),
+        (0.6, [0.4, 0.4, 0.2]),  # not both: the row stays
+        (0.5, [0.4, 0.4, 0.2]),
+    ],
+)
+def test_largest_logits_that_are_equal_rise_together_or_stay(wanted, expected):
+    logits = torch.tensor([[0.4, 0.4, 0.2]], dtype=F64).log()
+    found = with_confidence(logits, torch.tensor([wanted], dtype=F64)).exp()
+    np.testing.assert_allclose(found[0], expected, rtol=1e-9)
+
+
+def test_no_class_loses_all_its_probability_to_a_near_tie():
+    """As it does where a temperature pulls two nearly equal classes apart."""
+    rng = np.random.default_rng(22)
+    logits = 2 * rng.normal(size=(2500, 3))
+    labels = (logits + rng.gumbel(size=(2500, 3))).argmax(1)  # calibrated
+    spline = make_calibrator("spline").fit(logits[:500], labels[:500])
+    probs = spline(torch.from_numpy(logits[500:])).exp().numpy()
+    before = np.exp(logits[500:]) / np.exp(logits[500:]).sum(1, keepdims=True)
+    assert (probs / before).min() > 0.01
+    of_label = probs[np.arange(2000), labels[500:]]
+    assert -np.log(of_label).mean() < 1.02 * metrics.nll(logits[500:], labels[500:])
+
+
+def test_spline_is_a_temperature_for_each_sample_whose_score_falls():
     """So the order of all classes stays, where moving the top score alone would let
     runners-up overtake."""
     logits, labels = sample(300, overconfidence=4.0)
@@ -958,6 +995,4 @@ def test_rows_whose_distances_span_decades_reach_the_wanted_confidence(decades):
     wanted = rng.uniform(1 / 50 + 1e-4, 0.999, 4000)
     logits = torch.from_numpy(-distances)
     found = with_confidence(logits, torch.from_numpy(wanted)).exp().amax(1).numpy()
-    nearest = np.partition(distances, 1, axis=1)[:, 1]
-    reachable = nearest * 1e8 > 50  # the largest inverse temperature
-    np.testing.assert_allclose(found[reachable], wanted[reachable], atol=1e-6)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

@@ -44,11 +44,13 @@ export const FORMULAS = {
     for (let j = 0; j < k; j++) distances[j] = z[start + top] - z[start + j];
     const lowest = Math.min((1 + 1e-6) / k, 0.5);
     const found = interpolate(confidenceOf(z, start, k), scores, values);
-    const moved = Math.min(Math.max(found, lowest), 1 - 1e-7);
-    const target = Math.log1p(-moved) - Math.log(moved);
-    const x = inverseTemperatureFor(distances, top, target);
+    const wanted = Math.min(Math.max(found, lowest), 1 - 1e-7);
+    const target = Math.log1p(-wanted) - Math.log(wanted);
+    const falls = target > logOddsOfOthers(distances, top);
+    const x = falls ? inverseTemperatureFor(distances, top, target) : 1;
+    const rise = falls ? 0 : riseTo(wanted, distances);
     for (let j = 0; j < k; j++) {
-      out[start + j] = distances[j] === 0 ? 0 : -x * distances[j];
+      out[start + j] = distances[j] === 0 ? rise : -x * distances[j];
     }
   },
 
@@ -100,19 +102,49 @@ export function calibrate(logits, k, fitted) {
   return out;
 }
 
-/** Bounds of an inverse temperature. */
+/** The least inverse temperature. */
 const SLOWEST = 1e-12;
-const FASTEST = 1e8;
+/** A runner-up that is nearer to the top counts as so near where a search begins. */
+const NEAREST = 1e-8;
 
-/** The 1 / T at which the log odds of the others are `target`: Newton's method, from
- * the left of the root. 1 where there is none, because the largest are tied.
+/** The logarithm of the odds of all classes but the top one.
+ * @param {Float64Array} distances below the largest, >= 0
+ * @param {number} top */
+function logOddsOfOthers(distances, top) {
+  let total = 0;
+  for (let j = 0; j < distances.length; j++) {
+    if (j !== top) total += Math.exp(-distances[j]);
+  }
+  return Math.log(total);
+}
+
+/** What each of the largest logits gains, so that its softmax is `wanted`; 0 where so
+ * many are the largest that they cannot all be.
+ * @param {number} wanted
+ * @param {Float64Array} distances below the largest, >= 0 */
+function riseTo(wanted, distances) {
+  let left = 1;
+  let nearest = Infinity;
+  for (const distance of distances) {
+    if (distance === 0) left -= wanted;
+    else nearest = Math.min(nearest, distance);
+  }
+  if (left <= 0) return 0;
+  let rest = 0;
+  for (const distance of distances) {
+    if (distance !== 0) rest += Math.exp(nearest - distance);
+  }
+  return Math.log(wanted) + Math.log(rest) - nearest - Math.log(left);
+}
+
+/** The 1 / T <= 1 at which the log odds of the others are `target`: Newton's method,
+ * from the left of the root.
  * @param {Float64Array} distances below the largest, >= 0
  * @param {number} top
  * @param {number} target */
 function inverseTemperatureFor(distances, top, target) {
   const nearest = nearestOther(distances, top);
-  let x = withinBounds(-target / Math.max(nearest, 1 / FASTEST));
-  let excess = Infinity;
+  let x = withinBounds(-target / Math.max(nearest, NEAREST));
   for (let round = 0; round < 60; round++) {
     let total = 0;
     let slope = 0;
@@ -122,12 +154,12 @@ function inverseTemperatureFor(distances, top, target) {
       total += share;
       slope -= share * distances[j];
     }
-    excess = Math.log(total) - x * nearest - target;
+    const excess = Math.log(total) - x * nearest - target;
     const next = withinBounds(x - excess / Math.min(slope / total, -1e-30));
     if (Math.abs(next - x) <= 1e-15 * x) break;
     x = next;
   }
-  return Math.abs(excess) < 1e-6 || x < FASTEST ? x : 1;
+  return x;
 }
 
 /** @param {Float64Array} distances
@@ -141,4 +173,4 @@ function nearestOther(distances, top) {
 }
 
 /** @param {number} value */
-const withinBounds = (value) => Math.min(Math.max(value, SLOWEST), FASTEST);
+const withinBounds = (value) => Math.min(Math.max(value, SLOWEST), 1);
