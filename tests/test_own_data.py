@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from gcelib import TrainConfig, data, fit, runs, sweeps, training
-from gcelib.study import functions, networks
+from gcelib.study import fingerprints, functions, networks, own_networks
 from gcelib.study.data import own
 
 RNG = np.random.default_rng(0)
@@ -1061,6 +1061,169 @@ def test_a_network_that_begins_with_what_another_run_learnt_is_refused(modules):
     built("copied")
     built("reset")
     built("shared")
+
+
+PRETRAINED = """
+import numpy as np, torch
+from torch import nn
+STATE = {"weight": torch.full((4, 4), 0.5), "bias": torch.zeros(4)}
+ROWS = np.full((5, 4), 0.25, np.float32)
+def body(k): return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, k))
+def with_weight(k, weight):
+    network = body(k)
+    network[0].weight = nn.Parameter(weight)
+    return network
+def assigned(k, shape):
+    network = body(k)
+    network[0].load_state_dict(STATE, assign=True)
+    return network
+def parameter(k, shape): return with_weight(k, STATE["weight"])
+def part_of_it(k, shape): return with_weight(k, STATE["weight"].t()[:, :4])
+def from_numpy(k, shape): return with_weight(k, torch.from_numpy(ROWS[1:]))
+def frombuffer(k, shape):
+    return with_weight(k, torch.frombuffer(ROWS, dtype=torch.float32)[:16].view(4, 4))
+def data(k, shape):
+    network = body(k)
+    network[0].weight.data = STATE["weight"]
+    return network
+def embedding(k, shape):
+    network = body(k)
+    network[0] = nn.Embedding.from_pretrained(torch.from_numpy(ROWS), freeze=False)
+    network[0].forward = lambda x: x @ network[0].weight[:4]
+    return network
+def buffer(k, shape):
+    network = body(k)
+    network[1].running_mean = STATE["bias"].view(4)
+    return network
+"""
+
+
+def steps_of(network, n=3):
+    """Train a network for some steps and return its logits in each."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    inputs = torch.linspace(-1, 1, 32).reshape(8, 4)
+    logits = []
+    for _ in range(n):
+        optimizer.zero_grad()
+        logits.append(network(inputs))
+        logits[-1].square().mean().backward()
+        optimizer.step()
+    return torch.stack(logits).detach()
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        *("assigned", "parameter", "part_of_it", "from_numpy", "frombuffer", "data"),
+        *("embedding", "buffer"),
+    ],
+)
+def test_what_was_pretrained_stays_as_it_was_whatever_learns_from_it(modules, which):
+    (modules / "my_own_pretrained.py").write_text(PRETRAINED)
+    name = networks.check_name(f"my_own_pretrained:{which}")
+    home = functions.load_function("model", name).__globals__
+
+    def digest():
+        return fingerprints.digest_of_use([home["STATE"], home["ROWS"]], "__main__")
+
+    def trained():
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            network = networks.build(name, 2, (4,))
+        return steps_of(network), [*network.state_dict().values()]
+
+    before = digest()  # a part of a notebook's fingerprint
+    first, first_state = trained()
+    again, again_state = trained()
+    assert not torch.equal(first[0], first[2])
+    assert torch.equal(first, again)
+    assert all(map(torch.equal, first_state, again_state))
+    assert digest() == before
+
+
+def test_a_run_from_pretrained_memory_that_is_started_again_ends_with_the_same_bits(
+    modules,
+):
+    text = PRETRAINED + "def flat(k, shape): return "
+    text += "nn.Sequential(nn.Flatten(), nn.Linear(64, 4, bias=False), parameter(k, 4))"
+    (modules / "my_own_pretrained.py").write_text(text)
+    dataset = write_npz(modules / "x.npz")
+
+    def config(variant):
+        asked = {**QUICK, "model": "my_own_pretrained:flat", "ood": [], "epochs": 2}
+        return TrainConfig(dataset, runs_dir=modules, variant=variant, **asked)
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    list(fit(config("whole")))
+    with contextlib.suppress(KeyboardInterrupt):
+        list(fit(config("stopped"), stop))
+    list(fit(config("stopped")))
+    whole, stopped = (
+        runs.load_logits(config(variant).run_dir, "test")[0]
+        for variant in ("whole", "stopped")
+    )
+    np.testing.assert_array_equal(whole, stopped)
+
+
+class WithViews(torch.nn.Module):
+    """Weights that share memory in each way, and what is kept beside them."""
+
+    def __init__(self):
+        super().__init__()
+        flat = torch.randn(40)
+        self.first = torch.nn.Parameter(flat[:16].view(4, 4).t())
+        self.second = torch.nn.Parameter(flat[16:32].view(4, 4))
+        self.over_both = torch.nn.Parameter(flat[4:32:2].view(7, 2)[:4])
+        self.tied = self.second
+        self.register_buffer("count", torch.zeros(2))
+        self.register_buffer("first_count", self.count[:1])
+        self.register_buffer("graph", torch.eye(4).to_sparse())
+        self.register_buffer("wide", torch.ones(1).expand(4))
+        self.register_buffer("nothing", torch.empty(0))
+        self.rows = self.first[:2]
+        self.kept = {"others": [self.first[2:]]}
+        self.counted = self.count[1:]
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.count += 1
+        rows = torch.cat([self.rows, *self.kept["others"]])
+        hidden = torch.sparse.mm(self.graph, (x @ rows @ self.tied).t()).t()
+        return (hidden + self.wide * self.first_count) @ self.over_both + self.counted
+
+
+def test_memory_of_its_own_changes_no_bit_of_a_network():
+    from torch.nn.utils import parametrizations
+
+    makers = {
+        "views": WithViews,
+        "weight_norm": lambda: parametrizations.weight_norm(torch.nn.Linear(4, 3)),
+        "spectral_norm": lambda: parametrizations.spectral_norm(torch.nn.Linear(4, 3)),
+        "scripted": lambda: torch.jit.script(torch.nn.Linear(4, 3)),
+        "in shared memory": lambda: torch.nn.Linear(4, 3).share_memory(),
+        "meta": lambda: torch.nn.Linear(4, 3, device="meta"),
+    }
+
+    def layout(network):
+        tensors = [*network.parameters(), *network.buffers()]
+        dense = [t for t in tensors if t.layout == torch.strided]
+        return [(id(t), t.stride(), t.storage_offset()) for t in dense]
+
+    for name, make in makers.items():
+        found = []
+        for has_own in (False, True):
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                network = make()
+                before = layout(network)
+                if has_own:
+                    own_networks.give_own_memory(network)
+                assert layout(network) == before
+                if name != "meta":
+                    found.append(steps_of(network))
+        assert all(torch.equal(found[0], other) for other in found), name
 
 
 def test_a_network_that_its_function_keeps_begins_as_its_seed_says(modules):

@@ -198,6 +198,7 @@ def build(name: str, n_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
         fail("model", problem, "return a torch.nn.Module", TypeError)
     own_networks.refuse_unready(name, network)
     _refuse_trained(name, network, trained)
+    own_networks.give_own_memory(network)
     return network
 
 

@@ -1,11 +1,13 @@
-"""What a network of the user's hides: weights that nobody would train, or keep.
+"""What a network of the user's hides: weights that nobody would train, keep, or own.
 
 PyTorch knows of layers that are attributes of a module, or in ``nn.ModuleList`` and the
 like. Those in a plain list take part in every forward pass, without any error, and
 are neither trained, nor stored, nor switched between training and evaluation.
 """
 
+import copy
 from collections.abc import Collection, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -297,18 +299,90 @@ def _unregistered(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     known = {id(module) for module in network.modules()}
     for prefix, module in network.named_modules():
         for name, value in vars(module).items():
-            for layer in _modules_in(value):
+            layers = [] if isinstance(value, nn.Module) else _found_in(value, nn.Module)
+            for layer in layers:
                 if id(layer) not in known:
                     yield f"{prefix}.{name}".lstrip("."), layer
 
 
-def _modules_in(value: object, depth: int = 3) -> Iterator[nn.Module]:
-    """The modules in lists, tuples and dicts, also in each other."""
-    if isinstance(value, dict):
-        value = [*value.values()]
-    if depth and isinstance(value, (list, tuple)):
-        for entry in value:
-            if isinstance(entry, nn.Module):
-                yield entry
-            else:
-                yield from _modules_in(entry, depth - 1)
+_Kind = TypeVar("_Kind")
+
+
+def _found_in(value: object, kind: type[_Kind], depth: int = 3) -> Iterator[_Kind]:
+    """What is of a kind: a value, and what lists, tuples and dicts hold of it."""
+    if isinstance(value, kind):
+        yield value
+    elif depth and isinstance(value, (list, tuple, dict)):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _found_in(entry, kind, depth - 1)
+
+
+# --- memory ---------------------------------------------------------------------------
+
+
+def give_own_memory(network: nn.Module) -> None:
+    """Let a network learn in memory of its own, whoever made its first values.
+
+    ``load_state_dict(state, assign=True)``, ``nn.Parameter(tensor)``,
+    ``torch.from_numpy`` and ``weight.data = tensor`` take memory as it is. Training
+    would write into it, and the next network of the same function begin with that.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Its parameters and buffers stay the same objects, with the same values and
+        strides; those that share memory with each other still do.
+
+    Examples
+    --------
+    >>> pretrained = torch.zeros(2, 3)
+    >>> network = nn.Linear(3, 2)
+    >>> network.weight = nn.Parameter(pretrained)
+    >>> give_own_memory(network)
+    >>> with torch.no_grad():
+    ...     network.weight += 1
+    >>> pretrained.sum()
+    tensor(0.)
+    """
+    tensors = {id(t): t for t in [*network.parameters(), *network.buffers()]}
+    # What is kept beside them, as ``self.head = self.weight[:10]``.
+    views = {id(v): v for v in _plain_tensors(network) if id(v._base) in tensors}
+    copies: dict[tuple[int, int, torch.device], torch.UntypedStorage] = {}
+    for tensor in (tensors | views).values():
+        place = _place_of(tensor)
+        if place is None:
+            continue
+        if place not in copies:
+            copies[place] = copy.deepcopy(tensor.untyped_storage())
+        with torch.no_grad():
+            tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+                copies[place],
+                tensor.storage_offset(),
+                tensor.size(),
+                tensor.stride(),
+            )
+
+
+def _place_of(tensor: Tensor) -> tuple[int, int, torch.device] | None:
+    """Where a tensor's memory begins and how long it is; None if it has none as such.
+
+    Two storages may lie at one place: those of two calls of ``torch.from_numpy``.
+    """
+    is_plain = tensor.layout == torch.strided and not tensor.is_quantized
+    if not is_plain or tensor.is_inference() or tensor.is_conj() or tensor.is_neg():
+        return None  # nothing that learns, or that is written in place
+    try:
+        storage = tensor.untyped_storage()
+        address = storage.data_ptr()
+    except RuntimeError:  # of a class that holds other tensors
+        return None
+    if address == 0:  # of no elements, or on the device "meta"
+        return None
+    return address, storage.nbytes(), storage.device
+
+
+def _plain_tensors(network: nn.Module) -> Iterator[Tensor]:
+    """The tensors in attributes that are neither parameters nor buffers."""
+    for module in network.modules():
+        for value in vars(module).values():
+            yield from _found_in(value, Tensor)
