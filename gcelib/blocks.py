@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from gcelib import _check
+from gcelib.widened import are_of_float32
 
 #: Logits in a block on the CPU: 2 MiB of float32. Smaller ones are lost in overhead.
 CELLS = 1 << 19
 #: On an accelerator: few large steps keep it busy.
 DEVICE_CELLS = 1 << 24
-#: Rows that tell at once, mostly, that numbers in float64 were no others before.
-_LOOKED_AT = 64
 #: With fewer classes a CPU block is (K, rows): reductions run along long columns.
 MANY_CLASSES = 32
 #: How far 1 - p lies above what is meant, relative, down to the edge of 100 bins.
@@ -52,26 +51,14 @@ def rounding_of(scores: Tensor, *, probabilities: bool = False) -> float:
     """How far a probability of these scores may lie above an edge: see ``rounding``.
 
     Numbers of float32 that were widened to float64, as a list or a table does, are
-    still those of float32, and mean the same.
+    still those of float32, and mean the same; also where a table has 8 to 16 of their
+    digits.
     """
     dtype = scores.dtype
-    if dtype == torch.float64 and scores.device.type != "meta":
-        first = scores[:_LOOKED_AT]
-        if _are_of_float32(first, probabilities):
-            step = max(1, CELLS // max(1, first[:1].numel()))
-            parts = (scores[at : at + step] for at in range(0, len(scores), step))
-            if all(_are_of_float32(part, probabilities) for part in parts):
-                dtype = torch.float32
+    has_numbers = dtype == torch.float64 and scores.device.type != "meta"
+    if has_numbers and are_of_float32(scores, probabilities=probabilities):
+        dtype = torch.float32
     return rounding(dtype, probabilities=probabilities)
-
-
-def _are_of_float32(scores: Tensor, probabilities: bool) -> bool:
-    """Whether each number is one of float32, or of probabilities its rest to 1."""
-    are_known = scores.float().double() == scores
-    if probabilities:  # of [1 - p, p], made in float64 of p in float32
-        rest = 1 - scores
-        are_known |= rest.float().double() == rest
-    return bool(are_known.all())
 
 
 def softmax_blocks(

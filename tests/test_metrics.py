@@ -1332,7 +1332,7 @@ def test_logits_of_votes_in_half_precision_keep_to_their_bins(dtype):
 
 @pytest.mark.parametrize("widen", [torch.Tensor.double, torch.Tensor.tolist])
 def test_numbers_of_float32_mean_the_same_when_widened(widen):
-    """0.35 of float32 is 0.3500000238, a last bit above the edge of a bin."""
+    """0.85 of float32 is 0.8500000238, a last bit above the edge of a bin."""
     rng = np.random.default_rng(0)
     confidences = np.round(rng.beta(5, 2, 1000) * 20) / 20
     correct = rng.random(1000) < confidences - 0.1 * np.sin(40 * confidences)
