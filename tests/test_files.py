@@ -1119,6 +1119,32 @@ def test_two_spellings_are_two_classes_where_there_is_a_column_for_each(tmp_path
     assert file.parts["val"][1].tolist() == expected
 
 
+def test_columns_whose_names_differ_in_capitals_are_two_classes(tmp_path, recwarn):
+    """As the letters of EMNIST."""
+    path = tmp_path / "mine.csv"
+
+    def read(labels, header="label,prediction,prob_A,prob_a,prob_B"):
+        scores = {"A": "0.5,0.3,0.2", "a": "0.2,0.5,0.3"}
+        lines = [f"{y},{y},{scores.get(y, '0.1,0.2,0.7')}" for y in labels]
+        path.write_text("\n".join([header, *lines, ""]))
+        return load_logits_file(path)
+
+    file = read("AaBab")  # of b there is one column
+    assert file.class_names == ("A", "a", "B")
+    assert file.parts["val"][1].tolist() == [0, 1, 2, 1, 2]
+    assert not len(recwarn)
+    for labels, header in [
+        ("aaB", "label,prediction,prob_A,prob_a,prob_B"),  # no label says A
+        ("AaB", "label,prediction,Prob_A,prob_a,prob_B"),
+        ("AaB", "label,prediction,prob_A,prob_a,prob_a"),
+    ]:
+        with pytest.raises(BadParameter, match="'prob_a' is there twice"):
+            read(labels, header)
+    path.write_text("label,prob_Cat,prob_cat\nCat,0.5,0.5\ncat,0.5,0.5\nCAT,0.5,0.5\n")
+    with pytest.raises(BadParameter, match="'CAT' in line 4, and no column has it"):
+        load_logits_file(path)
+
+
 @pytest.mark.parametrize("start", ["prob_", "Prob ", "Probability ", "prob-"])
 def test_names_of_columns_keep_their_spaces_and_hyphens(tmp_path, start):
     path = tmp_path / "mine.csv"

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gcelib.study import files
@@ -176,7 +176,12 @@ def is_like_scores(plain: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """A name written small, with "_" for spaces and hyphens.
+    """A name as ``cased_name`` has it, written small."""
+    return cased_name(name).casefold()
+
+
+def cased_name(name: str) -> str:
+    """A name with "_" for spaces and hyphens.
 
     Letters that look alike are alike: composed or not, wide or not, with soft hyphens
     and marks without width or without.
@@ -184,7 +189,7 @@ def plain_name(name: str) -> str:
     alike = unicodedata.normalize("NFKC", name)
     visible = "".join(c for c in alike if unicodedata.category(c) != "Cf")
     straight = visible.translate(_STRAIGHT)
-    return re.sub(r"[\s\-]+", "_", straight.strip()).casefold()
+    return re.sub(r"[\s\-]+", "_", straight.strip())
 
 
 def plain_cell(value: object) -> str:
@@ -217,11 +222,17 @@ def number_or_plain(name: str) -> float | str:
     return plain_name(name) if value is None else value
 
 
-def ids_by_spelling(names: Sequence[str]) -> dict[str, int]:
-    """The id of each name, as it is written and, where no two are alike so, plain."""
+def ids_by_spelling(names: Sequence[str]) -> Callable[[str], int | None]:
+    """What gives the id of a name as it is written, or plain where only one is so.
+
+    Where ``A`` and ``a`` are two classes, another spelling of ``a`` is neither.
+    """
     exactly = {name: label for label, name in enumerate(names)}
-    plain = {plain_name(name): label for label, name in enumerate(names)}
-    return exactly if len(plain) < len(exactly) else plain | exactly
+    plain: dict[str, int | None] = {}
+    for label, name in enumerate(names):
+        alike = plain_name(name)
+        plain[alike] = None if alike in plain else label
+    return lambda written: exactly.get(written, plain.get(plain_name(written)))
 
 
 def counts_down(before: str, after: str) -> bool:

@@ -45,6 +45,7 @@ from gcelib.study.spreadsheet._words import (
     TWOFOLD,
     YES_OR_NO,
     bare_name,
+    cased_name,
     counts_down,
     ids_by_spelling,
     is_like_scores,
@@ -454,6 +455,7 @@ class _Reader:
         order, names_of_columns = self._classes()
         columns = [self.scores[k] for k in order]
         labels, names = self._labels(len(columns), names_of_columns)
+        self._refuse_capitals_alone(columns, labels)
         self._refuse_second_set(columns, labels)
         scores = self.frame[columns].to_numpy(float)
         if names is not None and names_of_columns is None:
@@ -547,13 +549,34 @@ class _Reader:
         return found.ending if found else ""
 
     def _refuse_class_twice(self, endings: list[str]) -> None:
-        """Refuse two columns of scores of one class."""
-        seen: set[str] = set()
-        for at, ending in zip(self.scores, endings, strict=True):
-            if ending in seen:
-                problem = f"are {self._all_shown()}: {self._shown(at)} is there twice"
-                fail("columns", problem, f"name each class once; {_WAYS}")
-            seen.add(ending)
+        """Refuse two columns of scores of one class.
+
+        Endings that differ in capitals alone may be two: ``prob_A`` and ``prob_a``.
+        """
+        seen: dict[str, list[tuple[str, str]]] = {}
+        for at, plain in zip(self.scores, endings, strict=True):
+            start, _, ending = cased_name(self.names[at]).partition("_")
+            others = seen.setdefault(plain, [])
+            if any(start != other[0] or ending == other[1] for other in others):
+                self._refuse_there_twice(at)
+            others.append((start, ending))
+
+    def _refuse_there_twice(self, at: int) -> NoReturn:
+        """Refuse a column of scores, since one before it is of its class."""
+        problem = f"are {self._all_shown()}: {self._shown(at)} is there twice"
+        fail("columns", problem, f"name each class once; {_WAYS}")
+
+    def _refuse_capitals_alone(
+        self, columns: list[int], labels: npt.NDArray[np.int64]
+    ) -> None:
+        """Refuse names that differ in capitals alone if labels never do."""
+        by_name: dict[str, list[int]] = {}
+        for label, at in enumerate(columns):
+            by_name.setdefault(plain_name(self.names[at]), []).append(label)
+        alike = [classes for classes in by_name.values() if len(classes) > 1]
+        there = {*labels.tolist()}
+        if alike and not any({*classes} <= there for classes in alike):
+            self._refuse_there_twice(columns[alike[0][1]])
 
     def _written_ending(self, at: int) -> str:
         """The class's name in a column's name, as it is written."""
@@ -589,15 +612,14 @@ class _Reader:
             self._say_names(names, "by the alphabet, as scikit-learn counts")
         else:
             self._say_names(names, "as the columns are called")
-        ids = ids_by_spelling(names)
+        id_of = ids_by_spelling(names)
+        ids = {name: id_of(name) for name in there}
         for row, name in enumerate(written):
-            if name not in ids and plain_name(name) not in ids:
+            if ids[name] is None:
                 where = f"{quoted(name)} in line {self._line(row)}"
                 problem = f"holds {where}, and no column has it"
                 fail("label", problem, f"the columns are of {listed(names)}")
-        labels = np.array(
-            [ids.get(name, ids.get(plain_name(name))) for name in written]
-        )
+        labels = np.array([ids[name] for name in written])
         self._refuse_no_classes(labels, names)
         return labels, tuple(names)
 
@@ -755,9 +777,10 @@ class _Reader:
         self, column: "pd.Series[Any]", names: tuple[str, ...] | None, k: int
     ) -> dict[object, int | None]:
         """The class id of each cell that names a class, as labels do."""
-        ids: dict[float | str, int] = {}
+        ids: dict[float | str, int | None] = {}
         for label, name in enumerate(names or ()):
-            ids[number_or_plain(name)] = label
+            alike = number_or_plain(name)
+            ids[alike] = None if alike in ids else label
         if not any(isinstance(name, float) for name in ids):
             ids |= {float(label): label for label in range(k)}
         exactly = {name: label for label, name in enumerate(names or ())}
