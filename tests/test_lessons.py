@@ -426,3 +426,61 @@ def test_lesson_06_shows_its_networks_alone_whatever_lies_beside_them(tmp_path):
     shown = run_cells("06", 'results["run_dir"]', plt=plt, **variables)["results"]
     plt.close("all")
     assert shown["digits_raw_auroc"].tolist() == [0.5]
+
+
+def test_the_results_page_compares_at_seeds_that_all_losses_have(monkeypatch):
+    """Means of other seeds, or of other losses, would stand beside each other."""
+    from gcelib.study import paper
+    from gcelib.study.paper import report
+
+    whole = paper.committed_results().query(
+        "variant == '' and dataset != 'digit_pairs'"
+    )
+    many = whole.loss.isin(["ce", "gce", "brier"])
+    some = whole[(whole.seed <= 3) | many].query("loss in ('ce', 'gce', 'flsd', 'dfl')")
+    lacks = (some.dataset == "fashion_mini_lt10") & (some.loss == "ce")
+    some = some.assign(test_ats_ece=some.test_ats_ece.mask(lacks))
+    monkeypatch.setattr(report, "committed_results", lambda: some.copy())
+    marks = ["open_report", "def at_shared_seeds", "temperatures = pd"]
+    marks += ["compared_metrics = {", "def forest", "AGAINST ="]
+    page = run_cells("08", *marks, plt=plt)
+    axes = plt.gcf().axes
+    plt.close("all")
+    shared = some[some.seed <= 3].set_index(["dataset", "loss", "seed"]).sort_index()
+
+    of = shared.ts_nll_temperature["fashion_mini"].groupby("loss").mean()
+    row = page["temperatures"].loc["fashion_mini"]
+    assert row["n"] == 3
+    assert row[of.index].to_dict() == of.round(2).to_dict()
+    assert row["gce - ce"].startswith(f"{of['gce'] - of['ce']:+.2f} [")
+
+    table = page["shown"]["calibrators"].set_index(["dataset", "calibrator", "against"])
+    for dataset in ("fashion_mini", "fashion_mini_lt10"):
+        gap = 100 * (shared.test_ats_ece - shared.test_raw_ece)[dataset].dropna()
+        row = table.loc[dataset, plots.LABELS["ats"], plots.LABELS["raw"]]
+        assert row["n"] == 3
+        expected = paper.interval(
+            [gap.xs(seed, level="seed").mean() for seed in (1, 2, 3)]
+        )
+        np.testing.assert_allclose(
+            row[["difference", "low", "high"]].astype(float), expected, atol=0.005
+        )
+        means = [gap[loss].mean() for loss in set(gap.index.get_level_values("loss"))]
+        better = f"{sum(mean < 0 for mean in means)} of {len(means)}"
+        assert row["losses where it is better"] == better
+    assert len(means) == 3  # CE lacks ATS there
+
+    # The last panel has no row for that, and every label stays beside its own row.
+    compared = page["compared"]
+    assert len(compared["test_ats_ece"]) == len(compared["test_raw_error"]) - 1
+    error, *_, ats = axes
+    labels = [tick.get_text() for tick in error.get_yticklabels()]
+    for ax, metric in ((error, "test_raw_error"), (ats, "test_ats_ece")):
+        points = [line for line in ax.lines if line.get_marker() == "o"]
+        drawn = {labels[int(p.get_ydata()[0])]: p.get_xdata()[0] for p in points}
+        rows = compared[metric].itertuples()
+        told = {
+            f"{row.dataset} · {plots.LABELS[row.loss]}": 100 * row.difference
+            for row in rows
+        }
+        assert drawn == told
