@@ -195,6 +195,35 @@ def test_wilcoxon_ties_survive_rounding(wrong):
     )
 
 
+@pytest.mark.parametrize("n_test", [497, 1000, 4000, 4096, 10_000])
+@pytest.mark.parametrize("share", [0.05, 0.9])
+def test_wilcoxon_ties_survive_float32(n_test, share):
+    """As ``(prediction != label).float().mean().item()`` gives errors."""
+    rng = np.random.default_rng(n_test)
+    for _ in range(12):
+        more = rng.integers(-3, 5, 9)
+        theirs = rng.integers(int(0.9 * share * n_test), int(share * n_test), 9)
+        other, one = (
+            k.astype(np.float32) / np.float32(n_test) for k in (theirs, theirs + more)
+        )
+        expected = pytest.approx(brute_force(more), abs=1e-12)
+        assert paper.wilcoxon(one - other) == expected
+        assert paper.wilcoxon(one.astype(float) - other.astype(float)) == expected
+        errors = np.concatenate([one, other]).astype(float)
+        names = {"dataset": "d", "model": "m", "loss": ["ce"] * 9 + ["gce"] * 9}
+        table = pd.DataFrame(
+            names | {"seed": [*range(9)] * 2, "test_raw_error": errors}
+        )
+        assert paper.compare(table).p.item() == expected
+
+
+def test_small_differences_that_are_exact_do_not_tie():
+    """Binary fractions, whole numbers and short decimals are no float32."""
+    more = np.array([1, -2, 3, 4, -5, 6, 7])
+    for unit in (1, 1 / 4096, 1 / 65_536, 1e-6, 1e-9, 2.0**-38):
+        assert paper.wilcoxon(unit * more) == pytest.approx(brute_force(more))
+
+
 @pytest.mark.parametrize("bad", [[], [np.nan, 1], [[1.0, 2.0]]])
 def test_wilcoxon_refuses(bad):
     with pytest.raises(ValueError, match="differences"):
@@ -216,7 +245,10 @@ def test_interval_is_students():
 
 def test_seeds_that_all_say_the_same_show_nothing_by_that():
     # One sample more of 30, by chance for either loss: two of four draws are alike.
-    for alike in ([1 / 30, 1 / 30], [-0.1 - 0.2, -0.3]):
+    in_float32 = (np.float32([4, 8]) / np.float32(30)).astype(float)
+    in_float32 -= np.float32([3, 7]) / np.float32(30)
+    assert in_float32[0] != in_float32[1]
+    for alike in ([1 / 30, 1 / 30], [-0.1 - 0.2, -0.3], in_float32):
         mean, low, high = paper.interval(alike)
         assert mean == pytest.approx(alike[0])
         assert np.isnan([low, high]).all()
@@ -628,6 +660,19 @@ def test_compare_knows_that_a_high_auroc_is_good(metric):
         for loss in ("ce", "gce")
     }
     assert paper.compare(runs_of(values), metric=metric).p.item() == 1 / 1024
+
+
+@pytest.mark.parametrize("names", ["loss", "dataset", ["loss", "seed"]])
+def test_a_table_with_its_keys_in_the_index_is_refused_by_what_to_do(names):
+    values = {("d", "m", loss): {"test_raw_error": 0.1} for loss in ("ce", "gce")}
+    table = runs_of(values)
+    for make in (paper.compare, paper.summary, paper.Study):
+        with pytest.raises(ValueError, match=r"^results: .*reset_index\(drop=True\)$"):
+            make(table.set_index(names, drop=False))
+        with pytest.raises(ValueError, match=r"^results: lack .*reset_index\(\)$"):
+            make(table.set_index(names))
+    by_number = table.rename_axis("run")  # a name of nothing here
+    assert paper.compare(by_number).equals(paper.compare(table))
 
 
 def test_variants_are_kept_apart_and_twins_are_refused():

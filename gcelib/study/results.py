@@ -224,7 +224,8 @@ def summary(run_dir: AnyPath, split: str = "test") -> "pd.DataFrame":
     run_dir : path
         The run's folder.
     split : str, default "test"
-        Or ``"val"``.
+        Or ``"val"``, on which the calibrators were fitted: their rows flatter them
+        there, and an adaptive loss (``afl``) has looked at it as well.
 
     Returns
     -------

@@ -297,12 +297,19 @@ def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
         _check.fail("results", f"cannot be {results!r:.40}", advice, TypeError)
     if results is None or results.empty:
         return pd.DataFrame({key: pd.Series(dtype="object") for key in KEYS})
+    in_index = {str(name) for name in results.index.names} & {*KEYS, "variant"}
     lacking = sorted(set(KEYS) - set(results.columns))
     if lacking:
+        if in_index.issuperset(lacking):
+            advice = "these are in the index: pass results.reset_index()"
         _check.fail("results", f"lack the columns {lacking}", advice)
+    twice = sorted(in_index & set(results.columns))
+    if twice:  # ambiguous to pandas, and the two may differ
+        problem = f"have {twice} in the index and as columns"
+        _check.fail("results", problem, "pass results.reset_index(drop=True)")
     if not results.columns.is_unique:
-        twice = sorted(set(map(str, results.columns[results.columns.duplicated()])))
-        _check.fail("results", f"hold columns twice: {twice[:4]}", "keep one of each")
+        double = sorted(set(map(str, results.columns[results.columns.duplicated()])))
+        _check.fail("results", f"hold columns twice: {double[:4]}", "keep one of each")
     kept = results = _without_blanks(results)
     if "variant" in results:
         variants = results["variant"].astype(object).fillna("")

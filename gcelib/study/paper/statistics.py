@@ -34,12 +34,13 @@ def wilcoxon(differences: ArrayLike) -> float:
 
     The p is exact, over the 2^n sign flips, for any n, also where test errors tie:
     sizes that agree to 1e-12 share their mean rank, and zeros take ranks but no side
-    (Pratt). scipy's ``method="exact"`` knows neither.
+    (Pratt). scipy's ``method="exact"`` knows neither. Of shares that were computed in
+    float32, sizes that agree as far as that tells do.
 
     Parameters
     ----------
     differences : (n,) array-like of floats
-        Finite; sizes below 1e-12 count as zeros. n is at least 1.
+        Finite; sizes below 1e-12 count as zeros, too. n is at least 1.
 
     Returns
     -------
@@ -60,12 +61,13 @@ def wilcoxon(differences: ArrayLike) -> float:
     >>> wilcoxon([0.1, 0.2, 0.3])
     0.125
     """
-    sizes = np.round(numbers_in("differences", differences), 12)
-    if sizes.ndim != 1 or not sizes.size or not np.isfinite(sizes).all():
-        found = f"expected n >= 1 finite numbers, got shape {sizes.shape}"
+    values = numbers_in("differences", differences)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        found = f"expected n >= 1 finite numbers, got shape {values.shape}"
         _check.fail("differences", found, "drop what is missing")
+    sizes = _tied_sizes(values)
     # A mean rank may end in one half, so twice the rank is a whole number.
-    doubled_ranks = (2 * _mean_ranks(np.abs(sizes))).astype(int)
+    doubled_ranks = (2 * _mean_ranks(sizes)).astype(int)
     # share[s] is the part of all sign flips whose positive ranks sum to s.
     share = np.zeros(doubled_ranks.sum() + 1)
     share[0] = 1
@@ -76,7 +78,7 @@ def wilcoxon(differences: ArrayLike) -> float:
         share[:n_sums] = half
         share[rank : rank + n_sums] += half
         n_sums += rank
-    observed = doubled_ranks[sizes > 0].sum()
+    observed = doubled_ranks[(sizes != 0) & (values > 0)].sum()
     return float(share[observed:].sum())
 
 
@@ -109,7 +111,34 @@ def numbers_in(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)
 
 
-def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _tied_sizes(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Number the sizes from the smallest on, alike where they tie; zeros are 0."""
+    sizes = np.abs(values)
+    order = np.argsort(sizes)
+    is_next = np.diff(sizes[order], prepend=0) > _precision(values)
+    numbers = np.empty(len(values), dtype=np.int64)
+    numbers[order] = np.cumsum(is_next)
+    return numbers
+
+
+def _precision(differences: NDArray[np.float64]) -> float:
+    """How far apart differences may be that are one: more of numbers in float32.
+
+    Those are whole multiples of a power of two, and so are their differences: of shares
+    near 0.1 of 2^-27. In float64 it is 2^-56, unless they are short binary fractions.
+    """
+    sizes = np.abs(differences[np.isfinite(differences) & (differences != 0)])
+    mantissas, exponents = np.frexp(sizes)
+    digits = (mantissas * 2.0**53).astype(np.int64)
+    steps = np.ldexp((digits & -digits).astype(np.float64), exponents - 53)
+    of_float32 = steps[(steps >= 2.0**-36) & (steps <= 2.0**-20)]
+    if 2 * len(of_float32) <= len(sizes):
+        return 1e-12
+    # Larger shares than those with the smallest step have coarser ones.
+    return float(max(16 * of_float32.min(), 2.0**-22 * sizes.max()))
+
+
+def _mean_ranks(values: NDArray[np.int64]) -> NDArray[np.float64]:
     """Ranks from 1, where equal values share the mean of theirs."""
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
@@ -161,7 +190,8 @@ def interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
     if n == 0:
         return Interval(np.nan, np.nan, np.nan)
     mean = float(values.mean())
-    is_alike = np.ptp(values) < 1e-12 and abs(mean) > 1e-12
+    precision = _precision(values)
+    is_alike = np.ptp(values) < precision and abs(mean) > precision
     by_chance = 0.5 ** (n - 1)  # that all n signs agree
     if n == 1 or (is_alike and by_chance > 1 - confidence):
         return Interval(mean, np.nan, np.nan)
