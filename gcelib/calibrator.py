@@ -827,7 +827,7 @@ def with_confidence(logits: Tensor, confidence: Tensor) -> Tensor:
     >>> with_confidence(logits, torch.tensor([0.6])).exp().round(decimals=3)
     tensor([[0.6000, 0.1560, 0.2440]])
     >>> with_confidence(logits, torch.tensor([0.9])).exp().round(decimals=3)
-    tensor([[0.9000, 0.0269, 0.0731]])
+    tensor([[0.9000, 0.0270, 0.0730]])
     """
     distances = distances_below_top(logits.double())
     lowest = (1 + 1e-6) / logits.shape[1]
