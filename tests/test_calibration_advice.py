@@ -652,6 +652,44 @@ def test_test_parts_that_are_probabilities_or_validation_samples_are_told():
         gcelib.advise(*val, *test, folds=2)
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+@pytest.mark.parametrize("n_copies", [5, 25])
+def test_confidences_with_all_digits_are_known_again_also_of_good_models(
+    kind, n_copies
+):
+    """A few of a model that is mostly right: their outcomes alone would not tell."""
+    rng = np.random.default_rng(n_copies)
+    said = rng.beta(9, 1, (2, 500)).astype(kind)
+    right = rng.random((2, 500)) < said**4
+    said[1, :n_copies], right[1, :n_copies] = said[0, :n_copies], right[0, :n_copies]
+    given = (said[0], right[0], said[1], right[1])
+    if n_copies > 10:
+        told = f"^test_confidences: {n_copies} of 500 rows are rows of confidences"
+        with pytest.warns(UserWarning, match=told):
+            sentence = advise_confidences(*given, folds=2).sentence
+    else:
+        sentence = advise_confidences(*given, folds=2).sentence
+    assert "which had no say" not in sentence
+    assert f"of which {n_copies} had their say" in sentence
+
+
+def test_confidences_of_few_levels_are_alike_by_chance():
+    """As isotonic regression and the leaves of a tree say them, with all digits."""
+    rng = np.random.default_rng(0)
+    for n_val, n_test, n_levels in [(60, 5000, 2000), (60, 300, 300), (900, 900, 90)]:
+        levels = rng.uniform(0.5, 1, n_levels)
+        said = levels[rng.integers(0, n_levels, n_val + n_test)]
+        right = rng.random(n_val + n_test) < said
+        logits = torch.from_numpy(np.log(np.stack([1 - said, said], 1)))
+        parts = (
+            logits.split((n_val, n_test)),
+            torch.from_numpy(right).split((n_val, n_test)),
+        )
+        given = torch.from_numpy(said).split((n_val, n_test))
+        val, test = zip(*parts, strict=True)
+        assert how_many_again(val, (test[0], test[1].long()), given) == ""
+
+
 def test_confidences_that_are_there_twice_or_tested_again_are_told():
     rng = np.random.default_rng(3)
     said = rng.uniform(0.3, 1, 100)

@@ -22,6 +22,10 @@ _NEARLY_ALL = 0.95
 _MOST_TIMES = 10
 #: So many rows of rounded numbers are alike by chance, also of a small set.
 _FEW_ROWS = 10
+#: So many confidences with all their digits are alike in two parts by no chance: more
+#: than half as many as are as near to each other as the nearest.
+_A_FEW = 5
+_STEPS_OF_CONFIDENCES = 6
 #: Of numbers that are not rounded hardly more are as near to each other as the nearest.
 _FEW_STEPS = 2
 #: A probability above this may be 1 but for rounding; and so many rows below it show
@@ -85,12 +89,28 @@ def _are_fine(rows: Tensor) -> bool:
     return _has_fine_column(rows) and _has_fine_column(probs)
 
 
-def _has_fine_column(rows: Tensor) -> bool:
+def _are_fine_confidences(val: Tensor, test: Tensor) -> bool:
+    """Tell whether confidences (N,) are so fine that none are alike by chance.
+
+    Each part has hardly any twice, and they are no numbers of a few digits.
+    """
+    for part in (val, test):
+        unsaturated = part[part < _SATURATED].tolist()
+        if len({*unsaturated}) < _NEARLY_ALL * len(unsaturated):
+            return False
+    values = {value for value in (*val.tolist(), *test.tolist()) if value < _SATURATED}
+    different = torch.tensor([*values], dtype=torch.float64)
+    if len(different) < _ROWS_NEEDED:
+        return False
+    return _has_fine_column(different[:, None], _STEPS_OF_CONFIDENCES)
+
+
+def _has_fine_column(rows: Tensor, few: int = _FEW_STEPS) -> bool:
     """Tell whether the first column without equal numbers is not of a few digits."""
     for column in rows.double().sort(dim=0).values.unbind(1):
         steps = column.diff()
         if len(steps) and steps.min() > 0:
-            return int((steps <= 1.5 * steps.min()).sum()) <= _FEW_STEPS
+            return int((steps <= 1.5 * steps.min()).sum()) <= few
     return False
 
 
@@ -162,9 +182,9 @@ def how_many_again(
 
     Rows are compared in the coarser of their two types. Equal ones may be no more than
     rounded, but then their labels differ as often as they say (``_are_the_same``). Rows
-    of scores are nobody else's, but for as many as validation has twice, as it has of
-    votes; of confidences alone all may be alike. Two parts that hold each row and
-    label equally often are one.
+    of scores, and confidences with all their digits, are nobody else's, but for as many
+    as validation has twice, as it has of votes; rounded confidences may all be alike.
+    Two parts that hold each row and label equally often are one.
 
     Parameters
     ----------
@@ -188,8 +208,9 @@ class _Rows:
 
     in_val: list[bytes]
     in_test: list[bytes]
-    #: Whether rows are of scores for each class, or each is one confidence.
-    are_scores: bool
+    #: So many that are alike are no chance: of scores for each class one is, of
+    #: confidences with all their digits a few; None of others.
+    needed: int | None
 
     @classmethod
     def of(
@@ -201,11 +222,12 @@ class _Rows:
         """The rows of ``given``, else of the logits, in the coarser of both types."""
         of_val, of_test = (val[0], test[0]) if given is None else given
         coarser = min(of_val.dtype, of_test.dtype, key=lambda kind: kind.itemsize)
-        return cls(
-            _check.digests_of_rows(of_val.to(coarser)),
-            _check.digests_of_rows(of_test.to(coarser)),
-            are_scores=of_val.ndim == 2,
-        )
+        of_val, of_test = of_val.to(coarser), of_test.to(coarser)
+        needed: int | None = 1
+        if of_val.ndim == 1:
+            needed = _A_FEW if _are_fine_confidences(of_val, of_test) else None
+        in_val, in_test = map(_check.digests_of_rows, (of_val, of_test))
+        return cls(in_val, in_test, needed)
 
     @cached_property
     def counts(self) -> tuple[Counter[bytes], Counter[bytes]]:
@@ -218,12 +240,12 @@ def _a_few_again(rows: _Rows) -> str:
 
     "" where rows of scores are alike by chance.
     """
-    if not rows.are_scores:
+    if rows.needed is None:
         return ""
     in_val, in_test = rows.counts
     n_again = sum(count for row, count in in_test.items() if row in in_val)
     is_chance = max(_by_chance(in_val, in_test, times=1)) >= _HARDLY_ANY
-    return f"{n_again:,}" if n_again and not is_chance else ""
+    return f"{n_again:,}" if n_again >= rows.needed and not is_chance else ""
 
 
 def _how_many_again(
@@ -252,7 +274,7 @@ def _few_of(n_test: int) -> float:
 
 def _are_too_many_scores(rows: _Rows) -> bool:
     """Tell whether test has more rows of val than val has rows of its own again."""
-    if not rows.are_scores:
+    if rows.needed is None:
         return False
     in_val, in_test = rows.counts
     n_val, n_test = len(rows.in_val), len(rows.in_test)
