@@ -510,6 +510,20 @@ def test_a_column_beside_those_of_named_classes_is_told(extra):
         gcelib.evaluate(two, np.zeros(40, int))
 
 
+def test_a_column_that_repeats_the_largest_logit_is_told_by_any_name():
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 40)
+    scores = rng.normal(size=(40, 3)) + 4 * np.eye(3)[labels]
+    table = pandas.DataFrame(scores, columns=["cat", "dog", "eel"])
+    table["winner"] = scores.max(1)
+    with pytest.warns(UserWarning, match="column 'winner' holds in nearly each row"):
+        gcelib.evaluate(table, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gcelib.evaluate(table.assign(winner=rng.normal(size=40)), labels)
+
+
 def test_names_of_classes_in_the_order_of_an_index_are_not_taken_by_position():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(
@@ -658,7 +672,8 @@ def test_columns_that_are_no_class_s_are_told():
             gcelib.evaluate(twice, labels)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            gcelib.evaluate(twice, labels.where(labels > 0, 5))
+            other = twice + np.random.default_rng(0).normal(size=twice.shape)
+            gcelib.evaluate(other, labels.where(labels > 0, 5))  # six classes
     certain = logits * 0
     certain["b"] = 1.0 * (labels == 1)
     two = certain[["a", "b"]].assign(a=1.0 * (labels != 1))

@@ -776,6 +776,67 @@ def test_what_would_be_read_as_another_class_is_refused(tmp_path, header, rows, 
     assert told in str(error.value)
 
 
+BESIDE_CLASSES = {
+    "largest": lambda z, y: z.max(1),
+    "second": lambda z, y: np.sort(z, 1)[:, -2],
+    "smallest": lambda z, y: z.min(1),
+    "the label's": lambda z, y: z[np.arange(len(y)), y],
+    "one class's": lambda z, y: z[:, 1],
+    "largest, nearly": lambda z, y: np.where(np.arange(len(y)) % 20, z.max(1), 0.5),
+}
+
+
+def table_beside_classes(path, scores, labels, name, column):
+    names = ("ant", "bee", "cat")
+    lines = [",".join(["label", *(f"logit_{n}" for n in names), f"logit_{name}"])]
+    for label, row, one in zip(labels, scores, column, strict=True):
+        lines.append(",".join([names[label], *map(str, row.tolist()), str(one)]))
+    path.write_text("\n".join([*lines, ""]))
+
+
+@pytest.mark.parametrize("what", BESIDE_CLASSES)
+def test_a_column_of_logits_that_repeats_others_is_no_class_by_any_name(tmp_path, what):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(80, 3))
+    labels = rng.integers(0, 3, 80)
+    column = BESIDE_CLASSES[what](scores, labels)
+    path = tmp_path / "mine.csv"
+    table_beside_classes(path, scores, labels, "winner", column)
+    with pytest.raises(BadParameter, match="'logit_winner' reads as a class, which no"):
+        load_logits_file(path)
+    # A class that no label has, as it is, or whose zeros are those of a ReLU.
+    for honest in (rng.normal(size=80), np.zeros(80), np.full(80, -30.0)):
+        table_beside_classes(path, np.maximum(scores, 0), labels, "dog", honest)
+        assert load_logits_file(path)["val"][0].shape == (80, 4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("predicted_class", "pred_class", "y_pred", "true_class", "ground_truth"),
+        *("y_true", "Predicted Label", "max_logit", "top_1", "runner_up", "targets"),
+    ],
+)
+def test_a_column_of_logits_named_for_something_else_is_no_class(tmp_path, name):
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(30, 3)), rng.integers(0, 3, 30)
+    path = tmp_path / "mine.csv"
+    table_beside_classes(path, scores, labels, name, rng.normal(size=30))
+    with pytest.raises(BadParameter, match=f"'logit_{name}' reads as a class"):
+        load_logits_file(path)
+
+
+@pytest.mark.parametrize("name", ["right", "second_class", "y", "time", "class_1"])
+def test_a_class_without_samples_may_have_a_name_that_something_else_has(
+    tmp_path, name
+):
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(30, 3)), rng.integers(0, 3, 30)
+    path = tmp_path / "mine.csv"
+    table_beside_classes(path, scores, labels, name, rng.normal(size=30))
+    assert load_logits_file(path).class_names == ("ant", "bee", "cat", name)
+
+
 CLASSES = ("cat", "dog", "new_fox")
 TWO_SETS = {
     "pandas": [*CLASSES, *(f"{c}.1" for c in CLASSES)],

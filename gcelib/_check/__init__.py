@@ -27,6 +27,7 @@ from gcelib._check.arrays import (
 from gcelib._check.columns import (
     NO_CLASS,
     SUMS,
+    column_of_others,
     numbers_of_names,
     second_set,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "check_range",
     "choice",
     "collected",
+    "column_of_others",
     "did_you_mean",
     "digests_of_rows",
     "fail",

@@ -3,31 +3,47 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from gcelib._check.messages import warn
 
 #: What spreadsheets write beside or below numbers that they add up.
 SUMS = {"total", "totals", "sum", "mean", "average", "avg", "median", "overall"}
-#: What columns beside those of the classes are called.
+#: Whose score a column beside those of the classes may be, and what it is called.
+_WHOSE = {
+    *("pred", "predicted", "prediction", "y", "gt", "ground", "true", "target"),
+    *("actual", "max", "maximum", "min", "top", "best", "highest", "largest"),
+    *("winning", "chosen", "selected", "assigned", "argmax", "of_label", "of_true"),
+}
+_WHAT = {
+    *("label", "class", "category", "id", "idx", "index", "pred", "true", "truth"),
+    *("logit", "score", "value", "prob", "probability", "answer", "target", "best"),
+}
+#: What columns of scores beside those of the classes are called. Not what a class may
+#: well be called, as ``right`` and ``second_class``.
 NO_CLASS = SUMS | {
     *("max", "min", "margin", "top", "top1", "top2", "second", "gap", "diff", "rank"),
     *("entropy", "std", "var", "value", "scale", "temperature", "loss", "nll", "score"),
     *("true", "label", "target", "truth", "gt", "pred", "predicted", "prediction"),
     *("confidence", "correct", "argmax", "energy", "norm", "logsumexp", "lse"),
+    *("labels", "targets", "preds", "predictions", "confidences", "top_1", "top_2"),
+    *("second_best", "second_logit", "second_score", "confidence_score", "is_correct"),
+    *("runner_up", "of_label", "of_true", "logit_max", "prob_max", "class_pred"),
+    *(f"{whose}_{what}" for whose in _WHOSE for what in _WHAT),
 }
-#: And those of whole columns, which a class may have, too.
+#: And those of other whole columns, which a class may well have, too.
 _NO_COLUMN_OF_A_CLASS = NO_CLASS | {
-    *("y_true", "y_pred", "pred_label", "pred_class", "pred_id", "predicted_label"),
-    *("predicted_class", "true_label", "true_class", "conf", "max_prob", "prob", "hit"),
-    *("probability", "max_logit", "logit_max", "uncertainty"),
+    *("conf", "prob", "hit", "probability", "uncertainty", "nll_loss", "ce", "ce_loss"),
     *("fold", "split", "set", "weight", "count", "n", "seconds", "time", "epoch"),
-    *("step", "nll_loss", "ce", "ce_loss", "id", "index", "idx", "seed"),
+    *("step", "id", "index", "idx", "seed"),
 }
 #: What pandas calls an index that was written to a file and read as a column.
 _INDEX_OF_PANDAS = re.compile(r"Unnamed: \d+")
 _FEW_ROWS = 10  # of fewer a column may be anything by chance
 _MOST = 0.9
+_ROWS_COMPARED = 400
+_ALIKE = 1e-6  # as alike, relative, are two spellings of one number
 _MANY = 20  # labels that all fall into one half of the classes by no chance
 _MARKS = "_.-: "  # between a class and what else the name of a column says
 
@@ -99,6 +115,60 @@ def warn_of_columns(
             f"{name}: columns {second[0]!r} to {second[-1]!r} seem a second set of "
             "scores, no label is of their classes; leave them out"
         )
+    repeated = column_of_others(scores, classes) if are_ids else None
+    if repeated is not None and odd is None and not second:
+        warn(
+            f"{name}: column {columns[repeated]!r} holds in nearly each row what "
+            "another one has, and no label is of it; leave it out if it is no class"
+        )
+
+
+def column_of_others(scores: Tensor, labels: Tensor) -> int | None:
+    """Find a column that repeats in nearly each row the score of some class.
+
+    The largest one, the second, the smallest, the label's, or always that of one class.
+    Only a column that no label is of can be such a one, and only classes that labels
+    have count as the others: a network may give all those without samples one score.
+    Its commonest number says nothing, as the zeros of a ReLU, nor do few numbers.
+
+    Parameters
+    ----------
+    scores : (N, K) tensor
+    labels : (N,) tensor of integers
+
+    Returns
+    -------
+    int or None
+
+    Examples
+    --------
+    >>> scores = torch.randn(50, 3)
+    >>> labels = torch.arange(50) % 3
+    >>> column_of_others(scores, labels) is None
+    True
+    >>> column_of_others(torch.hstack([scores, scores.amax(1, keepdim=True)]), labels)
+    3
+    """
+    n, n_classes = scores.shape
+    if n < _MANY or int(labels.min()) < 0 or int(labels.max()) >= n_classes:
+        return None
+    some = slice(None, None, -(-n // _ROWS_COMPARED))
+    seen, classes = scores.detach()[some].double(), labels[some].long()
+    named = torch.bincount(labels.long(), minlength=n_classes) > 0
+    others = seen[:, named]
+    in_order = others.sort(1).values
+    of_label = seen.gather(1, classes[:, None])
+    repeatable = torch.hstack([in_order[:, -2:], in_order[:, :1], of_label, others])
+    for at in (~named).nonzero()[:, 0].tolist():
+        column = seen[:, at]
+        tells = column != column.mode().values
+        if len({*column[tells].tolist()}) < _MANY:
+            continue
+        there = column[tells, None]
+        is_equal = (repeatable[tells] - there).abs() <= _ALIKE * there.abs()
+        if bool((is_equal.double().mean(0) >= _MOST).any()):
+            return int(at)
+    return None
 
 
 def _numbers_rows(column: Tensor, others: Tensor, name: str) -> bool:

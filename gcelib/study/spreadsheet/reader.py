@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from gcelib import _check
 from gcelib._check import fail
@@ -458,6 +459,8 @@ class _Reader:
         self._refuse_capitals_alone(columns, labels)
         self._refuse_second_set(columns, labels)
         scores = self.frame[columns].to_numpy(float)
+        if names_of_columns is not None:
+            self._refuse_of_others(scores, labels)
         if names is not None and names_of_columns is None:
             written = [names[label] for label in labels]
             predicted = [names[label] for label in scores.argmax(1)]
@@ -813,6 +816,19 @@ class _Reader:
                 at = self.scores[label] if label < len(self.scores) else 0
                 problem = f"{self._shown(at)} reads as a class, which no label names"
                 fail("columns", problem, "give the column another name")
+
+    def _refuse_of_others(
+        self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
+    ) -> None:
+        """Refuse a column that repeats scores of the others, whatever its name is."""
+        repeated = _check.column_of_others(
+            torch.from_numpy(scores), torch.from_numpy(labels)
+        )
+        if repeated is not None:
+            shown = self._shown(self.scores[repeated])
+            problem = f"{shown} reads as a class, which no label names, and holds in "
+            problem += "nearly each line the score of another one"
+            fail("columns", problem, "leave it out, or give it another name")
 
     def _refuse_second_set(
         self, columns: list[int], labels: npt.NDArray[np.int64]
