@@ -275,12 +275,13 @@ def test_lesson_09_answers_a_spreadsheet_of_confidences():
     assert "'True Label' is read as label, 'Pred' as prediction" in text
     assert "classes: 0 = cat, 1 = cow, 2 = dog, 3 = emu" in text
     assert f"error {error:.2f} to {error:.2f} %" in text
-    assert f"On 700 test samples, which had no say: ECE {ece:.2f} to" in text
+    # Of confidences of few digits nobody knows whether some are there twice.
+    assert f"On 700 test samples: ECE {ece:.2f} to" in text
     names = {"confidences": c}
     exec(re.search(r"(import torch\n.*\[:, 1\])", text, re.S)[1], names)
     after = names["calibrated"].numpy()
     said = re.search(
-        r"which had no say: ECE [\d.]+ to ([\d.]+) %", text.replace("\n", " ")
+        r"700 test samples: ECE [\d.]+ to ([\d.]+) %", text.replace("\n", " ")
     )
     assert float(said[1]) == pytest.approx(100 * ece_by_hand(after, right), abs=0.006)
     assert Path("mine_calibrator.html").stat().st_size > 10_000

@@ -904,6 +904,17 @@ def test_a_few_samples_that_are_tested_again_are_in_the_sentence():
         assert ", which had no say: " in advise(*both[:2], z[1000:], y[1000:]).sentence
 
 
+@pytest.mark.parametrize(("digits", "n_copies"), [(4, 60), (2, 0)])
+def test_rounded_confidences_are_not_said_to_have_had_no_say(digits, n_copies):
+    """They are alike by chance, so that nobody knows."""
+    rng = np.random.default_rng(0)
+    said = rng.uniform(0.3, 1, (2, 800)).round(digits)
+    right = rng.random((2, 800)) < said**3
+    said[1, :n_copies], right[1, :n_copies] = said[0, :n_copies], right[0, :n_copies]
+    advice = advise_confidences(said[0], right[0], said[1], right[1], folds=2)
+    assert "On 800 test samples: ECE " in advice.sentence
+
+
 def test_columns_of_two_tables_in_two_orders_are_refused():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 300)

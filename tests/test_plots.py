@@ -1159,11 +1159,25 @@ def test_temperatures_of_saturated_samples_stand_over_all_of_them():
 
 
 @pytest.mark.parametrize(
-    "calibrator", [calibration.TemperatureScaling(), calibration.SplineCalibration()]
+    "calibrator",
+    [
+        calibration.TemperatureScaling(),
+        calibration.SplineCalibration(),
+    ],
 )
 def test_temperatures_refuse_a_calibrator_that_has_none(calibrator):
     with pytest.raises(ValueError, match="calibrators: 'mine' has no temperature"):
         plots.temperatures({"mine": calibrator})
+
+
+def test_temperatures_refuse_a_calibrator_that_does_more_with_logits():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(60, 3, generator=generator)
+    labels = logits.argmax(1)
+    labels[::4] = (labels[::4] + 1) % 3
+    sms = calibration.make_calibrator("sms").fit(logits, labels)
+    with pytest.raises(ValueError, match="calibrators: 'sms' has no temperature"):
+        plots.temperatures({"sms": sms})
 
 
 # Risks

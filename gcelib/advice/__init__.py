@@ -96,7 +96,7 @@ def advise(
     refuse_few("val_logits", len(val.labels), folds)
     warn_of_copies("val_logits", val.logits, val.labels)
     test = None
-    again = ""
+    again: str | None = ""
     refuse_half_a_test(("test_logits", test_logits), ("test_labels", test_labels))
     if test_logits is not None and test_labels is not None:
         test = checked_logits("test", test_logits, test_labels, probabilities)
@@ -203,7 +203,7 @@ def advise_pairs(
     refuse_few("confidences", len(part.labels), folds)
     warn_of_copies("confidences", part.logits, part.labels)
     test_part = None
-    again = ""
+    again: str | None = ""
     test_names = ("test_confidences", "test_correct")
     confidences, correct = test
     refuse_half_a_test((test_names[0], confidences), (test_names[1], correct))

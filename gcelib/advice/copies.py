@@ -155,11 +155,12 @@ def warn_of_tested_again(
     val: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
     given: tuple[Tensor, Tensor] | None = None,
-) -> str:
+) -> str | None:
     """Say so if validation samples are tested, and give how many are there again.
 
     ``given``: the confidences from which ``val`` and ``test`` were made. So few that
-    there is no warning are given, too, unless rows of scores are alike by chance.
+    there is no warning are given, too; "" where none are, and None where that cannot be
+    known, since rows are alike by chance.
     """
     rows = _Rows.of(val, test, given)
     again = _how_many_again(rows, val, test)
@@ -235,17 +236,19 @@ class _Rows:
         return Counter(self.in_val), Counter(self.in_test)
 
 
-def _a_few_again(rows: _Rows) -> str:
+def _a_few_again(rows: _Rows) -> str | None:
     """Give the number of test rows that are in val, too few to be told for themselves.
 
-    "" where rows of scores are alike by chance.
+    "" for none; None where rows are alike, but maybe by chance.
     """
-    if rows.needed is None:
-        return ""
     in_val, in_test = rows.counts
     n_again = sum(count for row, count in in_test.items() if row in in_val)
+    if n_again == 0:
+        return ""
+    if rows.needed is None or n_again < rows.needed:
+        return None
     is_chance = max(_by_chance(in_val, in_test, times=1)) >= _HARDLY_ANY
-    return f"{n_again:,}" if n_again >= rows.needed and not is_chance else ""
+    return None if is_chance else f"{n_again:,}"
 
 
 def _how_many_again(

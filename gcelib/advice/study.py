@@ -199,10 +199,11 @@ class Study:
 
     # --- the answer -------------------------------------------------------------
 
-    def advice(self, test: Part | None, again: str = "") -> Advice:
+    def advice(self, test: Part | None, again: str | None = "") -> Advice:
         """Choose, fit on everything, report.
 
-        ``again`` of the test samples are among those that calibrators are fitted on.
+        ``again`` of the test samples are among those that calibrators are fitted on;
+        None: nobody knows.
         """
         name, reference = self.choose(self.choose_by)
         calibrator = self._fit(name)

@@ -31,7 +31,7 @@ def sentences(
     reference: str,
     rows: tuple[AdviceRow, ...],
     test: Part | None,
-    again: str,
+    again: str | None,
     calibrator: Calibrator,
 ) -> list[str]:
     """What a busy person should know, most urgent first."""
@@ -265,16 +265,22 @@ def _disagreement(
     )
 
 
-def _of_test(before: AdviceRow, after: AdviceRow, n_samples: int, again: str) -> str:
+def _of_test(
+    before: AdviceRow, after: AdviceRow, n_samples: int, again: str | None
+) -> str:
     """What the test samples say of the advice."""
     if after is before:
         return (
             f"On {n_samples:,} test samples: ECE {_percent(before.test_ece)} %, "
             f"NLL {before.test_nll:.4f}, error {_percent(before.test_error)} %."
         )
-    say = f"of which {again} had their say" if again else "which had no say"
+    say = ", which had no say"
+    if again:
+        say = f", of which {again} had their say"
+    elif again is None:
+        say = ""
     return (
-        f"On {n_samples:,} test samples, {say}: "
+        f"On {n_samples:,} test samples{say}: "
         f"ECE {_percent(before.test_ece)} to {_percent(after.test_ece)} %, "
         f"NLL {before.test_nll:.4f} to {after.test_nll:.4f}, "
         f"error {_percent(before.test_error)} to {_percent(after.test_error)} %."

@@ -511,7 +511,7 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
     calibrators : mapping from names to fitted calibrators
         With ``temperatures`` (ATS: a step a bin, as wide as its share of the
         validation samples, which must be the same for all; where confidences are tied,
-        to a bin) or one ``temperature``.
+        to a bin) or one ``temperature``: of ETS, which mixes, that of one part.
     ax : Axes, optional
         Where to draw; a new figure of 6.4 x 3.6 inches if absent.
 
@@ -523,7 +523,8 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
     Raises
     ------
     ValueError
-        If a calibrator has no temperature or is not fitted.
+        If a calibrator has no temperature, does more to its logits than that (``sms``),
+        or is not fitted.
 
     Examples
     --------
@@ -539,7 +540,8 @@ def temperatures(calibrators: Mapping[str, Any], ax: Axes | None = None) -> Axes
     for index, (name, calibrator) in enumerate(calibrators.items()):
         one = getattr(calibrator, "temperature", None)
         found: Any = getattr(calibrator, "temperatures", one)
-        if found is None or not calibrator.fitted:
+        is_all = calibrator.keeps_predictions  # no weight or bias comes after it
+        if found is None or not is_all or not calibrator.fitted:
             _check.fail(
                 "calibrators",
                 f"{name!r} has no temperature",
