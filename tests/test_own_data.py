@@ -1226,6 +1226,24 @@ def test_memory_of_its_own_changes_no_bit_of_a_network():
         assert all(torch.equal(found[0], other) for other in found), name
 
 
+def test_weights_that_a_network_has_collected_follow_what_it_learns():
+    """For an average, or a limit of norms."""
+    network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+    weights = [*network.parameters()]
+    network.collected = [weight.detach() for weight in weights]
+    network.limited = {"weights": (weights[0].data, weights[2].data.t())}
+    network.pairs = [(torch.zeros(()), weight.detach()[:1]) for weight in weights]
+    network.one = weights[1].data
+    own_networks.give_own_memory(network)
+    steps_of(network)
+    for alias, weight in zip(network.collected, weights, strict=True):
+        assert torch.equal(alias, weight)
+    assert torch.equal(network.limited["weights"][0], weights[0])
+    assert torch.equal(network.limited["weights"][1], weights[2].t())
+    assert torch.equal(network.pairs[3][1], weights[3][:1])
+    assert torch.equal(network.one, weights[1])
+
+
 def test_a_network_that_its_function_keeps_begins_as_its_seed_says(modules):
     (modules / "my_own_shared.py").write_text(SHARED)
     dataset = write_npz(modules / "x.npz")

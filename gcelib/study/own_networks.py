@@ -345,10 +345,12 @@ def give_own_memory(network: nn.Module) -> None:
     tensor(0.)
     """
     tensors = {id(t): t for t in [*network.parameters(), *network.buffers()]}
-    # What is kept beside them, as ``self.head = self.weight[:10]``.
-    views = {id(v): v for v in _plain_tensors(network) if id(v._base) in tensors}
+    places = {_place_of(tensor) for tensor in tensors.values()}
+    # What is kept beside them, as ``self.head = self.weight[:10]``, or weights that
+    # were collected once for an average or a limit: ``[w.detach() for w in ...]``.
+    aliases = {id(a): a for a in _plain_tensors(network) if _place_of(a) in places}
     copies: dict[tuple[int, int, torch.device], torch.UntypedStorage] = {}
-    for tensor in (tensors | views).values():
+    for tensor in (tensors | aliases).values():
         place = _place_of(tensor)
         if place is None:
             continue

@@ -125,13 +125,14 @@ def _precision(differences: NDArray[np.float64]) -> float:
     """How far apart differences may be that are one: more of numbers in float32.
 
     Those are whole multiples of a power of two, and so are their differences: of shares
-    near 0.1 of 2^-27. In float64 it is 2^-56, unless they are short binary fractions.
+    near 0.1 of 2^-27. In float64 it is 2^-56, unless they are short binary fractions,
+    of test sets of 2^24 or another power of two samples.
     """
     sizes = np.abs(differences[np.isfinite(differences) & (differences != 0)])
     mantissas, exponents = np.frexp(sizes)
     digits = (mantissas * 2.0**53).astype(np.int64)
     steps = np.ldexp((digits & -digits).astype(np.float64), exponents - 53)
-    of_float32 = steps[(steps >= 2.0**-36) & (steps <= 2.0**-20)]
+    of_float32 = steps[(steps >= 2.0**-36) & (steps <= 2.0**-24)]
     if 2 * len(of_float32) <= len(sizes):
         return 1e-12
     # Larger shares than those with the smallest step have coarser ones.
