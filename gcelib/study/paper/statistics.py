@@ -34,8 +34,8 @@ def wilcoxon(differences: ArrayLike) -> float:
 
     The p is exact, over the 2^n sign flips, for any n, also where test errors tie:
     sizes that agree to 1e-12 share their mean rank, and zeros take ranks but no side
-    (Pratt). scipy's ``method="exact"`` knows neither. Of shares that were computed in
-    float32, sizes that agree as far as that tells do.
+    (Pratt). scipy's ``method="exact"`` knows neither. Of shares below a tenth that were
+    computed in float32, sizes that agree as far as that tells do.
 
     Parameters
     ----------
