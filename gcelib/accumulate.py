@@ -48,6 +48,10 @@ def accumulated_backward(
     called for each piece, with its share of the gradient; what they clip, or step by,
     is told. Clip ``.grad`` afterwards.
 
+    The criterion learns of the samples by its two arguments. What it reads inside the
+    model, such as activations kept for a penalty, is of the last piece alone and has no
+    gradient: let the loop add such a term piece by piece.
+
     Under ``DistributedDataParallel`` the gradients are averaged once, after the last
     piece; give the loss ``process_group="world"``. With ``torch.amp.GradScaler`` let
     the criterion scale: ``lambda logits, labels: scaler.scale(loss(logits, labels))``.

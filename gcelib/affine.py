@@ -178,7 +178,9 @@ class BiasCalibration(_AffineScaling):
 
     Mends a model that favours a class, which no temperature can. The biases may change
     predictions. T and b minimise the mean NLL plus ``penalty`` * K / N times (a^2 +
-    |b|^2), where 1 / T is (1 + a) times the inverse of the NLL temperature.
+    |b|^2), where 1 / T is (1 + a) times the inverse of the NLL temperature. Where the
+    model favours classes so much that this ends at the end of its range, as a warning
+    says, little more than the classes' shares is left.
 
     Parameters
     ----------

@@ -202,7 +202,9 @@ class AdaptiveTemperatureScaling(Calibrator):
 
     def _error(self, confidence: Floats, correct: Floats, rounding: float) -> float:
         """The ECE that chooses between candidates."""
-        return binned_error(confidence, confidence - correct, self.n_ece_bins, rounding)
+        gaps = confidence - correct
+        found = binned_error(confidence, gaps, self.n_ece_bins, rounding)
+        return min(found, 1.0)  # where all is wrong and sure, a sum rounds above it
 
     def _warn_of_little(self, before: float, after: float, n_samples: int) -> None:
         """Say so if a large error was hardly mended: logits of a far wrong scale."""

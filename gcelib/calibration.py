@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.util
 import inspect
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,6 @@ from gcelib.ats import AdaptiveTemperatureScaling
 from gcelib.bins import Floats
 from gcelib.blocks import rounding_of
 from gcelib.calibrator import (
-    TEMPERATURE,
     BufferRule,
     Calibrator,
     groups_of_ties,
@@ -35,7 +35,7 @@ from gcelib.calibrator import (
 )
 from gcelib.ensemble import EnsembleTemperatureScaling
 from gcelib.spline import SplineCalibration
-from gcelib.temperature import TemperatureScaling
+from gcelib.temperature import TemperatureScaling, warn_of_bound
 from gcelib.threads import float32_by_default
 
 __all__ = [
@@ -176,6 +176,10 @@ def _equally_long(curves: list[Floats]) -> Floats:
     return np.stack(padded)
 
 
+#: probmetrics looks for temperatures from exp(-16) to this.
+_SMS_HIGHEST = math.exp(16)
+
+
 class StructuredMatrixScaling(Calibrator):
     """A temperature, then W z + b with a penalised matrix: probmetrics' ``sms``.
 
@@ -210,7 +214,7 @@ class StructuredMatrixScaling(Calibrator):
     bias: Tensor
 
     buffer_rules: ClassVar = {
-        "temperature": TEMPERATURE,
+        "temperature": BufferRule(low=0.9 / _SMS_HIGHEST, high=1.1 * _SMS_HIGHEST),
         "uniform": BufferRule(low=0, high=1),
         "weight": BufferRule(low=-1e6, high=1e6, length="classes"),
         "bias": BufferRule(low=-1e6, high=1e6, length="classes"),
@@ -230,9 +234,13 @@ class StructuredMatrixScaling(Calibrator):
         with float32_by_default(), torch.enable_grad():
             fitted = get_calibrator("sms", sms_print_init_info=False)
             fitted.fit(probs, labels.numpy())
-        inverse_temperature = float(fitted.ts_.cal_.invtemp_)
+        temperature = 1 / float(fitted.ts_.cal_.invtemp_)
+        is_at_end = max(temperature, 1 / temperature) > _SMS_HIGHEST * (1 - 1e-5)
+        are_all_right = bool((logits.argmax(1) == labels).all())  # ``fit`` says so
+        if is_at_end and not are_all_right:
+            warn_of_bound("temperature", temperature)
         return {
-            "temperature": 1 / inverse_temperature,
+            "temperature": temperature,
             "uniform": 1 / (len(labels) + 1),
             "weight": fitted.W_[:, :-1].astype(np.float64),
             "bias": fitted.W_[:, -1].astype(np.float64),

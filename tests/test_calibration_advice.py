@@ -1100,6 +1100,30 @@ def test_what_makes_more_predictions_wrong_is_not_advised():
     assert (after, before) == (f"{100 * rows[name].error:.2f}", f"{100 * raw:.2f}")
 
 
+def test_temperatures_that_ended_are_named_and_the_advised_one_warns():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, size=1000, p=[0.5, 0.1, 0.4])
+    logits = rng.normal(size=(1000, 3)) + 1.5 * np.eye(3)[labels] + [0, 10, 12]
+    with pytest.warns(UserWarning, match="temperature: ended at"):
+        advice = gcelib.advise(logits, labels)
+    found = re.search(r"temperature of ([^.]*) ended at the end", advice.sentence)
+    named = set(re.findall(r"\((\w+)\)", found.group(1)))
+    assert {"ts_nll", "bias", "vector"} <= named
+    assert not named & {"spline", "raw"}
+    assert advice.name in named
+
+
+def test_of_labels_at_chance_no_smallest_ece_is_told():
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.normal(size=(1000, 3))
+    labels = (logits + 3 * rng.gumbel(size=logits.shape)).argmax(1)
+    advice = gcelib.advise(logits, (labels + 1) % 3)
+    assert "no more than chance" in advice.sentence
+    assert any(row.clearly_by_ece for row in advice.rows)
+    assert "smallest ECE" not in advice.sentence
+    assert "More samples would tell" not in advice.sentence
+
+
 def test_that_labels_of_probability_zero_decide_is_said_first():
     """Two wrong predictions of exactly 1.0 hide a model that exaggerates: their NLL is
     any number above a floor."""

@@ -1,6 +1,7 @@
 """Calibrators under any global state, after any state_dict, at any bound."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -219,6 +220,38 @@ def test_no_search_ends_at_a_bound_in_silence(name, scale, message):
     z, y = sample(2000, 10)
     with pytest.warns(UserWarning, match=message):
         make_calibrator(name).fit(scale * z, y)
+
+
+def of_one_class_favoured(n=600, seed=0):
+    """A model that knows its classes, and sees the last nearly everywhere."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, size=n, p=[0.5, 0.1, 0.4])
+    known = rng.normal(size=(n, 3)) + 1.5 * np.eye(3)[labels]
+    return known + np.array([0, 10, 12]), labels
+
+
+def test_sms_says_that_its_temperature_ended_and_what_it_found_is_loaded():
+    if "sms" not in CALIBRATORS:
+        pytest.skip("probmetrics or numba is not installed")
+    z, y = of_one_class_favoured()
+    with pytest.warns(UserWarning, match=r"temperature: ended at 8.88611e\+06"):
+        fitted = make_calibrator("sms").fit(z, y)
+    loaded = make_calibrator("sms")
+    loaded.load_state_dict(fitted.state_dict())
+    torch.testing.assert_close(loaded(z), fitted(z), rtol=0, atol=0)
+
+
+def test_what_was_fitted_to_predictions_that_are_all_right_or_all_wrong_is_loaded():
+    z, y = sample(200, 4)
+    sure = 1000 * nn.functional.one_hot(y, 4).double()
+    for logits in (sure, sure.roll(1, 1), 1e-6 * z):
+        for name in CALIBRATORS:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of labels and ranges
+                fitted = make_calibrator(name).fit(logits, y)
+            loaded = make_calibrator(name)
+            loaded.load_state_dict(fitted.state_dict())
+            assert torch.equal(loaded(logits), fitted(logits))
 
 
 def test_the_reason_for_a_temperature_of_one_is_the_true_one():

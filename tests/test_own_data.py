@@ -942,6 +942,60 @@ def test_functions_bring_data_and_network_and_resume_with_dropout(modules):
     assert len(runs.load_results(modules / "whole")) == 1
 
 
+AVERAGED = """
+import torch
+from torch import nn
+
+class Averaged(nn.Module):
+    def __init__(self, k, shape):
+        super().__init__()
+        self.layer = nn.Linear(shape[0] if len(shape) == 1 else 8, k)
+        self.flat = nn.Flatten()
+        for name in ("mean", "trained"):
+            self.register_buffer(name, self.layer.weight.detach().clone())
+
+    def train(self, mode=True):
+        with torch.no_grad():
+            if self.training and not mode:
+                self.trained.copy_(self.layer.weight)
+                self.layer.weight.copy_(self.mean)
+            if mode and not self.training:
+                self.layer.weight.copy_(self.trained)
+        return super().train(mode)
+
+    def forward(self, x):
+        if self.training:
+            self.mean.lerp_(self.layer.weight.detach(), 0.1)
+        return self.layer(self.flat(x)[:, : self.layer.in_features])
+
+def build(k, shape): return Averaged(k, shape)
+"""
+
+
+def test_a_stopped_run_of_a_network_that_swaps_weights_in_eval_ends_the_same(modules):
+    """Its averages are swapped in by eval() and out by train(): both are its state."""
+    (modules / "my_averaged_net.py").write_text(AVERAGED)
+    logits = []
+    for place, n_stops in (("whole", 0), ("once", 1), ("often", 3)):
+        config = TrainConfig(
+            "my_own_data:load",
+            "my_averaged_net:build",
+            loss="ce",
+            epochs=4,
+            ood=[],
+            device="cpu",
+            runs_dir=modules / place,
+        )
+        for _ in range(n_stops):
+            run = fit(config)
+            next(run)
+            run.close()
+        list(fit(config))
+        logits.append(runs.load_logits(config.run_dir, "test")[0])
+    np.testing.assert_array_equal(logits[1], logits[0])
+    np.testing.assert_array_equal(logits[2], logits[0])
+
+
 DRAWS = """
 import random
 import numpy as np, torch

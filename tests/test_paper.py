@@ -4,6 +4,7 @@ import importlib.util
 import io
 import itertools
 import json
+import math
 import re
 import shutil
 import warnings
@@ -528,6 +529,22 @@ def test_blank_cells_of_a_table_are_missing_however_they_are_written(form):
     assert compared.n.tolist() == [1]
     short = paper.derived(blank)["cifar10_c_raw_auroc"]
     assert short.tolist() == [0.5, 0.75, 1, 1, 1, 1]
+
+
+def test_the_worst_class_is_of_all_classes_of_a_table():
+    def derived_of(n_classes):
+        errors = {f"test_raw_error_class{k}": [k / 100] for k in range(n_classes)}
+        return paper.derived(pd.DataFrame(errors)).iloc[0]
+
+    assert derived_of(3).test_raw_worst_class_error == 0.02
+    assert "test_raw_scarce_error" not in derived_of(3)
+    ten = derived_of(10)
+    assert ten.test_raw_worst_class_error == 0.09
+    assert ten.test_raw_scarce_error == pytest.approx(0.08)
+    hundred = derived_of(100)
+    assert hundred.test_raw_worst_class_error == 0.99
+    assert math.isnan(hundred.test_raw_scarce_error)
+    assert math.isnan(hundred.test_raw_other_error)
 
 
 def test_a_blank_setting_is_not_known():

@@ -22,7 +22,13 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter, FixedLocator, PercentFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FixedFormatter,
+    FixedLocator,
+    Formatter,
+    PercentFormatter,
+)
 from nbclient import NotebookClient
 
 from gcelib import calibration, losses, metrics, plots
@@ -538,6 +544,41 @@ def of_dates(ax):
     ax.plot(days, [5, 9], label="CE")
 
 
+def of_dates_with_a_time_zone(ax):
+    days = pd.date_range("2026-01-01", periods=3, tz="Asia/Tokyo")
+    ax.plot(days, [9, 5, 7], label="CE")
+
+
+def of_pandas_own_days(ax):
+    days = pd.date_range("2026-01-01", periods=3)
+    pd.DataFrame({"CE": [9.0, 5.0, 7.0]}, index=days).plot(ax=ax)
+
+
+def of_pandas_own_months(ax):
+    months = pd.period_range("2026-01", periods=3, freq="M")
+    pd.DataFrame({"CE": [9.0, 5.0, 7.0]}, index=months).plot.bar(ax=ax)
+
+
+def of_pandas_own_hours(ax):
+    hours = pd.timedelta_range("1h", periods=3, freq="h")
+    pd.DataFrame({"CE": [9.0, 5.0, 7.0]}, index=hours).plot(ax=ax)
+
+
+def of_units(ax):
+    ax.plot([0.001, 0.002, 0.5], [9, 5, 7], label="CE")
+    ax.xaxis.set_major_formatter(EngFormatter("s"))
+
+
+class InPercent(Formatter):
+    def __call__(self, x, pos=None):
+        return f"{100 * x:.0f} %"
+
+
+def of_a_formatter_of_ones_own(ax):
+    ax.plot([1, 2], [0.1234, 0.5], label="CE")
+    ax.yaxis.set_major_formatter(InPercent())
+
+
 def of_whole_numbers_as_labels(ax):
     ax.plot([1, 2], [0.5, 0.25], label="CE")
     ax.xaxis.set_major_locator(FixedLocator([1, 2]))
@@ -580,6 +621,12 @@ READ_OFF = {
     of_a_formatter_for_percent: "CE lowest 4.56% at 1, highest 9% at 2",
     of_a_format_that_rounds: "CE lowest 14.3 points at 1, highest 14.4 points at 2",
     of_dates: "CE lowest 5 at 2026-01-01, highest 9 at 2026-01-02 06:30",
+    of_dates_with_a_time_zone: "CE lowest 5 at 2026-01-02, highest 9 at 2026-01-01",
+    of_pandas_own_days: "CE lowest 5 at 2026-01-02, highest 9 at 2026-01-01",
+    of_pandas_own_months: "CE lowest 5 at 2026-02, highest 9 at 2026-01",
+    of_pandas_own_hours: "CE lowest 5 at 02:00:00, highest 9 at 01:00:00",
+    of_units: "CE lowest 5 at 2 ms, highest 9 at 1 ms",
+    of_a_formatter_of_ones_own: "CE lowest 12.3 % at 1, highest 50 % at 2",
     of_whole_numbers_as_labels: "CE lowest 0.25 at 2, highest 0.5 at 1",
     of_lines_from_side_to_side: "CE lowest 3 at 1, highest 9 at 5; bins at 3; limit 5 "
     "everywhere",
@@ -957,8 +1004,10 @@ def test_reliability_leaves_empty_bins_out():
     ]
 
 
-@pytest.mark.parametrize("band", [0.5, 0.95])
-def test_reliability_band_is_the_central_binomial_range(band):
+@pytest.mark.parametrize(
+    ("band", "said"), [(0.5, "50%"), (0.95, "95%"), (0.975, "97.5%"), (0.999, "99.9%")]
+)
+def test_reliability_band_is_the_central_binomial_range(band, said):
     bins = metrics.reliability(*sample(scale=1.0), n_bins=10)
     full = bins.counts > 0
     ax = plots.reliability_diagram(bins, band=band)
@@ -969,7 +1018,7 @@ def test_reliability_band_is_the_central_binomial_range(band):
     )
     np.testing.assert_allclose(whiskers(container)[:, 1], low, atol=1e-12)
     np.testing.assert_allclose(whiskers(container)[:, 2], high, atol=1e-12)
-    assert f"{band:.0%} if calibrated" in legend_texts(ax)
+    assert f"{said} if calibrated" in legend_texts(ax)
 
 
 def test_reliability_band_holds_what_calibrated_models_show():

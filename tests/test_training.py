@@ -948,6 +948,19 @@ def test_weights_that_are_put_back_between_two_epochs_are_no_change(tmp_path):
     assert runs.is_done(config.run_dir)
 
 
+def test_an_earlier_state_is_a_copy_that_training_leaves_alone(tmp_path):
+    trainer = training.Trainer(training.prepare(small(tmp_path, model="mlp", epochs=3)))
+    inputs = trainer.splits.test[0]
+    states, seen = [], []
+    for _ in trainer:
+        states.append(trainer.state_dict())
+        seen.append(trainer.predict(inputs))
+    assert not torch.equal(seen[0], seen[-1])
+    for state, logits in zip(states, seen, strict=True):
+        trainer.load_state_dict(state)
+        assert torch.equal(trainer.predict(inputs), logits)
+
+
 def test_samples_that_no_step_saw_are_not_in_the_pace(tmp_path, monkeypatch):
     """Of 1,000 digits drop_last leaves out 400; here every epoch takes as long."""
     ticks = iter(range(0, 10**6, 2))

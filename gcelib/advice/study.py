@@ -34,6 +34,8 @@ from gcelib.calibrator import Calibrator, are_unrelated, exchanged_classes
 _MANY_ERRORS = 50
 
 RESAMPLES = 400
+#: How ``temperature.warn_of_bound`` begins.
+_AT_AN_END = "temperature: ended at"
 
 
 class Study:
@@ -56,6 +58,8 @@ class Study:
         self.folds = folds
         self.rng = np.random.default_rng(seed)
         self.names = [name for name in form.labels if name != "raw"]
+        #: Calibrators whose temperature ended at the end of its range in a fold.
+        self.at_an_end: set[str] = set()
         self.held_out = self._cross_validate()
         self.judged = {"raw": self.judge(part)}
         for name in self.names:
@@ -76,15 +80,18 @@ class Study:
         """Every sample calibrated by fits that have not seen it."""
         order = self.rng.permutation(len(self.labels))
         held_out = {name: torch.empty_like(self.logits) for name in self.names}
-        with _check.collected():  # the fit on all samples says it once
-            for part in np.array_split(order, self.folds):
-                rest = np.setdiff1d(order, part)
-                for name in self.names:
+        for part in np.array_split(order, self.folds):
+            rest = np.setdiff1d(order, part)
+            for name in self.names:
+                with _check.collected() as messages:
                     fitted = make_calibrator(name).fit(
                         self.logits[rest], self.labels[rest]
                     )
                     with torch.no_grad():
                         held_out[name][part] = fitted(self.logits[part])
+                # All else the fit on all samples says once.
+                if any(message.startswith(_AT_AN_END) for message in messages):
+                    self.at_an_end.add(name)
         return {"raw": self.logits, **held_out}
 
     def _noise(self, judged: Judged) -> Floats:
@@ -161,10 +168,10 @@ class Study:
         if criterion == "nll":
             change = self.nll_change(name, reference, tries)
             gain = -change.value * len(self.labels)
-            return change.high < 0 and gain >= math.log(tries / FALSE_ALARMS)
+            return bool(change.high < 0 and gain >= math.log(tries / FALSE_ALARMS))
         change = self.ece_change(name, reference, tries)
         limit = np.quantile(self.noise[reference], 1 - FALSE_ALARMS)
-        return change.high < 0 and self.eces[reference] > limit
+        return bool(change.high < 0 and self.eces[reference] > limit)
 
     def choose(self, criterion: str) -> tuple[str, str]:
         """The advised calibrator and what it had to beat."""

@@ -46,6 +46,7 @@ def sentences(
     said.extend(_of_gains(study, by_name["raw"], row))
     said.extend(_of_costs(study, name, reference, by_name))
     said.extend(_of_rivals(study, name, rows))
+    said.extend(_of_ends(study))
     relation = "within" if row.ece <= row.ece_noise else "more than"
     said.append(
         f"The ECE that is left, {100 * row.ece:.2f} %, is {relation} the noise of "
@@ -106,6 +107,8 @@ def _of_costs(
 
 def _of_rivals(study: Study, name: str, rows: tuple[AdviceRow, ...]) -> list[str]:
     """Which other calibrator the other measure, or the smallest ECE, speaks for."""
+    if study.at_chance:
+        return []
     by_name = {row.name: row for row in rows}
     row = by_name[name]
     ece_is_noise = row.ece <= row.ece_noise
@@ -118,11 +121,32 @@ def _of_rivals(study: Study, name: str, rows: tuple[AdviceRow, ...]) -> list[str
     lowest = min(rows, key=lambda row: row.ece)
     if ece_is_noise or lowest.name == name:
         return []
-    return [
+    smallest = (
         f"The smallest ECE, {100 * lowest.ece:.2f} %, is that of "
-        f"{lowest.label} ({lowest.name}), at NLL {lowest.nll - row.nll:+.4f}: "
-        f"one calibrator of {len(study.names)} always has the smallest, and "
-        "this is not clear. More samples would tell."
+        f"{lowest.label} ({lowest.name}), at NLL {lowest.nll - row.nll:+.4f}"
+    )
+    if study.costs_accuracy(lowest.name):
+        return [
+            f"{smallest}, which makes more predictions wrong, "
+            f"{100 * lowest.error:.2f} for {100 * by_name['raw'].error:.2f} %."
+        ]
+    return [
+        f"{smallest}: one calibrator of {len(study.names)} always has the smallest, "
+        "and this is not clear. More samples would tell."
+    ]
+
+
+def _of_ends(study: Study) -> list[str]:
+    """Calibrators whose temperature ended where its search may not go on."""
+    if study.at_chance or not study.at_an_end:
+        return []
+    ended = [
+        f"{study.form.labels[n]} ({n})" for n in study.names if n in study.at_an_end
+    ]
+    return [
+        f"The temperature of {', '.join(ended)} ended at the end of its range in "
+        "cross-validation; look whether labels and logits belong together, and at the "
+        "logits' scale."
     ]
 
 

@@ -6,6 +6,7 @@ both.
 """
 
 import contextlib
+import copy
 import hashlib
 import json
 import statistics
@@ -452,8 +453,12 @@ class Trainer:
         Returns
         -------
         dict
-            The three state dicts by name.
+            The three state dicts by name: copies, which further training leaves alone.
         """
+        return copy.deepcopy(self._live_state())
+
+    def _live_state(self) -> dict[str, Any]:
+        """The state in the memory that training writes to, to be stored at once."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -478,6 +483,8 @@ class Trainer:
     def _load(self, state: Mapping[str, Any]) -> None:
         """Take the state of a checkpoint."""
         self._fresh = False
+        # As it was when the state was taken: ``train()`` may undo what ``eval()`` did.
+        self.model.eval()
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.criterion.load_state_dict(state["criterion"])
@@ -525,7 +532,7 @@ class Trainer:
                 with torch_defaults():
                     record, logits = self._epoch(epoch, parts)
                     history.append(record)
-                    state = self.state_dict() | {"history": history}
+                    state = self._live_state() | {"history": history}
                     state["environments"] = json.dumps(self._environments)
                     run.save_checkpoint(state)
                     run.write_history(history)

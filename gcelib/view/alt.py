@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -674,8 +675,10 @@ def _read(axis: Axis, number: float, rounding: Callable[[float], float]) -> str:
     from matplotlib import ticker
 
     if _is_of_dates(axis):
-        return _date(number)
+        return _date(number, axis)
     formatter = axis.get_major_formatter()
+    if type(formatter).__name__ == "TimeSeries_DateFormatter":
+        return _period(number, formatter)
     if isinstance(formatter, ticker.PercentFormatter):
         percent = rounding(formatter.convert_to_pct(number))
         return f"{_plain(percent)}{formatter.symbol}"
@@ -684,11 +687,26 @@ def _read(axis: Axis, number: float, rounding: Callable[[float], float]) -> str:
         scale = texts.scale or _Scale()
         return scale.write(rounding(scale.factor * number))
     by_rule = ""
-    if isinstance(formatter, ticker.FuncFormatter):
-        by_rule = _by_rule(formatter, number, rounding, _factor(formatter))
-    elif isinstance(formatter, ticker.StrMethodFormatter | ticker.FormatStrFormatter):
+    if isinstance(formatter, ticker.StrMethodFormatter | ticker.FormatStrFormatter):
         by_rule = _by_rule(formatter, number, rounding, _factor(formatter) or 1.0)
+    elif _has_a_rule(formatter):
+        by_rule = _by_rule(formatter, number, rounding, _factor(formatter))
     return by_rule or _plain(rounding(number))
+
+
+def _has_a_rule(formatter: Formatter) -> bool:
+    """Whether a number is shown as something else than itself, at any place."""
+    from matplotlib import category, ticker
+
+    if isinstance(formatter, ticker.EngFormatter):
+        return True
+    shows_numbers = (ticker.ScalarFormatter, ticker.LogFormatter, ticker.LogitFormatter)
+    knows_ticks_alone = (
+        ticker.NullFormatter,
+        ticker.FixedFormatter,
+        category.StrCategoryFormatter,
+    )
+    return not isinstance(formatter, shows_numbers + knows_ticks_alone)
 
 
 def _shown(formatter: Formatter, number: float) -> str:
@@ -748,14 +766,26 @@ def _is_of_dates(axis: Axis) -> bool:
     return "date" in type(converter).__name__.lower()
 
 
-def _date(days: float) -> str:
-    """A day as matplotlib counts them, with its time where that is not midnight."""
-    from matplotlib import rcParams
+def _date(days: float, axis: Axis) -> str:
+    """A day as matplotlib counts them, with its time where that is not midnight.
 
-    first = np.datetime64(str(rcParams["date.epoch"]), "m")
-    moment = first + np.timedelta64(round(days * 24 * 60), "m")
-    day, _, time = str(moment).partition("T")
-    return day if time == "00:00" else f"{day} {time}"
+    It is midnight in the axis's time zone, which its ticks are in, too.
+    """
+    from matplotlib import dates
+
+    zone: tzinfo | None = getattr(axis.get_major_locator(), "tz", None)
+    to_moment: Callable[[float, tzinfo | None], datetime] = dates.num2date
+    moment = to_moment(days, zone) + timedelta(seconds=30)  # to whole minutes
+    time = f" {moment:%H:%M}"
+    return f"{moment:%Y-%m-%d}{time if time != ' 00:00' else ''}"
+
+
+def _period(number: float, formatter: Formatter) -> str:
+    """A day, month or week of the axes that pandas draws, which count from 1970."""
+    import pandas as pd
+
+    frequency: str = vars(formatter)["freq"]
+    return str(pd.Period(ordinal=round(number), freq=frequency))
 
 
 def _with_digits(shown: str, number: float, rounding: Callable[[float], float]) -> str:

@@ -298,7 +298,7 @@ def _draw_accuracy(ax: Axes, bins: Reliability, color: str, band: float | None) 
             solid["x"] + solid["width"] / 2,
             (low + high) / 2,
             (high - low) / 2,
-            label=f"{band:.0%} if calibrated",
+            label=f"{100 * band:.6g}% if calibrated",
             **_SPAN,
         )
     ax.plot([0, 1], [0, 1], label="perfect calibration", **_THIN)

@@ -41,6 +41,8 @@ _CONDITIONS = (
 #: What ``cifar10_c`` means when nothing more is said: see ``data.check_ood``.
 _PAPERS_CORRUPTION = re.compile("cifar10_c:gaussian_noise(:5)?_")
 
+_OF_CLASS = re.compile(r"test_raw_error_class\d+")
+
 #: Columns of a results table whose numbers are shares between 0 and 1.
 _SHARE = re.compile(
     r"((test|val|half)_\w*(error|ece)(_class\d+)?|early_val_error|\w+_auroc)"
@@ -522,21 +524,25 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
     [0.9, 0.8, 0.3]
     """
     results = _by_short_names(_without_blanks(results))
-    of_class = [f"test_raw_error_class{k}" for k in range(10)]
-    if not set(of_class) <= set(results.columns):
+    n_classes = sum(_OF_CLASS.fullmatch(str(name)) is not None for name in results)
+    of_class = [f"test_raw_error_class{k}" for k in range(n_classes)]
+    if not of_class or not set(of_class) <= set(results.columns):
         return results.copy()
     by_class = results[of_class].apply(_as_numbers)
     # Not overwritten where it was counted from more classes than the table shows.
     worst = results.get("test_raw_worst_class_error", pd.Series(np.nan, results.index))
     columns = {
-        "test_raw_worst_class_error": _as_numbers(worst).fillna(by_class.max(axis=1)),
-        "test_raw_scarce_error": by_class[of_class[7:]].mean(axis=1, skipna=False),
-        "test_raw_other_error": by_class[of_class[:7]].mean(axis=1, skipna=False),
+        "test_raw_worst_class_error": _as_numbers(worst).fillna(by_class.max(axis=1))
     }
-    if "dataset" in results:
-        is_own = results["dataset"].astype(str).str.contains(":")
-        for name in ("test_raw_scarce_error", "test_raw_other_error"):
-            columns[name] = columns[name].mask(is_own)
+    if n_classes >= 10:
+        has_more_classes = by_class[of_class[10:]].notna().any(axis=1)
+        is_left_out = has_more_classes
+        if "dataset" in results:  # of own data the scarcest may be others
+            is_left_out |= results["dataset"].astype(str).str.contains(":")
+        groups = {"scarce": of_class[7:10], "other": of_class[:7]}
+        for group, names in groups.items():
+            mean = by_class[names].mean(axis=1, skipna=False)
+            columns[f"test_raw_{group}_error"] = mean.mask(is_left_out)
     fresh = results.drop(columns=list(columns), errors="ignore")
     return pd.concat([fresh, pd.DataFrame(columns, index=results.index)], axis=1)
 
