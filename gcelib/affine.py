@@ -178,9 +178,10 @@ class BiasCalibration(_AffineScaling):
 
     Mends a model that favours a class, which no temperature can. The biases may change
     predictions. T and b minimise the mean NLL plus ``penalty`` * K / N times (a^2 +
-    |b|^2), where 1 / T is (1 + a) times the inverse of the NLL temperature. Where the
-    model favours classes so much that this ends at the end of its range, as a warning
-    says, little more than the classes' shares is left.
+    |b|^2), where 1 / T is (1 + a) times the inverse of the NLL temperature. A model
+    that favours classes by several times what it knows has a large NLL temperature, and
+    stays too unsure: at the end of the temperature's range, as a warning says, little
+    more than the classes' shares is left.
 
     Parameters
     ----------
@@ -219,7 +220,8 @@ class VectorScaling(_AffineScaling):
     logits of a row, which carries no information, changes nothing.
 
     v and b minimise the mean NLL plus ``penalty`` * K / N times (|a|^2 + |b|^2), where
-    v is (1 + a) times the inverse of the NLL temperature.
+    v is (1 + a) times the inverse of the NLL temperature; where that is large because
+    the model favours classes, the result stays too unsure, as of ``BiasCalibration``.
 
     Parameters
     ----------

@@ -1113,6 +1113,29 @@ def test_temperatures_that_ended_are_named_and_the_advised_one_warns():
     assert advice.name in named
 
 
+@pytest.mark.parametrize("choose_by", ["nll", "ece"])
+def test_what_mends_many_predictions_is_told_by_either_criterion(choose_by):
+    """Trained where some classes were rare, judged where none is."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 10, 2000)
+    shares = np.geomspace(1, 0.01, 10)
+    logits = 1.5 * (rng.normal(size=(2000, 10)) + 2.5 * np.eye(10)[labels])
+    logits = logits + 0.8 * np.log(shares / shares.sum())
+    advice = gcelib.advise(logits, labels, choose_by=choose_by)
+    rows = {row.name: row for row in advice.rows}
+    raw, least = rows["raw"].error, min(row.error for row in advice.rows)
+    assert raw - least > 0.1
+    found = re.search(r"(\S+) makes (\S+) % errors (\S+) %", advice.sentence)
+    who, before, after = found.groups()
+    assert before == f"{100 * raw:.2f}"
+    mended = rows[advice.name] if who == "It" else rows[who.strip("()")]
+    assert after == f"{100 * mended.error:.2f}"
+    rival = re.search(r"it would be .* \((\w+)\): [^.]*\.", advice.sentence)
+    if rival and abs(rows[rival.group(1)].error - rows[advice.name].error) > 0.01:
+        told = f"error {100 * rows[advice.name].error:.2f} to "
+        assert f"{told}{100 * rows[rival.group(1)].error:.2f} %" in advice.sentence
+
+
 def test_of_labels_at_chance_no_smallest_ece_is_told():
     rng = np.random.default_rng(0)
     logits = 3 * rng.normal(size=(1000, 3))

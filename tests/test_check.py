@@ -460,10 +460,12 @@ def test_an_index_is_told_of_what_was_made_of_its_table():
 class Labelled:
     """What xarray's arrays have: numbers, dimensions, and an index of each."""
 
-    def __init__(self, values, index):
+    def __init__(self, values, index, classes=None):
         self.values = values
         self.dims = ("sample", "class")[: values.ndim]
         self.indexes = {"sample": index}
+        if classes is not None:
+            self.indexes["class"] = classes
 
     def __array__(self, dtype=None, copy=None):
         return self.values
@@ -474,6 +476,17 @@ def test_an_index_of_a_dimension_is_told_too():
     logits = Labelled(scores.to_numpy(), scores.index[::-1])
     with pytest.warns(UserWarning, match="index is another one than that of"):
         gcelib.evaluate(logits, Labelled(labels.to_numpy(), labels.index))
+
+
+def test_columns_of_a_dimension_that_are_sorted_as_text_are_told():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 12, 40)
+    scores = rng.normal(size=(40, 12)) + 4 * np.eye(12)[labels]
+    counted = Labelled(scores, range(40), range(12))
+    assert gcelib.error(counted, labels) == gcelib.error(scores, labels)
+    order = sorted(range(12), key=str)
+    with pytest.warns(UserWarning, match="columns"):
+        gcelib.error(Labelled(scores[:, order], range(40), order), labels)
 
 
 @pytest.mark.parametrize("place", [0, 4])

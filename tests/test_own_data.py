@@ -942,58 +942,131 @@ def test_functions_bring_data_and_network_and_resume_with_dropout(modules):
     assert len(runs.load_results(modules / "whole")) == 1
 
 
-AVERAGED = """
+ACTIVE = """
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-class Averaged(nn.Module):
+class Active(nn.Module):
     def __init__(self, k, shape):
         super().__init__()
-        self.layer = nn.Linear(shape[0] if len(shape) == 1 else 8, k)
-        self.flat = nn.Flatten()
-        for name in ("mean", "trained"):
+        self.layer = nn.Linear(8, k)
+        for name in ("mean", "trained", "average"):
             self.register_buffer(name, self.layer.weight.detach().clone())
+        self.register_buffer("count", torch.tensor(0.0))
+        self.register_buffer("ready", self.mean.clone(), persistent=False)
 
     def train(self, mode=True):
-        with torch.no_grad():
-            if self.training and not mode:
-                self.trained.copy_(self.layer.weight)
-                self.layer.weight.copy_(self.mean)
-            if mode and not self.training:
-                self.layer.weight.copy_(self.trained)
+        if mode != self.training:
+            with torch.no_grad():
+                self.change(mode)
         return super().train(mode)
 
     def forward(self, x):
         if self.training:
             self.mean.lerp_(self.layer.weight.detach(), 0.1)
-        return self.layer(self.flat(x)[:, : self.layer.in_features])
+        return self.say(x.flatten(1)[:, :8])
 
-def build(k, shape): return Averaged(k, shape)
+    def say(self, x): return self.layer(x)
+
+class Swapping(Active):
+    def change(self, mode):
+        if mode:
+            self.layer.weight.copy_(self.trained)
+        else:
+            self.trained.copy_(self.layer.weight)
+            self.layer.weight.copy_(self.mean)
+
+class Exchanging(Active):
+    def change(self, mode):
+        weight = self.layer.weight.clone()
+        self.layer.weight.copy_(self.mean)
+        self.mean.copy_(weight)
+
+class Preparing(Active):
+    def change(self, mode):
+        self.ready = None if mode else F.normalize(self.layer.weight.detach())
+    def say(self, x):
+        return x @ (F.normalize(self.layer.weight) if self.training else self.ready).T
+
+class Averaging(Active):
+    def change(self, mode):
+        if not mode:
+            self.count += 1
+            self.average.lerp_(self.layer.weight, 1 / float(self.count))
+    def say(self, x):
+        return self.layer(x) if self.training else x @ self.average.T
 """
+ACTIVE_NETWORKS = ("Swapping", "Exchanging", "Preparing", "Averaging")
 
 
-def test_a_stopped_run_of_a_network_that_swaps_weights_in_eval_ends_the_same(modules):
-    """Its averages are swapped in by eval() and out by train(): both are its state."""
-    (modules / "my_averaged_net.py").write_text(AVERAGED)
+def of_active(modules, network, place):
+    (modules / "my_active_nets.py").write_text(ACTIVE)
+    return TrainConfig(
+        "my_own_data:load",
+        f"my_active_nets:{network}",
+        loss="ce",
+        epochs=4,
+        ood=[],
+        device="cpu",
+        runs_dir=modules / place,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:model. my_active_nets.* changes its weights")
+@pytest.mark.parametrize("network", ACTIVE_NETWORKS)
+def test_a_stopped_run_of_a_network_that_acts_in_eval_and_train_ends_the_same(
+    modules, network
+):
+    """What it swaps there is in its state; what it makes there of weights is not."""
     logits = []
-    for place, n_stops in (("whole", 0), ("once", 1), ("often", 3)):
-        config = TrainConfig(
-            "my_own_data:load",
-            "my_averaged_net:build",
-            loss="ce",
-            epochs=4,
-            ood=[],
-            device="cpu",
-            runs_dir=modules / place,
-        )
-        for _ in range(n_stops):
+    for place, stops in (
+        ("whole", ()),
+        ("once", (1,)),
+        ("often", (1, 2)),
+        ("end", (4,)),
+    ):
+        config = of_active(modules, network, place)
+        for n_epochs in stops:
             run = fit(config)
-            next(run)
+            for record in run:
+                if record["epoch"] >= n_epochs:
+                    break
             run.close()
         list(fit(config))
         logits.append(runs.load_logits(config.run_dir, "test")[0])
-    np.testing.assert_array_equal(logits[1], logits[0])
-    np.testing.assert_array_equal(logits[2], logits[0])
+    for stopped in logits[1:]:
+        np.testing.assert_array_equal(stopped, logits[0])
+
+
+@pytest.mark.filterwarnings("ignore:model. my_active_nets.* changes its weights")
+@pytest.mark.parametrize("network", ACTIVE_NETWORKS)
+def test_a_state_predicts_what_its_network_did_also_one_that_was_training(
+    modules, network
+):
+    trainer = training.Trainer(training.prepare(of_active(modules, network, "whole")))
+    inputs = trainer.splits.test[0]
+    states, seen = [], []
+
+    def look(progress):
+        if network != "Averaging" and (progress.epoch, progress.step) == (2, 1):
+            states.append(trainer.state_dict())
+            seen.append(trainer.predict(inputs))
+
+    trainer.on_batch = look
+    for _ in trainer:
+        states.append(trainer.state_dict())
+        seen.append(trainer.predict(inputs))
+    other = training.Trainer(training.prepare(of_active(modules, network, "other")))
+    for state, logits in zip(states, seen, strict=True):
+        for each in (trainer, other):
+            each.load_state_dict(state)
+            assert torch.equal(each.predict(inputs), logits)
+
+
+def test_that_weights_must_be_loaded_in_evaluation_is_told(modules):
+    with pytest.warns(UserWarning, match="call eval.. before you load weights.pt"):
+        list(fit(of_active(modules, "Exchanging", "whole")))
 
 
 DRAWS = """

@@ -19,6 +19,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.dates import MonthLocator
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from matplotlib.text import Text
@@ -26,6 +27,7 @@ from matplotlib.ticker import (
     EngFormatter,
     FixedFormatter,
     FixedLocator,
+    FormatStrFormatter,
     Formatter,
     PercentFormatter,
 )
@@ -564,6 +566,36 @@ def of_pandas_own_hours(ax):
     pd.DataFrame({"CE": [9.0, 5.0, 7.0]}, index=hours).plot(ax=ax)
 
 
+def of_days_that_are_named_by_hand(ax):
+    errors = pd.Series([9.0, 5, 7, 8], index=pd.date_range("2026-01-01", periods=4))
+    errors.plot(ax=ax, label="CE")
+    ax.set_xticks(errors.index[::3], ["first", "last"])
+
+
+def of_a_zone_that_the_formatter_has(ax):
+    days = pd.date_range("2026-01-01", periods=3, tz="Asia/Tokyo")
+    ax.plot(days, [9, 5, 7], label="CE")
+    ax.xaxis.set_major_locator(MonthLocator())
+
+
+def of_categories_with_few_ticks(ax):
+    ax.plot([f"day {k}" for k in range(9)], [5, 6, 9, 5, 5, 5, 5, 2, 5], label="CE")
+    ax.set_xticks([0, 4, 8])
+
+
+def of_a_format_that_cuts_off(ax):
+    ax.plot([1, 2, 3], [14.2, 14.7, 14.8], label="CE")
+    ax.yaxis.set_major_formatter(FormatStrFormatter("%d%%"))
+
+
+def of_what_is_seen(ax):
+    ax.plot([1, 2], [5, 6], label="CE")
+    ax.plot([1, 2], [50, 60], label="hidden", visible=False)
+    ax.scatter([0.1], [0.9], transform=ax.transAxes, label="mark")
+    masked = np.ma.masked_equal([7, -999], -999)
+    ax.scatter([1, 2], masked, label="GCE")
+
+
 def of_units(ax):
     ax.plot([0.001, 0.002, 0.5], [9, 5, 7], label="CE")
     ax.xaxis.set_major_formatter(EngFormatter("s"))
@@ -625,6 +657,13 @@ READ_OFF = {
     of_pandas_own_days: "CE lowest 5 at 2026-01-02, highest 9 at 2026-01-01",
     of_pandas_own_months: "CE lowest 5 at 2026-02, highest 9 at 2026-01",
     of_pandas_own_hours: "CE lowest 5 at 02:00:00, highest 9 at 01:00:00",
+    of_days_that_are_named_by_hand: "CE lowest 5 at 2026-01-02, highest 9 at first",
+    of_a_zone_that_the_formatter_has: "CE lowest 5 at 2026-01-02, highest 9 at "
+    "2026-01-01",
+    of_categories_with_few_ticks: "CE lowest 2 at day 7, highest 9 at day 2",
+    of_a_format_that_cuts_off: "CE lowest 14.2% at 1, highest 14.8% at 3",
+    of_what_is_seen: "CE lowest 5 at 1, highest 6 at 2; GCE lowest 7 at 1, highest 7 "
+    "at 1",
     of_units: "CE lowest 5 at 2 ms, highest 9 at 1 ms",
     of_a_formatter_of_ones_own: "CE lowest 12.3 % at 1, highest 50 % at 2",
     of_whole_numbers_as_labels: "CE lowest 0.25 at 2, highest 0.5 at 1",
@@ -868,6 +907,23 @@ def test_a_formatter_is_read_of_the_number_as_it_is(rule, values, told):
         ax.yaxis.set_major_formatter(rule if is_text else lambda value, _: rule(value))
 
     assert described(draw) == f"What: CE {told}."
+
+
+def test_axes_in_three_dimensions_are_refused():
+    figure = Figure()
+    ax = figure.add_subplot(projection="3d")
+    ax.plot([1, 2], [1, 2], [0.5, 0.6], label="CE")
+    with pytest.raises(ValueError, match="drawn: has axes in three dimensions"):
+        plots.describe_values(figure, "What")
+
+
+def test_bars_along_dates_are_no_dates():
+    figure = Figure()
+    ax = figure.add_subplot()
+    ax.barh(["a", "b"], [3, 4], left=[20000, 20003], label="runs")
+    ax.xaxis_date()
+    with pytest.warns(UserWarning, match="has no labelled line"):
+        plots.describe_values(figure, "What")
 
 
 def test_dates_with_names_of_their_own_are_dates_between_these():

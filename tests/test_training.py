@@ -961,6 +961,17 @@ def test_an_earlier_state_is_a_copy_that_training_leaves_alone(tmp_path):
         assert torch.equal(trainer.predict(inputs), logits)
 
 
+def test_a_trainer_whose_run_another_has_finished_predicts_nothing(tmp_path):
+    config = small(tmp_path, model="mlp", epochs=3)
+    trainer = training.Trainer(training.prepare(config))
+    inputs = trainer.splits.test[0]
+    next(iter(trainer))
+    list(fit(config))
+    assert list(trainer) == []
+    with pytest.raises(ValueError, match="which another trainer has finished"):
+        trainer.predict(inputs)
+
+
 def test_samples_that_no_step_saw_are_not_in_the_pace(tmp_path, monkeypatch):
     """Of 1,000 digits drop_last leaves out 400; here every epoch takes as long."""
     ticks = iter(range(0, 10**6, 2))

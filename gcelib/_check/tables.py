@@ -115,7 +115,12 @@ def _index_of(table: object) -> object:
 
 
 def _names_of_columns(table: object) -> list[str]:
-    """The names of the columns, of pandas, polars, pyarrow; empty without any."""
+    """The names of the columns, of pandas, polars, pyarrow, xarray; empty without."""
+    dimensions = getattr(table, "dims", None)
+    indexes = getattr(table, "indexes", None)
+    if isinstance(indexes, Mapping) and dimensions and len(dimensions) == 2:
+        of_columns = indexes.get(dimensions[1])
+        return [] if of_columns is None else [str(name) for name in of_columns]
     columns = getattr(table, "columns", None)
     named = getattr(table, "column_names", columns)  # pyarrow's columns hold numbers
     return [str(name) for name in named] if isinstance(named, Iterable) else []

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: So much of the error (10 points) is mended by no calibrator of labels that are right
 #: and classes as frequent as in training.
 _LARGE_GAIN = 0.1
+#: A difference in error of which is spoken where two calibrators are weighed.
+_TOLD = 0.005
 
 
 def sentences(
@@ -43,7 +45,7 @@ def sentences(
         said.extend(impossible)
     said.append(to_do)
     row = by_name[name]
-    said.extend(_of_gains(study, by_name["raw"], row))
+    said.extend(_of_gains(study, name, by_name))
     said.extend(_of_costs(study, name, reference, by_name))
     said.extend(_of_rivals(study, name, rows))
     said.extend(_of_ends(study))
@@ -66,19 +68,32 @@ def sentences(
     return said
 
 
-def _of_gains(study: Study, before: AdviceRow, after: AdviceRow) -> list[str]:
-    """Many predictions that the calibrator mends, as calibration alone does not."""
-    if before.error - after.error < _LARGE_GAIN or study.exchanged:
-        return []
-    was_right, is_right = (study.judged[r.name].correct for r in (before, after))
-    mended = is_right.astype(float) - was_right.astype(float)
-    if interval_of_mean(mended, FALSE_ALARMS).low <= 0:
+def _of_gains(study: Study, name: str, rows: Mapping[str, AdviceRow]) -> list[str]:
+    """Many predictions that a calibrator mends, as calibration alone does not."""
+    before = rows["raw"]
+    best = min(rows.values(), key=lambda row: row.error)
+    if _mends_many(study, before, rows[name]):
+        mended = rows[name]
+        which = "It"
+    elif not study.at_chance and _mends_many(study, before, best):
+        mended = best
+        which = f"{best.label} ({best.name})"
+    else:
         return []
     return [
-        f"It makes {100 * before.error:.2f} % errors {100 * after.error:.2f} %: "
+        f"{which} makes {100 * before.error:.2f} % errors {100 * mended.error:.2f} %: "
         "either the classes' shares are others than in training, or labels and "
         "columns do not count the classes in one order; look at that first."
     ]
+
+
+def _mends_many(study: Study, before: AdviceRow, after: AdviceRow) -> bool:
+    """Whether a tenth of the predictions is mended, and not by chance."""
+    if before.error - after.error < _LARGE_GAIN or study.exchanged:
+        return False
+    was_right, is_right = (study.judged[r.name].correct for r in (before, after))
+    mended = is_right.astype(float) - was_right.astype(float)
+    return interval_of_mean(mended, FALSE_ALARMS / len(study.names)).low > 0
 
 
 def _of_costs(
@@ -283,8 +298,12 @@ def _disagreement(
             f"By {other.upper()} the gain of {name} over {theirs.label} ({rival}) is "
             f"not clear: {gain}. More samples would tell."
         )
+    error = ""
+    if abs(theirs.error - ours.error) >= _TOLD:
+        error = f", error {100 * ours.error:.2f} to {100 * theirs.error:.2f} %"
+    changes = f"{ece}, {nll}{error}"
     return (
-        f"By {other.upper()} it would be {theirs.label} ({rival}): {ece}, {nll}. "
+        f"By {other.upper()} it would be {theirs.label} ({rival}): {changes}. "
         f"{study.form.criteria}; take {rival} if {study.form.used[other]}."
     )
 

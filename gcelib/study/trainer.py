@@ -306,6 +306,8 @@ class Trainer:
         self.device = torch.device(job.settings.device)
         self._fresh = False  # whether all is as the seed made it
         self._was_given_a_state = False
+        self._has_finished = False  # the run, with this network
+        self._is_behind = False  # another trainer has finished the run
         self._is_in_run = False  # whether the epoch that runs will be stored
         self._has_compared = False  # logits of samples alone and among others
         self._telling_once = TellingOnce()
@@ -453,7 +455,8 @@ class Trainer:
         Returns
         -------
         dict
-            The three state dicts by name: copies, which further training leaves alone.
+            The three state dicts by name, and whether the network was in training:
+            copies, which further training leaves alone.
         """
         return copy.deepcopy(self._live_state())
 
@@ -463,6 +466,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "criterion": self.criterion.state_dict(),
+            "training": self.model.training,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -483,9 +487,7 @@ class Trainer:
     def _load(self, state: Mapping[str, Any]) -> None:
         """Take the state of a checkpoint."""
         self._fresh = False
-        # As it was when the state was taken: ``train()`` may undo what ``eval()`` did.
-        self.model.eval()
-        self.model.load_state_dict(state["model"])
+        _load_in_mode(self.model, state["model"], state.get("training", False))
         self.optimizer.load_state_dict(state["optimizer"])
         self.criterion.load_state_dict(state["criterion"])
         self._rate = float(self.optimizer.param_groups[0]["lr"])
@@ -522,6 +524,7 @@ class Trainer:
         with opened as run:
             if run.done:
                 _warn_of_missing_weights(self.settings)
+                self._is_behind = not self._has_finished
                 return
             with torch_defaults():
                 history = self._resume(run)
@@ -655,6 +658,7 @@ class Trainer:
         results["train_nll"] = history[-1]["train_nll"]
         results["train_error"] = history[-1]["train_error"]
         run.finish(results)
+        self._has_finished = True
 
     # --- its two kinds of work ---
 
@@ -837,23 +841,36 @@ class Trainer:
             alone = networks.build(
                 settings.model, self.splits.n_classes, self.splits.input_shape
             )
+        alone.to(self.device)
+        state = self.model.state_dict()
+
+        def logits_of(network: nn.Module) -> Tensor:
+            with seeded(settings.seed, self.device):
+                return self._logits_of(network, some, len(some))
+
+        logits = logits_of(self.model)
         try:
-            alone.load_state_dict(self.model.state_dict())
+            alone.load_state_dict(state)
         except RuntimeError:  # of buffers that a pass makes: these have been told
             return
-        alone.to(self.device)
-        with seeded(settings.seed, self.device):
-            logits = self._logits_of(self.model, some, len(some))
-        with seeded(settings.seed, self.device):
-            of_file = self._logits_of(alone, some, len(some))
-        difference = own_networks.clear_difference(logits, of_file)
-        if difference is not None:
+        difference = own_networks.clear_difference(logits, logits_of(alone))
+        if difference is None:
+            return
+        _load_in_mode(alone, state, self.model.training)
+        if own_networks.clear_difference(logits, logits_of(alone)) is None:
             warn(
-                f"model: {settings.model} keeps something beside its weights and "
-                f"buffers: with these alone logits of {len(some)} samples differ by up "
-                f"to {difference:.2g}, so that weights.pt is another network, and a "
-                "run that was stopped ends otherwise; keep it by register_buffer"
+                f"model: {settings.model} changes its weights or buffers in eval(): "
+                f"loaded into a network that is in training, they give logits of "
+                f"{len(some)} samples that differ by up to {difference:.2g}; call "
+                "eval() before you load weights.pt, too"
             )
+            return
+        warn(
+            f"model: {settings.model} keeps something beside its weights and buffers: "
+            f"with these alone logits of {len(some)} samples differ by up to "
+            f"{difference:.2g}, so that weights.pt is another network, and a run that "
+            "was stopped ends otherwise; keep it by register_buffer"
+        )
 
     @contextlib.contextmanager
     def _kernels(self, *, exact: bool) -> Iterator[None]:
@@ -939,6 +956,11 @@ class Trainer:
             fail(
                 "trainer", problem, "load its weights.pt, which keep_weights=True keeps"
             )
+        if self._is_behind and not self._was_given_a_state:
+            problem = f"has not the network of the run in {self.settings.run_dir}, "
+            problem += "which another trainer has finished"
+            cure = "load its weights.pt, which keep_weights=True keeps"
+            fail("trainer", problem, cure)
         if not self._fresh or self._was_given_a_state:
             return
         folder = self.settings.run_dir
@@ -968,6 +990,23 @@ def _tensors_of(
             yield f"{place}{name}", value
         elif isinstance(value, Mapping):
             yield from _tensors_of(value, f"{place}{name}.")
+
+
+def _load_in_mode(
+    network: nn.Module, state: Mapping[str, Any], is_training: bool
+) -> None:
+    """Load a state into a network, in the mode in which it was taken.
+
+    Some networks do more in ``train()`` and ``eval()``. What they swap there (averages
+    of weights for the weights) is in the state; what they make there (a cache of the
+    weights) is not, so the mode is entered once more with these weights, and what that
+    moves is put back.
+    """
+    network.train(is_training)
+    network.load_state_dict(state)
+    network.train(not is_training)
+    network.train(is_training)
+    network.load_state_dict(state)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from gcelib import _check
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -67,8 +68,9 @@ def describe(drawn: Drawn, text: str) -> Drawn:
 def describe_values(drawn: Drawn, text: str) -> Drawn:
     """Describe a figure by a text and by the numbers that are drawn, read off its axes.
 
-    What the numbers say then never differs from what is to be seen, whatever was asked
-    for.
+    The numbers are those of the figure, whatever was asked for. Read are lines, bars,
+    points and error bars on axes of numbers, names and dates; of axes with a formatter
+    or a transformation of your own look at what came out, ``description(figure)``.
 
     Parameters
     ----------
@@ -85,7 +87,7 @@ def describe_values(drawn: Drawn, text: str) -> Drawn:
         where they are. A value that is not shown because an axis ends before it is
         "beyond the axis". Series that stand beside the same ticks, each by its own
         constant shift, are read at these ticks; a single one is read where it stands.
-        Boxes, areas and stairs are not read.
+        Boxes, areas and stairs are not read, nor bars along dates, nor what is hidden.
 
         Numbers have three digits, more in front of the decimal point, whole ones all;
         what is below a power of ten stays so (0.9996 is not 1). Where ticks that were
@@ -98,6 +100,11 @@ def describe_values(drawn: Drawn, text: str) -> Drawn:
 
         Values are along x for bars across, where all else stands at names that are one
         below the other, and for error bars along x alone; else they are along y.
+
+    Raises
+    ------
+    ValueError
+        Of axes in three dimensions, whose numbers are those of the picture.
 
     Warns
     -----
@@ -114,7 +121,10 @@ def describe_values(drawn: Drawn, text: str) -> Drawn:
     """
     figure: Any = drawn.figure if hasattr(drawn, "transData") else drawn
     panels = []
-    for ax in figure.axes:
+    for ax in filter(_is_visible, figure.axes):
+        if ax.name == "3d":
+            problem = "has axes in three dimensions, which are not read"
+            _check.fail("drawn", problem, "say by plots.describe what there is to see")
         told = [*map(_extremes, _beside_ticks(_series(ax))), *_marks(ax)]
         values = "; ".join(filter(None, told))
         if values:
@@ -230,14 +240,17 @@ def _points(ax: Axes) -> list[_Drawn]:
     from matplotlib.container import ErrorbarContainer
 
     found: list[_Drawn] = []
-    for line in ax.lines:
+    for line in filter(_is_visible, ax.lines):
         is_named = not str(line.get_label()).startswith("_")
         if is_named and _is_of_data(line, ax) == (True, True):
             kind = "points" if line.get_linestyle() == "None" else "line"
             found.append(_Drawn(kind, str(line.get_label()), _pairs(line)))
-    for points in ax.collections:
-        if isinstance(points, PathCollection):
-            at = np.asarray(points.get_offsets(), dtype=float).reshape(-1, 2)
+    for points in filter(_is_visible, ax.collections):
+        if not isinstance(points, PathCollection):
+            continue
+        if points.get_offset_transform().contains_branch(ax.transData):
+            offsets: Any = np.ma.asarray(points.get_offsets())
+            at: Floats = offsets.astype(float).filled(np.nan).reshape(-1, 2)
             found.append(_Drawn("points", str(points.get_label()), at))
     for bars in ax.containers:
         if isinstance(bars, ErrorbarContainer) and bars.lines[0] is not None:
@@ -260,11 +273,13 @@ def _bars(ax: Axes) -> list[_Drawn]:
 
     found: list[_Drawn] = []
     for bars in ax.containers:
-        if not isinstance(bars, BarContainer):
+        if not isinstance(bars, BarContainer) or not any(map(_is_visible, bars)):
             continue
         boxes = [(*bar.get_xy(), bar.get_width(), bar.get_height()) for bar in bars]
         x, y, width, height = np.asarray(boxes, dtype=float).reshape(-1, 4).T
         is_across = bars.orientation == "horizontal"
+        if _is_of_dates(ax.xaxis if is_across else ax.yaxis):
+            continue  # their lengths are no dates
         ends = (x + width, y + height / 2) if is_across else (x + width / 2, y + height)
         lengths = width if is_across else height
         label = str(bars.get_label())
@@ -286,7 +301,7 @@ def _is_of_data(line: Line2D, ax: Axes) -> tuple[bool, bool]:
 def _marks(ax: Axes) -> list[str]:
     """Labelled lines from one side of the axes to the other, and where they are."""
     told = []
-    for line in ax.lines:
+    for line in filter(_is_visible, ax.lines):
         label = str(line.get_label())
         x, y = _pairs(line).T
         if label.startswith("_") or not len(x):
@@ -437,6 +452,8 @@ class _Texts:
         if not is_set and not are_categories:
             return cls({}, None, are_names=False)
         places = np.asarray(axis.get_majorticklocs())
+        if are_categories:  # also of those whose ticks are left out
+            places = np.arange(math.ceil(max(axis.get_data_interval())) + 1)
         said = map(str, formatter.format_ticks(places.tolist()))
         of_ticks = {float(at): text for at, text in zip(places, said, strict=True)}
         if are_categories:
@@ -497,6 +514,11 @@ def _are_at(texts: _Texts, numbers: Floats) -> bool:
     return bool(len(numbers)) and all(texts.at(float(at)).strip() for at in numbers)
 
 
+def _is_visible(artist: Artist) -> bool:
+    """Whether it is drawn, as far as it knows itself."""
+    return bool(artist.get_visible())
+
+
 def _extremes(series: _Series) -> str:
     """The lowest and the highest value and where they are; "" of nothing."""
     kept = np.isfinite(series.values) & np.isfinite(series.places)
@@ -521,11 +543,9 @@ def _ends_as_read(axis: Axis, values: Floats) -> tuple[int, int]:
 
     A rule such as 1 / value, or a number without its sign, exchanges them.
     """
-    from matplotlib.ticker import FuncFormatter
-
     ends = int(values.argmin()), int(values.argmax())
     formatter = axis.get_major_formatter()
-    if not isinstance(formatter, FuncFormatter) or _is_by_hand(axis):
+    if not _has_a_rule(formatter) or _is_by_hand(axis):
         return ends
     low, high = (_Quantity.of(_shown(formatter, values[end])) for end in ends)
     if low is None or high is None or low.number <= high.number:
@@ -676,9 +696,9 @@ def _read(axis: Axis, number: float, rounding: Callable[[float], float]) -> str:
 
     if _is_of_dates(axis):
         return _date(number, axis)
+    if type(_converter(axis)).__name__ == "PeriodConverter":
+        return _period(number, axis)
     formatter = axis.get_major_formatter()
-    if type(formatter).__name__ == "TimeSeries_DateFormatter":
-        return _period(number, formatter)
     if isinstance(formatter, ticker.PercentFormatter):
         percent = rounding(formatter.convert_to_pct(number))
         return f"{_plain(percent)}{formatter.symbol}"
@@ -698,9 +718,9 @@ def _has_a_rule(formatter: Formatter) -> bool:
     """Whether a number is shown as something else than itself, at any place."""
     from matplotlib import category, ticker
 
-    if isinstance(formatter, ticker.EngFormatter):
-        return True
-    shows_numbers = (ticker.ScalarFormatter, ticker.LogFormatter, ticker.LogitFormatter)
+    if isinstance(formatter, ticker.ScalarFormatter):  # EngFormatter is one, too
+        return type(formatter) is not ticker.ScalarFormatter
+    shows_numbers = (ticker.LogFormatter, ticker.LogitFormatter)
     knows_ticks_alone = (
         ticker.NullFormatter,
         ticker.FixedFormatter,
@@ -761,30 +781,41 @@ def _is_of_dates(axis: Axis) -> bool:
 
     if isinstance(axis.get_major_locator(), dates.DateLocator):
         return True
+    return "date" in type(_converter(axis)).__name__.lower()
+
+
+def _converter(axis: Axis) -> object:
+    """What turns the data of an axis into its numbers."""
     find: Callable[[], object] | None = getattr(axis, "get_converter", None)
-    converter = find() if find else getattr(axis, "converter", None)  # before 3.10
-    return "date" in type(converter).__name__.lower()
+    return find() if find else getattr(axis, "converter", None)  # before 3.10
 
 
 def _date(days: float, axis: Axis) -> str:
-    """A day as matplotlib counts them, with its time where that is not midnight.
-
-    It is midnight in the axis's time zone, which its ticks are in, too.
-    """
+    """A day as matplotlib counts them, with its time where that is not midnight."""
     from matplotlib import dates
 
-    zone: tzinfo | None = getattr(axis.get_major_locator(), "tz", None)
     to_moment: Callable[[float, tzinfo | None], datetime] = dates.num2date
-    moment = to_moment(days, zone) + timedelta(seconds=30)  # to whole minutes
-    time = f" {moment:%H:%M}"
-    return f"{moment:%Y-%m-%d}{time if time != ' 00:00' else ''}"
+    moment = to_moment(days, _zone(axis)) + timedelta(seconds=0.5)  # to whole seconds
+    day, time = f"{moment:%Y-%m-%d}", f"{moment:%H:%M:%S}"
+    return day if time == "00:00:00" else f"{day} {time.removesuffix(':00')}"
 
 
-def _period(number: float, formatter: Formatter) -> str:
+def _zone(axis: Axis) -> tzinfo | None:
+    """The time zone in which an axis of dates is written."""
+    for part in (axis.get_major_formatter(), axis.get_major_locator()):
+        for name in ("tz", "_tz"):
+            zone = getattr(part, name, None)
+            if isinstance(zone, tzinfo):
+                return zone
+    units = getattr(axis, "units", None)
+    return units if isinstance(units, tzinfo) else None
+
+
+def _period(number: float, axis: Axis) -> str:
     """A day, month or week of the axes that pandas draws, which count from 1970."""
     import pandas as pd
 
-    frequency: str = vars(formatter)["freq"]
+    frequency: str = vars(axis)["freq"]
     return str(pd.Period(ordinal=round(number), freq=frequency))
 
 
@@ -798,8 +829,8 @@ def _with_digits(shown: str, number: float, rounding: Callable[[float], float]) 
         return ""
     sign, whole, point, decimals = found.groups(default="")
     said = float(f"{'-' if sign else ''}{whole}.{decimals}")
-    half = 0.5 * 10.0 ** -len(decimals)
-    if abs(number - said) > half * (1 + 1e-6):
+    unit = 10.0 ** -len(decimals)
+    if abs(number - said) >= unit * (1 - 1e-6):  # neither rounded nor cut off
         return ""
     digits = _plain(rounding(number)).replace(".", point or ".")
     return f"{shown[: found.start()]}{digits}{shown[found.end() :]}"
