@@ -2615,3 +2615,18 @@ def test_repeated_cross_validation_is_told_by_the_numbers_of_its_samples(
     sites = [[f"site {rng.integers(6)}", *line[1:]] for line in lines]  # by chance
     write_confidences(path, header, sites)
     read_quietly(path)
+
+
+def test_confidences_of_the_classes_minus_one_and_one_are_advised_on(tmp_path):
+    rng = np.random.default_rng(1)
+    labels = rng.choice([-1, 1], 400)
+    p = 1 / (1 + np.exp(-2 * (2 * rng.normal(size=400) + 2 * labels)))
+    predictions = np.where(p > 0.5, 1, -1)
+    table = {
+        "label": labels,
+        "prediction": predictions,
+        "confidence": np.maximum(p, 1 - p),
+    }
+    pd.DataFrame(table).to_csv(tmp_path / "own.csv", index=False)
+    advice = load_own_logits(tmp_path / "own.csv", tmp_path / "own.pt").advise()
+    assert advice.rows[0].error == pytest.approx(np.mean(labels != predictions))

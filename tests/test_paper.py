@@ -547,6 +547,25 @@ def test_the_worst_class_is_of_all_classes_of_a_table():
     assert math.isnan(hundred.test_raw_other_error)
 
 
+def test_a_users_own_means_of_classes_are_kept():
+    errors = {f"test_raw_error_class{k}": [k / 100, k / 100] for k in range(10)}
+    table = pd.DataFrame({**errors, "test_raw_scarce_error": [0.5, np.nan]})
+    for dataset in ("cifar10", "npz:mine.npz"):
+        found = paper.derived(table.assign(dataset=dataset)).test_raw_scarce_error
+        assert found[0] == 0.5
+    assert paper.derived(table).test_raw_scarce_error[1] == pytest.approx(0.08)
+
+
+def test_an_auroc_of_the_test_part_is_no_evidence_of_other_images():
+    ours = paper.committed_results().query("dataset == 'digit_pairs' and variant == ''")
+    more = ours.assign(test_raw_auroc=0.99 - 0.05 * ours.test_raw_error)
+    claims = [paper.check_claims(table).set_index("id") for table in (ours, more)]
+    for claim in ("ood_vs_ce", "ood_behind_afl"):
+        assert claims[0].loc[claim].our_data == claims[1].loc[claim].our_data
+    tables = [str(paper.table(5, table)) for table in (ours, more)]
+    assert "test_raw" not in tables[1]
+
+
 def test_a_blank_setting_is_not_known():
     run = {"dataset": "cifar10", "model": "resnet50", "loss": "ce", "momentum": 0.5}
     assert unlike_recipe({**run, "epochs": "", "lr": " "}) == ["momentum 0.5 for 0.9"]

@@ -809,8 +809,58 @@ CHANGES = {
 def test_no_run_is_stored_that_its_settings_did_not_make(tmp_path, what):
     trainer = training.Trainer(training.prepare(small(tmp_path, model="mlp")))
     CHANGES[what](trainer)
-    with pytest.raises(ValueError, match="trainer: its network, loss or optimiser"):
+    with pytest.raises(ValueError, match=r"^trainer: .* was changed since it was made"):
         next(iter(trainer))
+
+
+class Learning(losses.Loss):
+    """Cross-entropy that keeps shares of classes, as a loss of one's own may."""
+
+    where = ""
+
+    def __init__(self, reduction="mean", *, ignore_index=None):
+        super().__init__(reduction, ignore_index=ignore_index)
+        shares = torch.full((10,), 0.1)
+        if self.where == "a weight":
+            self.shares = torch.nn.Parameter(shares)
+        elif self.where in ("a buffer", "an unsaved buffer"):
+            is_saved = self.where == "a buffer"
+            self.register_buffer("shares", shares, persistent=is_saved)
+        elif self.where == "a tensor":
+            self.shares = shares
+        else:
+            self._n_steps = 0
+
+    def per_sample(self, log_probs, labels):
+        if self.where == "a number":
+            self._n_steps += 1
+        elif self.where != "a weight":
+            self.shares.mul_(0.9).add_(0.01)
+        return torch.nn.functional.nll_loss(log_probs, labels, reduction="none")
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("a buffer", None),
+        ("a weight", "loss: 'learning' has weights of its own, that nobody would"),
+        ("an unsaved buffer", "trainer: 'shares' of its loss was changed"),
+        ("a tensor", "trainer: 'shares' of its loss was changed"),
+        ("a number", "trainer: '_n_steps' of its loss was changed"),
+    ],
+)
+def test_what_a_loss_learns_has_to_be_in_its_state(
+    tmp_path, monkeypatch, where, message
+):
+    build = type("Learning", (Learning,), {"where": where})
+    row = losses.LossRow(build)
+    monkeypatch.setitem(losses.LOSSES, "learning", row)
+    config = small(tmp_path, model="mlp", loss="learning", epochs=1)
+    if message is None:
+        list(fit(config))
+        return
+    with pytest.raises(ValueError, match=f"^{message}"):
+        list(fit(config))
 
 
 @pytest.mark.parametrize("what", ["optimiser", "weight decay"])

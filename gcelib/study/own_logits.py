@@ -272,9 +272,11 @@ def _fit_as_any(
     weighted kappa", Psychological Bulletin 72, 1969: the deviation without agreement.
     """
     n = len(labels)
-    k = int(max(labels.max(), predictions.max())) + 1
-    of_labels = np.bincount(labels, minlength=k) / n
-    of_predictions = np.bincount(predictions, minlength=k) / n
+    named = np.concatenate([labels, predictions])
+    classes, counted = np.unique(named, return_inverse=True)  # of -1 and 1, too
+    k = len(classes)
+    of_labels = np.bincount(counted[:n], minlength=k) / n
+    of_predictions = np.bincount(counted[n:], minlength=k) / n
     if n - n * of_predictions.max() < _FEWEST_OTHERS:
         return False
     both = of_labels * of_predictions

@@ -339,6 +339,11 @@ class Trainer:
         if settings.compile:
             self.compiled = torch.compile(self.model, dynamic=False)
         self.criterion = losses.make_loss(settings.loss, **settings.loss_options)
+        if any(weight.requires_grad for weight in self.criterion.parameters()):
+            problem = (
+                f"{settings.loss!r} has weights of its own, that nobody would train"
+            )
+            fail("loss", problem, "let the network have them, or keep them as buffers")
         self.criterion = self.criterion.to(self.device)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -352,6 +357,7 @@ class Trainer:
         self._left: dict[str, str] = {}  # by the last epoch of this iteration
         self._made = self._parts_of_run()
         self._made_options = self._options()
+        self._made_loss = self._beside_state()
         self._made_state = self._marks()
 
     def _parts_of_run(self) -> tuple[object, ...]:
@@ -359,19 +365,28 @@ class Trainer:
         return self.model, self.compiled, self.criterion, self.optimizer
 
     def _options(self) -> list[object]:
-        """Return what no step changes: the options of the optimiser and the loss."""
-        of_steps = [
+        """Return what no step changes: the options of the optimiser."""
+        of_steps: list[object] = [
             {k: value for k, value in group.items() if k not in ("params", "lr")}
             | {"params": [id(weight) for weight in group["params"]]}
             for group in self.optimizer.param_groups
         ]
-        of_loss = {
-            name: value
-            for name, value in vars(self.criterion).items()
-            if not name.startswith("_") and isinstance(value, (bool, float, int, str))
-        }
-        del of_loss["training"]  # a mode, no option
-        return [*of_steps, of_loss]
+        return of_steps
+
+    def _beside_state(self) -> dict[str, object]:
+        """Return what the loss keeps beside its state: no checkpoint has that."""
+        buffers = dict(self.criterion.named_buffers())
+        unsaved = buffers.keys() - set(self.criterion.state_dict())
+        values = vars(self.criterion) | {name: buffers[name] for name in unsaved}
+        kept: dict[str, object] = {}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                kept[name] = id(value), value._version
+            elif isinstance(value, (bool, float, int, str)):
+                kept[name] = value
+        for name in ("training", "_has_looked"):  # a mode; a loss looks once at logits
+            kept.pop(name, None)
+        return kept
 
     def _marks(self) -> list[object]:
         """Return what changes if weights or the loss's state do, or are frozen.
@@ -384,6 +399,16 @@ class Trainer:
 
     def _refuse_changed(self) -> None:
         """Refuse a run of other weights, or by other steps, than its settings say."""
+        kept, made = self._beside_state(), self._made_loss
+        if kept != made and self.criterion is self._made[2]:
+            changed = [n for n in made | kept if kept.get(n) != made.get(n)]
+            fail(
+                "trainer",
+                f"{changed[0]!r} of its loss was changed since it was made, which "
+                "neither the settings nor a checkpoint would say",
+                "give options to TrainConfig, and let a loss keep what it learns by "
+                "register_buffer",
+            )
         parts = zip(self._parts_of_run(), self._made, strict=True)
         is_another = any(part is not made for part, made in parts)
         is_another = is_another or self._options() != self._made_options
@@ -564,6 +589,7 @@ class Trainer:
             self._load(checkpoint)
             # Those of the device and version that wrote it.
             self._made_options = self._options()
+            self._made_loss = self._beside_state()
             history = checkpoint["history"]
         self._environments = self._environments_of(checkpoint)
         run.record_earlier(self._environments[:-1])

@@ -542,7 +542,10 @@ def derived(results: pd.DataFrame) -> pd.DataFrame:
         groups = {"scarce": of_class[7:10], "other": of_class[:7]}
         for group, names in groups.items():
             mean = by_class[names].mean(axis=1, skipna=False)
-            columns[f"test_raw_{group}_error"] = mean.mask(is_left_out)
+            name = f"test_raw_{group}_error"
+            # Whose column it is already chose the classes, perhaps others.
+            own = results.get(name, pd.Series(np.nan, results.index))
+            columns[name] = _as_numbers(own).fillna(mean.mask(is_left_out))
     fresh = results.drop(columns=list(columns), errors="ignore")
     return pd.concat([fresh, pd.DataFrame(columns, index=results.index)], axis=1)
 

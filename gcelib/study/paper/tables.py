@@ -437,8 +437,9 @@ def _ours(
     """Our numbers for one table, a dict each: the paper's settings and our own data."""
     metrics = list(paper.metric.unique())
     if number == _OF_AUROC:  # our runs may have met other sets than the paper's
-        ends = ("_raw_auroc", "_ats_auroc")
-        metrics = [name for name in map(str, study.runs) if name.endswith(ends)]
+        # Not a column of the test part's own, which a user may have added.
+        pattern = r"(?!test_|val_|half_).*_(raw|ats)_auroc"
+        metrics = [n for n in map(str, study.runs) if re.fullmatch(pattern, n)]
     rows = []
     for dataset, model in study.settings:
         if not _belongs(dataset, model, number, paper):
