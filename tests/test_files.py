@@ -2622,11 +2622,7 @@ def test_confidences_of_the_classes_minus_one_and_one_are_advised_on(tmp_path):
     labels = rng.choice([-1, 1], 400)
     p = 1 / (1 + np.exp(-2 * (2 * rng.normal(size=400) + 2 * labels)))
     predictions = np.where(p > 0.5, 1, -1)
-    table = {
-        "label": labels,
-        "prediction": predictions,
-        "confidence": np.maximum(p, 1 - p),
-    }
-    pd.DataFrame(table).to_csv(tmp_path / "own.csv", index=False)
+    lines = zip(labels, predictions, np.maximum(p, 1 - p), strict=True)
+    write_confidences(tmp_path / "own.csv", "label,prediction,confidence", lines)
     advice = load_own_logits(tmp_path / "own.csv", tmp_path / "own.pt").advise()
     assert advice.rows[0].error == pytest.approx(np.mean(labels != predictions))
