@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from gcelib import _check
 from gcelib._random import RandomStates, random_states, set_random_states
 
+#: Whose a buffer is, its name, itself, and what it held.
+_Buffer = tuple[nn.Module, str, Tensor, Tensor]
+
 
 def accumulated_backward(
     model: nn.Module,
@@ -156,7 +159,7 @@ def _logits_without_gradient(
     buffers = _buffers(model)
     logits = []
     states = []
-    with torch.no_grad():
+    with torch.no_grad(), _kept_once_sent(model, buffers):
         for piece in pieces:
             states.append(random_states(devices))
             logits.append(model(piece.clone()))  # it may write to its input
@@ -173,7 +176,7 @@ def _logits_without_gradient(
     return torch.cat(logits), states
 
 
-def _buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
+def _buffers(model: nn.Module) -> list[_Buffer]:
     """Every buffer: whose it is, its name, itself, and what it holds now."""
     found = []
     for module in model.modules():
@@ -183,6 +186,30 @@ def _buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
                 _check.fail("model", "has buffers without a shape yet", cure)
             found.append((module, name, buffer, buffer.clone()))
     return found
+
+
+@contextlib.contextmanager
+def _kept_once_sent(model: nn.Module, buffers: list[_Buffer]) -> Iterator[None]:
+    """Keep the buffers that DDP sends to all processes when a step begins.
+
+    It sends those of the first process before the first forward pass, and not again
+    before the second one: what was there before would be put back.
+    """
+    is_first = True
+
+    def keep(*_: object) -> None:
+        nonlocal is_first
+        if is_first:
+            for _module, _name, buffer, value in buffers:
+                value.copy_(buffer)
+        is_first = False
+
+    with contextlib.ExitStack() as hooks:
+        for part in model.modules():
+            if isinstance(part, nn.parallel.DistributedDataParallel):
+                hook = part.module.register_forward_pre_hook(keep)
+                hooks.callback(hook.remove)
+        yield
 
 
 def _is_expanded(tensor: Tensor) -> bool:

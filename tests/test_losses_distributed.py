@@ -95,6 +95,30 @@ def values_and_gradients(group):
     return found
 
 
+def buffers_after_steps(group):
+    """Running means of a batch norm, after steps as DDP takes them and in one piece."""
+    rank = dist.get_rank(group)
+    found = {}
+    for way in ("plain", "accumulated"):
+        generator = torch.Generator().manual_seed(rank)
+        norm = torch.nn.BatchNorm1d(N_FEATURES)
+        layer = torch.nn.Linear(N_FEATURES, N_CLASSES)
+        torch.nn.init.constant_(layer.weight, 0.1)
+        torch.nn.init.zeros_(layer.bias)
+        network = torch.nn.Sequential(norm, layer)
+        model = DistributedDataParallel(network, process_group=group)
+        loss = make_loss("gce", process_group=group)
+        for _ in range(3):
+            inputs = rank + torch.randn(8, N_FEATURES, generator=generator)
+            labels = torch.arange(8) % N_CLASSES
+            if way == "plain":
+                loss(model(inputs), labels).backward()
+            else:
+                accumulated_backward(model, loss, inputs, labels, 8)
+        found[way] = norm.running_mean.tolist()
+    return found
+
+
 def what_is_said(rank, pair):
     """Values of ``process_group=``, of copies and pickles, on this process's shard."""
     inputs, labels, model = material("gce")
@@ -164,6 +188,7 @@ def worker(rank, folder):
     pair = dist.new_group([0, 1])
     if rank < 2:
         found[2] = values_and_gradients(pair)
+    found["buffers"] = buffers_after_steps(dist.group.WORLD)
     found["said"] = what_is_said(rank, pair)
     (folder / f"{rank}.json").write_text(json.dumps(found))
     gc.collect()  # DDP's threads must end before the interpreter does
@@ -269,3 +294,14 @@ def test_averaging_the_shards_own_losses_would_be_another_loss():
     )
     gradients = [torch.autograd.grad(loss, model.weight)[0] for loss in (whole, parts)]
     assert (gradients[0] - gradients[1]).abs().max() > 0.01
+
+
+@pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available(),
+    reason="this PyTorch lacks gloo",
+)
+def test_buffers_that_ddp_sends_to_all_processes_stay_sent(found):
+    for rank in range(3):
+        buffers = found[rank]["buffers"]
+        assert buffers["accumulated"] == pytest.approx(buffers["plain"], abs=1e-6)
+    assert found[1]["buffers"]["plain"] != found[0]["buffers"]["plain"]
