@@ -52,7 +52,7 @@ export class NumberTable {
       return html("td", { "data-number": `${name}/${metric}` });
     }));
     const lines = metrics.map(([, title], i) => tableRow(title, this.cells[i]));
-    const samples = `${whole(this.setup.n_samples)} test samples, lower is better`;
+    const samples = `${whole(this.setup.n_samples)} samples, lower is better`;
     this.element.replaceChildren(
       html("caption", {}, names.length ? samples : "Tick a run to see its diagram."),
       tableHead(names.map((name) => this.looks.label(name))),
