@@ -814,53 +814,285 @@ def test_no_run_is_stored_that_its_settings_did_not_make(tmp_path, what):
 
 
 class Learning(losses.Loss):
-    """Cross-entropy that keeps shares of classes, as a loss of one's own may."""
-
-    where = ""
+    """Cross-entropy weighted by what it has seen, as a loss of one's own may be."""
 
     def __init__(self, reduction="mean", *, ignore_index=None):
         super().__init__(reduction, ignore_index=ignore_index)
-        shares = torch.full((10,), 0.1)
-        if self.where == "a weight":
-            self.shares = torch.nn.Parameter(shares)
-        elif self.where in ("a buffer", "an unsaved buffer"):
-            is_saved = self.where == "a buffer"
-            self.register_buffer("shares", shares, persistent=is_saved)
-        elif self.where == "a tensor":
-            self.shares = shares
-        else:
-            self._n_steps = 0
+        self.begin()
+
+    def begin(self):
+        pass
+
+    def weight(self):
+        return 1.0
 
     def per_sample(self, log_probs, labels):
-        if self.where == "a number":
-            self._n_steps += 1
-        elif self.where != "a weight":
-            self.shares.mul_(0.9).add_(0.01)
-        return torch.nn.functional.nll_loss(log_probs, labels, reduction="none")
+        nll = torch.nn.functional.nll_loss(log_probs, labels, reduction="none")
+        return self.weight() * nll
 
 
-@pytest.mark.parametrize(
-    ("where", "message"),
-    [
-        ("a buffer", None),
-        ("a weight", "loss: 'learning' has weights of its own, that nobody would"),
-        ("an unsaved buffer", "trainer: 'shares' of its loss was changed"),
-        ("a tensor", "trainer: 'shares' of its loss was changed"),
-        ("a number", "trainer: '_n_steps' of its loss was changed"),
-    ],
-)
-def test_what_a_loss_learns_has_to_be_in_its_state(
-    tmp_path, monkeypatch, where, message
+class InBuffer(Learning):
+    def begin(self):
+        self.register_buffer("scale", torch.ones(()))
+
+    def weight(self):
+        return self.scale.mul_(0.99).clone()
+
+
+class InUnsavedBuffer(InBuffer):
+    def begin(self):
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+
+
+class InTensor(InBuffer):
+    def begin(self):
+        self.scale = torch.ones(())
+
+
+class InDataOfTensor(InTensor):
+    def weight(self):
+        self.scale.data.mul_(0.99)
+        return self.scale.clone()
+
+
+class InNumber(Learning):
+    n = 0
+
+    def weight(self):
+        self.n += 1
+        return 1 / (1 + 0.02 * self.n)
+
+
+class InNumpyNumber(InNumber):
+    def begin(self):
+        self.n = np.int64(0)
+
+
+class InNumpyArray(Learning):
+    def begin(self):
+        self.scale = np.ones(3)
+
+    def weight(self):
+        self.scale *= 0.99
+        return float(self.scale.mean())
+
+
+class InList(Learning):
+    def begin(self):
+        self.seen = []
+
+    def weight(self):
+        self.seen.append(0.99)
+        return float(np.prod(self.seen))
+
+
+class InDict(Learning):
+    def begin(self):
+        self.kept = {"scale": 1.0}
+
+    def weight(self):
+        self.kept["scale"] *= 0.99
+        return self.kept["scale"]
+
+
+class InInnerModule(Learning):
+    def begin(self):
+        self.inner = InNumber()
+
+    def weight(self):
+        return self.inner.weight()
+
+
+class InGenerator(Learning):
+    def begin(self):
+        self.generator = torch.Generator().manual_seed(0)
+
+    def weight(self):
+        return float(torch.rand((), generator=self.generator))
+
+
+class InGradientAlone(InNumber):
+    """Its value is cross-entropy's; what it has seen scales the gradient."""
+
+    def per_sample(self, log_probs, labels):
+        nll = torch.nn.functional.nll_loss(log_probs, labels, reduction="none")
+        return nll.detach() + self.weight() * (nll - nll.detach())
+
+
+class InUpdate(Learning):
+    """An adaptive loss that keeps the epoch's weight beside its state."""
+
+    scale = 1.0
+
+    def weight(self):
+        return self.scale
+
+    def update(self, val_logits, val_labels):
+        self.scale *= 0.9
+
+
+class AfterWarmUp(Learning):
+    """It counts from the start, but acts on that in the second epoch alone."""
+
+    n = 0
+
+    def weight(self):
+        self.n += 1
+        return 1.0 if self.n < 30 else 2.0
+
+
+FORGETFUL = [
+    InUnsavedBuffer,
+    InTensor,
+    InDataOfTensor,
+    InNumber,
+    InNumpyNumber,
+    InNumpyArray,
+    InList,
+    InDict,
+    InInnerModule,
+    InGenerator,
+    InGradientAlone,
+    InUpdate,
+]
+
+
+class InExtraState(InNumber):
+    def get_extra_state(self):
+        return torch.tensor(self.n)
+
+    def set_extra_state(self, state):
+        self.n = int(state)
+
+
+class CountsItsCalls(InNumber):
+    def weight(self):
+        super().weight()
+        return 1.0
+
+
+class KeepsItsLastValue(Learning):
+    """For a log: a tensor with a gradient, which cannot be copied."""
+
+    def forward(self, logits, labels):
+        self.last = super().forward(logits, labels)
+        return self.last
+
+
+class MakesATableOnce(Learning):
+    table = None
+
+    def per_sample(self, log_probs, labels):
+        if self.table is None:
+            self.table = 1 / torch.arange(1.0, 1.0 + log_probs.shape[1])
+        return super().per_sample(log_probs, labels) * self.table[labels]
+
+
+class SumsAnEpoch(Learning):
+    """An adaptive loss: ``update`` uses up what the epoch has left in a list."""
+
+    def begin(self):
+        self.register_buffer("scale", torch.ones(()))
+        self.sizes = []
+
+    def weight(self):
+        return self.scale.clone()
+
+    def per_sample(self, log_probs, labels):
+        self.sizes.append(len(labels))
+        return super().per_sample(log_probs, labels)
+
+    def update(self, val_logits, val_labels):
+        self.scale.mul_(1 / (1 + sum(self.sizes) / 10_000))
+        self.sizes.clear()
+
+
+class Draws(Learning):
+    def weight(self):
+        return torch.rand(())
+
+
+def of_loss(tmp_path, monkeypatch, build, **options):
+    monkeypatch.setitem(losses.LOSSES, "learning", losses.LossRow(build))
+    options = {"epochs": 3, "eval_every": 3, "ood": []} | options
+    return small(tmp_path, model="mlp", loss="learning", **options)
+
+
+@pytest.mark.parametrize("build", FORGETFUL)
+def test_a_loss_that_no_checkpoint_has_is_refused_before_the_run(
+    tmp_path, monkeypatch, build
 ):
-    build = type("Learning", (Learning,), {"where": where})
-    row = losses.LossRow(build)
-    monkeypatch.setitem(losses.LOSSES, "learning", row)
-    config = small(tmp_path, model="mlp", loss="learning", epochs=1)
-    if message is None:
+    config = of_loss(tmp_path, monkeypatch, build)
+    with pytest.raises(ValueError, match=r"^loss: keeps something beside its state_"):
+        next(fit(config))
+    assert not config.run_dir.exists()
+
+
+def test_a_loss_that_begins_to_forget_later_is_refused_then(tmp_path, monkeypatch):
+    config = of_loss(tmp_path, monkeypatch, AfterWarmUp)
+    epochs = fit(config)
+    next(epochs)
+    with pytest.raises(ValueError, match=r"^loss: keeps something beside its state_"):
+        next(epochs)
+
+
+def test_a_loss_with_weights_is_refused(tmp_path, monkeypatch):
+    class Weighted(Learning):
+        def begin(self):
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+    config = of_loss(tmp_path, monkeypatch, Weighted)
+    with pytest.raises(ValueError, match=r"^loss: 'learning' has weights of its own"):
+        next(fit(config))
+
+
+def test_a_loss_that_does_not_take_its_own_state_is_refused(tmp_path, monkeypatch):
+    class Late(Learning):
+        def weight(self):
+            self.register_buffer("late", torch.ones(()))
+            return 1.0
+
+    config = of_loss(tmp_path, monkeypatch, Late)
+    with pytest.raises(ValueError, match=r"^loss: made anew, it does not take its own"):
+        next(fit(config))
+
+
+OF_WHOLE_STATE = [InBuffer, InExtraState, CountsItsCalls, MakesATableOnce]
+OF_WHOLE_STATE += [SumsAnEpoch, Draws]
+
+
+@pytest.mark.parametrize("build", [*OF_WHOLE_STATE, KeepsItsLastValue])
+@pytest.mark.filterwarnings("ignore:loss. cannot be copied")
+def test_a_stopped_run_of_a_loss_of_ones_own_ends_alike(tmp_path, monkeypatch, build):
+    whole = of_loss(tmp_path / "whole", monkeypatch, build)
+    expected = list(fit(whole))[-1]
+    stopped = of_loss(tmp_path / "stopped", monkeypatch, build)
+    epochs = fit(stopped)
+    next(epochs)
+    epochs.close()
+    found = list(fit(stopped))[-1]
+    for name in ("train_loss", "train_nll", "val_nll", "test_nll"):
+        assert found[name] == expected[name]
+
+
+def test_nobody_sees_what_cannot_be_copied(tmp_path, monkeypatch):
+    config = of_loss(tmp_path, monkeypatch, KeepsItsLastValue, epochs=1)
+    with pytest.warns(UserWarning, match="^loss: cannot be copied") as told:
         list(fit(config))
-        return
-    with pytest.raises(ValueError, match=f"^{message}"):
-        list(fit(config))
+    assert sum("cannot be copied" in str(one.message) for one in told) == 1
+
+
+def test_looking_at_a_loss_leaves_the_one_that_trains_alone(tmp_path, monkeypatch):
+    """No call is added to those of the steps, nor a number drawn."""
+    config = of_loss(tmp_path, monkeypatch, CountsItsCalls, epochs=2)
+    trainer = training.Trainer(training.prepare(config))
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    list(trainer)
+    n_steps = 2 * (-(-len(trainer.splits.train[1]) // config.resolved().batch_size))
+    assert trainer.criterion.n == n_steps
+    assert torch.equal(torch.get_rng_state(), before[0])
+    numpy_state = np.random.get_state()[1]  # noqa: NPY002
+    np.testing.assert_array_equal(numpy_state, before[1])
 
 
 @pytest.mark.parametrize("what", ["optimiser", "weight decay"])

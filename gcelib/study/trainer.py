@@ -8,6 +8,7 @@ both.
 import contextlib
 import copy
 import hashlib
+import inspect
 import json
 import statistics
 import time
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from gcelib import losses, metrics
 from gcelib._check import TellingOnce, fail, warn
 from gcelib._random import seeded
-from gcelib.study import data, networks, own_networks, runs
+from gcelib.study import data, networks, own_losses, own_networks, runs
 from gcelib.study.config import RECIPES, Recipe, Settings, TrainConfig, recipe
 from gcelib.study.data import own
 from gcelib.study.data.batches import are_normalized
@@ -338,13 +339,14 @@ class Trainer:
         self.compiled: Callable[[Tensor], Tensor] = self.model
         if settings.compile:
             self.compiled = torch.compile(self.model, dynamic=False)
-        self.criterion = losses.make_loss(settings.loss, **settings.loss_options)
+        self.criterion = self._new_loss()
         if any(weight.requires_grad for weight in self.criterion.parameters()):
             problem = (
                 f"{settings.loss!r} has weights of its own, that nobody would train"
             )
             fail("loss", problem, "let the network have them, or keep them as buffers")
-        self.criterion = self.criterion.to(self.device)
+        with self._telling_once:
+            own_losses.rehearse(self._new_loss, self._batch_shape(), self.device)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=settings.lr,
@@ -357,36 +359,33 @@ class Trainer:
         self._left: dict[str, str] = {}  # by the last epoch of this iteration
         self._made = self._parts_of_run()
         self._made_options = self._options()
-        self._made_loss = self._beside_state()
         self._made_state = self._marks()
+
+    def _new_loss(self) -> losses.Loss:
+        """Make the loss of the settings, on the device."""
+        settings = self.settings
+        criterion = losses.make_loss(settings.loss, **settings.loss_options)
+        return criterion.to(self.device)
+
+    def _batch_shape(self) -> tuple[int, int]:
+        """Return the shape of a batch's logits."""
+        n_train = len(self.splits.train[1])
+        return min(self.settings.batch_size, n_train), self.splits.n_classes
 
     def _parts_of_run(self) -> tuple[object, ...]:
         """Return what takes the steps, each of which the seed and settings made."""
         return self.model, self.compiled, self.criterion, self.optimizer
 
     def _options(self) -> list[object]:
-        """Return what no step changes: the options of the optimiser."""
+        """Return what no step changes: the options of the optimiser and the loss."""
         of_steps: list[object] = [
             {k: value for k, value in group.items() if k not in ("params", "lr")}
             | {"params": [id(weight) for weight in group["params"]]}
             for group in self.optimizer.param_groups
         ]
-        return of_steps
-
-    def _beside_state(self) -> dict[str, object]:
-        """Return what the loss keeps beside its state: no checkpoint has that."""
-        buffers = dict(self.criterion.named_buffers())
-        unsaved = buffers.keys() - set(self.criterion.state_dict())
-        values = vars(self.criterion) | {name: buffers[name] for name in unsaved}
-        kept: dict[str, object] = {}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                kept[name] = id(value), value._version
-            elif isinstance(value, (bool, float, int, str)):
-                kept[name] = value
-        for name in ("training", "_has_looked"):  # a mode; a loss looks once at logits
-            kept.pop(name, None)
-        return kept
+        names = inspect.signature(type(self.criterion)).parameters
+        values = vars(self.criterion)
+        return [*of_steps, {name: values[name] for name in names if name in values}]
 
     def _marks(self) -> list[object]:
         """Return what changes if weights or the loss's state do, or are frozen.
@@ -399,16 +398,6 @@ class Trainer:
 
     def _refuse_changed(self) -> None:
         """Refuse a run of other weights, or by other steps, than its settings say."""
-        kept, made = self._beside_state(), self._made_loss
-        if kept != made and self.criterion is self._made[2]:
-            changed = [n for n in made | kept if kept.get(n) != made.get(n)]
-            fail(
-                "trainer",
-                f"{changed[0]!r} of its loss was changed since it was made, which "
-                "neither the settings nor a checkpoint would say",
-                "give options to TrainConfig, and let a loss keep what it learns by "
-                "register_buffer",
-            )
         parts = zip(self._parts_of_run(), self._made, strict=True)
         is_another = any(part is not made for part, made in parts)
         is_another = is_another or self._options() != self._made_options
@@ -531,9 +520,10 @@ class Trainer:
         ------
         ValueError
             If the folder holds another result; if the network, loss, optimiser or
-            learning rate is another than the settings say; if weights, or the state of
-            the loss or the optimiser, were changed between two epochs, or after the
-            last one's record.
+            learning rate is another than the settings say; if the loss keeps what it
+            learns beside its state, where no checkpoint has it; if weights, or the
+            state of the loss or the optimiser, were changed between two epochs, or
+            after the last one's record.
         RuntimeError
             If another process writes there.
         FloatingPointError
@@ -589,7 +579,6 @@ class Trainer:
             self._load(checkpoint)
             # Those of the device and version that wrote it.
             self._made_options = self._options()
-            self._made_loss = self._beside_state()
             history = checkpoint["history"]
         self._environments = self._environments_of(checkpoint)
         run.record_earlier(self._environments[:-1])
@@ -644,6 +633,10 @@ class Trainer:
         if isinstance(criterion, _Adaptive):
             with self._telling_once:
                 criterion.update(logits["val"].to(self.device), parts["val"][1])
+        with self._telling_once:
+            own_losses.refuse_what_no_file_keeps(
+                criterion, self._new_loss, self._batch_shape(), self.device
+            )
         if look:
             logits["test"] = self._predicted(parts["test"][0], exact=is_last)
             with self._telling_once:

@@ -101,6 +101,30 @@ def check_ood(name: str) -> Corruption | None:
     return None
 
 
+def is_ood(name: str) -> bool:
+    """Tell whether a name is that of an out-of-distribution set.
+
+    Parameters
+    ----------
+    name : str
+        As for ``check_ood``.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_ood("cifar10_c:fog"), is_ood("mean_of_sets")
+    (True, False)
+    """
+    try:
+        check_ood(name)
+    except ValueError:
+        return False
+    return True
+
+
 def load_ood(
     name: str, like: Splits, root: str | os.PathLike[str] | None = None
 ) -> torch.Tensor:

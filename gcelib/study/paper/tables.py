@@ -14,6 +14,7 @@ from gcelib import _check
 from gcelib.losses import LOSSES
 from gcelib.study.alike import setting_as_text
 from gcelib.study.data.long_tails import split_name
+from gcelib.study.data.ood import is_ood
 from gcelib.study.paper.numbers import KEYS, Study, published, tell_other_recipes
 from gcelib.study.paper.statistics import holm, interval, numbers_in, wilcoxon
 
@@ -437,9 +438,9 @@ def _ours(
     """Our numbers for one table, a dict each: the paper's settings and our own data."""
     metrics = list(paper.metric.unique())
     if number == _OF_AUROC:  # our runs may have met other sets than the paper's
-        # Not a column of the test part's own, which a user may have added.
-        pattern = r"(?!test_|val_|half_).*_(raw|ats)_auroc"
-        metrics = [n for n in map(str, study.runs) if re.fullmatch(pattern, n)]
+        named = [re.fullmatch(r"(.+)_(raw|ats)_auroc", str(n)) for n in study.runs]
+        # A user may have added a column of another meaning, such as a mean over sets.
+        metrics = [name[0] for name in named if name and is_ood(name[1])]
     rows = []
     for dataset, model in study.settings:
         if not _belongs(dataset, model, number, paper):
