@@ -556,6 +556,25 @@ def test_a_users_own_means_of_classes_are_kept():
     assert paper.derived(table).test_raw_scarce_error[1] == pytest.approx(0.08)
 
 
+@pytest.mark.parametrize("backend", ["numpy_nullable", "pyarrow"])
+@pytest.mark.filterwarnings("error")
+def test_the_missing_numbers_of_other_kinds_of_columns(backend):
+    if backend == "pyarrow":
+        pytest.importorskip("pyarrow")
+    table = pd.DataFrame(
+        {
+            **{f"test_raw_error_class{k}": [k / 100, 0.5] for k in range(10)},
+            "test_raw_worst_class_error": [None, 0.75],
+            "test_raw_scarce_error": [0.25, None],
+            "dataset": "cifar10",
+        }
+    )
+    found = paper.derived(table.convert_dtypes(dtype_backend=backend))
+    assert found.test_raw_worst_class_error.tolist() == [0.09, 0.75]
+    assert found.test_raw_scarce_error.tolist() == [0.25, 0.5]
+    assert found.test_raw_other_error.tolist() == pytest.approx([0.03, 0.5])
+
+
 OTHER_IMAGES = ["svhn", "noise", "cifar10_c", "cifar10_c:fog", "cifar10_c:fog:3"]
 OTHER_IMAGES += [name for name, source in data.DATASETS.items() if not source.is_table]
 

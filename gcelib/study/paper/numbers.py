@@ -252,7 +252,8 @@ class Study:
 def _as_numbers(values: pd.Series) -> pd.Series:
     """A column as numbers, which a file with decimal commas gives as text."""
     if pd.api.types.is_numeric_dtype(values):
-        return values
+        has_own_missing = pd.api.types.is_extension_array_dtype(values)
+        return values.astype(float) if has_own_missing else values
     try:
         return decimals.to_numeric(values)
     except (ValueError, TypeError) as error:
