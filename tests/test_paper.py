@@ -484,6 +484,18 @@ def test_a_report_says_which_of_several_variants_it_shows(monkeypatch, recwarn):
     assert len(report.open_report("runs", "b")[1].runs) == 2
 
 
+@pytest.mark.parametrize("name", ["mean", "std", "25%", "average", "mean ± std"])
+def test_rows_of_statistics_below_the_seeds_are_refused(name, tmp_path):
+    table = _trained()
+    last = table[table.seed == table.seed.max()].assign(seed=name)
+    pd.concat([table, last]).to_csv(tmp_path / "runs.csv", index=False)
+    message = rf"hold {re.escape(repr(name))} as a seed beside '1'"
+    with pytest.raises(ValueError, match=message):
+        paper.compare(pd.read_csv(tmp_path / "runs.csv"))
+    named = table.assign(seed=table.seed.map("fold{}".format))
+    assert len(paper.compare(named)) == len(paper.compare(table))
+
+
 def test_seeds_that_cannot_be_paired_are_told():
     table = _trained()
     mixed = table.astype({"seed": object})

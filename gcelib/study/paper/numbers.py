@@ -41,6 +41,7 @@ _CONDITIONS = (
 #: What ``cifar10_c`` means when nothing more is said: see ``data.check_ood``.
 _PAPERS_CORRUPTION = re.compile("cifar10_c:gaussian_noise(:5)?_")
 
+_A_NUMBER = re.compile(r"\s*[+-]?\d+([.,]0*)?\s*")
 _OF_CLASS = re.compile(r"test_raw_error_class\d+")
 
 #: Columns of a results table whose numbers are shares between 0 and 1.
@@ -126,7 +127,8 @@ class Study:
     ------
     TypeError, ValueError
         If ``results`` is something else, lacks columns, holds a seed twice, seeds as
-        text beside seeds as numbers, which would be no pairs, names of gcelib in
+        text beside seeds as numbers, which would be no pairs, rows called "mean" or the
+        like beside numbered seeds, names of gcelib in
         another spelling (``GCE``), or shares (errors, ECEs, AUROCs) above 1.
 
     Warns
@@ -327,12 +329,23 @@ def _one_variant(results: pd.DataFrame | None, variant: str) -> pd.DataFrame:
     if kept["seed"].map(lambda seed: isinstance(seed, str)).nunique() > 1:
         cure = "write them in one way: results['seed'].astype(int)"
         _check.fail("results", "hold seeds as numbers and as text", cure)
+    _refuse_rows_of_statistics(kept["seed"])
     if kept.duplicated(KEYS).any():
         problem = f"hold two runs of one seed (variant {variant!r})"
         _check.fail("results", problem, "keep one of them")
     _refuse_other_spellings(kept)
     _refuse_percent(kept)
     return kept
+
+
+def _refuse_rows_of_statistics(seeds: pd.Series) -> None:
+    """Refuse "mean" or "std" below the seeds, which would be runs like the others."""
+    names = list(dict.fromkeys(map(str, seeds)))
+    others = [name for name in names if not _A_NUMBER.fullmatch(name)]
+    if 0 < len(others) < len(names):
+        problem = f"hold {others[0]!r} as a seed beside {names[0]!r} and others"
+        cure = "drop rows that are no runs (means, spreads), or number the seeds"
+        _check.fail("results", problem, cure)
 
 
 def _refuse_other_spellings(table: pd.DataFrame) -> None:
