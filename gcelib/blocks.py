@@ -34,16 +34,16 @@ def rounding(dtype: torch.dtype, *, probabilities: bool = False) -> float:
     """How far a probability may lie above a bin's edge, relative, and count as on it.
 
     Four units of rounding of the type in which the softmax is computed, at least
-    float32; of probabilities in half precision, which were rounded once more, one unit
-    of theirs. In float64 so much that 1 - 0.95 is 0.05, a unit of 1 above it, and so is
-    the softmax of its logarithm.
+    float32; of probabilities in half precision, which were rounded once more, half a
+    unit of theirs besides. In float64 so much that 1 - 0.95 is 0.05, a unit of 1 above
+    it, and so is the softmax of its logarithm.
     """
     computed = torch.promote_types(dtype, torch.float32)
     tolerance = 4 * torch.finfo(computed).eps
     if computed == torch.float64:
         return _OF_RESTS
     if probabilities and dtype.itemsize < 4:
-        return max(tolerance, torch.finfo(dtype).eps)
+        return tolerance + torch.finfo(dtype).eps / 2
     return tolerance
 
 

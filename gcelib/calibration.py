@@ -34,6 +34,7 @@ from gcelib.calibrator import (
     interpolate,
 )
 from gcelib.ensemble import EnsembleTemperatureScaling
+from gcelib.isolation import usual_kernels
 from gcelib.spline import SplineCalibration
 from gcelib.temperature import TemperatureScaling, warn_of_bound
 from gcelib.threads import float32_by_default
@@ -152,6 +153,7 @@ class IsotonicCalibration(Calibrator):
         probs = logits.double().softmax(1)
         moved = interpolate(probs.T, self.points, self.values).T
         moved = torch.maximum(moved, self.floor)
+        moved = torch.where(probs.isnan(), probs, moved)  # an exported program may ask
         return (moved / moved.sum(1, keepdim=True)).log().to(logits.dtype)
 
 
@@ -231,7 +233,7 @@ class StructuredMatrixScaling(Calibrator):
             get_calibrator = _importing_probmetrics()
 
         probs = logits.double().softmax(1).numpy()
-        with float32_by_default(), torch.enable_grad():
+        with float32_by_default(), usual_kernels(), torch.enable_grad():
             fitted = get_calibrator("sms", sms_print_init_info=False)
             fitted.fit(probs, labels.numpy())
         temperature = 1 / float(fitted.ts_.cal_.invtemp_)

@@ -847,6 +847,11 @@ def test_export(name):
         model, (logits[:4],), dynamic_shapes=({0: torch.export.Dim("batch")},)
     )
     torch.testing.assert_close(exported.module()(logits), model(logits))
+    odd = logits[:4].clone()
+    odd[1, 2] = torch.nan
+    odd[2] = torch.inf
+    found = exported.module()(odd)  # which looks at no value
+    assert found.softmax(1).isnan().any(1).tolist() == [False, True, True, False]
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(logits), model(logits))
 

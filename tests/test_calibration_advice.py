@@ -563,7 +563,8 @@ def test_the_lines_that_load_do_what_the_advised_calibrator_does(form, tmp_path)
         expected = expected.softmax(1)
     if form == "confidences":
         expected = expected[:, 1]
-    torch.testing.assert_close(names["calibrated"], expected)
+    calibrated = torch.as_tensor(names["calibrated"])
+    torch.testing.assert_close(calibrated, expected)
 
 
 def an_advice(name, form="logits", n_classes=2):
@@ -1191,6 +1192,32 @@ def test_what_was_judged_of_sure_confidences_is_what_the_saved_lines_do(
     exec(advice.usage(path), names)
     said = advice.after.softmax(1)[:, 1]
     torch.testing.assert_close(names["calibrated"], said, rtol=0, atol=1e-6)
+
+
+def test_what_is_left_as_it_is_keeps_its_ece(tmp_path):
+    """Votes of 50 trees in float32, which a list widened, lie on edges of bins."""
+    rng = np.random.default_rng(4)
+    truth = rng.beta(1.2, 1.2, 2000)
+    labels = (rng.random(2000) < truth).astype(int)
+    of_one = rng.binomial(50, truth) / 50
+    exact = np.stack([1 - of_one, of_one], 1)
+    votes = exact.astype(np.float32).tolist()
+    right = exact.argmax(1) == labels
+    expected = gcelib.ece(exact[1000:], labels[1000:], probabilities=True)
+    half = votes[:1000], labels[:1000], votes[1000:], labels[1000:]
+    advice = advise(*half, probabilities=True)
+    assert advice.name == "raw"
+    names = {"probabilities": votes[1000:]}
+    exec(advice.usage(advice.save(tmp_path / "c.pt"), "probabilities"), names)
+    found = gcelib.ece(names["calibrated"], labels[1000:], probabilities=True)
+    assert found == pytest.approx(expected, abs=1e-7)
+    sure = exact.max(1).astype(np.float32).tolist()
+    advice = advise_confidences(sure[:1000], right[:1000], sure[1000:], right[1000:])
+    assert advice.name == "raw"
+    names = {"confidences": sure[1000:]}
+    exec(advice.usage(advice.save(tmp_path / "d.pt")), names)
+    found = gcelib.Reliability.from_confidences(names["calibrated"], right[1000:]).ece
+    assert found == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -206,6 +206,29 @@ def test_a_clicked_bar_lists_as_many_samples_as_it_counts(browser, binning):
         assert explorer.answer["samples"]["count"] == counted
 
 
+@pytest.mark.parametrize("kind", ["sure", "rounded", "same"])
+@pytest.mark.parametrize("binning", ["width", "mass", "equal"])
+def test_the_bars_at_both_ends_list_what_they_count(browser, binning, kind):
+    """A click asks for the first one from 0 and for the last one up to 1."""
+    explorer = explorer_of(kind, 400, 4, 5)
+    browser.call("load", json.dumps(as_data(explorer)))
+    explorer.binning = binning
+    explorer.n_bins = 20
+
+    def ask():
+        return json.loads(browser.call("ask", json.dumps(explorer.question)))
+
+    row = next(row for row in ask()["rows"] if row["name"] == "ce")
+    ranges = list(zip(row["edges"][:-1], row["edges"][1:], strict=True))
+    for at, low, high in ((0, 0, ranges[0][1]), (19, ranges[19][0], 1)):
+        if row["counts"][at]:
+            explorer.selected = {"kind": "bar", "run": "ce", "low": low, "high": high}
+            alike = [bar for bar, other in enumerate(ranges) if other == (low, high)]
+            counted = sum(row["counts"][bar] for bar in {at, *alike})
+            assert ask()["samples"]["count"] == counted
+            assert explorer.answer["samples"]["count"] == counted
+
+
 def test_a_matrix_is_applied_as_structured_matrix_scaling_does(browser):
     """Its library takes long to load, so the state is made up."""
     g = torch.Generator().manual_seed(0)

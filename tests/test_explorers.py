@@ -201,6 +201,22 @@ def test_a_bar_lists_its_own_samples_worst_first(
     assert e.answer["samples"]["count"] == got["wrong"]
 
 
+@pytest.mark.parametrize("n_bins", [4, 10, 20])
+@pytest.mark.parametrize("binning", ["width", "mass", "equal"])
+def test_the_first_and_the_last_bar_list_what_they_count(binning, n_bins):
+    """Also of votes, which tie, as a click asks for them: from 0, and up to 1."""
+    rng = np.random.default_rng(3)
+    votes = rng.multinomial(10, [0.4, 0.35, 0.25], 1000) / 10
+    runs = {"votes": (votes, rng.integers(0, 3, 1000))}
+    e = ReliabilityExplorer(runs, probabilities=True, binning=binning, n_bins=n_bins)
+    row = e.answer["rows"][0]
+    ends = {0: (0, row["edges"][1]), n_bins - 1: (row["edges"][-2], 1)}
+    for at, (low, high) in ends.items():
+        if row["counts"][at]:
+            e.selected = {"kind": "bar", "run": "votes", "low": low, "high": high}
+            assert e.answer["samples"]["count"] == row["counts"][at]
+
+
 def test_a_selection_is_of_confidences_and_outlives_other_bins():
     e = explorer(selected={"kind": "bar", "run": "ce", "low": 0.5, "high": 0.75})
     before = e.answer["samples"]
@@ -278,6 +294,46 @@ def test_a_kernel_answers_each_message_once_and_sends_the_pictures(monkeypatch):
     index = e.reply["samples"]["index"]
     sent = np.frombuffer(e.reply["pixels"], np.uint8).reshape(4, 3, 5, 6)
     np.testing.assert_array_equal(sent, IMAGES[index])
+
+
+def test_no_page_is_written_that_would_need_a_kernel(monkeypatch, tmp_path):
+    monkeypatch.setattr(explorers.reliability, "MOST_CELLS", 100)
+    path = tmp_path / "page.html"
+    with pytest.raises(ValueError, match=r"^save: the runs hold 7,200 logits, .*100 "):
+        explorer().save(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("form", ["logits", "probabilities", "confidences"])
+def test_of_too_many_logits_a_page_shows_a_part_and_says_so(
+    monkeypatch, tmp_path, form
+):
+    runs = {name: TEST[name] for name in ("ce", "gce")}
+    if form == "probabilities":
+        runs = {n: (z.double().softmax(1), y) for n, (z, y) in runs.items()}
+    if form == "confidences":
+        logits, labels = TEST["ce"]
+        sure, top = logits.double().softmax(1).max(1)
+        runs = {"ce": (sure, top == labels), "gce": (sure**2, top == labels)}
+    options = {} if form == "logits" else {form: True}
+    whole = ReliabilityExplorer.for_page(runs, **options)
+    n_samples = len(TEST["ce"][1])
+    n_cells = sum(z.numel() for z in whole._test.values())
+    assert whole.answer == ReliabilityExplorer(runs, **options).answer
+    monkeypatch.setattr(explorers.reliability, "MOST_CELLS", n_cells // 4)
+    message = f"^runs: {n_samples:,} samples of .* shows {n_samples // 4:,} of them"
+    with pytest.warns(UserWarning, match=message):
+        page = ReliabilityExplorer.for_page(runs, **options)
+    path = page.save(tmp_path / "page.html")
+    text = path.read_text()
+    assert '"data": null' not in text
+    assert f": {n_samples // 4:,} of {n_samples:,} samples" in text
+    shown = np.sort(np.random.default_rng(0).permutation(n_samples)[: n_samples // 4])
+    part = {name: (z[shown], y[shown]) for name, (z, y) in runs.items()}
+    expected = ReliabilityExplorer(part, **options).answer["rows"]
+    for row, other in zip(page.answer["rows"], expected, strict=True):
+        assert row["counts"] == other["counts"]
+        assert row["numbers"] == pytest.approx(other["numbers"], abs=1e-9)
 
 
 # --- input ----------------------------------------------------------------------------

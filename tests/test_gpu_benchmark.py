@@ -187,8 +187,9 @@ def test_a_wait_for_the_device_would_be_noticed(gpu, monkeypatch):
             )
 
     monkeypatch.setitem(losses.LOSSES, "waits", losses.LossRow(Waits))
-    with pytest.raises(RuntimeError, match="meta"):
+    with pytest.raises(RuntimeError, match="meta") as refused:
         gpu.waits("convnet", "waits", gpu.QUICK, torch.device("cpu"))
+    assert any(entry.name == "train_epoch" for entry in refused.traceback)
     assert data.batches is training.data.batches
     assert gpu.waits("convnet", "gce", gpu.QUICK, torch.device("cpu")) == {
         "steps": 3,

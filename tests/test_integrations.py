@@ -136,6 +136,31 @@ def test_lightning_s_modules_log_each_number_once_and_for_all_processes(run, nam
     assert logged == [("val_nll", True), ("val_ece", True)]
 
 
+@pytest.mark.parametrize("name", ["Classifier", "Metered"])
+def test_lightning_s_modules_forget_a_validation_that_was_broken_off(run, name):
+    names = run("Lightning", "lightning")
+
+    class Stopping(names[name]):
+        stops = True
+
+        def validation_step(self, batch, batch_index):
+            super().validation_step(batch, batch_index)
+            if self.stops:
+                raise RuntimeError("broken off")
+
+    module = Stopping()
+    loader = names["DataLoader"](names["val_set"], 32)
+    with pytest.raises(RuntimeError, match="broken off"):
+        names["trainer"]().validate(module, loader, verbose=False)
+    module.stops = False
+    with torch.no_grad():
+        for weight in module.model.parameters():
+            weight.mul_(0.5)
+    (found,) = names["trainer"]().validate(module, loader, verbose=False)
+    logits = module.model(names["inputs"][32:]).detach()
+    assert found["val_nll"] == pytest.approx(nll(logits, names["labels"][32:]))
+
+
 def test_lightning_s_validation_alone_leaves_adafocal_as_it_is(run):
     names = run("Lightning", "lightning")
     module = names["Classifier"]()

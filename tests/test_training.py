@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from gcelib import data, losses, metrics, runs, training
+from gcelib.isolation import torch_defaults
 from gcelib.study import environment, networks
-from gcelib.study.isolation import torch_defaults
 from gcelib.study.trainer import RECIPES, TrainConfig, fit, recipe
 
 

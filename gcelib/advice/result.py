@@ -173,7 +173,8 @@ class Advice:
         Returns
         -------
         str
-            Python code.
+            Python code. Where no calibrator is advised, probabilities and confidences
+            are left as they are.
 
         Raises
         ------
@@ -189,6 +190,9 @@ class Advice:
         name = "ts_nll" if self.name == "raw" else self.name
         if (form == "confidences") != (self.form == "confidences"):
             self._refuse_other_classes(name, form)
+        if self.name == "raw" and form != "logits":
+            # Logarithms and back would move them beside the edges of bins.
+            return f"calibrated = {form}  # as they are: no calibrator is advised"
         names = ["make_calibrator"]
         if form != "logits":
             names = [f"logits_from_{form}", *names]

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from gcelib._check import fail
 from gcelib._random import seeded
+from gcelib.isolation import torch_defaults
 from gcelib.study import data, networks, own_networks, runs
 from gcelib.study.config import Settings, TrainConfig
-from gcelib.study.isolation import torch_defaults
 
 
 def check_duration(config: TrainConfig) -> None:

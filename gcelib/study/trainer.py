@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from gcelib import losses, metrics
 from gcelib._check import TellingOnce, fail, warn
 from gcelib._random import seeded
+from gcelib.isolation import torch_defaults
 from gcelib.study import data, networks, own_losses, own_networks, runs
 from gcelib.study.config import RECIPES, Recipe, Settings, TrainConfig, recipe
 from gcelib.study.data import own
@@ -35,7 +36,6 @@ from gcelib.study.duration import (
     refuse_long_run_before_loading,
 )
 from gcelib.study.environment import Environment, environment, processor, unlike_days
-from gcelib.study.isolation import torch_defaults
 from gcelib.study.measuring import measure, measure_further
 
 __all__ = [

@@ -109,7 +109,8 @@ class Explorer(anywidget.AnyWidget):
         Raises
         ------
         ValueError
-            If the logits alone are more than that, or ``path`` is no HTML file.
+            If the logits alone are more than that, or more than a page answers from, or
+            ``path`` is no HTML file.
 
         Examples
         --------
@@ -121,6 +122,7 @@ class Explorer(anywidget.AnyWidget):
         """
         if Path(path).suffix.lower() not in (".html", ".htm"):
             fail("path", f"{str(path)!r} does not end in .html", "name an HTML file")
+        self._refuse_to_leave_a_kernel()
         picture = self._picture()
         bare = len(self._html(picture, 0))
         room = MOST_IN_FILE - bare - 1000
@@ -130,6 +132,9 @@ class Explorer(anywidget.AnyWidget):
         heading = html.escape(title or self._title(), quote=False)
         # base64 makes four bytes of three
         return bundle.write_page(path, heading, [self._html(picture, room * 3 // 4)])
+
+    def _refuse_to_leave_a_kernel(self) -> None:
+        """Refuse a file of its own where only a kernel can answer."""
 
     def _title(self) -> str:
         """The heading of a saved page."""

@@ -7,7 +7,7 @@ import math
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from gcelib._check import (
     known_keys,
     listed,
     number,
+    warn,
 )
 from gcelib.bins import Binning, bin_scale, cut_sorted
 from gcelib.blocks import rounding
@@ -206,6 +207,8 @@ class ReliabilityExplorer(Explorer):
             form = "confidences"
             class_names = class_names or ("wrong", "right")
         self._predicts = 1 if form == "confidences" else None
+        #: How many samples there are, if the explorer shows a part of them.
+        self._drawn_from: int | None = None
         self._read(runs, dict(val or {}), images, class_names, form)
         self._offer_calibrators()
         self._fitted: dict[tuple[str, str], Any] = {}
@@ -217,6 +220,65 @@ class ReliabilityExplorer(Explorer):
         if not self._in_browser:
             self.observe(self._reply, self.settings)
             self._reply()
+
+    @classmethod
+    def for_page(
+        cls,
+        runs: Mapping[str, tuple[Any, Any]],
+        *,
+        probabilities: bool = False,
+        confidences: bool = False,
+    ) -> Self:
+        """Make an explorer that ``save`` takes, of however many logits.
+
+        Of more than ``MOST_CELLS`` it shows as many samples as a page can answer from,
+        drawn without replacement, always the same.
+
+        Parameters
+        ----------
+        runs : mapping from names to pairs (logits (N, K), labels (N,))
+            All of the same test samples.
+        probabilities, confidences : bool, default False
+            What the pairs hold, as for the class.
+
+        Returns
+        -------
+        ReliabilityExplorer
+
+        Warns
+        -----
+        UserWarning
+            If it shows a part of the samples: their ECE is larger by chance.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is malformed; the message begins with its name.
+
+        Examples
+        --------
+        >>> pair = np.eye(3, dtype=np.float32), np.array([0, 1, 1])
+        >>> ReliabilityExplorer.for_page({"ours": pair}).answer["rows"][0]["counts"][11]
+        3
+        """
+        whole = cls(runs, probabilities=probabilities, confidences=confidences)
+        if whole._in_browser:
+            return whole
+        n_samples, n_classes = len(whole._labels), len(whole._names)
+        n_shown = max(1, MOST_CELLS // (n_classes * len(runs)))
+        warn(
+            f"runs: {n_samples:,} samples of {n_classes:,} classes are too many for a "
+            f"page; it shows {n_shown:,} of them, drawn at random, whose ECE is larger "
+            "by chance"
+        )
+        drawn = np.random.default_rng(0).permutation(n_samples)[:n_shown]
+        shown = torch.from_numpy(np.sort(drawn))
+        labels = whole._labels[shown]
+        part = cls({name: (z[shown], labels) for name, z in whole._test.items()})
+        part._predicts = whole._predicts
+        part._names = whole._names
+        part._drawn_from = n_samples
+        return part
 
     def _read(
         self,
@@ -511,12 +573,17 @@ class ReliabilityExplorer(Explorer):
         """Which of the sorted values the selected bar holds.
 
         If the range is that of a bar in view, those that were counted there: bars of
-        equal values have the same range, and go together.
+        equal values have the same range, and go together. The first bar may be asked
+        for from 0, the last one up to 1, which is where their values could lie.
         """
         low = self.selected["low"]
         high = self.selected["high"]
         edges, cuts = cut_sorted(values, self.n_bins, self.binning, _TOLERANCE)
-        bars = np.flatnonzero((edges[:-1] == low) & (edges[1:] == high))
+        begins = edges[:-1] == low
+        ends = edges[1:] == high
+        begins[0] |= low <= edges[0]
+        ends[-1] |= high >= edges[-1]
+        bars = np.flatnonzero(begins & ends)
         inside = np.zeros(len(values), dtype=bool)
         if len(bars):
             inside[cuts[bars[0]] : cuts[bars[-1] + 1]] = True
@@ -560,6 +627,17 @@ class ReliabilityExplorer(Explorer):
         return {"index": i, "label": int(self._labels[i]), "probs": probs}
 
     # --- the page ---------------------------------------------------------------------
+
+    def _refuse_to_leave_a_kernel(self) -> None:
+        """Refuse a page that would show no diagram."""
+        if self._in_browser:
+            return
+        n_cells = sum(logits.numel() for logits in self._test.values())
+        problem = f"the runs hold {n_cells:,} logits, and a page without a kernel "
+        problem += f"answers from {MOST_CELLS:,} at most"
+        cure = "pass fewer runs, or save ReliabilityExplorer.for_page(runs), which "
+        cure += "draws samples"
+        fail("save", problem, cure)
 
     def _content(self, image_bytes: int) -> dict[str, object]:
         """Setup, logits with fitted calibrators where the browser answers, images."""
@@ -688,4 +766,8 @@ class ReliabilityExplorer(Explorer):
 
     def _title(self) -> str:
         """The heading of a saved page."""
-        return "Reliability of " + ", ".join(style(name).label for name in self._test)
+        shown = ", ".join(style(name).label for name in self._test)
+        if self._drawn_from is None:
+            return f"Reliability of {shown}"
+        n_shown = len(self._labels)
+        return f"Reliability of {shown}: {n_shown:,} of {self._drawn_from:,} samples"

@@ -129,7 +129,12 @@ function sortedOf(view) {
  * @param {number} tolerance
  * @returns {(i: number) => boolean} */
 export function inBar({ values }, { edges, places }, { low, high }, tolerance) {
-  const isBar = edges.map((edge, bin) => edge === low && edges[bin + 1] === high);
+  const last = edges.length - 2;
+  const begins = (/** @type {number} */ bin) =>
+    edges[bin] === low || (bin === 0 && low <= edges[0]);
+  const ends = (/** @type {number} */ bin) =>
+    edges[bin + 1] === high || (bin === last && high >= edges[last + 1]);
+  const isBar = edges.map((_, bin) => bin <= last && begins(bin) && ends(bin));
   if (isBar.includes(true)) return (i) => isBar[places[i]];
   return (i) => {
     const at = values[i] * (1 - tolerance);

@@ -28,7 +28,7 @@ const STATES = {
     + "Shown is the last answer.",
   gone: "The kernel is gone: shown is the last answer. Run the cell again.",
   alone: "So many logits are answered by a kernel, and none is here: "
-    + "run the cell again.",
+    + "run the cell again. Until then, a picture:",
 };
 
 let views = 0;
@@ -72,8 +72,12 @@ class ReliabilityView {
     });
     this.drawings = this.allDrawings();
     root.setAttribute("aria-label", "Reliability explorer");
-    root.append(choices(settings, setup), this.notice, this.notes.element);
-    root.append(this.diagramAndNumbers());
+    this.living = [
+      choices(settings, setup), this.notes.element, this.diagramAndNumbers(),
+    ];
+    // The picture that scripts replace, where nobody answers.
+    this.picture = document.createElement("slot");
+    root.append(this.living[0], this.notice, ...this.living.slice(1), this.picture);
   }
 
   diagramAndNumbers() {
@@ -132,6 +136,8 @@ class ReliabilityView {
     this.root.dataset.state = state;
     this.root.setAttribute("aria-busy", String(busy));
     this.notice.textContent = STATES[state];
+    for (const element of this.living) element.hidden = state === "alone";
+    this.picture.hidden = state !== "alone";
   }
 
   /** Where samples were asked for, the focus is again when they are closed.

@@ -36,7 +36,7 @@ def torch_defaults() -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(float32_by_default())
-        stack.enter_context(_usual_kernels())
+        stack.enter_context(usual_kernels())
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
@@ -56,7 +56,8 @@ def _use_usual_kernels(stack: contextlib.ExitStack) -> None:
     _float32_products(stack)  # after the flags, which set a precision, too
 
 
-_usual_kernels = SharedChange(_use_usual_kernels)
+#: A block whose kernels are those of a fresh process: float32 products are exact.
+usual_kernels = SharedChange(_use_usual_kernels)
 
 
 def _deterministic_algorithms(stack: contextlib.ExitStack) -> None:
