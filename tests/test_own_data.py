@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import struct
+import subprocess
 import sys
 import textwrap
 import types
@@ -398,6 +399,316 @@ def test_the_fingerprint_of_a_notebooks_network_covers_the_files_it_uses(
         importlib.invalidate_caches()
         seen.add(notebook(cell))
     assert len(seen) == 2
+
+
+LAYERS = """
+import collections, functools, numpy as np, torch
+from torch import nn
+class Noise(nn.Module):
+    def __init__(self, std):
+        super().__init__()
+        self.std = std
+    def set_std(self, std): self.std = std
+    def forward(self, x): return x + self.std * torch.randn_like(x)
+class Scale(nn.Module):
+    def __init__(self, mean):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.std = torch.tensor([1.0, 2.0])
+    def forward(self, x):
+        y = torch.add(x, self.mean.add(1))
+        return y.sub_(self.mean)
+class Lambda(nn.Module):
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+    def forward(self, x): return self.f(x)
+class Drop(nn.Dropout):
+    def __init__(self, p, ramp):
+        super().__init__(p)
+        self.ramp = ramp
+class Holder:
+    def __init__(self, layer): self.layer = layer
+def twice(x): return 2 * x
+noise, scale, applied, drop = Noise(0.1), Scale(0.5), Lambda(twice), Drop(0.1, 5)
+listed, held, within = [Noise(0.3)], Holder(Noise(0.4)), nn.Sequential(Noise(0.6))
+class Cut(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.inner = Noise(n)
+cut = Cut(7)
+class Guarded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self._size = 1
+    @property
+    def size(self): return self._size
+    @size.setter
+    def size(self, size): self._size = size
+    def forward(self, x): return x * self.size
+guarded = Guarded()
+guarded.size = 19
+later = Noise(None)
+later.set_std(0.8)
+def build(k, shape):
+    return noise, scale, applied, drop, listed, held, within, cut, later, guarded
+"""
+OTHER_LAYERS = [
+    *[("Noise(0.1)", "Noise(3.0)"), ("Scale(0.5)", "Scale(0.6)"), ("2 * x", "3 * x")],
+    *[("1.0, 2.0", "1.0, 3.0"), ("Drop(0.1, 5)", "Drop(0.1, 50)"), ("0.3", "0.4")],
+    *[("0.4", "0.5"), ("0.6", "0.7"), ("Cut(7)", "Cut(8)"), ("(0.8)", "(0.9)")],
+    *[
+        ("Lambda(twice)", "Lambda(torch.relu)"),
+        ("y.sub_(", "y.add_("),
+        ("= 19", "= 20"),
+    ],
+]
+CALLABLES = """
+import collections, functools, numpy as np, torch
+from torch import nn
+A, B = 1, 2
+class Net(nn.Module):
+    __scale__ = 3
+    @functools.cached_property
+    def width(self): return 4 + A
+    def _times(self, n): return n
+    times = functools.partialmethod(_times, 5)
+@torch.jit.script
+def swish(x): return x * torch.sigmoid(x * 6.0)
+@np.vectorize
+def rounded(x): return x + 7 + B
+class Wrapper:
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+        self.function, self.depth = function, 8
+    def __call__(self, *args): return self.function(*args)
+@Wrapper
+def head(k): return 9
+class Options(dict):
+    def size(self): return 10
+options = Options()
+options.depth = 11
+by_name = collections.defaultdict(lambda: 12)
+squash = (
+    lambda x: torch.relu(x)
+    * 13
+)
+acts = {
+    "a": lambda x:
+        x * 14,
+}
+both = [lambda x: x + 15, lambda x: x - 15]
+act = both[0]
+class Kind(type):
+    @property
+    def size(self): return 16
+class Sized(metaclass=Kind): pass
+def build(k, shape):
+    return Net, swish, rounded, head, options, by_name, squash, acts, act, Sized
+build.width = 17
+"""
+OTHER_CALLABLES = [
+    *[("A, B = 1", "A, B = -1"), ("= 1, 2", "= 1, -2"), ("__ = 3", "__ = -3")],
+    *[("4 + A", "-4 + A"), (", 5)", ", -5)"), ("6.0", "-6.0"), ("+ 7", "- 7")],
+    *[("function, 8", "function, -8"), ("return 9", "return -9"), ("10", "-10")],
+    *[("11", "-11"), ("12", "-12"), ("* 13", "* -13"), ("* 14", "* -14")],
+    *[("both[0]", "both[1]"), ("16", "-16"), ("17", "-17")],
+]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+@pytest.mark.parametrize(
+    ("cell", "line", "new"),
+    [(LAYERS, *pair) for pair in OTHER_LAYERS]
+    + [(CALLABLES, *pair) for pair in OTHER_CALLABLES],
+)
+def test_a_fingerprint_covers_own_layers_and_all_that_holds_code(
+    notebook, cell, line, new
+):
+    before = notebook(cell)
+    assert notebook(cell) == before
+    assert cell.count(line) == 1
+    assert notebook(cell.replace(line, new)) != before
+
+
+def test_settings_of_layers_from_an_own_file_are_in_a_notebooks_fingerprint(
+    modules, notebook
+):
+    text = LAYERS.partition("def twice")[0]
+    (modules / "my_own_layers.py").write_text(text)
+    cell = "from my_own_layers import Noise\nnoise = Noise(0.1)\n"
+    cell += "def build(k, shape): return noise\n"
+    assert notebook(cell) == notebook(cell)
+    assert notebook(cell) != notebook(cell.replace("0.1", "3.0"))
+
+
+COUNTING = """
+import functools, torch
+import torch.nn.functional as F
+from torch import nn
+def update(mean, x): mean.copy_(x.mean(0))
+class Busy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.std, self.calls, self.seen, self.cache = 0.1, 0, [], {}
+        self.last = self.late = None
+        self.inner = nn.BatchNorm1d(64, affine=False)
+        for name in ("mean", "var", "n", "sum", "other", "third"):
+            self.register_buffer(name, torch.ones(64))
+    @functools.cached_property
+    def ones(self): return torch.ones(64)
+    def remember(self, x):
+        self.last = x.detach()
+        self.__dict__["hidden"] = None
+        del self.__dict__["hidden"]
+    def forward(self, x):
+        x = x.flatten(1)
+        self.calls += 1
+        self.seen.append(self.calls)
+        self.cache[self.calls] = self.ones
+        self.remember(x)
+        with torch.no_grad():
+            self.n += 1
+            self.sum.mul_(0.9).add_(x.mean(0))
+            other = self.other
+            other += 1
+            other.mul_(2)
+            update(self.third, x)
+        if not hasattr(self, "made"):
+            self.register_buffer("made", torch.zeros(1))
+            setattr(self, "late", 3)
+        x = F.batch_norm(x, self.mean, self.var, training=self.training)
+        return self.inner(x)
+class Norm(nn.BatchNorm1d):
+    def __init__(self, extra):
+        super().__init__(64, affine=False)
+        self.extra = extra
+def count(layer, *_): layer.hooked = getattr(layer, "hooked", 0) + 1
+busy, norm = Busy(), Norm(3)
+busy.register_forward_hook(count)
+class Net(nn.Module):
+    def __init__(self, k):
+        super().__init__()
+        self.n = nn.Linear(64, k)
+    def forward(self, x):
+        build.calls = getattr(build, "calls", 0) + 1
+        return self.n(norm(busy(x)))
+def build(k, shape): return Net(k)
+build.width = 16
+"""
+
+
+def test_what_a_network_fills_while_it_runs_is_not_in_its_fingerprint(notebook):
+    """Else it would refuse itself: counters, caches, running statistics, modes."""
+    before = notebook(COUNTING)
+
+    def fingerprint():
+        return networks.fingerprint("my_notebook:build")
+
+    module = sys.modules["my_notebook"]
+    for _ in range(2):
+        network = module.build(3, (1, 8, 8))
+        network(torch.randn(8, 1, 8, 8)).sum().backward()
+        module.busy.eval()
+        network(torch.randn(8, 1, 8, 8))
+        assert fingerprint() == before
+    assert module.busy.calls == 4
+    for owner, name in [(module.busy, "std"), (module.norm, "extra")]:
+        value = getattr(owner, name)
+        setattr(owner, name, 5)
+        assert fingerprint() != before
+        setattr(owner, name, value)
+        assert fingerprint() == before
+
+
+@pytest.mark.filterwarnings("ignore:model. my_notebook")
+def test_a_run_with_a_layer_that_counts_is_done_and_one_of_another_layer_is_not(
+    notebook, tmp_path
+):
+    notebook(COUNTING)
+    options = {"runs_dir": tmp_path, "ood": [], "device": "cpu", "loss": "ce"}
+    config = TrainConfig("digits", "my_notebook:build", epochs=2, **options)
+    run = fit(config)
+    next(run)
+    run.close()
+    assert [record["epoch"] for record in fit(config)] == [2]
+    assert list(fit(config)) == []
+    sys.modules["my_notebook"].busy.std = 3.0
+    with pytest.raises(ValueError, match=r"another result.*model_fingerprint"):
+        list(fit(config))
+
+
+def test_a_fingerprint_is_the_same_in_every_process(tmp_path):
+    text = (
+        COUNTING
+        + CALLABLES.replace("build", "build_2")
+        + LAYERS.replace("build", "build_3")
+    )
+    text += "def build(*_): return Net, busy, norm, build_2, build_3\n"
+    text += "from gcelib.study import networks\n"
+    text += "print(networks.fingerprint('__main__:build'))\n"
+    (tmp_path / "script.py").write_text(text)
+    seen = set()
+    for seed in ("1", "2"):
+        command = [sys.executable, "-W", "ignore", str(tmp_path / "script.py")]
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        seen.add(subprocess.check_output(command, env=environment))
+    assert len(seen) == 1
+
+
+WIDE = """
+class Config:
+    width = 16
+    made = 0
+    names = []
+class Net:
+    def __init__(self, width):
+        self.width = width
+        self.made = 3
+        self.names = []
+def build(*_): return Net(Config.width)
+"""
+
+
+def test_a_class_value_counts_though_methods_store_its_name_in_their_objects(modules):
+    (modules / "my_own_package").mkdir()
+    (modules / "my_own_package" / "nets.py").write_text(WIDE)
+    module = importlib.import_module("my_own_package.nets")
+    before = networks.fingerprint("my_own_package.nets:build")
+    module.Config.width = 3
+    assert networks.fingerprint("my_own_package.nets:build") != before
+    told = networks.values_set_in_memory("my_own_package.nets:build")
+    assert told == ["my_own_package.nets.Config.width = 3"]
+    grid = QUICK | {"dataset": "digits", "model": "my_own_package.nets:build"}
+    with pytest.raises(ValueError, match=r"nets\.Config\.width = 3"):
+        list(sweeps.run(grid | {"seed": 1}, modules))
+    module.build()
+    module.Config.width = 16
+    assert networks.fingerprint("my_own_package.nets:build") == before
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "def f(self): Config.width = 3",
+        "def f(self): type(self).width = 3",
+        "def f(self): self.__class__.width = 3",
+        "def f(self, other): other.width = 3",
+        "def f(self):\n        self = Config\n        self.width = 3",
+        "@classmethod\n    def f(kind): kind.width = 3",
+        "@staticmethod\n    def f(it): it.width = 3",
+        "def __init_subclass__(it): it.width = 3",
+        "def f(self): return [setting for self.width in ()]\ndef g(x): x.width = 3",
+    ],
+)
+def test_what_code_can_set_in_a_class_is_no_setting(modules, method):
+    text = f"class Config:\n    width = 16\n    {method}\ndef build(*_): ...\n"
+    (modules / "my_own_package").mkdir()
+    (modules / "my_own_package" / "nets.py").write_text(text)
+    module = importlib.import_module("my_own_package.nets")
+    before = networks.fingerprint("my_own_package.nets:build")
+    module.Config.width = 3
+    assert networks.fingerprint("my_own_package.nets:build") == before
 
 
 def test_a_network_in_a_package_has_the_fingerprint_of_its_file(modules):

@@ -7,6 +7,7 @@ What is installed counts by its name: it has a version.
 """
 
 import ast
+import collections
 import contextlib
 import dis
 import functools
@@ -15,6 +16,7 @@ import importlib.util
 import inspect
 import linecache
 import os
+import re
 import sys
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +30,12 @@ import torch
 from numpy.typing import NDArray
 
 from gcelib._check import fail
+from gcelib.study.filling import (
+    attributes_filled,
+    attributes_filled_by_methods,
+    names_bound,
+    names_set,
+)
 
 #: Types of values that code cannot change, but only exchange.
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -340,7 +348,7 @@ def _refuse_names_from_before(
     for module, spec, *_ in now:
         path = Path(str(module.__file__))
         tree = _tree_of(path)
-        bound = {*_names_bound(tree)}
+        bound = {*names_bound(tree)}
         for home, name, here in _names_from(tree, path, folder):
             there = anew.get(home)
             if there is None or here in bound or here not in vars(module):
@@ -466,7 +474,7 @@ def _overrides(modules: Iterable[types.ModuleType]) -> list[str]:
     counters and registries are no settings.
     """
     trees = {module: _tree_of(Path(str(module.__file__))) for module in modules}
-    set_by_code = {name for tree in trees.values() for name in _names_set(tree)}
+    set_by_code = {name for tree in trees.values() for name in names_set(tree)}
     overrides = []
     for module, tree in trees.items():
         for path, said in _values_said(tree):
@@ -489,46 +497,6 @@ def _tree_of(file: Path) -> ast.Module:
         return ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
         return ast.Module([], [])
-
-
-def _names_bound(tree: ast.AST) -> Iterator[str]:
-    """Yield the names that a file assigns to, each time."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-
-
-def _names_set(tree: ast.Module) -> Iterator[str]:
-    """Yield the names that code sets elsewhere, as ``global``, or fills: ``d[k] = v``.
-
-    So do methods of lists and dicts: ``names.append(x)``.
-    """
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            yield node.attr
-        elif isinstance(node, ast.Global):
-            yield from node.names
-        elif isinstance(node, ast.Subscript):
-            is_filled = not isinstance(node.ctx, ast.Load)
-            yield from [_last_name(node.value)] if is_filled else []
-        elif isinstance(node, ast.Attribute) and node.attr in _FILLING:
-            yield _last_name(node.value)
-
-
-#: Methods of lists, dicts and sets that change what these hold.
-_FILLING = {
-    *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse"),
-    *("update", "setdefault", "popitem", "add", "discard"),
-}
-
-
-def _last_name(node: ast.expr) -> str:
-    """The name by which a value, or a part of it, is reached: of ``a.b`` that is b."""
-    while isinstance(node, ast.Subscript):
-        node = node.value
-    if isinstance(node, ast.Name):
-        return node.id
-    return node.attr if isinstance(node, ast.Attribute) else ""
 
 
 def _is_literal(value: object) -> bool:
@@ -628,6 +596,10 @@ def _unwrapped(member: object) -> tuple[object, ...]:
         return (member.__func__,)
     if isinstance(member, property):
         return member.fget, member.fset, member.fdel
+    if isinstance(member, functools.cached_property):
+        return (member.func,)
+    if isinstance(member, functools.partialmethod):
+        return (member.func,)
     return (member,)
 
 
@@ -651,6 +623,7 @@ def digest_of_use(function: object, home: str) -> str:
     """
     uses = _Uses(home)
     uses.add(function)
+    uses.add_attributes()
     return hashlib.sha256("\n".join(uses.parts).encode(errors="replace")).hexdigest()
 
 
@@ -662,6 +635,9 @@ class _Uses:
         self.parts: list[str] = []
         # By id, the number and the object, which is held so that no id is used again.
         self._seen: dict[int, tuple[int, object]] = {}
+        # What has attributes, of which functions may fill some. These are known last.
+        self._holders: dict[int, object] = {}
+        self._functions: list[types.FunctionType] = []
 
     def add(self, value: object) -> None:
         """Write down one value, each object once."""
@@ -683,13 +659,26 @@ class _Uses:
         if isinstance(value, (list, tuple, set, frozenset, dict)):
             self._add_container(value)
         elif isinstance(value, types.ModuleType):
-            self.parts.append(digest_of_module(value) or value.__name__)
+            digest = digest_of_module(value)
+            self.parts.append(digest or value.__name__)
+            self._functions += _functions_of(value) if digest else []
         elif isinstance(value, functools.partial):
             self._add_all((value.func, value.args, value.keywords))
         elif isinstance(value, (staticmethod, classmethod, types.MethodType)):
             self._add_all((value.__func__, getattr(value, "__self__", None)))
         elif isinstance(value, property):
             self._add_all((value.fget, value.fset))
+        elif isinstance(value, functools.cached_property):
+            self.add(value.func)
+        elif isinstance(value, functools.partialmethod):
+            self._add_all((value.func, value.args, value.keywords))
+        elif isinstance(value, np.vectorize):
+            self._add_all((type(value), value.pyfunc, value.otypes))
+            self._add_all((value.signature, value.excluded))
+        elif isinstance(value, torch.jit.ScriptFunction):
+            self.add(getattr(value, "_torchdynamo_inline", value.code))
+        elif self._is_wrapper(value):
+            self._add_all((type(value), [*_without_python(vars(value))]))
         elif hasattr(value, "__qualname__"):
             self._add_definition(value)
         elif isinstance(value, (torch.Tensor, np.ndarray)):
@@ -697,6 +686,8 @@ class _Uses:
         elif isinstance(value, torch.nn.Module):
             self._add_all((type(value), repr(value)))
             self._add_all({type(part): None for part in value.modules()})
+            self._holders |= {id(part): part for part in value.modules()}
+            self._functions += _hooks_of(value)
         else:
             self._add_instance(value)
 
@@ -706,9 +697,13 @@ class _Uses:
         if isinstance(value, Mapping):
             self._add_all(part for item in value.items() for part in item)
         elif isinstance(value, (set, frozenset)):
-            self._add_all(sorted(value, key=repr))
+            self._add_all(sorted(value, key=_steady_text))
         else:
             self._add_all(value)
+        if isinstance(value, collections.defaultdict):
+            self.add(value.default_factory)
+        if not isinstance(value, tuple) and self._is_own(type(value)):
+            self._add_all((type(value), getattr(value, "__dict__", {})))
 
     def _add_numbers(self, value: torch.Tensor | NDArray[Any]) -> None:
         """Write down the form and content of a tensor or an array."""
@@ -735,17 +730,24 @@ class _Uses:
             self.parts.append(digest or name)
             if isinstance(value, types.FunctionType):  # a decorator's, for example
                 self._add_bindings(value)
+            if there and digest:
+                self._functions += _functions_of(there)
         elif isinstance(value, type):
             self.parts.append(value.__qualname__)
             self._add_all((*value.__bases__, *_members(value)))
+            if self._is_own(type(value)):
+                self.add(type(value))
         elif isinstance(value, types.FunctionType):
             self.parts.append(_source(value.__code__))
             names = dict.fromkeys(_globals_read(value.__code__))
             known = value.__globals__
             self._add_all(known[name] for name in names if name in known)
             self._add_bindings(value)
+            self._functions.append(value)
+            self._holders[id(value)] = value
         else:
             self.add(getattr(value, "__wrapped__", None))  # of functools.lru_cache
+            self._holders[id(value)] = value
 
     def _add_bindings(self, value: types.FunctionType) -> None:
         """Write down what a function holds: defaults, and what it closes over."""
@@ -761,9 +763,7 @@ class _Uses:
     def _add_instance(self, value: object) -> None:
         """Write down any other object: its class, and what it holds or how it reads."""
         self.add(type(value))
-        module = sys.modules.get(type(value).__module__)
-        is_here = type(value).__module__ == self.home
-        if is_here or (module is not None and digest_of_module(module)):
+        if self._is_own(type(value)):
             slots = [
                 (name, getattr(value, name, None))
                 for kind in type(value).__mro__
@@ -773,6 +773,58 @@ class _Uses:
         elif " at 0x" not in (text := repr(value)):
             self.parts.append(text)
 
+    def _is_own(self, kind: type) -> bool:
+        """Whether a class is of the notebook, or of a file that is not installed."""
+        module = sys.modules.get(kind.__module__)
+        is_here = kind.__module__ == self.home
+        return is_here or (module is not None and bool(digest_of_module(module)))
+
+    def _is_wrapper(self, value: object) -> bool:
+        """Whether an object of an own class stands for a function: it has its name."""
+        names = getattr(value, "__dict__", {})
+        is_object = not isinstance(value, (type, types.FunctionType))
+        return is_object and "__qualname__" in names and self._is_own(type(value))
+
+    def add_attributes(self) -> None:
+        """Write down what own layers and functions hold, as far as nothing fills it."""
+        written: set[int] = set()
+        while waiting := [key for key in self._holders if key not in written]:
+            for key in waiting:
+                written.add(key)
+                held = [*self._attributes_of(self._holders[key])]
+                filled = attributes_filled(self._functions) if held else ()
+                kept = [pair for pair in held if pair[0] not in filled]
+                if kept:
+                    self.add(kept)
+
+    def _attributes_of(self, holder: object) -> Iterator[tuple[str, object]]:
+        """Yield names and values of what a layer, or a function, holds."""
+        if isinstance(holder, torch.nn.Module):
+            return self._attributes_of_layer(holder)
+        return _attributes_of_function(holder)
+
+    def _attributes_of_layer(
+        self, layer: torch.nn.Module
+    ) -> Iterator[tuple[str, object]]:
+        """Yield names and values of a layer's settings and buffers, without weights."""
+        own = [kind for kind in type(layer).__mro__ if self._is_own(kind)]
+        if type(layer) not in own:
+            return  # its text says what it is
+        filled = attributes_filled_by_methods(own, self._functions)
+        others = {*type(layer).__mro__} - {*own, *torch.nn.Module.__mro__}
+        of_library = {name for kind in others for name in _names_in(kind)}
+        for name, value in [*vars(layer).items(), *layer._buffers.items()]:
+            is_known = name in of_library and not _is_literal(value)
+            if name in filled or name in _OF_LAYERS or is_known:
+                continue
+            if not _is_weight(value):
+                yield name, value
+
+
+def _steady_text(value: object) -> str:
+    """How a value reads, without where it lies in memory."""
+    return re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
+
 
 def _members(kind: type) -> list[object]:
     """Return a class's functions and values, but for what Python adds."""
@@ -780,20 +832,150 @@ def _members(kind: type) -> list[object]:
     return [
         member
         for name, member in vars(kind).items()
-        if isinstance(member, of_class) or not name.startswith("__")
+        if isinstance(member, of_class)
+        or not name.startswith("__")
+        or (name not in _OF_CLASSES and _is_literal(member))
     ]
+
+
+#: What Python, ``dataclass`` and the like write into classes beside their code.
+_OF_CLASSES = {
+    *("__module__", "__qualname__", "__doc__", "__hash__", "__slots__", "__dict__"),
+    *("__annotations__", "__match_args__", "__firstlineno__", "__static_attributes__"),
+    *("__annotations_cache__", "__orig_bases__", "__parameters__", "__final__"),
+    *("__isabstractmethod__", "__abstractmethods__", "__type_params__"),
+    *("__dataclass_fields__", "__conditional_annotations__", "__classdictcell__"),
+}
+
+
+#: What PyTorch keeps in each layer: hooks, weights, and whether it trains.
+_OF_LAYERS = {*vars(torch.nn.Module()), "_compiled_call_impl"}
+
+
+def _functions_of(module: types.ModuleType) -> list[types.FunctionType]:
+    """Return the functions of a module and its classes, without what it imports."""
+    functions = _functions_among(vars(module).values())
+    return [one for one in functions if one.__globals__ is vars(module)]
+
+
+def _names_in(kind: type) -> Iterator[str]:
+    """Yield the names and short texts in the functions of a class."""
+    for function in _functions_among([kind]):
+        for code in _codes_within(function.__code__):
+            yield from code.co_names
+            yield from (text for text in code.co_consts if isinstance(text, str))
+
+
+def _hooks_of(layer: torch.nn.Module) -> list[types.FunctionType]:
+    """Return the functions that a layer, and those in it, call before and after.
+
+    They may fill something. Code that makes a network may give it another each time,
+    so that they are in no fingerprint.
+    """
+    hooks = [
+        hook
+        for part in layer.modules()
+        for name, held in vars(part).items()
+        if name.endswith("_hooks")
+        for hook in held.values()
+    ]
+    return [hook for hook in hooks if isinstance(hook, types.FunctionType)]
+
+
+def _is_weight(value: object) -> bool:
+    """Whether a value is a weight, has no content yet, or holds weights."""
+    if isinstance(value, torch.Tensor):
+        is_weight = isinstance(value, torch.nn.Parameter)
+        return is_weight or value.is_meta or torch.nn.parameter.is_lazy(value)
+    parts: Iterable[object] = ()
+    if isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    return any(_is_weight(part) for part in parts)
+
+
+def _attributes_of_function(function: object) -> Iterator[tuple[str, object]]:
+    """Yield what somebody has set in a function: ``build.width = 16``.
+
+    Decorators of libraries set things of their own.
+    """
+    is_own = False
+    if isinstance(function, types.FunctionType):
+        is_own = not is_installed(Path(function.__code__.co_filename))
+    held: dict[str, object] = getattr(function, "__dict__", {})
+    for name, value in _without_python(held):
+        is_setting = not name.startswith("_") and _is_literal(value)
+        if is_setting or (is_own and not name.startswith("_torch")):
+            yield name, value
+
+
+def _without_python(
+    attributes: Mapping[str, object],
+) -> Iterator[tuple[str, object]]:
+    """Yield attributes but for those that Python, and functools, give to functions."""
+    for name, value in attributes.items():
+        if not name.startswith("__"):
+            yield name, value
 
 
 def _source(code: types.CodeType) -> str:
     """Return the lines of a function, or what was compiled where none are kept."""
-    lines = linecache.getlines(code.co_filename)[code.co_firstlineno - 1 :]
-    if lines:
-        return "".join(inspect.getblock(lines))
+    lines = linecache.getlines(code.co_filename)
+    there = lines[code.co_firstlineno - 1 :]
+    if not there:
+        return _compiled(code)
+    block = inspect.getblock(there)
+    if code.co_name == "<lambda>":
+        return _whole_lambda(code, lines, len(block))
+    return "".join(block)
+
+
+def _compiled(code: types.CodeType) -> str:
+    """Write down what was compiled."""
     inner = [
         _source(part) if isinstance(part, types.CodeType) else repr(part)
         for part in code.co_consts
     ]
     return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {inner}"
+
+
+def _whole_lambda(code: types.CodeType, lines: Sequence[str], n_lines: int) -> str:
+    """Return these lines of a lambda, and more if it is longer: tokens do not tell it.
+
+    Where several begin in one line, also the text of the one.
+    """
+    text = "".join(lines)
+    first = code.co_firstlineno - 1
+    begun = [node for node in _lambdas(text) if node.lineno == code.co_firstlineno]
+    last = max((node.end_lineno or 0 for node in begun), default=0)
+    block = "".join(lines[first : max(last, first + n_lines)])
+    if not begun:
+        return f"{block}{_compiled(code)}"
+    if len(begun) == 1:
+        return block
+    places = {(line, column) for line, _, column, _ in code.co_positions() if column}
+    around = [node for node in begun if all(_is_within(node, *at) for at in places)]
+    one = min(around or begun[:1], key=lambda node: len(ast.dump(node)))
+    return f"{block}{ast.get_source_segment(text, one)}"
+
+
+@functools.lru_cache(maxsize=8)
+def _lambdas(text: str) -> list[ast.Lambda]:
+    """The lambdas of a file or a cell; none of one that IPython has to translate."""
+    try:
+        nodes = ast.walk(ast.parse(text))
+        return [node for node in nodes if isinstance(node, ast.Lambda)]
+    except (SyntaxError, ValueError):
+        return []
+
+
+def _is_within(node: ast.Lambda, line: int | None, column: int | None) -> bool:
+    """Whether a place in a file lies in the body of a lambda."""
+    body = node.body
+    start = (body.lineno, body.col_offset)
+    end = (body.end_lineno or 0, body.end_col_offset or 0)
+    return start <= (line or 0, column or 0) < end
 
 
 def _globals_read(code: types.CodeType) -> Iterator[str]:
