@@ -75,7 +75,8 @@ def accumulated_backward(
     Returns
     -------
     scalar tensor
-        The loss of the big batch, without gradient.
+        What ``criterion`` gives for the big batch, without gradient: its loss, or what
+        a scaler made of that (divide by ``scaler.get_scale()`` to log it).
 
     Raises
     ------
