@@ -322,7 +322,9 @@ class Trainer:
         settings = self.settings
         if networks.fingerprint(settings.model) != settings.model_fingerprint:
             problem = f"{settings.model} has changed since the run was prepared"
-            fail("model", problem, "prepare it again")
+            cure = "prepare it again; if nothing was changed, a layer that was made "
+            cure += "outside of the function counts or caches: make it within"
+            fail("model", problem, cure)
         self.has_images = len(self.splits.input_shape) == 3
         self.layout = torch.contiguous_format
         if self.has_images and self.device.type == "cuda":
