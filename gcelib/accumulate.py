@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gcelib import _check
 from gcelib._random import RandomStates, random_states, set_random_states
@@ -81,8 +82,9 @@ def accumulated_backward(
     Raises
     ------
     ValueError, TypeError
-        If an argument is malformed, the model or criterion returns something else, or
-        gradients are switched off.
+        If an argument is malformed, the model or criterion returns something else,
+        gradients are switched off, or parametrized weights are cached
+        (``torch.nn.utils.parametrize.cached``).
 
     Warns
     -----
@@ -113,6 +115,10 @@ def accumulated_backward(
     if not torch.is_grad_enabled():
         cure = "call it outside torch.no_grad and inference_mode"
         _check.fail("accumulated_backward", "gradients are switched off", cure)
+    if getattr(parametrize, "_cache_enabled", 0):
+        problem = "is called within torch.nn.utils.parametrize.cached(), which keeps "
+        problem += "the weights of the first pass, that have no gradient"
+        _check.fail("accumulated_backward", problem, "leave that block first")
     pieces = torch.split(inputs, size)
     if len(pieces) > 1:
         _warn_of_hooks(model)

@@ -171,9 +171,10 @@ class CalibrationMeter:
         if not self._waiting or self._waiting_kind is None:
             return
         scores, classes = zip(*self._waiting, strict=True)
-        self._waiting = []
         probabilities = self._waiting_kind.probabilities
-        self._add_up(torch.cat(scores), torch.cat(classes), probabilities)
+        with torch.autocast(scores[0].device.type, enabled=False):
+            self._add_up(torch.cat(scores), torch.cat(classes), probabilities)
+        self._waiting = []  # whatever failed before, they still wait
 
     def _add_up(self, scores: Tensor, classes: Tensor, probabilities: bool) -> None:
         """Add checked samples to the sums."""

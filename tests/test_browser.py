@@ -308,7 +308,9 @@ def test_what_is_seen_can_be_taken_along(browser, pages, arrays):
         lines = Path(found.value.path()).read_text().splitlines()
         bins = metrics.reliability(arrays["ce"].double(), arrays["labels"])
         assert len(lines) == 41
+        assert lines[0].endswith(",calibrator,temperature,class")
         last = lines[20].split(",")
+        assert last[-3:] == ['"none"', "1", '""']
         assert last[0] == '"CE"'
         values = [bins.counts[19], bins.confidence[19], bins.accuracy[19]]
         assert [float(v) for v in last[3:6]] == pytest.approx(values)
@@ -348,6 +350,10 @@ def test_a_screen_reader_hears_each_thing_once(browser, pages, arrays):
             ece = metrics.ece(arrays[run], arrays["labels"])
             words.append(f"{run.upper()}: ECE {100 * ece:.2f} %")
         playwright.expect(live).to_have_text(", ".join(words))
+        reader.press("slider", "Temperature", "ArrowRight")
+        playwright.expect(live).to_have_text(
+            re.compile(r"^CE: ECE .* \(T = 1\.\d\d\)$")
+        )
 
 
 CONTRASTS = """() => {

@@ -60,7 +60,11 @@ def bent(z):
     [
         (lambda z: z, {"raw"}, "Leave the logits as they are: no calibrator"),
         (lambda z: 3 * z, {"ts_nll"}, "Use one temperature, T = [23].*clearly better"),
-        (lambda z: 0.01 * z, {"ts_nll"}, r"Use one temperature, T = 0\.01"),
+        (
+            lambda z: 0.01 * z,
+            {"ts_nll"},
+            r"Use one temperature, T = 0\.0[01]\d{3}",
+        ),
         (bent, {"ats", "ats_converged", "spline"}, "Use .* clearly better by NLL"),
         (
             lambda z: z + np.array([0, 0, 0, 2.0]),

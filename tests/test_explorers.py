@@ -22,6 +22,7 @@ from nbclient import NotebookClient
 
 from gcelib import Reliability, calibration, data, losses, metrics, runs
 from gcelib.view import bundle, explorers
+from gcelib.view.alt import description
 from gcelib.view.explorers import PropernessExplorer, ReliabilityExplorer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -334,6 +335,20 @@ def test_of_too_many_logits_a_page_shows_a_part_and_says_so(
     for row, other in zip(page.answer["rows"], expected, strict=True):
         assert row["counts"] == other["counts"]
         assert row["numbers"] == pytest.approx(other["numbers"], abs=1e-9)
+
+
+def test_pictures_say_what_was_applied():
+    e = explorer(losses=["ce"], calibrator="ts_nll", temperature=1.5)
+    assert "after TS (NLL), T = 1.50" in description(e.figure())
+    e.calibrator, e.temperature = "raw", 1
+    assert "after" not in description(e.figure())
+    simplex = PropernessExplorer(loss="focal", gamma=5)
+    assert "γ = 5" in description(simplex.figure())
+    simplex.loss = "gce"
+    simplex.weight, simplex.batch = 0.5, "alike"
+    assert "λ = 0.5, a batch of alike images" in description(simplex.figure())
+    simplex.loss = "ce"
+    assert "=" not in simplex.figure().axes[0].get_title()
 
 
 # --- input ----------------------------------------------------------------------------

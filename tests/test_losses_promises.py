@@ -579,6 +579,21 @@ class Summed(nn.Module):
         return inputs.sum()
 
 
+def test_cached_weights_without_a_gradient_are_refused():
+    """The second pass would find those of the first, and only biases would learn."""
+    model = torch.nn.utils.parametrizations.weight_norm(nn.Linear(8, 5).double())
+    inputs = torch.randn(40, 8).double()
+    labels = batch(40, 5)[1]
+    message = r"^accumulated_backward: is called within .*parametrize.cached"
+    with (
+        torch.nn.utils.parametrize.cached(),
+        pytest.raises(ValueError, match=message),
+    ):
+        accumulated_backward(model, GCELoss(), inputs, labels, 10)
+    accumulated_backward(model, GCELoss(), inputs, labels, 10)
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -315,3 +315,36 @@ def test_intervals_on_an_accelerators_path_are_not_rounded(name, monkeypatch):
         found = evaluate(logits, labels, bootstrap=20)
         assert {*seen} == {torch.float64}
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_failed_to_be_added_up_still_waits(monkeypatch):
+    """A count that is broken off (no memory, an interrupt) loses no samples."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(600, 10, generator=generator)
+    labels = torch.randint(10, (600,), generator=generator)
+    meter = CalibrationMeter(10)
+    for rows in torch.arange(600).split(100):
+        meter.update(logits[rows], labels[rows])
+
+    def fails(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(meter, "_add_up", fails)
+        with pytest.raises(MemoryError):
+            meter.compute()
+    found = meter.compute()
+    expected = evaluate(logits, labels, meter.n_bins)
+    assert found == pytest.approx({n: expected[n] for n in found}, abs=2e-6)
+
+
+def test_half_precision_is_added_up_under_another_autocast():
+    logits = torch.randn(600, 10, generator=torch.Generator().manual_seed(0)).half()
+    labels = torch.arange(600) % 10
+    found = []
+    for enabled in (False, True):
+        meter = CalibrationMeter(10)
+        meter.update(logits, labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(meter.compute())
+    assert found[0] == found[1]

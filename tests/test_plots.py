@@ -531,6 +531,17 @@ def of_pandas_bars_across(ax):
     pd.Series([5.0, 9.0, 7.0], index=[16, 32, 64], name="ECE").plot.barh(ax=ax)
 
 
+def of_pandas_numbers_as_names(ax):
+    sizes = [str(2**k) for k in range(4, 16)]
+    values = [9.0, 8, 7, 6, 5, 4, 3, 4, 5, 6, 10, 8]  # lowest at 1024, highest at 16384
+    pd.DataFrame({"ECE": values}, index=sizes).plot(ax=ax)
+
+
+def of_numbers_as_names_at_some_places(ax):
+    ax.plot(range(5), [5.0, 9, 7, 3, 6], label="CE")
+    ax.set_xticks([0, 2, 4], ["16", "64", "256"])
+
+
 def of_a_formatter_for_percent(ax):
     ax.plot([1, 2], [0.0456, 0.09], label="CE")
     ax.yaxis.set_major_formatter(PercentFormatter(1))
@@ -650,6 +661,11 @@ READ_OFF = {
     "at x, highest 5 at y (beyond the axis)",
     of_bars_across_at_numbers: "lowest 5 at 1, highest 9 at 2",
     of_pandas_bars_across: "ECE lowest 5 at 16, highest 9 at 32",
+    of_pandas_numbers_as_names: "ECE lowest 3 at 1024, highest 10 at 16384",
+    of_numbers_as_names_at_some_places: (
+        "CE lowest 3 at a place between 64 and 256, highest 9 at a place between 16 "
+        "and 64"
+    ),
     of_a_formatter_for_percent: "CE lowest 4.56% at 1, highest 9% at 2",
     of_a_format_that_rounds: "CE lowest 14.3 points at 1, highest 14.4 points at 2",
     of_dates: "CE lowest 5 at 2026-01-01, highest 9 at 2026-01-02 06:30",

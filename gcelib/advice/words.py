@@ -248,6 +248,11 @@ def _of_labels(study: Study) -> list[str]:
     return said
 
 
+def _temperature(value: float) -> str:
+    """Three decimals; of small ones, as of cosine similarities, four digits."""
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.4g}"
+
+
 def _what_to_do(
     study: Study,
     name: str,
@@ -269,9 +274,9 @@ def _what_to_do(
         f"{100 * row.ece:.2f} %, cross-validated"
     )
     if name == "ts_nll":
-        temperature = float(calibrator.get_buffer("temperature"))
+        temperature = _temperature(float(calibrator.get_buffer("temperature")))
         return (
-            f"Use {study.form.scale}, T = {temperature:.3f} (ts_nll): clearly "
+            f"Use {study.form.scale}, T = {temperature} (ts_nll): clearly "
             f"better by {criterion} than the {things} as they are ({numbers}), and "
             "nothing is clearly better than that."
         )

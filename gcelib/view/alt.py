@@ -93,7 +93,8 @@ def describe_values(drawn: Drawn, text: str) -> Drawn:
         what is below a power of ten stays so (0.9996 is not 1). Where ticks that were
         written by hand are numbers times one factor, perhaps with a unit ("50 %" at
         0.5), all numbers of that axis are read so; else values are the numbers that
-        were drawn, and the names of ticks are read of places that stand at them. A
+        were drawn, and the names of ticks are read of places that stand at them; where
+        names are numbers (16, 32), other places are said to be between two of them. A
         formatter of the axis is asked for what it writes of each number; marks of
         thousands ("1,234.50") and other texts than one number stay as it writes them.
         Lowest and highest are the values as they are read (of 1 / value, too).
@@ -636,7 +637,20 @@ def _read_place(axis: Axis, place: float, are_at: bool) -> str:
     text = texts.at(place)
     if _is_word(text, texts.scale) or (texts.are_names and are_at):
         return text
+    are_numbers = texts.are_names and not texts.has_words and bool(texts.of_ticks)
+    if are_numbers and not _is_of_dates(axis):
+        return text.strip() or _between_names(texts, place)
     return _read(axis, place, _rounded_place)
+
+
+def _between_names(texts: _Texts, place: float) -> str:
+    """Where a place is whose number would be taken for a name: 16 stands at 0."""
+    named = sorted(at for at, text in texts.of_ticks.items() if text.strip())
+    below = [texts.of_ticks[at] for at in named if at < place]
+    above = [texts.of_ticks[at] for at in named if at > place]
+    if below and above:
+        return f"a place between {below[-1]} and {above[0]}"
+    return f"a place beyond {(below[-1:] or above[:1] or ['the names'])[0]}"
 
 
 def _read_value(axis: Axis, value: float) -> str:

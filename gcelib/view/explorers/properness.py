@@ -192,7 +192,8 @@ class PropernessExplorer(Explorer):
         figure = Figure(figsize=(5.2, 4.8), layout="constrained")
         ax = figure.add_subplot(aspect="equal")
         name = style(self.loss).label
-        ax.set_title(f"Risk of every prediction under {name} (dark is low)", pad=24)
+        details = ", ".join([*self._options(), "dark is low"])
+        ax.set_title(f"Risk of every prediction under {name}\n({details})", pad=24)
         across, up = (self._grid.numpy() @ corners).T
         bounds = [levels[0] - 1e9, *levels, 1e9]
         ax.tricontourf(across, up, answer["risk"], levels=bounds, colors=self._colors())
@@ -213,6 +214,13 @@ class PropernessExplorer(Explorer):
         ax.legend(loc="upper center", bbox_to_anchor=place, ncols=2, frameon=False)
         ax.set_axis_off()
         return figure
+
+    def _options(self) -> list[str]:
+        """The options that the loss in view has, in words."""
+        if self.loss == "gce":
+            return [f"λ = {self.weight:g}", f"a batch of {self.batch} images"]
+        takes = LOSSES[self.loss].simplex_options or ()
+        return [f"γ = {self.gamma:g}"] if "gamma" in takes else []
 
     def _title(self) -> str:
         """The heading of a saved page."""

@@ -209,6 +209,8 @@ class ReliabilityExplorer(Explorer):
         self._predicts = 1 if form == "confidences" else None
         #: How many samples there are, if the explorer shows a part of them.
         self._drawn_from: int | None = None
+        #: Of each sample its number among all of these.
+        self._drawn: npt.NDArray[np.int64] | None = None
         self._read(runs, dict(val or {}), images, class_names, form)
         self._offer_calibrators()
         self._fitted: dict[tuple[str, str], Any] = {}
@@ -272,11 +274,12 @@ class ReliabilityExplorer(Explorer):
             "by chance"
         )
         drawn = np.random.default_rng(0).permutation(n_samples)[:n_shown]
-        shown = torch.from_numpy(np.sort(drawn))
+        shown = torch.from_numpy(np.sort(drawn))  # the page tells these numbers
         labels = whole._labels[shown]
         part = cls({name: (z[shown], labels) for name, z in whole._test.items()})
         part._predicts = whole._predicts
         part._names = whole._names
+        part._drawn = np.sort(drawn)
         part._drawn_from = n_samples
         return part
 
@@ -662,6 +665,7 @@ class ReliabilityExplorer(Explorer):
             "metrics": self._shown_metrics(),
             "class_names": [n.encode("utf-8", "replace").decode() for n in self._names],
             "n_samples": len(self._labels),
+            "drawn": None if self._drawn is None else bundle.packed(self._drawn, "<i4"),
         }
 
     def _data(self) -> dict[str, object]:
@@ -759,10 +763,19 @@ class ReliabilityExplorer(Explorer):
             plots.reliability_diagram(
                 self._bins(name), ax, color=look.color, class_name=class_name
             )
-            ax.set_title(drawable(look.label))
+            ax.set_title(drawable(", ".join([look.label, *self._applied()])))
         for ax in panels[len(self.losses) :]:
             ax.set_axis_off()
         return figure
+
+    def _applied(self) -> list[str]:
+        """What was done to the logits before they were drawn."""
+        words = []
+        if self.calibrator != "raw":
+            words.append(f"after {style(self.calibrator).label}")
+        if self.temperature != 1:
+            words.append(f"T = {self.temperature:.2f}")
+        return words
 
     def _title(self) -> str:
         """The heading of a saved page."""

@@ -63,19 +63,22 @@ export class NumberTable {
 
 /** Says the numbers to those who hear the page, once they stay for a moment. */
 export class SpokenNumbers {
-  /** @param {Looks} looks */
-  constructor(looks) {
+  /** @param {Looks} looks
+   * @param {import("./setup.js").Setup} setup */
+  constructor(looks, setup) {
     this.looks = looks;
+    this.setup = setup;
     this.element = html("p", { class: "status", role: "status" });
     /** @type {number|undefined} */
     this.pause = undefined;
   }
 
   /** @param {Answer} answer */
-  draw({ rows }) {
+  draw({ rows, question }) {
     clearTimeout(this.pause);
     this.pause = setTimeout(() => {
-      this.element.textContent = eceSentence(rows, this.looks);
+      const words = eceSentence(rows, this.looks, question, this.setup);
+      this.element.textContent = words;
     }, 300);
   }
 }

@@ -58,6 +58,7 @@ class ReliabilityView {
     /** The latest. @type {Answer|null} */
     this.answer = null;
     this.root = root;
+    this.setup = setup;
     this.looks = looks;
     this.pictures = new Pictures(images);
     this.notice = html("p", { class: "notice", role: "alert" });
@@ -65,7 +66,7 @@ class ReliabilityView {
     this.legend = new Legend(looks, `${prefix}-legend`);
     this.diagram = new Diagram(settings, setup, looks, prefix);
     this.table = new NumberTable(setup, looks);
-    this.spoken = new SpokenNumbers(looks);
+    this.spoken = new SpokenNumbers(looks, setup);
     this.comparison = new Comparison(settings, looks);
     this.samples = new Samples(settings, setup, looks, this.pictures, (selected) => {
       this.goBackFrom(selected);
@@ -92,12 +93,16 @@ class ReliabilityView {
   }
 
   saveButtons() {
-    const rows = () => this.answer?.rows ?? [];
+    const { setup, looks } = this;
     const picture = () => {
-      const caption = eceSentence(rows(), this.looks);
+      if (!this.answer) return;
+      const { rows, question } = this.answer;
+      const caption = eceSentence(rows, looks, question, setup);
       savePng(this.legend.element, this.diagram.charts, caption);
     };
-    const table = () => saveCsv(rows(), (name) => this.looks.label(name));
+    const table = () => {
+      if (this.answer) saveCsv(this.answer, looks, setup);
+    };
     const buttons = [button("Save PNG", picture), button("Save CSV", table)];
     return html("div", { class: "buttons" }, ...buttons);
   }

@@ -32,11 +32,12 @@ export function card(sample, names, className, picture, enlarge) {
 }
 
 /** A table of the largest probabilities, run by run, beside the picture.
- * @param {{index: number, label: number, probs: number[][]}} detail
+ * @param {{label: number, probs: number[][]}} detail
+ * @param {number} number of the sample, counted from 0
  * @param {string[]} names of the classes
  * @param {string[]} runs
  * @param {Node[]} picture */
-export function enlarged({ index, label, probs }, names, runs, picture) {
+export function enlarged({ label, probs }, number, names, runs, picture) {
   const shown = mostProbable(probs, names.length);
   if (!shown.includes(label)) shown.push(label);
   const rows = shown.map((k) => {
@@ -46,7 +47,7 @@ export function enlarged({ index, label, probs }, names, runs, picture) {
     return tableRow(title, cells, { class: isTrue ? "truth" : null });
   });
   const part = shown.length < names.length ? ", the largest" : "";
-  const caption = `All probabilities of test sample ${index}${part}`;
+  const caption = `All probabilities of sample ${number}${part}`;
   const table = html(
     "table", {},
     html("caption", {}, caption), tableHead(runs), html("tbody", {}, ...rows),

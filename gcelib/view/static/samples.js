@@ -21,6 +21,8 @@ export class Samples {
   constructor(settings, setup, looks, pictures, closed) {
     this.settings = settings;
     this.setup = setup;
+    /** Of each sample its number among all. */
+    this.numbers = setup.drawn ? new Int32Array(bytes(setup.drawn).buffer) : null;
     this.looks = looks;
     this.pictures = pictures;
     this.closed = closed;
@@ -136,7 +138,9 @@ export class Samples {
     const back = button("Back to the samples", leave, { "data-key": "back" });
     const picture = this.pictures.large(i, found.index.indexOf(i), pixels);
     const runs = question.losses.map((name) => this.looks.label(name));
-    const sample = enlarged(detail, this.setup.class_names, runs, picture);
+    const number = this.numbers ? this.numbers[i] : i;
+    const names = this.setup.class_names;
+    const sample = enlarged(detail, number, names, runs, picture);
     replace(this.element, back, sample);
     if (hadFocus) back.focus({ preventScroll: true });
   }

@@ -1,30 +1,43 @@
 // What a reader takes along: the diagram as a picture, and its numbers as a table.
 
 import { html } from "./elements.js";
+import { classInView } from "./setup.js";
+import { calibratorName } from "./words.js";
 
 /** @typedef {import("./engine.js").Row} Row */
 
-/** Offer the bins of all runs as a table.
- * @param {Row[]} rows
- * @param {(name: string) => string} label */
-export function saveCsv(rows, label) {
-  const head = "run,from,to,samples,confidence,accuracy,band_low,band_high";
-  const lines = rows.flatMap((row) => csvLines(row, label(row.name)));
+/** Offer the bins of all runs as a table, with what they are bins of.
+ * @param {import("./engine.js").Answer} answer
+ * @param {import("./setup.js").Looks} looks
+ * @param {import("./setup.js").Setup} setup */
+export function saveCsv({ rows, question }, looks, setup) {
+  const head = "run,from,to,samples,confidence,accuracy,band_low,band_high,"
+    + "calibrator,temperature,class";
+  const { calibrator, temperature } = question;
+  const applied = [calibratorName(calibrator, setup), classInView(setup, question) ?? ""];
+  const [name, className] = applied.map(quoted);
+  const context = [name, temperature, className];
+  const lines = rows.flatMap((row) => csvLines(row, looks.label(row.name), context));
   const text = `${[head, ...lines].join("\n")}\n`;
   download("reliability.csv", new Blob([text], { type: "text/csv" }));
 }
 
 /** A line for each bin; an empty one has no values.
  * @param {Row} row
- * @param {string} label */
-function csvLines(row, label) {
-  const name = `"${label.replaceAll('"', '""')}"`;
+ * @param {string} label
+ * @param {(string|number)[]} context */
+function csvLines(row, label, context) {
+  const name = quoted(label);
   return row.counts.map((count, bin) => {
     const values = [row.confidence, row.accuracy, row.band_low, row.band_high];
     const cells = values.map((ofBins) => (count ? ofBins[bin] : ""));
-    return [name, row.edges[bin], row.edges[bin + 1], count, ...cells].join(",");
+    const bounds = [row.edges[bin], row.edges[bin + 1]];
+    return [name, ...bounds, count, ...cells, ...context].join(",");
   });
 }
+
+/** @param {string} text */
+const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
 
 /** Offer legend and charts as they are seen, with a caption, as a picture.
  * @param {HTMLElement} legend above the charts

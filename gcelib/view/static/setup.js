@@ -7,10 +7,12 @@
 /** A column of the number table: key of the number, title, factor, digits.
  * @typedef {[string, string, number, number]} Metric */
 
-/** As Python sends it; calibrators and binnings are values, and how they are called.
+/** As Python sends it; calibrators and binnings are values, and how they are called;
+ * `drawn` has the numbers of the samples, as bytes, if these are some of many.
  * @typedef {{runs: {name: string, label: string, color: string}[],
  *   calibrators: [string, string][], binnings: [string, string][], metrics: Metric[],
- *   class_names: string[], n_samples: number, python_only?: string[]}} Setup */
+ *   class_names: string[], n_samples: number, python_only?: string[],
+ *   drawn?: string|null}} Setup */
 
 /** How each run is shown, by its name. */
 export class Looks {

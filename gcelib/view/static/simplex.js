@@ -109,9 +109,9 @@ function verdictOn(best, truth) {
   if (!best) {
     return "Every prediction has the same risk: this loss cannot find the truth here.";
   }
-  const apart = Math.max(...best.map((p, k) => Math.abs(p - truth[k])));
-  if (apart < 0.005) return "The minimiser is the truth.";
-  const top = truth.indexOf(Math.max(...truth));
-  return `The minimiser is not the truth: it gives class ${top + 1} `
-    + `${best[top].toFixed(2)} instead of ${truth[top].toFixed(2)}.`;
+  const gaps = best.map((p, k) => Math.abs(p - truth[k]));
+  if (Math.max(...gaps) < 0.005) return "The minimiser is the truth.";
+  const named = gaps.indexOf(Math.max(...gaps));
+  return `The minimiser is not the truth: it gives class ${named + 1} `
+    + `${digits(best[named])} instead of ${digits(truth[named])}.`;
 }

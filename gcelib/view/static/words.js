@@ -1,6 +1,10 @@
 // The same things are called the same everywhere: numbers and quantities in words.
 
+import { classInView } from "./setup.js";
+
+/** @typedef {import("./engine.js").Question} Question */
 /** @typedef {import("./engine.js").Row} Row */
+/** @typedef {import("./setup.js").Setup} Setup */
 
 /** @param {number} value */
 export const percent = (value) => `${(100 * value).toFixed(1)} %`;
@@ -54,14 +58,36 @@ function gapLine(row, bin) {
   return `${size}, ${place} the 95 % band`;
 }
 
-/** The calibration errors of all runs in one sentence.
+/** The calibration errors of all runs, as drawn, in one sentence.
  * @param {Row[]} rows
- * @param {import("./setup.js").Looks} looks */
-export function eceSentence(rows, looks) {
-  return rows
-    .map(({ name, numbers }) => `${looks.label(name)}: ECE ${ecePercent(numbers.ece)}`)
-    .join(", ");
+ * @param {import("./setup.js").Looks} looks
+ * @param {Question} question
+ * @param {Setup} setup */
+export function eceSentence(rows, looks, question, setup) {
+  const className = classInView(setup, question);
+  const what = className ? `ECE of ${className}` : "ECE";
+  const drawn = question.binning === "width" ? what : `${what} of the bins drawn`;
+  const found = rows.map(({ name, numbers }) => {
+    return `${looks.label(name)}: ${drawn} ${ecePercent(numbers.shown_ece)}`;
+  });
+  const change = appliedWords(question, setup);
+  return found.join(", ") + (change && ` (${change})`);
 }
+
+/** What was done to the logits before they were drawn; "" of nothing.
+ * @param {Question} question
+ * @param {Setup} setup */
+export function appliedWords({ calibrator, temperature }, setup) {
+  const words = [];
+  if (calibrator !== "raw") words.push(`after ${calibratorName(calibrator, setup)}`);
+  if (temperature !== 1) words.push(`T = ${temperature.toFixed(2)}`);
+  return words.join(", ");
+}
+
+/** @param {string} calibrator
+ * @param {Setup} setup */
+export const calibratorName = (calibrator, setup) =>
+  new Map(setup.calibrators).get(calibrator) ?? calibrator;
 
 /** @param {number} ece */
 const ecePercent = (ece) => `${(100 * ece).toFixed(2)} %`;
