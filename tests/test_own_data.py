@@ -542,6 +542,80 @@ def test_settings_of_layers_from_an_own_file_are_in_a_notebooks_fingerprint(
     assert notebook(cell) != notebook(cell.replace("0.1", "3.0"))
 
 
+SETTINGS = """
+import argparse, collections, functools, types, torch
+from torch import nn
+def own(x): return x
+near = types.SimpleNamespace(width=1, activation=torch.relu)
+asked = argparse.Namespace(width=2, activation=own)
+user = collections.UserDict(width=3, activation=torch.relu)
+chain = collections.ChainMap({"width": 4, "activation": torch.relu})
+queue = collections.deque([5, torch.relu])
+proxy = types.MappingProxyType({"width": 6, "activation": torch.relu})
+class Net:
+    @functools.singledispatchmethod
+    def size(self, x): return 7
+    @size.register
+    def _(self, x: int): return 8
+class Field:
+    def __init__(self, default): self.default = default
+    def __repr__(self): return f"Field(default={self.default})"
+class Config:  # as pydantic leaves its classes
+    __pydantic_fields__ = {"width": Field(9)}
+def build(k, shape):
+    return near, asked, user, chain, queue, proxy, Net, Config
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "new"),
+    [(f"width={n}", f"width={n}0") for n in (1, 2, 3)]
+    + [('"width": 4', '"width": 40'), ("[5,", "[50,"), ('"width": 6', '"width": 60')]
+    + [("return 7", "return 70"), ("return 8", "return 80"), ("(9)", "(90)")]
+    + [("return x", "return -x")],
+)
+def test_a_fingerprint_sees_settings_beside_a_function(notebook, line, new):
+    before = notebook(SETTINGS)
+    assert notebook(SETTINGS) == before
+    assert SETTINGS.count(line) == 1
+    assert notebook(SETTINGS.replace(line, new)) != before
+
+
+LATE_IMPORTS = [
+    "from my_own_late_nets import Body",
+    "import my_own_late_nets",
+    "from my_own_late import nets",
+    "import my_own_late.nets as nets",
+]
+
+
+@pytest.mark.parametrize("line", LATE_IMPORTS)
+@pytest.mark.parametrize("place", ["build", "helper", "lambda"])
+def test_what_a_script_imports_within_a_function_is_in_its_fingerprint(
+    modules, notebook, line, place
+):
+    """Whether or not it has been imported before."""
+    (modules / "my_own_late").mkdir()
+    (modules / "my_own_late" / "__init__.py").touch()
+    cell = {
+        "build": f"def build(k, shape):\n    {line}\n",
+        "helper": f"def helper():\n    {line}\ndef build(k, shape): return helper()\n",
+        "lambda": "def make():\n    def within():\n"
+        f"        {line}\n    return lambda k, shape: within()\nbuild = make()\n",
+    }[place]
+    found = []
+    for width in (2, 2, 64):
+        for file in ("my_own_late_nets.py", "my_own_late/nets.py"):
+            (modules / file).write_text(f"Body = {width}\n")
+        for name in ("my_own_late", "my_own_late.nets", "my_own_late_nets"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        found += [notebook(cell), notebook(cell)]
+    assert len({*found[:4]}) == 1
+    assert {*found[4:]} != {*found[:4]}
+    assert len({*found[4:]}) == 1
+
+
 COUNTING = """
 import functools, torch
 import torch.nn.functional as F

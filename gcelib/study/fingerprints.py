@@ -6,6 +6,7 @@ source, and that and the values of all that it reads there, and of what those re
 What is installed counts by its name: it has a version.
 """
 
+import argparse
 import ast
 import collections
 import contextlib
@@ -600,6 +601,8 @@ def _unwrapped(member: object) -> tuple[object, ...]:
         return (member.func,)
     if isinstance(member, functools.partialmethod):
         return (member.func,)
+    if isinstance(member, functools.singledispatchmethod):
+        return tuple(member.dispatcher.registry.values())
     return (member,)
 
 
@@ -672,6 +675,8 @@ class _Uses:
             self.add(value.func)
         elif isinstance(value, functools.partialmethod):
             self._add_all((value.func, value.args, value.keywords))
+        elif isinstance(value, functools.singledispatchmethod):
+            self._add_all(value.dispatcher.registry.values())
         elif isinstance(value, np.vectorize):
             self._add_all((type(value), value.pyfunc, value.otypes))
             self._add_all((value.signature, value.excluded))
@@ -735,6 +740,8 @@ class _Uses:
         elif isinstance(value, type):
             self.parts.append(value.__qualname__)
             self._add_all((*value.__bases__, *_members(value)))
+            if _PYDANTIC_FIELDS in vars(value):
+                self.parts.append(_steady_text(vars(value)[_PYDANTIC_FIELDS]))
             if self._is_own(type(value)):
                 self.add(type(value))
         elif isinstance(value, types.FunctionType):
@@ -742,6 +749,7 @@ class _Uses:
             names = dict.fromkeys(_globals_read(value.__code__))
             known = value.__globals__
             self._add_all(known[name] for name in names if name in known)
+            self._add_all(_own_modules(_modules_imported(value.__code__)))
             self._add_bindings(value)
             self._functions.append(value)
             self._holders[id(value)] = value
@@ -771,6 +779,21 @@ class _Uses:
             ]
             self.add([*getattr(value, "__dict__", {}).items(), *slots])
         elif " at 0x" not in (text := repr(value)):
+            self.parts.append(text)
+        else:
+            self._add_content(value)
+
+    def _add_content(self, value: object) -> None:
+        """Write down what an object of an installed class holds that has no text.
+
+        A function, or another thing with an address in its text, may lie beside
+        settings.
+        """
+        if isinstance(value, (Mapping, collections.deque)):
+            self._add_container(value)
+        elif isinstance(value, (types.SimpleNamespace, argparse.Namespace)):
+            self._add_all(part for item in vars(value).items() for part in item)
+        elif not _NAME_ALONE.fullmatch(text := _steady_text(value)):
             self.parts.append(text)
 
     def _is_own(self, kind: type) -> bool:
@@ -819,6 +842,13 @@ class _Uses:
                 continue
             if not _is_weight(value):
                 yield name, value
+
+
+#: Where pydantic puts what a class says of its fields; it takes it from the class.
+_PYDANTIC_FIELDS = "__pydantic_fields__"
+
+#: A text that says no more of an object than its class.
+_NAME_ALONE = re.compile("<[^<>]*>")
 
 
 def _steady_text(value: object) -> str:
@@ -986,3 +1016,36 @@ def _globals_read(code: types.CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _globals_read(constant)
+
+
+def _modules_imported(code: types.CodeType) -> Iterator[str]:
+    """Yield what code imports while it runs, also in functions within it.
+
+    Of ``from nets import layers`` both nets and nets.layers: either may be a module.
+    """
+    home = ""
+    for step in dis.get_instructions(code):
+        if step.opname == "IMPORT_NAME":
+            home = str(step.argval)
+            yield home
+        elif step.opname == "IMPORT_FROM":
+            yield f"{home}.{step.argval}"
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _modules_imported(constant)
+
+
+def _own_modules(names: Iterable[str]) -> Iterator[types.ModuleType]:
+    """Yield those of the modules that are read from files of the user's own."""
+    for name in dict.fromkeys(names):
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, AttributeError, ValueError):  # no module of this name
+            continue
+        file = Path(spec.origin) if spec and spec.origin else None
+        if file is None or file.suffix != ".py" or is_installed(file):
+            continue
+        with contextlib.suppress(Exception):  # the code that imports it will tell
+            module = importlib.import_module(name)
+            if _has_own_file(module):
+                yield module
