@@ -28,12 +28,12 @@ class EnsembleTemperatureScaling(Calibrator):
 
     T minimises the mean squared error of softmax(z / T), then the weights that of the
     mixture, on the simplex: the published objectives (its ``loss`` argument has no
-    effect). Both minima are global (of fewer than some hundred samples with logits far
-    too large, or of votes with zeros, T may be that of another valley): T by a grid
-    over the published range [0.05, 5], and beyond it where it ends too early, then
-    Newton's method; the weights by solving for every set of non-zero ones. The
-    published local search can stay at T = 1 where logits are saturated. No prediction
-    changes.
+    effect). Both minima are global (of logits hundreds of times too large, or of votes
+    with zeros, T may be that of another valley, also with some thousand samples: look
+    at the NLL beside that of ``ts_nll``): T by a grid over the published range
+    [0.05, 5], and beyond it where it ends too early, then Newton's method; the weights
+    by solving for every set of non-zero ones. The published local search can stay at
+    T = 1 where logits are saturated. No prediction changes.
 
     It is an ensemble of temperatures of one network. For the mean of several networks'
     probabilities give all of them the same held-out samples: ``runs.load_logits`` of

@@ -239,6 +239,29 @@ def test_of_confidences_classes_and_samples_are_those_of_the_file():
     np.testing.assert_allclose(samples["confidence before"], confidence, atol=1e-12)
 
 
+def test_the_shares_of_classes_have_all_their_digits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    logits = (2 * rng.normal(size=(1500, 3))).astype(np.float32)
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+    np.savez(
+        "mine.npz",
+        val_logits=logits[:1000],
+        val_labels=labels[:1000],
+        test_logits=logits[1000:],
+        test_labels=labels[1000:],
+    )
+    own = load_own_logits("mine.npz")
+    table = own.classes(own.advise()).sort_index()
+    test = logits[1000:].astype(float)
+    shares = np.exp(test) / np.exp(test).sum(1, keepdims=True)
+    counts = np.bincount(labels[1000:], minlength=3)
+    np.testing.assert_array_equal(table["true"], 100 * (counts / 500))
+    np.testing.assert_allclose(
+        table["claimed before"], 100 * shares.mean(0), rtol=1e-12
+    )
+
+
 def test_of_confidences_the_page_says_the_same():
     confidence, label, prediction = four_classes(600)
     right = label == prediction

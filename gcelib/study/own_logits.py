@@ -235,10 +235,11 @@ class OwnLogits:
             return self._predicted_classes(advice)
         k = advice.before.shape[1]
         names = self._written(np.arange(k))
-        true = torch.bincount(advice.labels, minlength=k) / len(advice.labels)
-        table = pd.DataFrame({"true": 100 * true.double()}, index=list(names))
+        counts = torch.bincount(advice.labels, minlength=k).double()
+        true = counts / len(advice.labels)
+        table = pd.DataFrame({"true": 100 * true}, index=list(names))
         for stage, logits in (("before", advice.before), ("after", advice.after)):
-            table[f"claimed {stage}"] = 100 * logits.softmax(1).mean(0).double().numpy()
+            table[f"claimed {stage}"] = 100 * logits.double().softmax(1).mean(0).numpy()
         apart = (table["claimed after"] - table["true"]).abs()
         order = np.argsort(-apart.to_numpy(), kind="stable")
         return table.iloc[order].rename_axis("class")
