@@ -551,8 +551,9 @@ def exchanged_classes(
     and so on, of the last as the first. A model that takes the most probable class does
     so by chance alone, however poor it is. Therefore the circle is found in half of
     each class's samples, by exchanging two columns at a time, and counts if in the
-    others more than three standard deviations are gained by it. Also found are labels
-    that count from 1 where no sample is of the last class.
+    others more than three standard deviations are gained by it, and as many more than
+    by chance are right of the classes in no circle. Also found are labels that
+    count from 1 where no sample is of the last class.
 
     Parameters
     ----------
@@ -589,10 +590,12 @@ def exchanged_classes(
     own = others.diagonal()
     found: list[int] = []
     most = 0.0
-    for circle in _circles(_better_columns(seen)):
+    places = _better_columns(seen)
+    for circle in _circles(places):
         moved = sum(int(others[one, two]) for one, two in _steps(circle))
         stayed = int(own[circle].sum())
-        if moved - stayed > max(most, 3 * math.sqrt(moved + stayed)):
+        gains = moved - stayed > max(most, 3 * math.sqrt(moved + stayed))
+        if gains and _knows_the_rest(others, places):
             found = [int(classes[label]) for label in circle]
             most = moved - stayed
     if classes[0] > 0:
@@ -601,6 +604,23 @@ def exchanged_classes(
         if below - hits > max(2 * most, 3 * math.sqrt(below + hits)):
             found = [*classes[::-1].tolist(), int(classes[0]) - 1]
     return found
+
+
+def _knows_the_rest(
+    counts: npt.NDArray[np.integer[Any]], places: npt.NDArray[np.intp]
+) -> bool:
+    """Whether of the classes that keep their columns more is right than by chance.
+
+    What a network says that has hardly learnt hangs on the class, too, but not so that
+    it is right. Where no class keeps its column nothing is left to look at.
+    """
+    rest = np.flatnonzero(places == np.arange(len(places)))
+    if len(rest) == 0:
+        return True
+    right = int(counts.diagonal()[rest].sum())
+    shares = counts.sum(0) / max(1, int(counts.sum()))
+    by_chance = float(counts.sum(1)[rest] @ shares[rest])
+    return right - by_chance > 3 * math.sqrt(max(by_chance, 1.0))
 
 
 def _better_columns(counts: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.intp]:

@@ -1045,6 +1045,20 @@ def test_poor_models_are_hardly_told_that_classes_have_changed_places():
     assert sum(told) <= 2
 
 
+def test_networks_that_have_hardly_learnt_are_seldom_told_of_exchanged_classes():
+    """Nor are their predictions independent of the class: random features are not."""
+    told = []
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        labels = torch.randint(10, (500,), generator=g)
+        centres = torch.randn(10, 64, generator=g)
+        inputs = centres[labels] + torch.randn(500, 64, generator=g)
+        hidden = (inputs @ torch.randn(64, 100, generator=g) / 8).relu()
+        predictions = (hidden @ torch.randn(100, 10, generator=g)).argmax(1)
+        told.append(exchanged_classes(labels.numpy(), predictions.numpy()))
+    assert sum(circle != [] for circle in told) <= 3  # 13 by the circle alone
+
+
 def test_labels_from_one_whose_highest_class_is_absent_are_told():
     """As MATLAB and R count: no label is out of range, and neighbours are confused."""
     rng = np.random.default_rng(0)
